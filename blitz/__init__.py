@@ -1,0 +1,1 @@
+"""blitz: one PyTorch training loop, from a laptop to a Ray cluster."""

@@ -1,0 +1,46 @@
+"""Data sets that lie in memory as arrays, one a column."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+# Arrays rather than tensors: Ray hands them to the processes of a node without a copy, and a process that only fetches
+# rows starts without importing torch, which takes seconds.
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+class MapStyleDataset(Protocol):
+    """What a recipe's data set has: a map-style `torch.utils.data.Dataset` that fetches a whole batch at once."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def __getitems__(self, rows: npt.NDArray[np.int64]) -> Columns:
+        """The rows of a batch: each column of shape (len(rows), …), in the order of `rows`, which differ."""
+
+
+class ArrayDataset:
+    """Columns of equal length, each an array of shape (rows, …).
+
+    Raises:
+        ValueError: if the columns differ in length.
+    """
+
+    def __init__(self, **columns: npt.NDArray[Any]) -> None:
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"columns of different lengths: {lengths}")
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, row: int) -> Columns:
+        """One row: each column of shape (…)."""
+        return {name: column[row] for name, column in self.columns.items()}
+
+    def __getitems__(self, rows: npt.NDArray[np.int64]) -> Columns:
+        """A whole batch at once: each column of shape (len(rows), …), in the order of `rows`."""
+        return {name: column[rows] for name, column in self.columns.items()}

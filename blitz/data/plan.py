@@ -1,0 +1,161 @@
+"""Which rows are consumed in which step: a pure function of the plan, whatever the number of workers.
+
+A run is one sequence of *chunks*: some training steps, a pass over the evaluation rows where one is due, more steps,
+and so on to the end. `rows_of` says which rows of a chunk a rank takes. In this process and on Ray the same chunks are
+fetched and consumed in the same order, so a run can begin at any step on any number of workers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from blitz.data.arrays import Columns, MapStyleDataset
+from blitz.data.order import Rows, shuffled_rows
+from blitz.randomness import key_for, keys_for, mix64
+
+Split = Literal["train", "val"]
+Weights = npt.NDArray[np.float32]
+
+# Enough rows that fetching them as one costs little a row, few enough that the first batch does not wait.
+_BLOCK_BYTES = 4 << 20
+_BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides the order of the data, and nothing about where it is consumed.
+
+    `train_rows` and `eval_rows` are the sizes of the two data sets; a `batch` is the global batch, over all workers.
+    The last batch of an epoch may be short. Evaluation takes its rows in their own order, in batches of the same size.
+    """
+
+    train_rows: int
+    eval_rows: int
+    global_batch_size: int
+    total_steps: int
+    evaluate_every_steps: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the training rows."""
+        return -(-self.train_rows // self.global_batch_size)
+
+    @property
+    def eval_batches(self) -> int:
+        """Batches in one pass over the evaluation rows."""
+        return -(-self.eval_rows // self.global_batch_size)
+
+    def evaluates_after(self, steps: int) -> bool:
+        """Whether the model is evaluated once it has taken `steps` steps."""
+        return self.eval_rows > 0 and (steps == self.total_steps or steps % self.evaluate_every_steps == 0)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Batches `start` to `stop` (exclusive) of a split: training steps, or batches of one evaluation pass."""
+
+    split: Split
+    start: int
+    stop: int
+    ends_pass: bool = False
+    """Whether this is the last chunk of an evaluation pass."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How a plan is cut for `world_size` ranks: `share` rows of every batch a rank, `block_batches` batches a block.
+
+    All blocks of a run hold equally many rows on every rank; pad rows of weight 0 make them so.
+    """
+
+    plan: Plan
+    world_size: int
+    block_batches: int
+
+    @classmethod
+    def of(cls, plan: Plan, *, world_size: int, row_bytes: int) -> "Shares":
+        """Shares whose blocks hold some megabytes, where a row takes `row_bytes`."""
+        rows = min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, row_bytes))
+        longest = max(min(plan.evaluate_every_steps, plan.total_steps), plan.eval_batches)
+        share = -(-plan.global_batch_size // world_size)
+        return cls(plan, world_size, max(1, min(rows // share, longest)))
+
+    @property
+    def share(self) -> int:
+        """Rows of every batch that one rank takes, pad rows included."""
+        return -(-self.plan.global_batch_size // self.world_size)
+
+    def chunks(self, first_step: int) -> Iterator[Chunk]:
+        """The run from `first_step` on. A plan without steps is one evaluation pass."""
+        plan, step = self.plan, first_step
+        if plan.total_steps == 0:
+            yield from self._cut("val", 0, plan.eval_batches)
+        while step < plan.total_steps:
+            stop = min(plan.total_steps, (step // plan.evaluate_every_steps + 1) * plan.evaluate_every_steps)
+            yield from self._cut("train", step, stop)
+            step = stop
+            if plan.evaluates_after(step):
+                yield from self._cut("val", 0, plan.eval_batches)
+
+    def _cut(self, split: Split, start: int, stop: int) -> Iterator[Chunk]:
+        for first in range(start, stop, self.block_batches):
+            last = min(stop, first + self.block_batches)
+            yield Chunk(split, first, last, ends_pass=split == "val" and last == stop)
+
+    def rows_of(self, chunk: Chunk, rank: int) -> tuple[Rows, Weights]:
+        """Rows that `rank` takes of a chunk and their weights, both of shape (block_batches * share,).
+
+        Each batch is cut into contiguous shares. A pad row has weight 0 and repeats a row of its batch, in turn, so
+        that batch statistics see no other data.
+        """
+        plan = self.plan
+        split_rows = plan.train_rows if chunk.split == "train" else plan.eval_rows
+        batches_a_pass = plan.steps_per_epoch if chunk.split == "train" else plan.eval_batches
+        batch = chunk.start + np.arange(self.block_batches, dtype=np.int64)[:, None]
+        epoch, first_row = batch // batches_a_pass, batch % batches_a_pass * plan.global_batch_size
+        batch_rows = np.minimum(plan.global_batch_size, split_rows - first_row)
+        place = rank * self.share + np.arange(self.share, dtype=np.int64)[None, :]
+        weights = (place < batch_rows) & (batch < chunk.stop)
+        positions = (first_row + place % batch_rows).ravel()
+        if chunk.split == "val":
+            return positions, weights.ravel().astype(np.float32)
+        keys = keys_for(key_for(plan.seed), np.broadcast_to(epoch, weights.shape).ravel().astype(np.uint64))
+        rows = shuffled_rows(positions, num_rows=split_rows, keys=keys)
+        return rows, weights.ravel().astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one chunk for one rank: every array of shape (block_batches * share, …)."""
+
+    chunk: Chunk
+    share: int
+    rows: Rows
+    weights: Weights
+    columns: Columns
+
+    def batch_weights(self) -> Weights:
+        """This rank's part of the weight of each batch, of shape (block_batches,)."""
+        totals: Weights = self.weights.reshape(-1, self.share).sum(1)
+        return totals
+
+    def digests(self) -> list[int]:
+        """For each batch the sum modulo 2^64 of a hash of every (step, row) that counts."""
+        steps = np.uint64(self.chunk.start) + np.arange(len(self.rows) // self.share, dtype=np.uint64)
+        hashes = mix64(mix64(np.repeat(steps, self.share)) ^ self.rows.astype(np.uint64))
+        counted = np.where(self.weights > 0, hashes, np.uint64(0))
+        return [int(total) for total in counted.reshape(-1, self.share).sum(1)]
+
+
+def fetch(dataset: MapStyleDataset, shares: Shares, chunk: Chunk, rank: int) -> Block:
+    """Fetch the rows of a chunk for a rank; a row that is only repeated as padding is fetched once."""
+    rows, weights = shares.rows_of(chunk, rank)
+    if weights.all():
+        return Block(chunk, shares.share, rows, weights, dataset.__getitems__(rows))
+    unique, places = np.unique(rows, return_inverse=True)
+    columns = {name: column[places] for name, column in dataset.__getitems__(unique).items()}
+    return Block(chunk, shares.share, rows, weights, columns)

@@ -1,0 +1,18 @@
+"""What a user can mend. Everything else is our bug and keeps its traceback."""
+
+
+class UserError(ValueError):
+    """A mistake that its user can mend, told in one line: what, where, and what to do.
+
+    Commands print it without a traceback and exit with code 2.
+    """
+
+
+class DataError(UserError):
+    """Data that is missing or does not hold what it should; the message names the file, and the line if there is one."""
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise a UserError with `message` unless `holds`."""
+    if not holds:
+        raise UserError(message)

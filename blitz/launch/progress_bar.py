@@ -1,0 +1,37 @@
+"""The progress bar of a terminal."""
+
+from types import TracebackType
+
+from tqdm import tqdm
+
+
+class ProgressBar:
+    """Steps, rate, time left and the newest loss, in one line; only where a terminal shows it."""
+
+    def __init__(self, *, first_step: int, total_steps: int) -> None:
+        # None: off where the output is not a terminal.
+        self._bar = tqdm(
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            disable=None if total_steps else True,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self._bar.update()
+
+    def loss(self, value: float) -> None:
+        """The newest mean training loss."""
+        self._bar.set_postfix_str(f"loss {value:.4f}", refresh=False)
+
+    def line(self, text: str) -> None:
+        """A line above the bar."""
+        self._bar.write(text)

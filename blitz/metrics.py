@@ -1,0 +1,77 @@
+"""How a model's outputs are judged: sums that add up over batches and ranks, and the figures made of them.
+
+A metric never averages averages. It turns the rows of a batch into sums, the sums are added over all batches and
+ranks, and only then do figures come of them, so every row counts once whatever the number of workers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Sums = dict[str, Tensor]
+
+
+class Metrics(Protocol):
+    """What `Recipe.metrics` returns."""
+
+    @property
+    def best(self) -> str:
+        """The figure that names the best checkpoint."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of `best` is better."""
+
+    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+        """Sums over the rows of a batch, pad rows already left out; on the outputs' device."""
+
+    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """The named figures, from the sums over all rows."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """No metric but the loss, which is always reported."""
+
+    best: str = "loss"
+    higher_is_better: bool = False
+
+    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+        """Nothing."""
+        return {}
+
+    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Accuracy, over all and for each class, from one confusion matrix of integer counts.
+
+    Outputs are scores of shape (batch, classes), targets class numbers of shape (batch,).
+    """
+
+    classes: tuple[str, ...]
+    best: str = "accuracy"
+    higher_is_better: bool = True
+
+    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+        """`confusion`: counts of shape (classes, classes), truth down and prediction across."""
+        count = len(self.classes)
+        cells = targets.long() * count + outputs.argmax(1)
+        return {"confusion": torch.bincount(cells, minlength=count * count).reshape(count, count)}
+
+    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """`accuracy`, and `accuracy/<class>` for each class that occurs."""
+        confusion = sums["confusion"]
+        right, rows = confusion.diagonal(), confusion.sum(1)
+        by_class = {
+            f"accuracy/{name}": right[number].item() / rows[number].item()
+            for number, name in enumerate(self.classes)
+            if rows[number] > 0
+        }
+        return {"accuracy": right.sum().item() / max(1, rows.sum().item()), **by_class}

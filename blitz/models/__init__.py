@@ -1,0 +1,1 @@
+"""`nn.Module`s and nothing else."""

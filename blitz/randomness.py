@@ -1,0 +1,38 @@
+"""Keyed randomness: every random choice is a pure function of the numbers that name it.
+
+Nothing here keeps a state, so there is none to save and none to restore.
+"""
+
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+UInt64 = TypeVar("UInt64", int, npt.NDArray[np.uint64])
+
+MASK64 = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def mix64(value: UInt64) -> UInt64:
+    """Hash 64 bits to 64 bits, one to one: the finalizer of SplitMix64 (Steele, Lea & Flood 2014).
+
+    Takes a Python int below 2^64 or an array of uint64; both give the same values.
+    """
+    value = (value + _GOLDEN) & MASK64
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK64
+    return value ^ (value >> 31)
+
+
+def key_for(*parts: int) -> int:
+    """A 64-bit key for what `parts` name, in that order, such as (seed, step, rank)."""
+    key = 0
+    for part in parts:
+        key = mix64(key ^ (part & MASK64))
+    return key
+
+
+def keys_for(prefix: int, parts: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """`key_for(…, part)` for each of `parts` at once, where `prefix` is `key_for(…)`."""
+    return mix64(parts ^ np.uint64(prefix))

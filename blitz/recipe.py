@@ -1,0 +1,147 @@
+"""The contract of a training task: its hyperparameters are fields, its behaviour is methods.
+
+A recipe is a frozen dataclass in a file of its own under `blitz/recipes/`; the file's name is its name on the command
+line and every field is a flag.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from blitz.data.arrays import MapStyleDataset
+from blitz.data.plan import Plan, Split
+from blitz.errors import require
+from blitz.metrics import Loss, Metrics
+
+Batch = Mapping[str, Tensor]
+
+
+def may_change(default: Any) -> Any:
+    """A field that a run may be resumed with another value of: it says how long or where from, not what is learned."""
+    return field(default=default, metadata={"may_change": True})
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimizer and its learning-rate schedule."""
+
+    name: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = "adam"
+    """`momentum` is SGD with a momentum of 0.9 unless it is set."""
+    lr: float = 1e-3
+    """Learning rate: that of the schedule's peak."""
+    momentum: float | None = None
+    """For sgd, momentum and rmsprop."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """For adam and adamw: decay rates of the two moments."""
+    alpha: float = 0.99
+    """For rmsprop: decay rate of the squared gradients."""
+    weight_decay: float = 0.0
+    """L2 penalty; for adamw decoupled from the gradient."""
+    grad_clip_norm: float | None = None
+    """Scale gradients down to this global L2 norm."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the learning rate goes on after warm-up; cosine ends at 0 with the last step."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, f"--optim.lr is {self.lr}; it must be above 0")
+        require(self.weight_decay >= 0, f"--optim.weight-decay is {self.weight_decay}; it must not be below 0")
+        require(self.warmup_steps >= 0, f"--optim.warmup-steps is {self.warmup_steps}; it must not be below 0")
+        clip = self.grad_clip_norm
+        require(clip is None or clip > 0, f"--optim.grad-clip-norm is {clip}; it must be above 0")
+        if self.momentum is not None:
+            require(0 <= self.momentum < 1, f"--optim.momentum is {self.momentum}; it must be in [0, 1)")
+            require(
+                self.name in ("sgd", "momentum", "rmsprop"),
+                f"--optim.momentum does not apply to {self.name}; use --optim.betas",
+            )
+
+
+@dataclass(frozen=True)
+class Recipe(ABC):
+    """What every task has: the fields below, and methods that say what its data, model, loss and metrics are.
+
+    Batches are dictionaries of tensors whose first dimension is the rows; unless a recipe says otherwise they hold
+    `inputs` and `targets`.
+    """
+
+    seed: int = 0
+    """Decides the initial weights, the order of the rows and every other random choice."""
+    epochs: int = may_change(1)
+    """Passes over the training rows."""
+    max_steps: int | None = may_change(None)
+    """End after this many optimizer steps, if that is sooner."""
+    global_batch_size: int = 32
+    """Rows a step, over all workers."""
+    micro_batch_size: int | None = may_change(None)
+    """Rows a forward pass on each worker; the gradient is summed up to the whole batch."""
+    evaluate_every_steps: int | None = None
+    """Evaluate after every so many steps; by default after each epoch."""
+    log_every_steps: int = may_change(50)
+    """Write the mean training loss after every so many steps."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs the forward pass under autocast; weights stay fp32."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+    channels_last: bool = False
+    """Keep images as (batch, height, width, channels) in memory: faster convolutions on GPUs."""
+    sync_batch_norm: bool = False
+    """Batch statistics over all workers rather than over each one's share."""
+    optim: Optim = Optim()
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "max_steps", "global_batch_size", "micro_batch_size", "evaluate_every_steps"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+        require(self.log_every_steps >= 1, f"--log-every-steps is {self.log_every_steps}; it must be at least 1")
+
+    @property
+    def name(self) -> str:
+        """The name on the command line: that of the recipe's file."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @abstractmethod
+    def dataset(self, split: Split) -> MapStyleDataset:
+        """The rows to train on or to evaluate on."""
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """A new model; its initial weights are drawn from the ambient generator, which is seeded with `seed`."""
+
+    def preprocess(self, batch: Batch) -> Batch:
+        """What turns fetched columns into the model's inputs, on the device; by default nothing."""
+        return batch
+
+    def forward(self, model: nn.Module, batch: Batch) -> Any:
+        """The model's outputs for a batch."""
+        return model(batch["inputs"])
+
+    @abstractmethod
+    def loss(self, outputs: Any, batch: Batch) -> Tensor:
+        """The loss of each row, of shape (batch,): not their mean, which the loop takes over all workers."""
+
+    def metrics(self) -> Metrics:
+        """How outputs are judged against `targets`; the mean loss is always reported."""
+        return Loss()
+
+    def plan(self, train_rows: int, eval_rows: int) -> Plan:
+        """The order of the data.
+
+        Raises:
+            UserError: if there are no training rows.
+        """
+        require(train_rows > 0, f"recipe {self.name} has no training rows")
+        steps_per_epoch = -(-train_rows // self.global_batch_size)
+        total_steps = self.epochs * steps_per_epoch
+        return Plan(
+            train_rows=train_rows,
+            eval_rows=eval_rows,
+            global_batch_size=self.global_batch_size,
+            total_steps=min(total_steps, self.max_steps or total_steps),
+            evaluate_every_steps=self.evaluate_every_steps or steps_per_epoch,
+            seed=self.seed,
+        )

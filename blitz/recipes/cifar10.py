@@ -1,0 +1,41 @@
+"""CIFAR-10 with LeNet, as the PyTorch "60 minute blitz" trains it."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blitz.data.arrays import ArrayDataset
+from blitz.data.plan import Split
+from blitz.data.vision import VisionData, cifar10
+from blitz.metrics import Classification
+from blitz.models.lenet import LeNet
+from blitz.recipe import Batch, Optim, Recipe, may_change
+
+CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@dataclass(frozen=True)
+class Cifar10(Recipe):
+    """LeNet on CIFAR-10: batch 4, SGD with momentum 0.9, two epochs; `val` is the official test set."""
+
+    epochs: int = may_change(2)
+    global_batch_size: int = 4
+    log_every_steps: int = may_change(500)
+    optim: Optim = Optim(name="momentum", lr=0.001)
+    data: VisionData = may_change(VisionData())
+
+    def dataset(self, split: Split) -> ArrayDataset:
+        return cifar10(self.data, split)
+
+    def build_model(self) -> nn.Module:
+        return LeNet(channels=3, classes=len(CLASSES))
+
+    def preprocess(self, batch: Batch) -> Batch:
+        return {**batch, "inputs": batch["inputs"].float().div_(127.5).sub_(1)}  # to [-1, 1]
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(outputs, batch["targets"], reduction="none")
+
+    def metrics(self) -> Classification:
+        return Classification(classes=CLASSES)

@@ -1,0 +1,63 @@
+"""From a block of fetched rows to the batches of its steps, on the device."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blitz.data.arrays import Columns
+from blitz.data.plan import Block
+from blitz.recipe import Batch, Recipe
+from blitz.training.world import World
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """This rank's share of one step's batch."""
+
+    columns: Batch
+    weights: Tensor
+    """(share,): `world size / rows` of the global batch, and 0 for a pad row. So the weighted losses' sum, averaged
+    over the ranks as DistributedDataParallel averages gradients, is the mean over the global batch."""
+    rows: int
+    """Rows of the global batch."""
+    digest: int
+    """Sum modulo 2^64 of a hash of each (step, row) in this share."""
+
+    def micro_batches(self, size: int | None) -> Iterator[tuple[Batch, Tensor]]:
+        """The share's columns and weights in pieces of at most `size` rows."""
+        if size is None or size >= len(self.weights):
+            yield self.columns, self.weights
+            return
+        for start in range(0, len(self.weights), size):
+            part = slice(start, start + size)
+            yield {name: column[part] for name, column in self.columns.items()}, self.weights[part]
+
+
+def step_batches(recipe: Recipe, block: Block, world: World) -> Iterator[StepBatch]:
+    """The batches of a block of training rows, in the order of their steps."""
+    # One small sum a block tells how many rows of each batch count over all ranks.
+    rows = world.sum(torch.from_numpy(block.batch_weights()))
+    scale = world.size / rows.clamp(min=1)
+    weights = torch.from_numpy(block.weights).reshape(-1, block.share) * scale[:, None]
+    columns = prepare(recipe, block.columns, world.device)
+    # `split` cuts a whole block into its batches in one call: a slice for each would cost as much as a small layer.
+    parts = zip(*(column.split(block.share) for column in columns.values()), strict=True)
+    steps = range(block.chunk.start, block.chunk.stop)
+    for _, part, weight, count, digest in zip(
+        steps, parts, weights.to(world.device), rows.long().tolist(), block.digests(), strict=False
+    ):
+        yield StepBatch(dict(zip(columns, part, strict=True)), weight, count, digest)
+
+
+def prepare(recipe: Recipe, columns: Columns, device: torch.device) -> Batch:
+    """Fetched columns as tensors on the device, and preprocessed there."""
+    tensors = {name: torch.from_numpy(column).to(device, non_blocking=True) for name, column in columns.items()}
+    batch = recipe.preprocess(tensors)
+    if not recipe.channels_last:
+        return batch
+    return {
+        name: column.contiguous(memory_format=torch.channels_last) if column.dim() == 4 else column
+        for name, column in batch.items()
+    }

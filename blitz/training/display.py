@@ -1,0 +1,16 @@
+"""How a run shows how far it is; where it happens decides what that looks like."""
+
+from typing import Protocol
+
+
+class Display(Protocol):
+    """Where a run shows how far it is."""
+
+    def advance(self) -> None:
+        """One more step is done."""
+
+    def loss(self, value: float) -> None:
+        """The newest mean training loss."""
+
+    def line(self, text: str) -> None:
+        """A line for the user to read."""

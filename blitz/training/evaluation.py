@@ -1,0 +1,88 @@
+"""Exact evaluation: sums over rows, added up over blocks and ranks, each row counted once."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from blitz.data.plan import Block, Plan, Split
+from blitz.metrics import Sums
+from blitz.recipe import Recipe
+from blitz.training.batches import prepare
+from blitz.training.checkpoint import Checkpoint
+from blitz.training.display import Display
+from blitz.training.model import build_model, forward_and_loss
+from blitz.training.run_directory import RunDirectory
+from blitz.training.world import World
+
+_ROWS_A_FORWARD = 1024
+
+
+class Evaluation:
+    """One pass over the evaluation rows."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module, world: World) -> None:
+        self._recipe, self._model, self._world = recipe, model, world
+        self._metrics = recipe.metrics()
+        self._sums: Sums = {}
+        world.share_buffers(model)
+
+    @torch.no_grad()
+    def add(self, block: Block) -> None:
+        """Add up a block's rows; pad rows are left out."""
+        self._model.eval()
+        # Every rank adds up the same names: one whose block is all padding takes a row of it and counts it as none.
+        counted = block.weights > 0
+        counts = bool(counted.any())
+        taken = counted if counts else np.arange(len(counted)) < 1
+        columns = {name: column[taken] for name, column in block.columns.items()}
+        batch = prepare(self._recipe, columns, self._world.device)
+        size = self._recipe.micro_batch_size or _ROWS_A_FORWARD
+        for start in range(0, int(taken.sum()), size):
+            part = {name: column[start : start + size] for name, column in batch.items()}
+            outputs, losses = forward_and_loss(self._recipe, self._model, part, self._world.device)
+            rows = torch.tensor(len(losses), device=losses.device)
+            sums = {"rows": rows, "loss": losses.double().sum(), **self._metrics.sums(outputs, part["targets"])}
+            for name, value in sums.items():
+                self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * counts
+
+    def finish(self) -> tuple[Sums, dict[str, float]]:
+        """The sums over all rows and ranks, on the CPU, and the figures: the mean `loss` and the metrics' own."""
+        self._model.train()
+        sums = {name: self._world.sum(value) for name, value in sorted(self._sums.items())}
+        return sums, {"loss": sums["loss"].item() / sums["rows"].item(), **self._metrics.figures(sums)}
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """One checkpoint of a run on one split, as it is handed to where it happens; it leaves `result_file` in the run."""
+
+    recipe: Recipe
+    plan: Plan
+    run: RunDirectory
+    split: Split
+    step: int
+
+    @property
+    def result_file(self) -> str:
+        """`evaluations/<split>-<step>.json`."""
+        return f"evaluations/{self.split}-{self.step}.json"
+
+    def first_step(self) -> int:
+        """0: an evaluation has no steps."""
+        return 0
+
+    def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
+        """Evaluate."""
+        model = build_model(self.recipe, world)
+        model.load_state_dict(Checkpoint.load(self.run, self.step).weights)
+        evaluation = Evaluation(self.recipe, model, world)
+        for block in blocks:
+            evaluation.add(block)
+        sums, figures = evaluation.finish()
+        if world.leads:
+            counts = {name: value.tolist() for name, value in sums.items()}
+            result = {"split": self.split, "step": self.step, "figures": figures, "sums": counts}
+            self.run.write_json(self.result_file, result)

@@ -1,0 +1,283 @@
+"""The training loop: the same one in this process, on one GPU, on many and on many nodes.
+
+It is given blocks of rows and a place among the ranks, and knows nothing of where either comes from.
+"""
+
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from blitz.data.plan import Block, Plan
+from blitz.errors import require
+from blitz.randomness import MASK64, key_for
+from blitz.recipe import Recipe
+from blitz.training.batches import StepBatch, step_batches
+from blitz.training.checkpoint import Checkpoint
+from blitz.training.display import Display
+from blitz.training.evaluation import Evaluation
+from blitz.training.model import build_model, forward_and_loss
+from blitz.training.optimizer import build_optimizer, learning_rate, load_optimizer_state, optimizer_state
+from blitz.training.run_directory import RunDirectory
+from blitz.training.world import World
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When checkpoints are written and which are kept."""
+
+    every_steps: int | None = None
+    """Write one after every so many steps too; one is always written after an evaluation and at the end."""
+    keep: int = 2
+    """Keep this many of the newest, and the best."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            flag = f"--checkpoint.{name.replace('_', '-')}"
+            require(value is None or value >= 1, f"{flag} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A run as it is handed to where it happens."""
+
+    recipe: Recipe
+    plan: Plan
+    run: RunDirectory
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+    def first_step(self) -> int:
+        """The step that the run begins or continues with: that of its newest checkpoint."""
+        return max(self.run.checkpoint_steps(), default=0)
+
+    def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
+        """Train."""
+        train(self, blocks, world=world, first_step=first_step, display=display)
+
+    def saves_after(self, steps: int) -> bool:
+        """Whether a checkpoint is written once `steps` steps are done."""
+        every = self.checkpoints.every_steps
+        return (
+            (every is not None and steps % every == 0)
+            or steps % self.plan.evaluate_every_steps == 0
+            or steps == self.plan.total_steps
+        )
+
+
+@dataclass(frozen=True)
+class Best:
+    """The checkpoint with the best figure so far."""
+
+    step: int
+    value: float
+
+
+@dataclass
+class Progress:
+    """How far a run is: with the weights and the optimizer's state, all that a checkpoint holds."""
+
+    step: int = 0
+    rows_digest: int = 0
+    """This rank's part since it began; rank 0 began with the sum over all ranks. So too with `loss_sum`."""
+    loss_sum: float = 0.0
+    """Sum of the losses of the rows since the last logged step."""
+    loss_rows: int = 0
+    """Rows, over all ranks, since the last logged step."""
+    best: Best | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The newest figures."""
+
+    @classmethod
+    def of(cls, state: dict[str, Any], world: World) -> "Progress":
+        """What a checkpoint's state says, as `rank` goes on from it."""
+        known = {spec.name: state[spec.name] for spec in fields(cls)}
+        progress = cls(**{**known, "best": Best(**state["best"]) if state["best"] else None})
+        return progress if world.leads else replace(progress, rows_digest=0, loss_sum=0.0)
+
+
+def train(job: TrainJob, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
+    """Train from `first_step` to the end of the plan and leave the run directory complete.
+
+    `blocks` are this rank's from `first_step` on; where that is not 0, the checkpoint of that step is loaded.
+
+    Raises:
+        UserError: if the recipe's loss is not one number a row.
+    """
+    training = _Training(job, world, first_step, display)
+    for block in blocks:
+        if block.chunk.split == "train":
+            for batch in step_batches(job.recipe, block, world):
+                training.step(batch)
+                step = training.progress.step
+                if step % job.recipe.log_every_steps == 0 or step == job.plan.total_steps:
+                    training.log()
+                if job.saves_after(step) and not job.plan.evaluates_after(step):
+                    training.save()
+        else:
+            training.evaluate(block)
+            if block.chunk.ends_pass:
+                training.finish_evaluation()
+                training.save()
+    training.finish()
+
+
+class _Training:
+    """The state of a run in progress and the few things that are done with it."""
+
+    def __init__(self, job: TrainJob, world: World, first_step: int, display: Display) -> None:
+        self.job, self.world, self.display = job, world, display
+        self.recipe = recipe = job.recipe
+        self.model = build_model(recipe, world)
+        self.optimizer = build_optimizer(recipe.optim, self.model)
+        self.progress = self._restore(first_step) if first_step else Progress()
+        self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=world.device)
+        # Evaluation and checkpoints use `model` itself; a training step goes through what wraps it.
+        self.replica = world.replicate(self.model)
+        self.step_model: nn.Module = torch.compile(self.replica) if recipe.compile else self.replica  # type: ignore[assignment]
+        self.evaluation: Evaluation | None = None
+        self.clock = _Clock()
+        if world.leads:
+            job.run.rewind(first_step)
+
+    def _restore(self, step: int) -> Progress:
+        checkpoint = Checkpoint.load(self.job.run, step)
+        self.model.load_state_dict(checkpoint.weights)
+        load_optimizer_state(self.optimizer, self.model, checkpoint.optimizer)
+        return Progress.of(checkpoint.state, self.world)
+
+    def step(self, batch: StepBatch) -> None:
+        """One optimizer step on the global batch."""
+        recipe, world, progress = self.recipe, self.world, self.progress
+        world.seed_generators(key_for(recipe.seed, progress.step, world.rank))
+        micro_batches = list(batch.micro_batches(recipe.micro_batch_size))
+        for number, (columns, weights) in enumerate(micro_batches, start=1):
+            with self._gradients(shared=number == len(micro_batches)):
+                _, losses = forward_and_loss(recipe, self.step_model, columns, world.device)
+                loss = torch.dot(losses, weights)
+                loss.backward()
+            self.loss_sum.add_(loss.detach(), alpha=batch.rows / world.size)
+        if recipe.optim.grad_clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optim.grad_clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe.optim, progress.step, self.job.plan.total_steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+        progress.step += 1
+        progress.rows_digest = (progress.rows_digest + batch.digest) & MASK64
+        progress.loss_rows += batch.rows
+        self.clock.rows += batch.rows
+        self.display.advance()
+
+    def _gradients(self, *, shared: bool) -> AbstractContextManager[None]:
+        """Whether the backward pass in this context averages gradients over the ranks."""
+        if shared or not isinstance(self.replica, DistributedDataParallel):
+            return nullcontext()
+        return self.replica.no_sync()
+
+    def log(self) -> None:
+        """Write the mean training loss since the last logged step."""
+        progress = self.progress
+        loss = self.world.sum(self.loss_sum).item() / progress.loss_rows
+        self.loss_sum.zero_()
+        progress.loss_rows = 0
+        self.display.loss(loss)
+        self._write(
+            {
+                "train/loss": loss,
+                "lr": self.optimizer.param_groups[0]["lr"],
+                "examples_per_second": round(self.clock.examples_per_second(), 1),
+            }
+        )
+
+    def evaluate(self, block: Block) -> None:
+        """Add a block of evaluation rows to the pass that is under way, or begin one."""
+        if self.evaluation is None:
+            self.clock.stop()
+            self.evaluation = Evaluation(self.recipe, self.model, self.world)
+        self.evaluation.add(block)
+
+    def finish_evaluation(self) -> None:
+        """Write the figures of the pass and see whether they are the best."""
+        assert self.evaluation is not None
+        _, figures = self.evaluation.finish()
+        self.evaluation = None
+        progress, metrics = self.progress, self.recipe.metrics()
+        progress.metrics = {f"val/{name}": value for name, value in figures.items()}
+        value = figures[metrics.best]
+        better = progress.best is None or (
+            value > progress.best.value if metrics.higher_is_better else value < progress.best.value
+        )
+        if better:
+            progress.best = Best(progress.step, value)
+        self._write(progress.metrics)
+        shown = "  ".join(f"val/{name} {figures[name]:.4f}" for name in dict.fromkeys(("loss", metrics.best)))
+        self.display.line(f"step {progress.step}: {shown}")
+        self.clock.go_on()
+
+    def save(self) -> None:
+        """Write a checkpoint and delete those that are no longer kept."""
+        self.clock.stop()
+        progress = replace(
+            self.progress,
+            rows_digest=self.world.sum_digest(self.progress.rows_digest),
+            loss_sum=self.world.sum(self.loss_sum).item(),
+        )
+        self.world.share_buffers(self.model)
+        if self.world.leads:
+            run, optimizer = self.job.run, optimizer_state(self.optimizer, self.model)
+            Checkpoint(progress.step, self.model.state_dict(), optimizer, asdict(progress)).save(run)
+            kept = {progress.best.step} if progress.best else set()
+            steps = run.checkpoint_steps()
+            kept.update(steps[-self.job.checkpoints.keep :])
+            for step in set(steps) - kept:
+                run.delete_checkpoint(step)
+        self.clock.go_on()
+
+    def finish(self) -> None:
+        """Write result.json: the last thing that a run does."""
+        progress = self.progress
+        digest = self.world.sum_digest(progress.rows_digest)
+        if self.world.leads:
+            result = {
+                "steps": progress.step,
+                "epochs": progress.step / self.job.plan.steps_per_epoch,
+                "metrics": progress.metrics,
+                "best_checkpoint": progress.best.step if progress.best else progress.step,
+                "rows_digest": f"{digest:016x}",
+            }
+            self.job.run.write_json("result.json", result)
+
+    def _write(self, figures: dict[str, float]) -> None:
+        if self.world.leads:
+            step = self.progress.step
+            epoch = round(step / self.job.plan.steps_per_epoch, 4)
+            self.job.run.append_metrics([{"step": step, "epoch": epoch, **figures}])
+
+
+class _Clock:
+    """Rows a second of training, evaluation and checkpoints left out."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._started = time.perf_counter()
+        self._stopped: float | None = None
+
+    def stop(self) -> None:
+        self._stopped = time.perf_counter()
+
+    def go_on(self) -> None:
+        assert self._stopped is not None
+        self._started += time.perf_counter() - self._stopped
+
+    def examples_per_second(self) -> float:
+        """The rate since the last call."""
+        now = time.perf_counter()
+        rate = self.rows / (now - self._started)
+        self.rows, self._started = 0, now
+        return rate

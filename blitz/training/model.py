@@ -1,0 +1,46 @@
+"""A recipe's model on a device, and one forward pass, as training and evaluation share them."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blitz.errors import UserError
+from blitz.recipe import Batch, Recipe
+from blitz.training.world import World
+
+
+def build_model(recipe: Recipe, world: World) -> nn.Module:
+    """The recipe's model on the device, with the initial weights that its seed gives.
+
+    Raises:
+        UserError: if batch norm is to be synchronised where torch cannot.
+    """
+    torch.manual_seed(recipe.seed)
+    model = recipe.build_model().to(world.device)
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.sync_batch_norm and world.size > 1:
+        if world.device.type != "cuda":
+            raise UserError("--sync-batch-norm needs GPUs: torch has no synchronised batch norm for CPUs")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model
+
+
+def forward_and_loss(recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device) -> tuple[Any, Tensor]:
+    """Outputs and fp32 losses of shape (batch,), under the recipe's precision.
+
+    Raises:
+        UserError: if the recipe's loss is not one number a row.
+    """
+    rows = len(next(iter(batch.values())))
+    with nullcontext() if recipe.precision == "fp32" else torch.autocast(device.type, torch.bfloat16):
+        outputs = recipe.forward(model, batch)
+        losses = recipe.loss(outputs, batch)
+    if losses.shape != (rows,):
+        raise UserError(
+            f"recipe {recipe.name}: loss() gave a tensor of shape {tuple(losses.shape)} for {rows} rows; "
+            "it must be one number a row: use reduction='none', and take the mean over other dimensions"
+        )
+    return outputs, losses.float()

@@ -1,0 +1,86 @@
+"""Which run a command means: a new one, or one that it continues."""
+
+import hashlib
+import json
+from itertools import count
+from typing import Any, Literal
+
+from blitz.data.plan import Plan
+from blitz.errors import UserError
+from blitz.recipe import Recipe
+from blitz.recipes import differences, recipe_from_json, recipe_to_json, settings_of
+from blitz.training.run_directory import RunDirectory
+
+Resume = Literal["never", "auto", "must"]
+
+
+def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -> RunDirectory:
+    """The directory of the run that `recipe` is to have, with its recipe.json written.
+
+    Without a name it is that of the recipe and a hash of its settings, so the same command finds the same run.
+
+    Raises:
+        UserError: if the storage cannot be written, if the run was made with other settings, or if `resume` says
+            `never` and there is one of that name, or `must` and there is none.
+    """
+    directory = RunDirectory.of(storage, run or default_name(recipe))
+    directory.probe()
+    stored = directory.read_json("recipe.json")
+    if stored is None and resume == "must":
+        raise UserError(f"--resume must: there is no run in {directory}; begin it with --resume auto")
+    if stored is not None and resume == "never":
+        if run is not None:
+            raise UserError(f"--resume never: there is a run in {directory}; name another with --run")
+        directory = next(
+            fresh
+            for number in count(2)
+            if not (fresh := RunDirectory.of(storage, f"{default_name(recipe)}-{number}")).exists("recipe.json")
+        )
+        stored = None
+    if stored is not None and (changed := _changes(stored, recipe)):
+        raise UserError(
+            f"{directory} was made with other settings: {', '.join(changed)}; "
+            "give the old ones to continue it, or another name with --run"
+        )
+    directory.write_json("recipe.json", recipe_to_json(recipe))
+    return directory
+
+
+def default_name(recipe: Recipe) -> str:
+    """`<recipe>-<hash>`, where the hash is of all that decides what is learned."""
+    settings = json.dumps(settings_of(recipe), sort_keys=True).encode()
+    return f"{recipe.name}-{hashlib.sha256(settings).hexdigest()[:6]}"
+
+
+def _changes(stored: dict[str, Any], recipe: Recipe) -> list[str]:
+    if stored["recipe"] != recipe.name:
+        return [f"recipe (was {stored['recipe']}, is {recipe.name})"]
+    return differences(stored, recipe)
+
+
+def stored_recipe(run: RunDirectory) -> Recipe:
+    """The recipe that a run was made with.
+
+    Raises:
+        UserError: if there is no run.
+    """
+    stored = run.read_json("recipe.json")
+    if stored is None:
+        raise UserError(f"there is no run in {run}: it has no recipe.json")
+    return recipe_from_json(stored)
+
+
+def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:
+    """The content of result.json if the run has nothing left to do.
+
+    Raises:
+        UserError: if it has already gone further than the plan.
+    """
+    step = max(run.checkpoint_steps(), default=0)
+    if step > plan.total_steps:
+        raise UserError(
+            f"{run} has already trained for {step} steps, and --epochs or --max-steps asks for {plan.total_steps}; "
+            "ask for more, or name another run with --run"
+        )
+    result = run.read_json("result.json")
+    return result if result and result["steps"] == plan.total_steps else None

@@ -1,0 +1,65 @@
+"""The optimizer and its learning-rate schedule: torch's own optimizers, and a schedule that is a function of the step."""
+
+import math
+
+from torch import Tensor, nn, optim
+
+from blitz.recipe import Optim
+
+State = dict[str, Tensor]
+
+
+def build_optimizer(settings: Optim, model: nn.Module) -> optim.Optimizer:
+    """torch's optimizer, in its fused form where it has one: one call a step, not a loop over the parameters."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    lr, decay = settings.lr, settings.weight_decay
+    match settings.name:
+        case "sgd" | "momentum":
+            momentum = settings.momentum
+            if momentum is None:
+                momentum = 0.9 if settings.name == "momentum" else 0.0
+            return optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, fused=True)
+        case "rmsprop":
+            momentum = settings.momentum or 0.0
+            return optim.RMSprop(parameters, lr=lr, alpha=settings.alpha, momentum=momentum, weight_decay=decay)
+        case "adam":
+            return optim.Adam(parameters, lr=lr, betas=settings.betas, weight_decay=decay, fused=True)
+        case "adamw":
+            return optim.AdamW(parameters, lr=lr, betas=settings.betas, weight_decay=decay, fused=True)
+
+
+def learning_rate(settings: Optim, step: int, total_steps: int) -> float:
+    """The learning rate of step `step`, counted from 0.
+
+    Linear warm-up, then constant or half a cosine to 0 (Loshchilov & Hutter 2017, without restarts).
+    """
+    if step < settings.warmup_steps:
+        return settings.lr * (step + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return settings.lr
+    progress = (step - settings.warmup_steps) / max(1, total_steps - settings.warmup_steps)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def optimizer_state(optimizer: optim.Optimizer, model: nn.Module) -> State:
+    """The optimizer's tensors by name, as `exp_avg/<parameter>`; its settings are the recipe's and not among them."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{key}/{names[parameter]}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer_state(optimizer: optim.Optimizer, model: nn.Module, stored: State) -> None:
+    """Put back what `optimizer_state` gave."""
+    groups = optimizer.param_groups
+    numbers = {parameter: n for n, parameter in enumerate(p for group in groups for p in group["params"])}
+    parameters = dict(model.named_parameters())
+    state: dict[int, State] = {}
+    for name, value in stored.items():
+        key, _, parameter = name.partition("/")
+        state.setdefault(numbers[parameters[parameter]], {})[key] = value
+    # torch knows which of its tensors belongs on which device.
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,185 @@
+"""The run directory: the same for a run in this process or on a cluster, on a local disk, NFS or an object store.
+
+    <storage>/<run>/
+      recipe.json            what was asked for, complete
+      metrics.jsonl          one JSON object a line
+      checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
+      result.json            written at the end
+
+A checkpoint is there once its state.json is, and all files that it lists have the sizes that it lists; anything else
+is taken for absent. That holds on file systems and object stores alike, which have no rename in common.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.fs
+
+from blitz.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run's files. `uri` is an absolute path or a URI that `pyarrow.fs` opens, such as s3://bucket/runs/name."""
+
+    uri: str
+
+    @classmethod
+    def of(cls, storage: str, run: str | None = None) -> "RunDirectory":
+        """The directory `run` in `storage`, which may be a relative path or a URI."""
+        uri = storage if "://" in storage else str(Path(storage).expanduser().absolute())
+        if run is None:
+            return cls(uri)
+        base, question, query = uri.partition("?")
+        return cls(f"{base.rstrip('/')}/{run}{question}{query}")
+
+    def __str__(self) -> str:
+        return self.uri
+
+    # Files. A relative path names a file of the run.
+
+    def _open(self, path: str) -> tuple[pyarrow.fs.FileSystem, str]:
+        try:
+            files, root = pyarrow.fs.FileSystem.from_uri(self.uri)
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise UserError(f"--storage {self.uri} cannot be opened: {_first_line(error)}") from error
+        return files, f"{root}/{path}" if path else root
+
+    def exists(self, path: str) -> bool:
+        """Whether the file or directory is there."""
+        files, place = self._open(path)
+        return bool(files.get_file_info(place).type != pyarrow.fs.FileType.NotFound)
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+        """
+        files, place = self._open(path)
+        with files.open_input_stream(place) as stream:
+            return bytes(stream.read())
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file whole: a reader sees what stood there before or all of `data`."""
+        files, place = self._open(path)
+        files.create_dir(os.path.dirname(place), recursive=True)
+        # An object appears when its stream is closed; a file must be moved into place.
+        local = isinstance(files, pyarrow.fs.LocalFileSystem)
+        target = f"{place}.tmp" if local else place
+        with files.open_output_stream(target, compression=None) as stream:
+            stream.write(data)
+        if local:
+            files.move(target, place)
+
+    def write_json(self, path: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON object whole."""
+        self.write(path, (json.dumps(value, indent=2) + "\n").encode())
+
+    def read_json(self, path: str) -> dict[str, Any] | None:
+        """A JSON object, or None where there is no such file."""
+        try:
+            value: dict[str, Any] = json.loads(self.read(path))
+        except FileNotFoundError:
+            return None
+        return value
+
+    def probe(self) -> None:
+        """Write and remove a file.
+
+        Raises:
+            UserError: if the storage cannot be written.
+        """
+        try:
+            self.write(".probe", b"")
+            files, place = self._open(".probe")
+            files.delete_file(place)
+        except OSError as error:
+            raise UserError(
+                f"--storage: {self.uri} cannot be written ({_first_line(error)}); name another one"
+            ) from error
+
+    # Metrics.
+
+    def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines to metrics.jsonl. Where a store cannot append, the file is written anew."""
+        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        files, place = self._open("metrics.jsonl")
+        if isinstance(files, pyarrow.fs.LocalFileSystem):
+            with Path(place).open("ab") as stream:
+                stream.write(text)
+        else:
+            self.write("metrics.jsonl", (self.read("metrics.jsonl") if self.exists("metrics.jsonl") else b"") + text)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that was cut off is left out."""
+        if not self.exists("metrics.jsonl"):
+            return []
+        whole, _, _ = self.read("metrics.jsonl").rpartition(b"\n")
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def rewind(self, step: int) -> None:
+        """Leave only what was so at `step`: what came after it is about to be made again."""
+        kept = [line for line in self.metrics() if line["step"] <= step]
+        self.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+        if self.exists("result.json"):
+            files, place = self._open("result.json")
+            files.delete_file(place)
+
+    # Checkpoints.
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps of all whole checkpoints, oldest first."""
+        files, place = self._open("checkpoints")
+        selector = pyarrow.fs.FileSelector(place, allow_not_found=True)
+        steps = (int(info.base_name) for info in files.get_file_info(selector) if info.base_name.isdecimal())
+        return sorted(step for step in steps if self._checkpoint_state(step) is not None)
+
+    def _checkpoint_state(self, step: int) -> dict[str, Any] | None:
+        try:
+            state = self.read_json(f"checkpoints/{step}/state.json")
+        except json.JSONDecodeError:
+            return None
+        if state is None:
+            return None
+        files, place = self._open(f"checkpoints/{step}")
+        infos = files.get_file_info([f"{place}/{name}" for name in state["files"]])
+        return state if [info.size for info in infos] == list(state["files"].values()) else None
+
+    def write_checkpoint(self, step: int, files: Mapping[str, bytes], state: Mapping[str, Any]) -> None:
+        """Write a checkpoint: its files, and last its state."""
+        place = f"checkpoints/{step}"
+        if self.exists(place):
+            self.delete_checkpoint(step)
+        for name, data in files.items():
+            self.write(f"{place}/{name}", data)
+        sizes = {name: len(data) for name, data in files.items()}
+        self.write_json(f"{place}/state.json", {**state, "files": sizes})
+
+    def read_checkpoint(self, step: int) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """The files and the state of a whole checkpoint.
+
+        Raises:
+            UserError: if there is none of that step.
+        """
+        state = self._checkpoint_state(step)
+        if state is None:
+            steps = ", ".join(map(str, self.checkpoint_steps())) or "none"
+            raise UserError(f"{self.uri} has no whole checkpoint of step {step}; there are: {steps}")
+        return {name: self.read(f"checkpoints/{step}/{name}") for name in state["files"]}, state
+
+    def delete_checkpoint(self, step: int) -> None:
+        """Delete a checkpoint: first its state.json, so that none is ever half there."""
+        files, place = self._open(f"checkpoints/{step}")
+        if self.exists(f"checkpoints/{step}/state.json"):
+            files.delete_file(f"{place}/state.json")
+        files.delete_dir(place)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0]

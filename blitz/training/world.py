@@ -1,0 +1,63 @@
+"""The ranks of a run and what they do together: add up. In this process there is one rank and nothing to do."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from blitz.randomness import MASK64
+
+
+@dataclass(frozen=True)
+class World:
+    """This rank's place among all, and its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @classmethod
+    def of(cls, device: torch.device) -> "World":
+        """The process group that torch.distributed has been given, or this process alone."""
+        if dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size(), device)
+        return cls(0, 1, device)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the rank that writes."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks, on the CPU, of a tensor of the same shape and type on each."""
+        if self.size == 1:
+            return tensor.cpu()
+        total = tensor.to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total.cpu()
+
+    def sum_digest(self, digest: int) -> int:
+        """The sum over ranks modulo 2^64 of an integer below 2^64."""
+        # In halves: a sum of 64-bit numbers would overflow.
+        low, high = self.sum(torch.tensor([digest & 0xFFFFFFFF, digest >> 32])).tolist()
+        return (low + (high << 32)) & MASK64
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every rank the buffers of rank 0."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def replicate(self, model: nn.Module) -> nn.Module:
+        """`model`, with its gradients averaged over the ranks."""
+        # Each rank keeps its own buffers, such as batch statistics, while it trains; they are shared before an
+        # evaluation, not before every step.
+        return DistributedDataParallel(model, broadcast_buffers=False) if self.size > 1 else model
+
+    def seed_generators(self, seed: int) -> None:
+        """Set the state of the generators that dropout and the like draw from on this device."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)

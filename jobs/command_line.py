@@ -1,0 +1,72 @@
+"""From words on the command line to typed settings, and from errors to one line and an exit code."""
+
+import contextlib
+import io
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from blitz.errors import UserError
+
+Settings = TypeVar("Settings")
+
+
+def parse(default: Settings, words: list[str], *, prog: str, description: str) -> Settings:
+    """Settings from the command line, over `default`; `--help` prints the flags and leaves.
+
+    Raises:
+        UserError: for a flag or a value that is not understood, with tyro's reason in one line.
+    """
+    kind: Any = type(default)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            settings: Settings = tyro.cli(kind, args=words, prog=prog, description=description, default=default)
+            return settings
+    except SystemExit as leaving:
+        if not leaving.code:
+            raise
+    raise UserError(f"{_in_one_line(complaint.getvalue())}; see {prog} --help")
+
+
+def _in_one_line(box: str) -> str:
+    """What a box that tyro draws says: its first part, and the first flag that it suggests instead."""
+    message, *rest = [
+        " ".join(line.strip("│ ") for line in part.splitlines() if line.startswith("│") and "──" not in line)
+        for part in box.split("│ ──")
+    ]
+    suggested = [part for part in rest if "Perhaps you meant" in part]
+    return message.strip(" .") + (f"; perhaps {suggested[0].split(':', 1)[1].split()[0]}" if suggested else "")
+
+
+def run(main: Callable[[list[str]], None]) -> NoReturn:
+    """Run a command and leave with its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for a bug."""
+    with _errors_in_one_line():
+        main(sys.argv[1:])
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        _leave(f"error: {error}", code=2)
+    except KeyboardInterrupt:
+        _leave("interrupted; the same command continues from the last checkpoint", code=130)
+    except Exception as error:
+        with tempfile.NamedTemporaryFile("w", prefix="blitz-", suffix=".log", delete=False) as log:
+            log.write(traceback.format_exc())
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        _leave(f"failed: {type(error).__name__}: {error} ({where}); the whole trace is in {log.name}", code=1)
+
+
+def _leave(line: str, *, code: int) -> NoReturn:
+    print(" ".join(line.split("\n")), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,86 @@
+"""Train a recipe, in this process or on Ray, or continue a run that was stopped.
+
+    python -m jobs.train RECIPE [flags]
+
+The same command again continues a run; `python -m jobs.train RECIPE --help` names every flag of a recipe.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import tyro
+
+from blitz.launch.job import Datasets
+from blitz.launch.launch import launch
+from blitz.launch.scale import Scale
+from blitz.recipe import Recipe
+from blitz.recipes import find_recipe, recipe_names
+from blitz.training.loop import Checkpoints, TrainJob
+from blitz.training.open_run import Resume, finished_result, open_run
+from blitz.training.run_directory import RunDirectory
+from jobs.command_line import parse, run
+
+PROG = "python -m jobs.train"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What `jobs.train` is told: the recipe's fields are flags of their own."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    run: str | None = None
+    """Name of the run. By default the recipe's, with a hash of its settings: the same command finds the same run."""
+    storage: str = "runs"
+    """Where runs lie: a folder, or a URI such as s3://bucket/runs."""
+    resume: Resume = "auto"
+    """auto continues the run if there is one, never begins a new one, must refuses to begin one."""
+    checkpoint: Checkpoints = field(default_factory=Checkpoints)
+    scale: Scale = field(default_factory=Scale)
+
+
+def main(words: list[str]) -> None:
+    """Train as the command line says."""
+    if not words or words[0] in ("-h", "--help"):
+        print(f"{__doc__}\nRecipes: {', '.join(recipe_names())}")
+        return
+    recipe_class, flags = find_recipe(words[0]), words[1:]
+    default = TrainSettings(recipe_class())
+    description = (recipe_class.__doc__ or "").strip()
+    settings = parse(default, flags, prog=f"{PROG} {words[0]}", description=description)
+    train(settings)
+
+
+def train(settings: TrainSettings) -> dict[str, Any]:
+    """Train, or continue, and print how; the content of the run's result.json.
+
+    Raises:
+        UserError: if it can never start, before anything is started.
+    """
+    recipe = settings.recipe
+    datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
+    plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
+    directory = open_run(recipe, storage=settings.storage, run=settings.run, resume=settings.resume)
+    print(f"run: {directory}")
+    result = finished_result(directory, plan)
+    if result is not None:
+        print("It is finished; to train on raise --epochs, to train anew give another --run or --resume never.")
+    else:
+        job = TrainJob(recipe, plan, directory, settings.checkpoint)
+        if step := job.first_step():
+            print(f"continues from step {step} of {plan.total_steps}")
+        launch(job, datasets, settings.scale)
+        result = directory.read_json("result.json")
+        assert result is not None
+    _summarise(directory, result)
+    return result
+
+
+def _summarise(directory: RunDirectory, result: dict[str, Any]) -> None:
+    for name, value in result["metrics"].items():
+        print(f"{name:24} {value:.4f}")
+    print(f"{result['steps']} steps, best checkpoint {result['best_checkpoint']}, rows_digest {result['rows_digest']}")
+    print(f"evaluate it: python -m jobs.evaluate {directory}")
+
+
+if __name__ == "__main__":
+    run(main)
