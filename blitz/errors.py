@@ -9,7 +9,7 @@ class UserError(ValueError):
 
 
 class DataError(UserError):
-    """Data that is missing or does not hold what it should; the message names the file, and the line if there is one."""
+    """Data that is missing or does not hold what it should; the message names the file and, if known, the line."""
 
 
 def require(holds: bool, message: str) -> None:

@@ -3,18 +3,22 @@
 Nothing here keeps a state, so there is none to save and none to restore.
 """
 
-from typing import TypeVar
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-UInt64 = TypeVar("UInt64", int, npt.NDArray[np.uint64])
+Keys = npt.NDArray[np.uint64]
 
 MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def mix64(value: UInt64) -> UInt64:
+@overload
+def mix64(value: int) -> int: ...
+@overload
+def mix64(value: Keys) -> Keys: ...
+def mix64(value: Any) -> Any:
     """Hash 64 bits to 64 bits, one to one: the finalizer of SplitMix64 (Steele, Lea & Flood 2014).
 
     Takes a Python int below 2^64 or an array of uint64; both give the same values.
@@ -33,6 +37,6 @@ def key_for(*parts: int) -> int:
     return key
 
 
-def keys_for(prefix: int, parts: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def keys_for(prefix: int, parts: Keys) -> Keys:
     """`key_for(…, part)` for each of `parts` at once, where `prefix` is `key_for(…)`."""
     return mix64(parts ^ np.uint64(prefix))

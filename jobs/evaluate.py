@@ -2,19 +2,22 @@
 
     python -m jobs.evaluate RUN [flags]
 
-RUN is the directory that jobs.train printed, or a run's name under --storage. The figures are also written to
-evaluations/<split>-<step>.json in the run.
+RUN is the run directory that jobs.train printed, a path or a URI; a name alone is looked for in runs/. The figures are
+also written to evaluations/<split>-<step>.json in the run.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from blitz.data.plan import Plan, Split
-from blitz.errors import UserError, require
+from blitz.errors import require
 from blitz.launch.launch import launch
 from blitz.launch.scale import Scale
 from blitz.metrics import Classification
 from blitz.recipe import Recipe
+from blitz.recipes import differences, recipe_to_json
 from blitz.training.evaluation import EvaluateJob
 from blitz.training.open_run import stored_recipe
 from blitz.training.run_directory import RunDirectory
@@ -25,30 +28,58 @@ PROG = "python -m jobs.evaluate"
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """What `jobs.evaluate` is told."""
+    """What `jobs.evaluate` is told. The recipe is the run's; its data may lie elsewhere by now."""
 
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     checkpoint: Literal["best", "last"] | int = "best"
     """Which checkpoint: the best, the newest, or that of a step."""
     split: Split = "val"
     """Which rows."""
-    data_root: str | None = None
-    """Folder of the data, if it is not where the run found it."""
-    storage: str = "runs"
-    """Where runs lie, if RUN is a name."""
     scale: Scale = field(default_factory=Scale)
 
 
 def main(words: list[str]) -> None:
     """Evaluate as the command line says."""
     if not words or words[0] in ("-h", "--help"):
-        parse(EvaluateSettings(), ["--help"], prog=f"{PROG} RUN", description=__doc__ or "")
-    settings = parse(EvaluateSettings(), words[1:], prog=f"{PROG} RUN", description=__doc__ or "")
-    evaluate(words[0], settings)
+        print(f"{__doc__}\nFlags: those of `{PROG} RUN --help`, which depend on the run's recipe.")
+        return
+    directory = RunDirectory.find(words[0])
+    stored = stored_recipe(directory)
+    settings = parse(EvaluateSettings(stored), words[1:], prog=f"{PROG} {words[0]}", description=__doc__ or "")
+    changed = differences(recipe_to_json(stored), settings.recipe)
+    require(not changed, f"{directory} was trained with other settings: {', '.join(changed)}")
+    result = evaluate(directory, settings)
+    _print(result, settings.recipe)
 
 
-def evaluate(name: str, settings: EvaluateSettings) -> dict[str, Any]:
-    """Evaluate and print; the content of the evaluation's file.
+def evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, Any]:
+    """Evaluate a run; the content of the evaluation's file.
 
     Raises:
-        UserError: if there is no such run or checkpoint.
+        UserError: if there is no such checkpoint.
     """
+    recipe, split = settings.recipe, settings.split
+    dataset = recipe.dataset(split)
+    plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
+    job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint))
+    launch(job, {"val": dataset}, settings.scale)
+    result = directory.read_json(job.result_file)
+    assert result is not None
+    return result
+
+
+def _print(result: dict[str, Any], recipe: Recipe) -> None:
+    print(f"step {result['step']}, {result['sums']['rows']} rows of {result['split']}")
+    for name, value in result["figures"].items():
+        print(f"{name:24} {value:.4f}")
+    metrics = recipe.metrics()
+    if isinstance(metrics, Classification):
+        width = max(6, *(len(name) + 1 for name in metrics.classes))
+        print(f"\nconfusion matrix: truth down, prediction across\n{'':{width}}", end="")
+        print("".join(f"{name:>{width}}" for name in metrics.classes))
+        for name, row in zip(metrics.classes, result["sums"]["confusion"], strict=True):
+            print(f"{name:{width}}" + "".join(f"{count:>{width}}" for count in row))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -17,7 +17,7 @@ from blitz.recipe import Recipe
 from blitz.recipes import find_recipe, recipe_names
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.open_run import Resume, finished_result, open_run
-from blitz.training.run_directory import RunDirectory
+from blitz.training.run_directory import RunDirectory, first_step_of
 from jobs.command_line import parse, run
 
 PROG = "python -m jobs.train"
@@ -66,7 +66,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         print("It is finished; to train on raise --epochs, to train anew give another --run or --resume never.")
     else:
         job = TrainJob(recipe, plan, directory, settings.checkpoint)
-        if step := job.first_step():
+        if step := first_step_of(plan, directory):
             print(f"continues from step {step} of {plan.total_steps}")
         launch(job, datasets, settings.scale)
         result = directory.read_json("result.json")

@@ -4,18 +4,17 @@ Row `i` of the permutation costs O(1) time and no memory, whatever the number of
 stored or skipped: any step of any epoch can be asked for its rows.
 """
 
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from blitz.randomness import mix64
+from blitz.randomness import Keys, mix64
 
 Rows = npt.NDArray[np.int64]
-Keys = npt.NDArray[np.uint64]
 
-# Luby & Rackoff (1988) need four rounds; at four, and with halves of one or two bits, small permutations fail the χ² test
-# of tests/data/test_order.py. Five rounds over a domain of at least 256 pass it at every size.
+# Luby & Rackoff (1988) need four rounds; at four, and with halves of one or two bits, small permutations fail the
+# χ² test of tests/data/test_order.py. Five rounds over a domain of at least 256 pass it at every size.
 _ROUNDS = 5
 _MIN_HALF_BITS = 4
 
@@ -61,7 +60,7 @@ def _half_bits(num_rows: int) -> int:
 def _feistel(value: int, half_bits: int, key: int) -> int: ...
 @overload
 def _feistel(value: Keys, half_bits: int, key: Keys) -> Keys: ...
-def _feistel(value: int | Keys, half_bits: int, key: int | Keys) -> int | Keys:
+def _feistel(value: Any, half_bits: int, key: Any) -> Any:
     """One pass of the network: a bijection of `range(4 ** half_bits)`."""
     half_mask = (1 << half_bits) - 1
     left, right = value >> half_bits, value & half_mask

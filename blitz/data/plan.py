@@ -39,6 +39,11 @@ class Plan:
     evaluate_every_steps: int
     seed: int
 
+    @classmethod
+    def of_evaluation(cls, *, rows: int, batch_size: int) -> "Plan":
+        """No steps, and one evaluation pass."""
+        return cls(0, rows, batch_size, total_steps=0, evaluate_every_steps=1, seed=0)
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the training rows."""

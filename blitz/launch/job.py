@@ -6,8 +6,9 @@ from typing import Protocol
 import numpy as np
 
 from blitz.data.arrays import MapStyleDataset
-from blitz.data.plan import Block, Plan, Shares, Split
+from blitz.data.plan import Block, Plan, Split
 from blitz.training.display import Display
+from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
 Datasets = Mapping[Split, MapStyleDataset]
@@ -20,14 +21,15 @@ class Job(Protocol):
     def plan(self) -> Plan:
         """The order of the data."""
 
-    def first_step(self) -> int:
-        """The step to begin with; asked again when workers start anew."""
+    @property
+    def run(self) -> RunDirectory:
+        """The run that it belongs to."""
 
     def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
         """Do it, on this rank's blocks from `first_step` on."""
 
 
-def shares_for(job: Job, datasets: Datasets, world_size: int) -> Shares:
-    """How the job's data is cut, with blocks that suit the size of its rows."""
+def row_bytes_of(datasets: Datasets) -> int:
+    """Bytes that a fetched row takes."""
     a_row = next(iter(datasets.values())).__getitems__(np.arange(1))
-    return Shares.of(job.plan, world_size=world_size, row_bytes=sum(column.nbytes for column in a_row.values()))
+    return sum(column.nbytes for column in a_row.values())

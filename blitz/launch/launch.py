@@ -1,7 +1,7 @@
 """Where a run happens is a flag: here it is read."""
 
-from blitz.launch.job import Datasets, Job
 from blitz.launch.in_process import run_in_process
+from blitz.launch.job import Datasets, Job
 from blitz.launch.scale import Scale
 
 

@@ -1,7 +1,5 @@
 """The progress bar of a terminal."""
 
-from types import TracebackType
-
 from tqdm import tqdm
 
 
@@ -21,12 +19,12 @@ class ProgressBar:
     def __enter__(self) -> "ProgressBar":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def advance(self) -> None:
-        """One more step is done."""
-        self._bar.update()
+    def step(self, number: int) -> None:
+        """So many steps are done."""
+        self._bar.update(number - self._bar.n)
 
     def loss(self, value: float) -> None:
         """The newest mean training loss."""

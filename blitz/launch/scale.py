@@ -18,7 +18,9 @@ class Scale:
     use_gpu: Literal["auto", "yes", "no"] = "auto"
     """auto uses GPUs where there are some."""
     cpus_per_worker: float | None = None
-    """CPUs that each Ray Train worker reserves; by default one, or less where there are fewer, but a quarter at least."""
+    """CPUs that each Ray Train worker reserves; by default one, or less where there are fewer, but 1/4 at least."""
+    max_failures: int = 0
+    """On Ray: restart from the newest checkpoint after a failure, so many times."""
 
     def __post_init__(self) -> None:
         count, cpus = self.num_workers, self.cpus_per_worker

@@ -68,7 +68,7 @@ def _value(hint: Any, value: Any) -> Any:
 
 
 def differences(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """Fields in which `recipe` is not what was stored, as `optim.lr (was 0.1, is 0.2)`; those that may change left out."""
+    """Fields that differ from what was stored, as `optim.lr (was 0.1, is 0.2)`, but for those that may change."""
     before = dict(_leaves(recipe_from_json(stored)))
     return [f"{name} (was {before[name]}, is {value})" for name, value in _leaves(recipe) if before[name] != value]
 

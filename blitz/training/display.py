@@ -6,8 +6,8 @@ from typing import Protocol
 class Display(Protocol):
     """Where a run shows how far it is."""
 
-    def advance(self) -> None:
-        """One more step is done."""
+    def step(self, number: int) -> None:
+        """So many steps are done."""
 
     def loss(self, value: float) -> None:
         """The newest mean training loss."""

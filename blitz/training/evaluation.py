@@ -70,10 +70,6 @@ class EvaluateJob:
         """`evaluations/<split>-<step>.json`."""
         return f"evaluations/{self.split}-{self.step}.json"
 
-    def first_step(self) -> int:
-        """0: an evaluation has no steps."""
-        return 0
-
     def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
         """Evaluate."""
         model = build_model(self.recipe, world)

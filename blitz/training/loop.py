@@ -51,10 +51,6 @@ class TrainJob:
     run: RunDirectory
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
-    def first_step(self) -> int:
-        """The step that the run begins or continues with: that of its newest checkpoint."""
-        return max(self.run.checkpoint_steps(), default=0)
-
     def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
         """Train."""
         train(self, blocks, world=world, first_step=first_step, display=display)
@@ -172,7 +168,7 @@ class _Training:
         progress.rows_digest = (progress.rows_digest + batch.digest) & MASK64
         progress.loss_rows += batch.rows
         self.clock.rows += batch.rows
-        self.display.advance()
+        self.display.step(progress.step)
 
     def _gradients(self, *, shared: bool) -> AbstractContextManager[None]:
         """Whether the backward pass in this context averages gradients over the ranks."""

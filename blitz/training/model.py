@@ -20,7 +20,7 @@ def build_model(recipe: Recipe, world: World) -> nn.Module:
     torch.manual_seed(recipe.seed)
     model = recipe.build_model().to(world.device)
     if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     if recipe.sync_batch_norm and world.size > 1:
         if world.device.type != "cuda":
             raise UserError("--sync-batch-norm needs GPUs: torch has no synchronised batch norm for CPUs")

@@ -1,4 +1,4 @@
-"""The optimizer and its learning-rate schedule: torch's own optimizers, and a schedule that is a function of the step."""
+"""torch's own optimizers, and a learning-rate schedule that is a function of the step."""
 
 import math
 
@@ -43,7 +43,7 @@ def learning_rate(settings: Optim, step: int, total_steps: int) -> float:
 
 def optimizer_state(optimizer: optim.Optimizer, model: nn.Module) -> State:
     """The optimizer's tensors by name, as `exp_avg/<parameter>`; its settings are the recipe's and not among them."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{key}/{names[parameter]}": value
         for parameter, state in optimizer.state.items()

@@ -15,12 +15,13 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow
 import pyarrow.fs
 
-from blitz.errors import UserError
+from blitz.data.plan import Plan
+from blitz.errors import UserError, require
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class RunDirectory:
             return cls(uri)
         base, question, query = uri.partition("?")
         return cls(f"{base.rstrip('/')}/{run}{question}{query}")
+
+    @classmethod
+    def find(cls, name: str) -> "RunDirectory":
+        """The run that a path or a URI leads to; a name alone is also looked for in runs/."""
+        here = cls.of(name)
+        return here if "/" in name or here.exists("") else cls.of("runs", name)
 
     def __str__(self) -> str:
         return self.uri
@@ -140,6 +147,20 @@ class RunDirectory:
         steps = (int(info.base_name) for info in files.get_file_info(selector) if info.base_name.isdecimal())
         return sorted(step for step in steps if self._checkpoint_state(step) is not None)
 
+    def checkpoint_step(self, which: Literal["best", "last"] | int) -> int:
+        """The step of the best or the newest checkpoint, or `which` itself.
+
+        Raises:
+            UserError: if there is no checkpoint yet.
+        """
+        if isinstance(which, int):
+            return which
+        steps = self.checkpoint_steps()
+        require(bool(steps), f"{self.uri} has no checkpoint yet")
+        state = self._checkpoint_state(steps[-1])
+        best = state["best"] if state and which == "best" else None
+        return int(best["step"]) if best else steps[-1]
+
     def _checkpoint_state(self, step: int) -> dict[str, Any] | None:
         try:
             state = self.read_json(f"checkpoints/{step}/state.json")
@@ -183,3 +204,8 @@ class RunDirectory:
 
 def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0]
+
+
+def first_step_of(plan: Plan, run: RunDirectory) -> int:
+    """The step that a plan begins or goes on with: that of the newest checkpoint."""
+    return min(plan.total_steps, max(run.checkpoint_steps(), default=0))

@@ -41,8 +41,8 @@ class World:
     def sum_digest(self, digest: int) -> int:
         """The sum over ranks modulo 2^64 of an integer below 2^64."""
         # In halves: a sum of 64-bit numbers would overflow.
-        low, high = self.sum(torch.tensor([digest & 0xFFFFFFFF, digest >> 32])).tolist()
-        return (low + (high << 32)) & MASK64
+        low, high = self.sum(torch.tensor([digest & 0xFFFFFFFF, digest >> 32]))
+        return (int(low) + (int(high) << 32)) & MASK64
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every rank the buffers of rank 0."""
@@ -52,9 +52,7 @@ class World:
 
     def replicate(self, model: nn.Module) -> nn.Module:
         """`model`, with its gradients averaged over the ranks."""
-        # Each rank keeps its own buffers, such as batch statistics, while it trains; they are shared before an
-        # evaluation, not before every step.
-        return DistributedDataParallel(model, broadcast_buffers=False) if self.size > 1 else model
+        return DistributedDataParallel(model) if self.size > 1 else model
 
     def seed_generators(self, seed: int) -> None:
         """Set the state of the generators that dropout and the like draw from on this device."""

@@ -1,0 +1,91 @@
+"""A job on Ray: N Ray Train workers, fed by one stream through Ray Data."""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+import ray.data
+import ray.train
+import ray.train.torch
+from ray.train.torch import TorchTrainer
+from ray.util.queue import Queue
+
+from blitz.data.plan import Shares
+from blitz.errors import UserError
+from blitz.launch.job import Datasets, Job, row_bytes_of
+from blitz.launch.ray_stream import STREAM, RowStream, blocks_of
+from blitz.launch.relay import relayed, shown
+from blitz.launch.scale import Scale, workers_for
+from blitz.training.run_directory import first_step_of
+from blitz.training.world import World
+
+
+def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
+    """Run a job on the cluster at RAY_ADDRESS, or on a local one that lives as long as the job.
+
+    Raises:
+        UserError: if the cluster does not answer, or can never give what `scale` asks for.
+    """
+    with _cluster():
+        resources = ray.cluster_resources()
+        workers = workers_for(scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+        row_bytes = row_bytes_of(datasets)
+        refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
+        stream = RowStream(job.plan, job.run, refs, row_bytes)
+        queue = Queue(actor_options={"num_cpus": 0})
+        # Ray Data's own bars would be drawn over ours.
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        with tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
+            trainer = TorchTrainer(
+                _work,
+                train_loop_config={"work": _Work(job, row_bytes, queue)},
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=workers.count,
+                    use_gpu=workers.gpus > 0,
+                    resources_per_worker={"CPU": workers.cpus, "GPU": workers.gpus},
+                ),
+                # Only a name: `stream` makes the data set once the number of workers is known.
+                datasets={STREAM: ray.data.from_items([])},
+                dataset_config=stream,
+                run_config=ray.train.RunConfig(
+                    storage_path=scratch,
+                    failure_config=ray.train.FailureConfig(max_failures=scale.max_failures),
+                ),
+            )
+            with shown(queue, first_step=first_step_of(job.plan, job.run), total_steps=job.plan.total_steps):
+                trainer.fit()
+
+
+@contextmanager
+def _cluster() -> Iterator[None]:
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise UserError(f"the Ray cluster at RAY_ADDRESS does not answer: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class _Work:
+    job: Job
+    row_bytes: int
+    queue: Queue
+
+
+def _work(config: dict[str, _Work]) -> None:
+    """What each Ray Train worker runs."""
+    work = config["work"]
+    world = World.of(ray.train.torch.get_device())
+    shares = Shares.of(work.job.plan, world_size=world.size, row_bytes=work.row_bytes)
+    first_step, blocks = blocks_of(ray.train.get_dataset_shard(STREAM), shares)
+    with relayed(work.queue, leads=world.leads) as display:
+        work.job.start(blocks, world=world, first_step=first_step, display=display)
