@@ -61,6 +61,18 @@ class Optim:
             )
 
 
+_COUNTS = (
+    "epochs",
+    "max_steps",
+    "max_train_rows",
+    "max_eval_rows",
+    "global_batch_size",
+    "micro_batch_size",
+    "evaluate_every_steps",
+    "log_every_steps",
+)
+
+
 @dataclass(frozen=True)
 class Recipe(ABC):
     """What every task has: the fields below, and methods that say what its data, model, loss and metrics are.
@@ -75,6 +87,10 @@ class Recipe(ABC):
     """Passes over the training rows."""
     max_steps: int | None = may_change(None)
     """End after this many optimizer steps, if that is sooner."""
+    max_train_rows: int | None = None
+    """Train on the first so many rows only, for a quick try."""
+    max_eval_rows: int | None = may_change(None)
+    """Evaluate on the first so many rows only."""
     global_batch_size: int = 32
     """Rows a step, over all workers."""
     micro_batch_size: int | None = may_change(None)
@@ -94,10 +110,9 @@ class Recipe(ABC):
     optim: Optim = Optim()
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "max_steps", "global_batch_size", "micro_batch_size", "evaluate_every_steps"):
+        for name in _COUNTS:
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-        require(self.log_every_steps >= 1, f"--log-every-steps is {self.log_every_steps}; it must be at least 1")
 
     @property
     def name(self) -> str:
@@ -135,6 +150,8 @@ class Recipe(ABC):
             UserError: if there are no training rows.
         """
         require(train_rows > 0, f"recipe {self.name} has no training rows")
+        train_rows = min(train_rows, self.max_train_rows or train_rows)
+        eval_rows = min(eval_rows, self.max_eval_rows or eval_rows)
         steps_per_epoch = -(-train_rows // self.global_batch_size)
         total_steps = self.epochs * steps_per_epoch
         return Plan(

@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -36,12 +38,17 @@ def parse(default: Settings, words: list[str], *, prog: str, description: str) -
 
 def _in_one_line(box: str) -> str:
     """What a box that tyro draws says: its first part, and the first flag that it suggests instead."""
-    message, *rest = [
-        " ".join(line.strip("│ ") for line in part.splitlines() if line.startswith("│") and "──" not in line)
-        for part in box.split("│ ──")
-    ]
-    suggested = [part for part in rest if "Perhaps you meant" in part]
-    return message.strip(" .") + (f"; perhaps {suggested[0].split(':', 1)[1].split()[0]}" if suggested else "")
+    # The first line is the title; where the terminal is not UTF-8 the frame is made of blanks and hyphens.
+    inside = [line.strip("│╰╯ ") for line in box.splitlines()[1:]]
+    parts = [" ".join(lines).strip() for is_rule, lines in groupby(inside, key=_is_rule) if not is_rule]
+    suggestions = [part.split()[3] for part in parts if part.startswith("Perhaps you meant:")]
+    # Our own checks name the flag themselves.
+    message = re.sub(r"^Error parsing (?!--)\S+: ", "", parts[0].rstrip("."))
+    return f"{message}; perhaps {suggestions[0]}" if suggestions else message
+
+
+def _is_rule(line: str) -> bool:
+    return bool(line) and not line.strip("─-")
 
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:

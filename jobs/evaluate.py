@@ -40,9 +40,10 @@ class EvaluateSettings:
 
 def main(words: list[str]) -> None:
     """Evaluate as the command line says."""
-    if not words or words[0] in ("-h", "--help"):
+    if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nFlags: those of `{PROG} RUN --help`, which depend on the run's recipe.")
         return
+    require(bool(words) and not words[0].startswith("-"), f"name a run first: {PROG} RUN [flags]")
     directory = RunDirectory.find(words[0])
     stored = stored_recipe(directory)
     settings = parse(EvaluateSettings(stored), words[1:], prog=f"{PROG} {words[0]}", description=__doc__ or "")
@@ -58,9 +59,11 @@ def evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, A
     Raises:
         UserError: if there is no such checkpoint.
     """
+    settings.scale.check()
     recipe, split = settings.recipe, settings.split
     dataset = recipe.dataset(split)
-    plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
+    rows = min(len(dataset), recipe.max_eval_rows or len(dataset))
+    plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)
     job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint))
     launch(job, {"val": dataset}, settings.scale)
     result = directory.read_json(job.result_file)

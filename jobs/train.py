@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from blitz.errors import require
 from blitz.launch.job import Datasets
 from blitz.launch.launch import launch
 from blitz.launch.scale import Scale
@@ -21,6 +22,8 @@ from blitz.training.run_directory import RunDirectory, first_step_of
 from jobs.command_line import parse, run
 
 PROG = "python -m jobs.train"
+_MOST_FIGURES = 30
+"""Where there are more, those for single classes are left to jobs.evaluate."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,13 @@ class TrainSettings:
 
 def main(words: list[str]) -> None:
     """Train as the command line says."""
-    if not words or words[0] in ("-h", "--help"):
+    if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nRecipes: {', '.join(recipe_names())}")
         return
+    require(
+        bool(words) and not words[0].startswith("-"),
+        f"name a recipe first: {PROG} RECIPE [flags], where RECIPE is one of {', '.join(recipe_names())}",
+    )
     recipe_class, flags = find_recipe(words[0]), words[1:]
     default = TrainSettings(recipe_class())
     description = (recipe_class.__doc__ or "").strip()
@@ -56,6 +63,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     Raises:
         UserError: if it can never start, before anything is started.
     """
+    settings.scale.check()
     recipe = settings.recipe
     datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
@@ -76,8 +84,9 @@ def train(settings: TrainSettings) -> dict[str, Any]:
 
 
 def _summarise(directory: RunDirectory, result: dict[str, Any]) -> None:
-    for name, value in result["metrics"].items():
-        print(f"{name:24} {value:.4f}")
+    figures = result["metrics"]
+    for name in figures if len(figures) <= _MOST_FIGURES else [name for name in figures if name.count("/") == 1]:
+        print(f"{name:24} {figures[name]:.4f}")
     print(f"{result['steps']} steps, best checkpoint {result['best_checkpoint']}, rows_digest {result['rows_digest']}")
     print(f"evaluate it: python -m jobs.evaluate {directory}")
 

@@ -7,7 +7,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from blitz.data.plan import Block, Chunk, Shares, fetch
-from blitz.errors import UserError
 from blitz.launch.job import Datasets, Job, row_bytes_of
 from blitz.launch.progress_bar import ProgressBar
 from blitz.launch.scale import Scale
@@ -16,13 +15,7 @@ from blitz.training.world import World
 
 
 def run_in_process(job: Job, datasets: Datasets, scale: Scale) -> None:
-    """Run a job on this machine's GPU, or on its CPUs.
-
-    Raises:
-        UserError: if a GPU is asked for and there is none.
-    """
-    if scale.use_gpu == "yes" and not torch.cuda.is_available():
-        raise UserError("--scale.use-gpu yes: torch finds no GPU on this machine; use auto or no")
+    """Run a job on this machine's GPU, or on its CPUs."""
     use_gpu = scale.use_gpu != "no" and torch.cuda.is_available()
     world = World(rank=0, size=1, device=torch.device("cuda", 0) if use_gpu else torch.device("cpu"))
     first_step = first_step_of(job.plan, job.run)

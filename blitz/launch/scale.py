@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from blitz.errors import UserError, require
 
 
@@ -26,6 +28,17 @@ class Scale:
         count, cpus = self.num_workers, self.cpus_per_worker
         require(count == "auto" or count >= 0, f"--scale.num-workers is {count}; it must be auto, 0 or more")
         require(cpus is None or cpus > 0, f"--scale.cpus-per-worker is {cpus}; it must be above 0")
+
+    def check(self) -> None:
+        """Refuse what this machine can never give, before anything is started; a cluster is asked once it is there.
+
+        Raises:
+            UserError: if it cannot.
+        """
+        if not self.in_process and not os.environ.get("RAY_ADDRESS"):
+            workers_for(self, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
+        elif self.in_process and self.use_gpu == "yes":
+            require(torch.cuda.is_available(), "--scale.use-gpu yes: torch finds no GPU here; use auto or no")
 
     @property
     def in_process(self) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from blitz.training.run_directory import RunDirectory
@@ -38,5 +39,8 @@ class Checkpoint:
 
 
 def _bytes(tensors: Tensors) -> bytes:
-    # Copies, because safetensors takes no two tensors that share memory, as tied weights do.
-    return safetensors.torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()})
+    # Contiguous copies: safetensors takes neither strided tensors nor two that share memory, as tied weights do.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    return safetensors.torch.save(copies)

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn, optim
 
 from blitz.recipe import Optim
@@ -59,7 +60,11 @@ def load_optimizer_state(optimizer: optim.Optimizer, model: nn.Module, stored: S
     parameters = dict(model.named_parameters())
     state: dict[int, State] = {}
     for name, value in stored.items():
-        key, _, parameter = name.partition("/")
-        state.setdefault(numbers[parameters[parameter]], {})[key] = value
+        key, _, parameter_name = name.partition("/")
+        parameter = parameters[parameter_name]
+        if value.shape == parameter.shape:
+            # In the parameter's memory format: fused updates go through both in the order of their memory.
+            value = torch.empty_like(parameter, device="cpu").copy_(value)
+        state.setdefault(numbers[parameter], {})[key] = value
     # torch knows which of its tensors belongs on which device.
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,38 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+# More threads than a loaded machine has free cores wait for each other far longer than they compute.
+torch.set_num_threads(1)
+
+_SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data; a test that needs it is skipped where there is none."""
+    folder = Path(os.environ.get("BLITZ_TEST_DATA", _SHARED_DATA))
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}; set BLITZ_TEST_DATA")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="torch finds no GPU"))
+
+
+@pytest.fixture(scope="session")
+def ray_runtime() -> Iterator[None]:
+    """One local Ray runtime for the whole session: starting it takes longer than most tests."""
+    import ray
+
+    # More CPUs than the smallest machine has: they are only numbers to Ray, and three workers then get one each.
+    ray.init(num_cpus=4, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()

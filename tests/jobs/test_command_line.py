@@ -1,0 +1,186 @@
+"""The commands as a user calls them, in this process: what they print, and how they refuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blitz.recipes import recipe_names
+from blitz.training.run_directory import RunDirectory
+from jobs import command_line, evaluate, train
+from tests.running import result
+
+QUICK = ["--max-train-rows", "64", "--max-eval-rows", "40", "--epochs", "1"]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, module: object, *words: str) -> int:
+    """Run a command as `python -m` would; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["command", *words])
+    with pytest.raises(SystemExit) as leaving:
+        command_line.run(module.main)  # type: ignore[attr-defined]
+    return int(leaving.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nosuch"], "there is no recipe 'nosuch'; there are cifar10, digits, mnist"),
+        ([], "name a recipe first"),
+        (["--epochs", "3", "digits"], "name a recipe first"),
+        (["digits", "--optim.lrr", "3"], "--optim.lrr, 3; perhaps --optim.lr"),
+        (["digits", "--epochs", "many"], "--epochs: invalid literal for int() with base 10: 'many'"),
+        (["digits", "--optim.name", "sdg"], "'sdg' for argument '--optim.name'. Expected one of ('sgd', 'momentum'"),
+        (["digits", "--global-batch-size", "0"], "--global-batch-size is 0; it must be at least 1"),
+        (["digits", "--optim.lr", "-1"], "--optim.lr is -1.0; it must be above 0"),
+        (["digits", "--checkpoint.keep", "0"], "--checkpoint.keep is 0; it must be at least 1"),
+        (["digits", "--scale.num-workers", "-1"], "--scale.num-workers is -1; it must be auto, 0 or more"),
+        (["digits", "--scale.num-workers", "1000"], "--scale.num-workers is 1000, and the cluster has"),
+        (["digits", "--scale.cpus-per-worker", "0"], "--scale.cpus-per-worker is 0.0; it must be above 0"),
+        (["cifar10", "--data.root", "/nowhere"], "CIFAR10 is not in /nowhere"),
+        (["mnist", "--data.root", "/nowhere"], "name the folder with --data.root DIR, or add --data.download"),
+        (["digits", "--storage", "/dev/null"], "--storage: /dev/null/"),
+        (["digits", "--storage", "nosuch://bucket"], "--storage nosuch://bucket/"),
+        (["digits", "--resume", "must", "--run", "none"], "--resume must: there is no run in"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_with_exit_code_2(
+    words: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, train, *words) == 2
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert printed.err.count("\n") == 1
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_help_names_every_kind_of_flag(
+    recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, train, recipe, "--help") == 0
+    text = capsys.readouterr().out
+    flags = ["--run", "--storage", "--seed", "--epochs", "--global-batch-size", "--micro-batch-size", "--optim.name"]
+    flags += ["--optim.lr", "--optim.momentum", "--scale.num-workers", "--scale.use-gpu", "--resume", "--compile"]
+    assert [flag for flag in flags if flag not in text] == []
+
+
+def test_help_without_a_recipe_names_the_recipes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, train, "--help") == 0
+    assert "Recipes: cifar10, digits, mnist" in capsys.readouterr().out
+
+
+def test_a_run_is_trained_found_again_continued_and_evaluated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, train, "digits", *QUICK) == 0
+    first = capsys.readouterr().out
+    (run,) = (tmp_path / "runs").iterdir()
+    assert first.startswith(f"run: {run}\n")
+    assert "val/accuracy" in first
+
+    assert call(monkeypatch, train, "digits", *QUICK) == 0
+    assert "It is finished" in capsys.readouterr().out
+
+    assert call(monkeypatch, train, "digits", *QUICK[:-1], "3", "--resume", "must") == 0
+    assert "continues from step 2 of 6" in capsys.readouterr().out
+    assert result(RunDirectory(str(run)))["steps"] == 6
+
+    assert call(monkeypatch, train, "digits", *QUICK) == 2
+    assert "has already trained for 6 steps" in capsys.readouterr().err
+
+    assert call(monkeypatch, evaluate, run.name, "--checkpoint", "last") == 0
+    printed = capsys.readouterr().out
+    assert "confusion matrix" in printed
+    written = json.loads((run / "evaluations" / "val-6.json").read_text())
+    assert sum(map(sum, written["sums"]["confusion"])) == written["sums"]["rows"] == 40
+    trained = result(RunDirectory(str(run)))["metrics"]["val/accuracy"]
+    assert written["figures"]["accuracy"] == pytest.approx(trained)
+
+    assert call(monkeypatch, evaluate, run.name, "--split", "train", "--max-eval-rows", "64") == 0
+    assert "64 rows of train" in capsys.readouterr().out
+
+
+def test_another_setting_is_another_run_and_under_one_name_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    named = ["digits", *QUICK, "--run", "mine"]
+    assert call(monkeypatch, train, *named) == 0
+    before = (tmp_path / "runs" / "mine" / "recipe.json").read_bytes()
+    assert call(monkeypatch, train, *named, "--optim.lr", "0.5", "--seed", "3") == 2
+    assert "other settings: seed (was 0, is 3), optim.lr (was 0.003, is 0.5)" in capsys.readouterr().err
+    assert (tmp_path / "runs" / "mine" / "recipe.json").read_bytes() == before
+    assert call(monkeypatch, train, *named, "--resume", "never") == 2
+    assert "name another with --run" in capsys.readouterr().err
+
+    for flags in (["--seed", "1"], ["--seed", "2"], ["--seed", "2", "--resume", "never"]):
+        assert call(monkeypatch, train, "digits", *QUICK, *flags) == 0
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert len(names) == 4
+    assert sum(name.endswith("-2") for name in names) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "name a run first"),
+        (["nosuch"], "there is no run in"),
+        (["runs/mine", "--checkpoint", "77"], "no whole checkpoint of step 77; there are: 2"),
+        (["runs/mine", "--optim.lr", "7"], "was trained with other settings: optim.lr"),
+        (["runs/mine", "--split", "all"], "'all' for argument '--split'"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(
+    words: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, train, "digits", *QUICK, "--run", "mine") == 0
+    capsys.readouterr()
+    assert call(monkeypatch, evaluate, *words) == 2
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert printed.count("\n") == 1
+
+
+def test_our_own_bug_leaves_its_trace_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        @staticmethod
+        def main(words: list[str]) -> None:
+            raise KeyError("a key")
+
+    assert call(monkeypatch, Broken) == 1
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("failed: KeyError: 'a key' (test_command_line.py:")
+    log = Path(line.rpartition(" ")[2])
+    assert "Traceback" in log.read_text()
+    log.unlink()
+
+
+def test_a_run_in_this_process_never_imports_ray(tmp_path: Path) -> None:
+    words = ["digits", *QUICK, "--storage", str(tmp_path), "--scale.num-workers", "0"]
+    program = (
+        "import sys; from jobs.train import main; "
+        f"main({words!r}); sys.exit(any(name.split('.')[0] == 'ray' for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0

@@ -1,0 +1,53 @@
+"""How tests run a recipe and look at what it left."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from blitz.launch.launch import launch
+from blitz.launch.scale import Scale
+from blitz.recipe import Recipe
+from blitz.training.checkpoint import Checkpoint
+from blitz.training.loop import Checkpoints, TrainJob
+from blitz.training.run_directory import RunDirectory
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    num_workers: int = 0,
+    max_failures: int = 0,
+    use_gpu: Literal["auto", "yes", "no"] = "no",
+    checkpoints: Checkpoints | None = None,
+) -> RunDirectory:
+    """Train, or go on, in `folder`."""
+    datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
+    plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
+    run = RunDirectory.of(str(folder))
+    run.probe()
+    job = TrainJob(recipe, plan, run, checkpoints or Checkpoints())
+    launch(job, datasets, Scale(num_workers=num_workers, max_failures=max_failures, use_gpu=use_gpu))
+    return run
+
+
+def result(run: RunDirectory) -> dict[str, Any]:
+    found = run.read_json("result.json")
+    assert found is not None
+    return found
+
+
+def losses(run: RunDirectory) -> list[float]:
+    """The training loss of every logged step."""
+    return [line["train/loss"] for line in run.metrics() if "train/loss" in line]
+
+
+def weights(run: RunDirectory, which: Literal["last"] | int = "last") -> dict[str, Tensor]:
+    return Checkpoint.load(run, run.checkpoint_step(which)).weights
+
+
+def same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -1,0 +1,199 @@
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blitz.data.arrays import ArrayDataset
+from blitz.data.plan import Shares, Split
+from blitz.errors import UserError
+from blitz.metrics import Classification
+from blitz.recipe import Batch, Optim, Recipe, may_change
+from blitz.recipes.digits import Digits
+from blitz.training.loop import Checkpoints
+from blitz.training.model import build_model
+from blitz.training.world import World
+from tests.running import losses, result, same_bits, train, weights
+
+SMALL = Digits(
+    epochs=2, max_train_rows=70, max_eval_rows=50, global_batch_size=16, log_every_steps=1, optim=Optim(lr=0.003)
+)
+"""Five steps an epoch, the last of 6 rows."""
+
+
+@dataclass(frozen=True)
+class Noisy(Recipe):
+    """Points on two sides of a line, and a net with dropout and batch norm."""
+
+    epochs: int = may_change(3)
+    global_batch_size: int = 8
+    log_every_steps: int = may_change(1)
+
+    def dataset(self, split: Split) -> ArrayDataset:
+        inputs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+        return ArrayDataset(inputs=inputs, targets=(inputs.sum(1) > 0).astype(np.int64))
+
+    def build_model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(outputs, batch["targets"], reduction="none")
+
+    def metrics(self) -> Classification:
+        return Classification(classes=("below", "above"))
+
+
+def test_the_loop_takes_the_steps_that_a_plain_loop_takes_on_the_same_rows(tmp_path: Path) -> None:
+    recipe = replace(SMALL, optim=Optim(name="momentum", lr=0.1))
+    dataset = recipe.dataset("train")
+    shares = Shares.of(recipe.plan(len(dataset), 0), world_size=1, row_bytes=64)
+
+    torch.manual_seed(recipe.seed)
+    model = recipe.build_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=False)
+    expected = []
+    for chunk in shares.chunks(0):
+        rows, row_weights = shares.rows_of(chunk, 0)
+        for step in range(chunk.stop - chunk.start):
+            part = slice(step * shares.share, (step + 1) * shares.share)
+            columns = dataset.__getitems__(rows[part][row_weights[part] > 0])
+            optimizer.zero_grad()
+            outputs = model(torch.from_numpy(columns["inputs"]).float() / 16)
+            loss = F.cross_entropy(outputs, torch.from_numpy(columns["targets"]))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            expected.append(loss.item())
+
+    run = train(recipe, tmp_path)
+    assert losses(run) == pytest.approx(expected, abs=1e-6)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(weights(run)[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 5, 16])
+def test_any_split_into_micro_batches_gives_the_same_run(tmp_path: Path, micro_batch_size: int) -> None:
+    whole = train(SMALL, tmp_path / "whole")
+    split = train(replace(SMALL, micro_batch_size=micro_batch_size), tmp_path / "split")
+    assert losses(split) == pytest.approx(losses(whole), abs=1e-5)
+    assert result(split)["rows_digest"] == result(whole)["rows_digest"]
+
+
+def stop_after(recipe: Recipe, steps: int) -> Recipe:
+    return replace(recipe, max_steps=steps)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "rmsprop", "adam", "adamw"])
+@pytest.mark.parametrize("steps", [3, 5])
+def test_a_run_in_two_parts_ends_with_the_bits_of_one_that_was_never_stopped(
+    tmp_path: Path, name: Any, steps: int, channels_last: bool
+) -> None:
+    # Steps 3 and 5: within an epoch, and at the end of one. The schedule does not depend on where the run ends.
+    optim = Optim(name=name, lr=0.01, weight_decay=0.01, warmup_steps=4, grad_clip_norm=1.0)
+    recipe = replace(SMALL, optim=optim, channels_last=channels_last)
+    whole = train(recipe, tmp_path / "whole")
+    train(stop_after(recipe, steps), tmp_path / "parts")
+    parts = train(recipe, tmp_path / "parts")
+    assert same_bits(weights(parts), weights(whole))
+    assert result(parts)["rows_digest"] == result(whole)["rows_digest"]
+    assert losses(parts) == losses(whole)
+
+
+def test_dropout_and_batch_norm_go_on_from_a_checkpoint_as_if_never_stopped(tmp_path: Path) -> None:
+    recipe = Noisy()
+    whole = train(recipe, tmp_path / "whole")
+    train(stop_after(recipe, 10), tmp_path / "parts")
+    parts = train(recipe, tmp_path / "parts")
+    assert same_bits(weights(parts), weights(whole))
+    assert losses(parts) == losses(whole)
+
+
+def test_the_mean_loss_between_logged_steps_survives_a_stop(tmp_path: Path) -> None:
+    recipe = replace(SMALL, epochs=4, log_every_steps=7)
+    whole = train(recipe, tmp_path / "whole")
+    train(recipe.__class__(**{**vars(recipe), "max_steps": 10}), tmp_path / "parts")
+    parts = train(recipe, tmp_path / "parts")
+    by_step = [
+        {line["step"]: line["train/loss"] for line in run.metrics() if "train/loss" in line} for run in (whole, parts)
+    ]
+    assert by_step[0][20] == by_step[1][20]
+    assert by_step[0][7] == by_step[1][7]
+
+
+def test_the_seed_decides_the_run(tmp_path: Path) -> None:
+    one, again, other = (
+        train(replace(SMALL, seed=seed), tmp_path / name) for name, seed in (("one", 1), ("again", 1), ("other", 2))
+    )
+    assert same_bits(weights(one), weights(again))
+    assert losses(one) != losses(other)
+
+
+def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
+    recipe = replace(SMALL, max_steps=1, optim=Optim(name="sgd", lr=1.0, grad_clip_norm=0.01))
+    torch.manual_seed(recipe.seed)
+    before = recipe.build_model().state_dict()
+    after = weights(train(recipe, tmp_path))
+    moved = torch.cat([(after[name] - before[name]).flatten() for name in before]).norm().item()
+    assert moved == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda recipe: replace(recipe, precision="bf16"), id="bf16"),
+        pytest.param(lambda recipe: replace(recipe, channels_last=True), id="channels_last"),
+        pytest.param(lambda recipe: replace(recipe, compile=True), id="compile", marks=pytest.mark.slow),
+    ],
+)
+def test_how_it_is_computed_changes_the_losses_little(tmp_path: Path, change: Callable[[Recipe], Recipe]) -> None:
+    plain = train(SMALL, tmp_path / "plain")
+    changed = train(change(SMALL), tmp_path / "changed")
+    assert losses(changed) == pytest.approx(losses(plain), rel=0.02)
+    assert result(changed)["rows_digest"] == result(plain)["rows_digest"]
+
+
+def test_evaluation_counts_every_row_once_and_leaves_training_as_it_was(tmp_path: Path) -> None:
+    recipe = Noisy()
+    seldom = train(recipe, tmp_path / "seldom")
+    often = train(replace(recipe, evaluate_every_steps=2, micro_batch_size=8), tmp_path / "often")
+    assert losses(often) == losses(seldom)
+    figures = result(often)["metrics"]
+    assert figures["val/accuracy"] * 50 == pytest.approx(round(figures["val/accuracy"] * 50))
+
+
+def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    run = train(replace(SMALL, epochs=8), tmp_path, checkpoints=Checkpoints(every_steps=2, keep=3))
+    by_step = {line["step"]: line["val/accuracy"] for line in run.metrics() if "val/accuracy" in line}
+    best = max(by_step, key=lambda step: (by_step[step], -step))
+    assert result(run)["best_checkpoint"] == best == run.checkpoint_step("best")
+    assert run.checkpoint_steps() == sorted({best, 36, 38, 40})
+
+
+def test_a_loss_that_is_a_mean_is_refused(tmp_path: Path) -> None:
+    class Mean(Noisy):
+        def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+            return F.cross_entropy(outputs, batch["targets"])
+
+    with pytest.raises(UserError, match=r"shape \(\) for 8 rows.*reduction='none'"):
+        train(Mean(), tmp_path)
+
+
+def test_synchronised_batch_norm_is_refused_on_several_cpu_workers(tmp_path: Path) -> None:
+    recipe = replace(Noisy(), sync_batch_norm=True)
+    with pytest.raises(UserError, match="--sync-batch-norm needs GPUs"):
+        build_model(recipe, World(rank=0, size=2, device=torch.device("cpu")))
+    alone = build_model(recipe, World(rank=0, size=1, device=torch.device("cpu")))
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in alone.modules())
+
+
+@pytest.mark.gpu
+def test_a_gpu_takes_the_same_steps(tmp_path: Path) -> None:
+    on_cpu = train(SMALL, tmp_path / "cpu", use_gpu="no")
+    on_gpu = train(SMALL, tmp_path / "gpu", use_gpu="yes")
+    assert losses(on_gpu) == pytest.approx(losses(on_cpu), abs=1e-3)
+    assert result(on_gpu)["rows_digest"] == result(on_cpu)["rows_digest"]
