@@ -12,6 +12,10 @@ class DataError(UserError):
     """Data that is missing or does not hold what it should; the message names the file and, if known, the line."""
 
 
+class RunFailed(RuntimeError):
+    """A run that stopped before its end, told in one line; the same command continues it."""
+
+
 def require(holds: bool, message: str) -> None:
     """Raise a UserError with `message` unless `holds`."""
     if not holds:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from blitz.errors import UserError
+from blitz.errors import RunFailed, UserError
 
 Settings = TypeVar("Settings")
 
@@ -52,7 +52,7 @@ def _is_rule(line: str) -> bool:
 
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
-    """Run a command and leave with its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for a bug."""
+    """Run a command and leave with its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for all else."""
     with _errors_in_one_line():
         main(sys.argv[1:])
     sys.exit(0)
@@ -69,9 +69,14 @@ def _errors_in_one_line() -> Iterator[None]:
     except Exception as error:
         with tempfile.NamedTemporaryFile("w", prefix="blitz-", suffix=".log", delete=False) as log:
             log.write(traceback.format_exc())
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
-        _leave(f"failed: {type(error).__name__}: {error} ({where}); the whole trace is in {log.name}", code=1)
+        _leave(f"failed: {_what_and_where(error)}; the whole trace is in {log.name}", code=1)
+
+
+def _what_and_where(error: Exception) -> str:
+    if isinstance(error, RunFailed):
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def _leave(line: str, *, code: int) -> NoReturn:

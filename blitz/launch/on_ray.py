@@ -1,6 +1,7 @@
 """A job on Ray: N Ray Train workers, fed by one stream through Ray Data."""
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +9,14 @@ from dataclasses import dataclass
 
 import ray
 import ray.data
+import ray.exceptions
 import ray.train
 import ray.train.torch
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from blitz.data.plan import Shares
-from blitz.errors import UserError
+from blitz.errors import RunFailed, UserError
 from blitz.launch.job import Datasets, Job, row_bytes_of
 from blitz.launch.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.relay import relayed, shown
@@ -56,7 +58,28 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
                 ),
             )
             with shown(queue, first_step=first_step_of(job.plan, job.run), total_steps=job.plan.total_steps):
-                trainer.fit()
+                _fit(trainer)
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    try:
+        trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        failures = {rank: _original(failure) for rank, failure in sorted(error.worker_failures.items())}
+        # The ranks that only lost their peers fail too; what they say hides the reason.
+        for rank, failure in failures.items():
+            if isinstance(failure, UserError):
+                raise UserError(str(failure)) from error
+            if isinstance(failure, ray.exceptions.RayActorError):
+                raise RunFailed(f"a worker died (rank {rank} of {len(failures)}); the same command goes on") from error
+        rank, failure = next(iter(failures.items()))
+        raise RunFailed(f"{type(failure).__name__} in rank {rank}: {failure}") from error
+
+
+def _original(failure: Exception) -> BaseException:
+    """What a worker raised, without what Ray Train wraps it in."""
+    wrapped = getattr(failure, "_base_exc", None) or getattr(failure, "health_check_failure", None)
+    return _original(wrapped) if wrapped else failure
 
 
 @contextmanager
@@ -67,7 +90,10 @@ def _cluster() -> Iterator[None]:
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
-        raise UserError(f"the Ray cluster at RAY_ADDRESS does not answer: {error}") from error
+        raise UserError(
+            f"RAY_ADDRESS is {os.environ.get('RAY_ADDRESS')}, and no cluster answers there; "
+            "start one with `ray start --head`, or unset it to run on this machine"
+        ) from error
     try:
         yield
     finally:

@@ -1,8 +1,10 @@
 """Where a run happens, as flags."""
 
 import os
+import socket
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 import torch
 
@@ -35,16 +37,39 @@ class Scale:
         Raises:
             UserError: if it cannot.
         """
-        if not self.in_process and not os.environ.get("RAY_ADDRESS"):
+        address = os.environ.get("RAY_ADDRESS")
+        if self.in_process:
+            found = self.use_gpu != "yes" or torch.cuda.is_available()
+            require(found, "--scale.use-gpu yes: torch finds no GPU here; use auto or no")
+        elif address:
+            _check_answers(address)
+        else:
             workers_for(self, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
-        elif self.in_process and self.use_gpu == "yes":
-            require(torch.cuda.is_available(), "--scale.use-gpu yes: torch finds no GPU here; use auto or no")
 
     @property
     def in_process(self) -> bool:
         """Whether the run happens in this process."""
         # A submitted Ray job finds RAY_ADDRESS set too.
         return self.num_workers == 0 or (self.num_workers == "auto" and not os.environ.get("RAY_ADDRESS"))
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try for minutes."""
+    if address in ("auto", "local"):
+        return
+    url = urlsplit(address if "://" in address else f"ray://{address}")
+    require(
+        url.scheme == "ray" and url.hostname is not None,
+        f"RAY_ADDRESS is {address}, a dashboard's address, where jobs are submitted: "
+        "use `ray job submit -- python -m jobs.train …`, or set RAY_ADDRESS to HOST:6379",
+    )
+    try:
+        socket.create_connection((url.hostname or "", url.port or 6379), timeout=_SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise UserError(
+            f"RAY_ADDRESS is {address}, and nothing answers there ({error}); "
+            "start the cluster, or unset it to run on this machine"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -56,6 +81,7 @@ class Workers:
     gpus: int
 
 
+_SECONDS_TO_ANSWER = 5.0
 _MIN_CPUS_PER_WORKER = 0.25
 _DATA_CPUS = 1
 

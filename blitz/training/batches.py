@@ -48,7 +48,11 @@ def step_batches(recipe: Recipe, block: Block, world: World) -> Iterator[StepBat
     for _, part, weight, count, digest in zip(
         steps, parts, weights.to(world.device), rows.long().tolist(), block.digests(), strict=False
     ):
-        yield StepBatch(dict(zip(columns, part, strict=True)), weight, count, digest)
+        # Copies, because a copy begins at an aligned address: the order in which CPU kernels sum depends on it, and
+        # where a batch lies in its block depends on where the run began.
+        yield StepBatch(
+            {name: piece.clone() for name, piece in zip(columns, part, strict=True)}, weight.clone(), count, digest
+        )
 
 
 def prepare(recipe: Recipe, columns: Columns, device: torch.device) -> Batch:

@@ -1,0 +1,130 @@
+"""Runs that are killed with SIGKILL at some step, and go on: in this process, on Ray, and from one to the other."""
+
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from blitz.errors import RunFailed
+from blitz.recipe import Optim
+from blitz.recipes.digits import Digits
+from blitz.training.loop import Checkpoints
+from blitz.training.run_directory import RunDirectory
+from tests.running import losses, result, same_bits, train, weights
+
+RECIPE = Digits(epochs=12, global_batch_size=31, log_every_steps=1, optim=Optim(name="momentum", lr=0.01))
+"""47 steps an epoch, 564 in all; 2 and 3 workers do not divide the batch."""
+CHECKPOINTS = Checkpoints(every_steps=10)
+FLAGS = shlex.split(
+    "digits --epochs 12 --global-batch-size 31 --log-every-steps 1 --checkpoint.every-steps 10"
+    " --optim.name momentum --optim.lr 0.01 --optim.schedule constant --optim.warmup-steps 0"
+)
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+RANDOM = random.Random(2024)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """In this process, never stopped."""
+    return train(RECIPE, tmp_path_factory.mktemp("undisturbed"), checkpoints=CHECKPOINTS)
+
+
+@contextmanager
+def at_step(step: int, folder: Path, act: Callable[[], None]) -> Iterator[threading.Event]:
+    """While the block runs, `act` once the run in `folder` has logged `step`; the event says whether it came to it."""
+    done, acted, metrics = threading.Event(), threading.Event(), folder / "metrics.jsonl"
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            lines = metrics.read_bytes().splitlines() if metrics.exists() else []
+            if len(lines) > 1 and json.loads(lines[-2])["step"] >= step:
+                act()
+                acted.set()
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield acted
+    finally:
+        done.set()
+        watcher.join()
+
+
+def train_command(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "jobs.train", *FLAGS, "--run", "killed", "--storage", str(folder)]
+
+
+def kill_in_process(folder: Path, *, at: int) -> RunDirectory:
+    """Train in a process of its own until step `at`, and kill that."""
+    # One thread, as the tests themselves have: another number may sum in another order.
+    process = subprocess.Popen(train_command(folder), env=ONE_THREAD, stdout=subprocess.DEVNULL)
+    with at_step(at, folder / "killed", process.kill):
+        assert process.wait() == -signal.SIGKILL
+    return RunDirectory.of(str(folder), "killed")
+
+
+def kill_a_worker() -> None:
+    workers = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if any("RayTrainWorker" in part for part in process.cmdline())
+    ]
+    RANDOM.choice(workers).kill()
+
+
+def test_a_killed_run_resumes_to_the_bits_of_one_that_was_never_stopped(
+    undisturbed: RunDirectory, tmp_path: Path
+) -> None:
+    for step in sorted(RANDOM.sample(range(15, 450), 2)):
+        killed = kill_in_process(tmp_path, at=step)
+    subprocess.run(train_command(tmp_path), env=ONE_THREAD, check=True, stdout=subprocess.DEVNULL)
+    assert same_bits(weights(killed), weights(undisturbed))
+    assert losses(killed) == losses(undisturbed)
+    assert result(killed) == result(undisturbed)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_runtime")
+def test_a_killed_worker_is_replaced_and_the_run_ends_with_the_same_bits(
+    undisturbed: RunDirectory, tmp_path: Path
+) -> None:
+    calm = train(RECIPE, tmp_path / "calm", num_workers=2, checkpoints=CHECKPOINTS)
+    with at_step(RANDOM.randrange(15, 300), tmp_path / "killed", kill_a_worker) as acted:
+        killed = train(RECIPE, tmp_path / "killed", num_workers=2, max_failures=1, checkpoints=CHECKPOINTS)
+    assert acted.is_set()
+    assert same_bits(weights(killed), weights(calm))
+    assert losses(killed) == losses(calm)
+    assert result(killed)["rows_digest"] == result(undisturbed)["rows_digest"]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_runtime")
+def test_a_run_begun_in_this_process_goes_on_on_two_workers(undisturbed: RunDirectory, tmp_path: Path) -> None:
+    run = kill_in_process(tmp_path, at=RANDOM.randrange(15, 450))
+    train(RECIPE, Path(run.uri), num_workers=2, checkpoints=CHECKPOINTS)
+    assert losses(run) == pytest.approx(losses(undisturbed), abs=1e-5)
+    assert result(run)["rows_digest"] == result(undisturbed)["rows_digest"]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_runtime")
+def test_a_run_killed_on_two_workers_goes_on_in_this_process(undisturbed: RunDirectory, tmp_path: Path) -> None:
+    with (
+        at_step(RANDOM.randrange(15, 300), tmp_path, kill_a_worker),
+        pytest.raises(RunFailed, match="a worker died"),
+    ):
+        train(RECIPE, tmp_path, num_workers=2, checkpoints=CHECKPOINTS)
+    run = train(RECIPE, tmp_path, checkpoints=CHECKPOINTS)
+    assert losses(run) == pytest.approx(losses(undisturbed), abs=1e-5)
+    assert result(run)["rows_digest"] == result(undisturbed)["rows_digest"]

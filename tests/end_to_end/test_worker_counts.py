@@ -1,0 +1,74 @@
+"""The same run in this process and on 1, 2 and 3 Ray workers, and evaluations of it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blitz.data.vision import VisionData
+from blitz.launch.scale import Scale
+from blitz.recipe import Optim
+from blitz.recipes import recipe_to_json
+from blitz.recipes.cifar10 import Cifar10
+from blitz.training.run_directory import RunDirectory
+from jobs.evaluate import EvaluateSettings, evaluate
+from tests.running import losses, result, same_bits, train, weights
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_runtime")]
+
+WORKER_COUNTS = [1, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def recipe(test_data: Path) -> Cifar10:
+    """LeNet on 205 images: 21 steps an epoch, a global batch that 3 workers do not divide, and a last one of 5."""
+    return Cifar10(
+        epochs=2,
+        global_batch_size=10,
+        log_every_steps=1,
+        max_train_rows=205,
+        max_eval_rows=1003,
+        optim=Optim(name="momentum", lr=0.01),
+        data=VisionData(root=str(test_data)),
+    )
+
+
+@pytest.fixture(scope="module")
+def in_process(recipe: Cifar10, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    run = train(recipe, tmp_path_factory.mktemp("in_process"))
+    run.write_json("recipe.json", recipe_to_json(recipe))
+    return run
+
+
+@pytest.mark.parametrize("num_workers", WORKER_COUNTS)
+def test_rows_and_losses_are_the_same_on_any_number_of_workers(
+    num_workers: int, recipe: Cifar10, in_process: RunDirectory, tmp_path: Path
+) -> None:
+    on_ray = train(recipe, tmp_path, num_workers=num_workers)
+    assert len(losses(in_process)) == 42
+    assert losses(on_ray) == pytest.approx(losses(in_process), abs=1e-5)
+    assert result(on_ray)["rows_digest"] == result(in_process)["rows_digest"]
+    if num_workers == 1:
+        assert same_bits(weights(on_ray), weights(in_process))
+
+
+@pytest.mark.parametrize("num_workers", WORKER_COUNTS)
+def test_an_evaluation_gives_the_same_integer_counts_on_any_number_of_workers(
+    num_workers: int, recipe: Cifar10, in_process: RunDirectory
+) -> None:
+    def counts(num_workers: int) -> Any:
+        settings = EvaluateSettings(recipe, checkpoint="last", scale=Scale(num_workers=num_workers))
+        return evaluate(in_process, settings)["sums"]
+
+    alone, together = counts(0), counts(num_workers)
+    assert together["confusion"] == alone["confusion"]
+    assert together["rows"] == alone["rows"] == sum(map(sum, alone["confusion"])) == 1003
+    assert together["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+
+
+def test_gradient_accumulation_on_two_workers_is_the_same_run(
+    recipe: Cifar10, in_process: RunDirectory, tmp_path: Path
+) -> None:
+    on_ray = train(replace(recipe, micro_batch_size=2), tmp_path, num_workers=2)
+    assert losses(on_ray) == pytest.approx(losses(in_process), abs=1e-5)

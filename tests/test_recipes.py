@@ -1,0 +1,122 @@
+"""Every recipe that ships: its figure on real data, and that it is stored and found again."""
+
+import dataclasses
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blitz.data.digits import digits
+from blitz.data.vision import VisionData, cifar10, mnist
+from blitz.errors import DataError, UserError
+from blitz.recipe import Optim, Recipe
+from blitz.recipes import differences, find_recipe, recipe_from_json, recipe_names, recipe_to_json
+from blitz.recipes.cifar10 import Cifar10
+from blitz.recipes.digits import Digits
+from blitz.recipes.mnist import Mnist
+from tests.running import result, train
+
+
+@pytest.fixture(scope="session")
+def mnist_root(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MNIST unpacked, as torchvision reads it."""
+    root = tmp_path_factory.mktemp("mnist")
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for packed in (test_data / "MNIST" / "raw").glob("*.gz"):
+        with gzip.open(packed) as source, (raw / packed.stem).open("wb") as target:
+            shutil.copyfileobj(source, target)
+    return root
+
+
+def test_the_shipped_digits_are_whole_and_split_without_overlap() -> None:
+    train_rows, held_out = digits("train"), digits("val")
+    assert (len(train_rows), len(held_out)) == (1438, 359)
+    for part in (train_rows, held_out):
+        assert part.columns["inputs"].shape[1:] == (1, 8, 8)
+        assert (part.columns["inputs"].min(), part.columns["inputs"].max()) == (0, 16)
+        assert set(part.columns["targets"]) == set(range(10))
+    assert int(train_rows.columns["inputs"].sum()) + int(held_out.columns["inputs"].sum()) == 561718
+
+
+def test_digits_reaches_97_percent(tmp_path: Path) -> None:
+    assert result(train(Digits(), tmp_path))["metrics"]["val/accuracy"] >= 0.97
+
+
+@pytest.mark.slow
+def test_cifar10_reaches_54_percent(test_data: Path, tmp_path: Path) -> None:
+    metrics = result(train(Cifar10(data=VisionData(root=str(test_data))), tmp_path))["metrics"]
+    assert metrics["val/accuracy"] >= 0.54
+    by_class = [metrics[f"val/accuracy/{name}"] for name in ("plane", "car", "bird", "cat", "deer")]
+    assert all(0 < accuracy < 1 for accuracy in by_class)
+
+
+@pytest.mark.slow
+def test_mnist_reaches_97_9_percent_and_shows_it_on_the_way(mnist_root: Path, tmp_path: Path) -> None:
+    run = train(Mnist(data=VisionData(root=str(mnist_root))), tmp_path)
+    assert result(run)["metrics"]["val/accuracy"] >= 0.979
+    assert [line["step"] for line in run.metrics() if "val/accuracy" in line] == [300, 600, 900, 1200]
+
+
+def test_the_vision_sets_are_what_torchvision_says(test_data: Path, mnist_root: Path) -> None:
+    assert cifar10(VisionData(str(test_data)), "train").columns["inputs"].shape == (50_000, 3, 32, 32)
+    assert mnist(VisionData(str(mnist_root)), "val").columns["inputs"].shape == (10_000, 1, 28, 28)
+
+
+def test_two_processes_that_are_asked_to_download_do_it_one_after_the_other(test_data: Path, tmp_path: Path) -> None:
+    # The packed files are there, so that all of torchvision's download runs but the transfer: it unpacks them.
+    raw = tmp_path / "MNIST" / "raw"
+    shutil.copytree(test_data / "MNIST" / "raw", raw)
+    program = (
+        "from blitz.data.vision import VisionData, mnist; "
+        f"print(len(mnist(VisionData({str(tmp_path)!r}, download=True), 'train')))"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0] for process in processes] == ["60000\n", "60000\n"]
+    assert (tmp_path / ".MNIST.lock").exists()
+
+
+def test_a_damaged_file_is_told_like_a_missing_one(test_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    shutil.copytree(test_data / "cifar-10-batches-py", folder)
+    damaged = folder / "data_batch_3"
+    damaged.chmod(0o644)
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with pytest.raises(DataError, match="or is damaged: it must hold cifar-10-batches-py"):
+        cifar10(VisionData(str(tmp_path)), "train")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_is_stored_and_built_again(name: str) -> None:
+    recipe = dataclasses.replace(find_recipe(name)(), seed=3, optim=Optim(betas=(0.8, 0.9), lr=0.5))
+    stored = json.loads(json.dumps(recipe_to_json(recipe)))
+    assert recipe_from_json(stored) == recipe
+    assert differences(stored, recipe) == []
+    changed = dataclasses.replace(recipe, epochs=99, optim=Optim(lr=0.25))
+    assert differences(stored, changed) == [
+        "optim.lr (was 0.5, is 0.25)",
+        "optim.betas (was (0.8, 0.9), is (0.9, 0.999))",
+    ]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_file_is_short(name: str) -> None:
+    file = Path(sys.modules[find_recipe(name).__module__].__file__ or "")
+    assert len(file.read_text().splitlines()) < 45
+
+
+def test_a_field_that_another_version_stored_is_named() -> None:
+    with pytest.raises(UserError, match="Digits has no field warp_factor"):
+        recipe_from_json({**recipe_to_json(Digits()), "warp_factor": 9})
+
+
+def test_a_recipe_must_say_what_is_learned() -> None:
+    class Half(Recipe):
+        pass
+
+    with pytest.raises(TypeError, match=r"abstract methods .*build_model.*dataset.*loss"):
+        Half()  # type: ignore[abstract]
