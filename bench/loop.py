@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def _plain(batches: Iterator[Any], steps: int) -> float:
         images, labels = next(batches)
         optimizer.zero_grad()
         loss = F.cross_entropy(model(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return time.perf_counter() - started
 
@@ -192,7 +193,7 @@ def compare_first_steps(root: str, rounds: int) -> None:
             log = Path(folder) / "run" / "metrics.jsonl"
             flags = ["--data.root", root, "--storage", folder, "--run", "run", "--log-every-steps", "1"]
             command = [sys.executable, "-m", "jobs.train", "cifar10", *flags, "--scale.num-workers", "0"]
-            ours.append(_seconds_until(command, lambda process, log=log: _wait_for_first_line(process, log)))
+            ours.append(_seconds_until(command, partial(_wait_for_first_line, log)))
     ratios = [one / other for one, other in zip(ours, plain, strict=True)]
     print(f"\ntime to the first step, {rounds} rounds")
     print(f"  plain script {statistics.median(plain):.2f} s, blitz {statistics.median(ours):.2f} s", end="")
@@ -209,7 +210,7 @@ def _seconds_until(command: list[str], reached: Callable[[Any], bool]) -> float:
     return seconds
 
 
-def _wait_for_first_line(process: Any, log: Path) -> bool:
+def _wait_for_first_line(log: Path, process: Any) -> bool:
     while process.poll() is None:
         if log.exists() and log.read_bytes().count(b"\n"):
             return bool(json.loads(log.read_text().splitlines()[0])["step"] == 1)

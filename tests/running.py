@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from blitz.launch.job import Datasets
 from blitz.launch.launch import launch
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
@@ -25,7 +26,7 @@ def train(
     checkpoints: Checkpoints | None = None,
 ) -> RunDirectory:
     """Train, or go on, in `folder`."""
-    datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
+    datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
     run = RunDirectory.of(str(folder))
     run.probe()

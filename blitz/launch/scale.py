@@ -10,6 +10,10 @@ import torch
 
 from blitz.errors import UserError, require
 
+_SECONDS_TO_ANSWER = 5.0
+_MIN_CPUS_PER_WORKER = 0.25
+_DATA_CPUS = 1
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -79,11 +83,6 @@ class Workers:
     count: int
     cpus: float
     gpus: int
-
-
-_SECONDS_TO_ANSWER = 5.0
-_MIN_CPUS_PER_WORKER = 0.25
-_DATA_CPUS = 1
 
 
 def workers_for(scale: Scale, *, cpus: float, gpus: float) -> Workers:

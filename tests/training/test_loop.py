@@ -65,7 +65,7 @@ def test_the_loop_takes_the_steps_that_a_plain_loop_takes_on_the_same_rows(tmp_p
             optimizer.zero_grad()
             outputs = model(torch.from_numpy(columns["inputs"]).float() / 16)
             loss = F.cross_entropy(outputs, torch.from_numpy(columns["targets"]))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             expected.append(loss.item())
 

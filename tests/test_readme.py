@@ -1,0 +1,66 @@
+"""What the README shows works as it stands there."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import blitz.recipes
+from blitz.recipes import find_recipe, recipe_names
+from jobs import command_line, train
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def line_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The recipe of the README, where recipes are found."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    file = tmp_path / "line.py"
+    file.write_text(code)
+    monkeypatch.setattr(blitz.recipes, "__path__", [*blitz.recipes.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "blitz.recipes.line", raising=False)
+    return file
+
+
+def test_the_recipe_is_a_whole_file_of_under_40_lines_that_trains(
+    line_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(line_recipe.read_text().splitlines()) < 40
+    assert "line" in recipe_names()
+    assert find_recipe("line")().name == "line"
+    monkeypatch.setattr(sys, "argv", ["train", "line", "--slope", "2", "--storage", str(tmp_path), "--run", "one"])
+    with pytest.raises(SystemExit) as leaving:
+        command_line.run(train.main)
+    assert leaving.value.code == 0
+    printed = capsys.readouterr().out
+    # The noise has a variance of 0.01, and no line does better.
+    assert 0.005 < float(re.findall(r"^val/loss +([\d.]+)$", printed, re.MULTILINE)[-1]) < 0.015
+
+
+def test_every_file_in_the_tree_exists_and_every_file_is_in_the_tree() -> None:
+    (tree,) = re.findall(r"## Where things are\n\n```\n(.*?)```", README, re.DOTALL)
+    named = set(re.findall(r"\b[\w]+\.py\b", tree))
+    rooms = ("jobs", "blitz", "blitz/data", "blitz/training", "blitz/launch")
+    there = {file.name for room in rooms for file in (ROOT / room).glob("*.py") if file.name != "__init__.py"}
+    assert named - there == set()
+    assert (
+        there - named - {"errors.py", "randomness.py", "display.py", "job.py", "launch.py", "progress_bar.py"} == set()
+    )
+
+
+def test_every_test_that_the_readme_names_exists() -> None:
+    for name in set(re.findall(r"`((?:tests/)?[\w/]*test_\w+\.py)`", README)):
+        assert list(ROOT.glob(f"**/{name}" if "/" not in name else name)), name
+
+
+def test_every_flag_that_the_readme_names_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["cifar10", "--help"])
+    text = capsys.readouterr().out
+    of_its_examples = {"--slope", "--optim.lrr", "--help"}
+    flags = set(re.findall(r"--[a-z][\w.-]*", README)) - of_its_examples
+    assert len(flags) > 15
+    assert sorted(flag for flag in flags if flag not in text) == []
