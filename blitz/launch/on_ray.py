@@ -69,7 +69,8 @@ def _fit(trainer: TorchTrainer) -> None:
         # The ranks that only lost their peers fail too; what they say hides the reason.
         for rank, failure in failures.items():
             if isinstance(failure, UserError):
-                raise UserError(str(failure)) from error
+                # Its own line: Ray Data adds advice on its settings below.
+                raise UserError(str(failure).splitlines()[0]) from error
             if isinstance(failure, ray.exceptions.RayActorError):
                 raise RunFailed(f"a worker died (rank {rank} of {len(failures)}); the same command goes on") from error
         rank, failure = next(iter(failures.items()))
@@ -77,9 +78,12 @@ def _fit(trainer: TorchTrainer) -> None:
 
 
 def _original(failure: Exception) -> BaseException:
-    """What a worker raised, without what Ray Train wraps it in."""
-    wrapped = getattr(failure, "_base_exc", None) or getattr(failure, "health_check_failure", None)
-    return _original(wrapped) if wrapped else failure
+    """What a worker raised, without what Ray wraps it in."""
+    for name in ("_base_exc", "health_check_failure", "cause"):
+        wrapped = getattr(failure, name, None)
+        if isinstance(wrapped, Exception):
+            return _original(wrapped)
+    return failure
 
 
 @contextmanager

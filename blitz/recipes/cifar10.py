@@ -19,6 +19,8 @@ CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship"
 class Cifar10(Recipe):
     """LeNet on CIFAR-10: batch 4, SGD with momentum 0.9, two epochs; `val` is the official test set."""
 
+    # Two epochs at this constant rate end at 55 % give or take 1.5, by the seed; this one ends near the middle.
+    seed: int = 2
     epochs: int = may_change(2)
     global_batch_size: int = 4
     log_every_steps: int = may_change(500)

@@ -90,7 +90,7 @@ class Progress:
 
     @classmethod
     def of(cls, state: dict[str, Any], world: World) -> "Progress":
-        """What a checkpoint's state says, as `rank` goes on from it."""
+        """What a checkpoint's state says, as this rank goes on from it."""
         known = {spec.name: state[spec.name] for spec in fields(cls)}
         progress = cls(**{**known, "best": Best(**state["best"]) if state["best"] else None})
         return progress if world.leads else replace(progress, rows_digest=0, loss_sum=0.0)

@@ -1,16 +1,21 @@
 """The same run in this process and on 1, 2 and 3 Ray workers, and evaluations of it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from torch import Tensor
 
+from blitz.data.plan import Split
 from blitz.data.vision import VisionData
+from blitz.errors import DataError, UserError
 from blitz.launch.scale import Scale
-from blitz.recipe import Optim
+from blitz.recipe import Batch, Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.cifar10 import Cifar10
+from blitz.recipes.digits import Digits
 from blitz.training.run_directory import RunDirectory
 from jobs.evaluate import EvaluateSettings, evaluate
 from tests.running import losses, result, same_bits, train, weights
@@ -72,3 +77,41 @@ def test_gradient_accumulation_on_two_workers_is_the_same_run(
 ) -> None:
     on_ray = train(replace(recipe, micro_batch_size=2), tmp_path, num_workers=2)
     assert losses(on_ray) == pytest.approx(losses(in_process), abs=1e-5)
+
+
+@dataclass(frozen=True)
+class Unreadable(Digits):
+    """Digits whose rows cannot be fetched, or whose loss is a mean."""
+
+    fault: str = ""
+
+    def dataset(self, split: Split) -> Any:
+        return Broken() if self.fault == "rows" else super().dataset(split)
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        losses = super().loss(outputs, batch)
+        return losses.mean() if self.fault == "loss" else losses
+
+
+class Broken:
+    """Says that it has rows; the first can be fetched, as the driver does to see how large a row is."""
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitems__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        if len(rows) > 1:
+            raise DataError("rows.csv:17: column 'age' holds 'abc'; expected a number")
+        return {"inputs": np.zeros((1, 1, 8, 8), np.uint8), "targets": np.zeros(1, np.int64)}
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [("rows", r"^rows.csv:17: column 'age' holds 'abc'; expected a number$"), ("loss", r"^recipe .* one number a row")],
+)
+def test_a_users_mistake_in_a_worker_or_in_a_task_of_ray_data_is_told_in_one_line(
+    fault: str, says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=says) as error:
+        train(Unreadable(fault=fault), tmp_path, num_workers=2)
+    assert "\n" not in str(error.value)
