@@ -40,25 +40,31 @@ def step_batches(recipe: Recipe, block: Block, world: World) -> Iterator[StepBat
     # One small sum a block tells how many rows of each batch count over all ranks.
     rows = world.sum(torch.from_numpy(block.batch_weights()))
     scale = world.size / rows.clamp(min=1)
-    weights = torch.from_numpy(block.weights).reshape(-1, block.share) * scale[:, None]
-    columns = prepare(recipe, block.columns, world.device)
+    weights = (torch.from_numpy(block.weights).reshape(-1, block.share) * scale[:, None]).to(world.device)
+    columns = _on_device(block.columns, world.device)
     # `split` cuts a whole block into its batches in one call: a slice for each would cost as much as a small layer.
-    parts = zip(*(column.split(block.share) for column in columns.values()), strict=True)
+    pieces = zip(*(column.split(block.share) for column in columns.values()), strict=True)
     steps = range(block.chunk.start, block.chunk.stop)
-    for _, part, weight, count, digest in zip(
-        steps, parts, weights.to(world.device), rows.long().tolist(), block.digests(), strict=False
+    for _, piece, weight, count, digest in zip(
+        steps, pieces, weights, rows.long().tolist(), block.digests(), strict=False
     ):
         # Copies, because a copy begins at an aligned address: the order in which CPU kernels sum depends on it, and
         # where a batch lies in its block depends on where the run began.
-        yield StepBatch(
-            {name: piece.clone() for name, piece in zip(columns, part, strict=True)}, weight.clone(), count, digest
-        )
+        batch = {name: column.clone() for name, column in zip(columns, piece, strict=True)}
+        yield StepBatch(_preprocessed(recipe, batch), weight.clone(), count, digest)
 
 
 def prepare(recipe: Recipe, columns: Columns, device: torch.device) -> Batch:
     """Fetched columns as tensors on the device, and preprocessed there."""
-    tensors = {name: torch.from_numpy(column).to(device, non_blocking=True) for name, column in columns.items()}
-    batch = recipe.preprocess(tensors)
+    return _preprocessed(recipe, _on_device(columns, device))
+
+
+def _on_device(columns: Columns, device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(column).to(device, non_blocking=True) for name, column in columns.items()}
+
+
+def _preprocessed(recipe: Recipe, columns: Batch) -> Batch:
+    batch = recipe.preprocess(columns)
     if not recipe.channels_last:
         return batch
     return {
