@@ -105,7 +105,7 @@ def _types(dialect: Dialect, sample: list[list[str]], options: CsvOptions) -> di
     rows = [row for row in sample if len(row) == len(dialect.names)]
     types: dict[str, ColumnType] = {}
     for place, name in enumerate(dialect.names):
-        types[name] = infer_type([row[place] for row in rows], is_label=name in options.label_columns)
+        types[name] = infer_type([row[place] for row in rows], is_label=options.label_columns == (name,))
     if options.image_column:
         types[options.image_column] = "text"
     return types | dict(options.types)
@@ -234,8 +234,9 @@ class _Pass:
             self._check(name, column)
         for name in self.options.label_columns:
             self._add_faults(name, _missing(parsed[name], bad.get(name)), lines, None, "expected a label")
-        if (name := self.options.image_column) is not None:
-            self._add_faults(name, pc.equal(raw[name], ""), lines, None, "expected the path of an image")
+        image = self.options.image_column
+        if image is not None:
+            self._add_faults(image, pc.equal(raw[image], ""), lines, None, "expected the path of an image")
         self.rows += len(lines)
         return [*parsed.values(), lines]
 

@@ -73,7 +73,8 @@ class CsvTable:
         return self._table.select(columns).take(pyarrow.array(rows + before))
 
     def _values(self, name: str, cells: pyarrow.ChunkedArray) -> npt.NDArray[Any]:
-        places, values = self._places[name], cells.to_numpy()
+        places = self._places[name]
+        values: npt.NDArray[Any] = cells.to_numpy()
         return values if places is None else places[values]
 
     def __getstate__(self) -> dict[str, Any]:
