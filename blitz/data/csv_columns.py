@@ -62,7 +62,7 @@ def infer_type(cells: list[str], *, is_label: bool) -> ColumnType:
     """The type of a column that begins with `cells`.
 
     A number where `is_number_column` says so; else a category if its values occur twice on average, or if it is a
-    label; else text. A label of few distinct whole numbers is a category. `is_label` is meant for the only label column:
+    label; else text. A label of few distinct whole numbers is a category. `is_label` is for the only label column, as
     several are coordinates and the like.
     """
     values, bad = parse_numbers(pyarrow.array(cells, pyarrow.string()))

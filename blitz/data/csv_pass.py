@@ -161,7 +161,7 @@ class _Pass:
         self._add_ragged(ragged, lines)
         self._check_last_quote(file, last_lines, last_cell)
         if not self.rows + self.ragged:
-            raise DataError(f"{self.name} has a header and no rows")
+            raise self._no_rows()
         return PassResult(
             columns=[asdict(column.report(name)) for name, column in self.columns.items()],
             codes={name: one.by_code for name, one in self.columns.items() if isinstance(one, Categories)},
@@ -196,7 +196,12 @@ class _Pass:
         except pyarrow.ArrowInvalid as error:
             raise self._what_to_do(str(error)) from error
 
+    def _no_rows(self) -> DataError:
+        return DataError(f"{self.name} has a header and no rows")
+
     def _what_to_do(self, complaint: str) -> Exception:
+        if complaint.endswith("cannot infer number of columns"):
+            return self._no_rows()
         if "conversion error to double" in complaint:
             return _Refuted(replace(self.assumed, only_numbers=False))
         if "straddl" in complaint and self.assumed.block_bytes < _LONGEST_ROW_BYTES:
