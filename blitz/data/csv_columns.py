@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -130,20 +131,22 @@ class Categories:
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
-        self._counts = np.zeros(0, np.int64)
+        self._counts: Counter[str] = Counter()
         self.missing = 0
 
     def add(self, cells: pyarrow.StringArray) -> pyarrow.Int32Array:
         """Take in values; their codes, in the order of first occurrence."""
         encoded = cells.dictionary_encode()
         found = encoded.dictionary.to_pylist()
-        codes = [self._codes.setdefault(value, len(self._codes)) if value.strip() else -1 for value in found]
-        column = np.array(codes, np.int32)[encoded.indices.to_numpy()]
-        counts = np.bincount(column + 1, minlength=len(self._codes) + 1)
-        self.missing += int(counts[0])
-        counts[1 : len(self._counts) + 1] += self._counts
-        self._counts = counts[1:]
-        return pyarrow.array(column)
+        codes = []
+        for value, count in zip(found, np.bincount(encoded.indices, minlength=len(found)).tolist(), strict=True):
+            if value.strip():
+                codes.append(self._codes.setdefault(value, len(self._codes)))
+                self._counts[value] += count
+            else:
+                codes.append(-1)
+                self.missing += count
+        return pyarrow.array(codes, pyarrow.int32()).take(encoded.indices)
 
     @property
     def too_many(self) -> bool:
@@ -158,7 +161,7 @@ class Categories:
     def report(self, name: str) -> ColumnReport:
         """Distinct values in order, with counts."""
         values = in_order(self._codes)
-        counts = tuple(int(self._counts[self._codes[value]]) for value in values)
+        counts = tuple(self._counts[value] for value in values)
         return ColumnReport(name, "category", sum(counts), self.missing, values=values, counts=counts)
 
 

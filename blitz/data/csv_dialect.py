@@ -54,6 +54,8 @@ class EncodingScan:
     def add(self, data: bytes) -> None:
         """Take note of the next bytes."""
         self._start = self._start or data[:HEAD_BYTES]
+        if data.isascii() and not self._utf8.getstate()[0]:
+            return
         if self._is_utf8:
             self._is_utf8 = _decodes(self._utf8, data)
         self._is_cp1252 = self._is_cp1252 and not any(byte in data for byte in _UNDEFINED_IN_CP1252)

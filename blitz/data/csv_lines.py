@@ -48,12 +48,20 @@ class LineCount:
 
         With None in place of a batch: the ragged rows that are left at the end.
         """
-        newlines = np.zeros(0, np.int64) if batch is None else _newlines(batch)
+        columns = [] if batch is None else [column for column in batch.columns if _has_newline(column)]
+        rows = 0 if batch is None else len(batch)
+        if not columns and not self._ragged:
+            first, self.next_line = self.next_line, self.next_line + rows
+            self._next_position += rows
+            return np.arange(first, self.next_line), [], np.zeros(0, np.int64)
+        newlines = sum(
+            (pc.count_substring_regex(column, _NEWLINE).to_numpy() for column in columns), np.zeros(rows, int)
+        )
         positions = np.array([row.position for row in self._ragged], np.int64) - self._next_position
         # pyarrow reads ahead, so that ragged rows of later batches may be there already.
-        before = (positions - np.arange(len(positions)) < len(newlines)) | (batch is None)
+        before = (positions - np.arange(len(positions)) < rows) | (batch is None)
         ragged, self._ragged = self._ragged[: before.sum()], self._ragged[before.sum() :]
-        is_ragged = np.zeros(len(newlines) + len(ragged), bool)
+        is_ragged = np.zeros(rows + len(ragged), bool)
         is_ragged[positions[before]] = True
         spans = np.ones(len(is_ragged), np.int64)
         spans[~is_ragged] += newlines
@@ -65,17 +73,9 @@ class LineCount:
         return starts[~is_ragged], ragged, starts[is_ragged]
 
 
-def _newlines(batch: pyarrow.RecordBatch) -> Lines:
-    """Line breaks in the cells of each row. A column that was read as numbers has none."""
-    newlines = np.zeros(len(batch), np.int64)
-    for column in batch.columns:
-        if pyarrow.types.is_string(column.type) and _has_newline(column):
-            newlines += pc.count_substring_regex(column, _NEWLINE).to_numpy()
-    return newlines
-
-
-def _has_newline(column: pyarrow.StringArray) -> bool:
-    text = column.buffers()[2]
+def _has_newline(column: pyarrow.Array) -> bool:
+    """Whether a cell may hold a line break. A column that was read as numbers has none."""
+    text = column.buffers()[2] if pyarrow.types.is_string(column.type) else None
     if text is None:
         return False
     data = np.frombuffer(text, np.uint8)

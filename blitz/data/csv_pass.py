@@ -36,7 +36,7 @@ from blitz.errors import DataError
 # The index's column of line numbers: a name that no header may hold.
 LINE = ""
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 2 << 20
 _LONGEST_ROW_BYTES = 16 << 20
 _TAIL_BYTES = 4096
 _NEWLINE = re.compile(r"[\r\n]")

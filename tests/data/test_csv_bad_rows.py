@@ -122,7 +122,7 @@ def test_a_table_gives_rows_in_the_order_asked_for_and_pickles_as_a_path(tmp_pat
         np.testing.assert_array_equal(columns["n"], [99_999, np.nan, 2, 0, 50_000])
         assert columns["c"].tolist() == [2, 2, -1, 2, 1]
         assert columns["t"].tolist() == ["t99999", "t3", "t2", "t0", "t50000"]
-        assert each[3] == {"n": 0, "c": 2, "t": "t0"}
+        assert each[0] == {"n": 0, "c": 2, "t": "t0"}
 
 
 JPEG = b"\xff\xd8\xff\xe0" + b"scan" * 5000 + b"\xff\xd9"
