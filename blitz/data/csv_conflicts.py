@@ -2,6 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,38 +12,73 @@ import pyarrow
 import pyarrow.compute as pc
 
 from blitz.data.csv_bad_rows import faults_of
-from blitz.data.csv_pass import LINE
+from blitz.data.csv_pass import LINE, missing
 from blitz.randomness import mix64
 
+Rows = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
 
-def conflicting_labels(index: pyarrow.Table, image_column: str, label_columns: Sequence[str]) -> pyarrow.RecordBatch:
+
+def conflicting_labels(index: Path, image_column: str, label_columns: Sequence[str]) -> pyarrow.RecordBatch:
     """A fault for every row of an image that has another label on another line: which is right cannot be known.
 
-    Rows without a path or a label are left out. Paths are compared by their hashes first, so that memory holds 8 bytes
-    a row rather than all paths.
+    Rows without a path or a label are left out. Hashes of paths and labels are compared first, so that memory holds
+    some 50 bytes a row rather than all paths.
     """
-    labels = [index[name].to_numpy() for name in label_columns]
-    present = pc.not_equal(index[image_column], "").to_numpy()
-    for label in labels:
-        present &= (
-            (label != -1) if label.dtype == np.int32 else ~np.isnan(label) if label.dtype == float else label != ""
-        )
-    rows = np.flatnonzero(present)
-    hashes = np.concatenate([_hashes(paths) for paths in index[image_column].chunks])[rows]
-    order = np.argsort(hashes, kind="stable")
-    rows, hashes = rows[order], hashes[order]
-    starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]])) if len(rows) else rows
-    sizes = np.diff(starts, append=len(rows))
-    differs = np.zeros(len(rows), bool)
-    for label in labels:
-        differs |= label[rows] != np.repeat(label[rows[starts]], sizes)
-    suspects = np.sort(rows[np.repeat(np.logical_or.reduceat(differs, starts), sizes)]) if differs.any() else rows[:0]
-    return _faults(index.take(pyarrow.array(suspects)), suspects, image_column, label_columns)
+    # Not memory-mapped: pages that are read once would count as memory of this process.
+    with pyarrow.OSFile(str(index)) as file:
+        reader = pyarrow.ipc.open_file(file)
+        numbers = range(reader.num_record_batches)
+        hashed = [_hashed(reader.get_batch(number), image_column, label_columns) for number in numbers]
+        begins = np.cumsum([0, *(each.rows for each in hashed)])
+        rows = np.concatenate([begin + each.places for begin, each in zip(begins, hashed, strict=False)])
+        images = np.concatenate([each.images for each in hashed])
+        labels = np.concatenate([each.labels for each in hashed])
+        hashed.clear()
+        suspects = rows[_in_conflict(images, labels)]
+        taken = [
+            reader.get_batch(number).take(pyarrow.array(suspects[first:last] - begins[number]))
+            for number, first, last in zip(
+                numbers, *np.searchsorted(suspects, [begins[:-1], begins[1:]]).tolist(), strict=True
+            )
+            if first < last
+        ]
+        return _faults(pyarrow.Table.from_batches(taken, reader.schema), suspects, image_column, label_columns)
 
 
-def _faults(
-    table: pyarrow.Table, rows: npt.NDArray[np.int64], image_column: str, label_columns: Sequence[str]
-) -> pyarrow.RecordBatch:
+def _in_conflict(images: Hashes, labels: Hashes) -> Rows:
+    """Places, ascending, of images that occur with several labels."""
+    order = np.argsort(images, kind="stable")
+    images, labels = images[order], labels[order]
+    # Of the labels of one image, two that are neighbours differ if any do.
+    images_in_conflict = np.unique(images[1:][(images[1:] == images[:-1]) & (labels[1:] != labels[:-1])])
+    changes = np.zeros(len(images) + 1, np.int8)
+    changes[np.searchsorted(images, images_in_conflict)] += 1
+    changes[np.searchsorted(images, images_in_conflict, side="right")] -= 1
+    return np.sort(order[np.cumsum(changes[:-1], dtype=np.int8) > 0])
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    """A batch: the places of rows that have a path and labels, and the hashes of those."""
+
+    rows: int
+    places: Rows
+    images: Hashes
+    labels: Hashes
+
+
+def _hashed(batch: pyarrow.RecordBatch, image_column: str, label_columns: Sequence[str]) -> _Hashed:
+    present = pc.not_equal(batch[image_column], "").to_numpy(zero_copy_only=False)
+    labels = np.zeros(len(batch), np.uint64)
+    for name in label_columns:
+        present &= ~missing(batch[name]).to_numpy(zero_copy_only=False)
+        labels = mix64(labels ^ _bits(batch[name]))
+    places = np.flatnonzero(present)
+    return _Hashed(len(batch), places, _hashes(batch[image_column])[places], labels[places])
+
+
+def _faults(table: pyarrow.Table, rows: Rows, image_column: str, label_columns: Sequence[str]) -> pyarrow.RecordBatch:
     lines = table[LINE].to_pylist()
     paths = table[image_column].to_pylist()
     labels = list(zip(*(table[name].to_pylist() for name in label_columns), strict=True))
@@ -59,7 +97,14 @@ def _faults(
     return faults_of(table[LINE].to_numpy()[chosen], image_column, values, reasons, rows[chosen])
 
 
-def _hashes(paths: pyarrow.StringArray) -> npt.NDArray[np.uint64]:
+def _bits(labels: pyarrow.Array) -> Hashes:
+    if pyarrow.types.is_string(labels.type):
+        return _hashes(labels)
+    values: npt.NDArray[Any] = labels.to_numpy(zero_copy_only=False)
+    return values.view(np.uint64) if pyarrow.types.is_floating(labels.type) else values.astype(np.uint64)
+
+
+def _hashes(paths: pyarrow.StringArray) -> Hashes:
     """A hash of each path: the sum modulo 2^64 of its bytes, each times a random number of its place."""
     _, offsets, data = paths.buffers()
     ends = np.frombuffer(offsets, np.int32)[paths.offset : paths.offset + len(paths) + 1].astype(np.int64)

@@ -166,9 +166,7 @@ def _make(source: _Source, options: CsvOptions, target: Path, report: Path) -> N
         dialect, result = read_csv(source.name, source.encoding, options, part)
     faults = result.faults
     if options.image_column and options.label_columns:
-        with pyarrow.memory_map(str(target)) as file:
-            table = pyarrow.ipc.open_file(file).read_all()
-            faults.append(conflicting_labels(table, options.image_column, options.label_columns))
+        faults.append(conflicting_labels(target, options.image_column, options.label_columns))
     with _whole(Path(_beside(str(target), ".bad.arrow"))) as part:
         write_faults(faults, part)
     content = {"columns": result.columns, "codes": result.codes, "rows": result.rows, "total_rows": result.total_rows}

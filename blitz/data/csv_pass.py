@@ -238,7 +238,7 @@ class _Pass:
                 column.bad += self._add_faults(name, bad[name], lines, raw[name], "expected a number")
             self._check(name, column)
         for name in self.options.label_columns:
-            self._add_faults(name, _missing(parsed[name], bad.get(name)), lines, None, "expected a label")
+            self._add_faults(name, missing(parsed[name], bad.get(name)), lines, None, "expected a label")
         image = self.options.image_column
         if image is not None:
             self._add_faults(image, pc.equal(raw[image], ""), lines, None, "expected the path of an image")
@@ -295,8 +295,8 @@ def _read_ahead(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.Reco
             yield batch
 
 
-def _missing(cells: Any, bad: Any) -> Any:
-    """Where cells of the index are missing."""
+def missing(cells: Any, bad: Any = None) -> Any:
+    """Which cells of an index's column are missing: null numbers, save those that are `bad`, code -1, or no text."""
     if pyarrow.types.is_floating(cells.type):
         return cells.is_null() if bad is None else pc.and_not(cells.is_null(), bad)
     return pc.equal(cells, -1) if pyarrow.types.is_integer(cells.type) else pc.equal(cells, "")
@@ -306,8 +306,8 @@ def _blank_rows(parsed: Mapping[str, Any], bad: Mapping[str, Any]) -> Any:
     """Which rows have no value at all, as blank lines do; None if no row."""
     blank = None
     for name, cells in parsed.items():
-        missing = _missing(cells, bad.get(name))
-        blank = missing if blank is None else pc.and_(blank, missing)
+        empty = missing(cells, bad.get(name))
+        blank = empty if blank is None else pc.and_(blank, empty)
         if not blank.true_count:
             return None
     return blank
