@@ -12,7 +12,7 @@ import pyarrow.fs
 from blitz.data.csv_bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv_index import CsvIndex
 from blitz.data.csv_pass import LINE
-from blitz.data.storage import Folder, absolute
+from blitz.data.storage import Folder, folder_of
 from blitz.errors import DataError
 
 ImageCheck = Literal["exists", "whole"]
@@ -35,7 +35,7 @@ def check_images(index: CsvIndex, column: str, root: str | Path | None = None, c
 
     A relative path is one in the folder `root`, by default the CSV's. What is found is not cached: files come and go.
     """
-    folder = Folder(root if root is not None else absolute(index.csv).rpartition("/")[0] or "/")
+    folder = Folder(root if root is not None else folder_of(index.csv))
     faults = []
     first = 0
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -86,9 +86,9 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
     folder.mkdir(parents=True, exist_ok=True)
     source = _Source.of(str(csv), folder)
     key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)]))[:32]
-    report = folder / f"{key}.json"
-    if not report.exists():
-        _make(source, options, folder / f"{key}.arrow", report)
+    target, report = folder / f"{key}.arrow", folder / f"{key}.json"
+    if not (report.exists() and target.exists()):
+        _make(source, options, target, report)
     found = json.loads(report.read_text())
     dialect = Dialect(**found["dialect"] | {"names": tuple(found["dialect"]["names"])})
     columns = tuple(ColumnReport(**{name: _frozen(value) for name, value in one.items()}) for one in found["columns"])

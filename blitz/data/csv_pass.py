@@ -249,7 +249,7 @@ class _Pass:
         """Whether a column still is what it is assumed to be."""
         declared = name in self.options.types
         if isinstance(column, Numbers):
-            if not column.all_finite:
+            if self.assumed.only_numbers and not column.all_finite:
                 raise _Refuted(replace(self.assumed, only_numbers=False))
             if not declared and column.bad and not is_number_column(column.count, column.bad):
                 raise _Refuted(self.assumed.with_type(name, "category"))

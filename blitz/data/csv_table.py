@@ -46,7 +46,8 @@ class CsvTable:
                 self._places[name] = np.array([*(place_of.get(v, -1) for v in index.codes[name]), -1], np.int64)
             else:
                 self._places[name] = None
-        self._table: pyarrow.Table | None = None
+        self._batches: list[pyarrow.RecordBatch] | None = None
+        self._ends = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return self._rows
@@ -66,11 +67,21 @@ class CsvTable:
         return lines
 
     def _take(self, columns: list[str], rows: Rows) -> pyarrow.Table:
-        if self._table is None:
-            self._table = pyarrow.ipc.open_file(pyarrow.memory_map(self._path)).read_all()
+        if self._batches is None:
+            batches = pyarrow.ipc.open_file(pyarrow.memory_map(self._path)).read_all().to_batches()
+            self._ends = np.cumsum([len(batch) for batch in batches])
+            self._batches = batches
         # Rows that are left out move later ones up: row i of those kept comes after as many of them.
-        before = np.searchsorted(self._without - np.arange(len(self._without)), rows, side="right")
-        return self._table.select(columns).take(pyarrow.array(rows + before))
+        rows = rows + np.searchsorted(self._without - np.arange(len(self._without)), rows, side="right")
+        # Batch by batch: to take from a whole column, pyarrow first copies all of it.
+        numbers = np.searchsorted(self._ends, rows, side="right")
+        order = np.argsort(numbers, kind="stable")
+        parts = []
+        for places in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+            batch = self._batches[numbers[places[0]]]
+            first = self._ends[numbers[places[0]]] - len(batch)
+            parts.append(batch.select(columns).take(pyarrow.array(rows[places] - first)))
+        return pyarrow.Table.from_batches(parts).take(pyarrow.array(np.argsort(order)))
 
     def _values(self, name: str, cells: pyarrow.ChunkedArray) -> npt.NDArray[Any]:
         places = self._places[name]
@@ -78,7 +89,7 @@ class CsvTable:
         return values if places is None else places[values]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_table": None}
+        return {**self.__dict__, "_batches": None, "_ends": np.zeros(0, np.int64)}
 
 
 def unknown_labels(index: CsvIndex, column: str, training: ColumnReport, training_csv: str) -> BadRows:

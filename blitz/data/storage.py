@@ -29,6 +29,12 @@ def open_place(place: str | Path) -> tuple[pyarrow.fs.FileSystem, str]:
     return files, path
 
 
+def folder_of(place: str | Path) -> str:
+    """The folder that a file lies in, as a path or URI."""
+    uri, question, query = absolute(place).partition("?") if "://" in str(place) else (absolute(place), "", "")
+    return (uri.rpartition("/")[0] or "/") + question + query
+
+
 class Folder:
     """Where cells of a CSV look for their files: relative to a folder, absolute, or a URI of its own."""
 

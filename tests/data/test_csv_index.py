@@ -195,3 +195,17 @@ def test_iris(tmp_path: Path, shared_data: Path) -> None:
     index = index_csv(shared_data / "tabular" / "iris.csv", tmp_path, CsvOptions(label_columns=("species",)))
     assert [column.type for column in index.columns] == ["number"] * 4 + ["category"]
     assert index.column("species").counts == (50, 50, 50)
+
+
+def test_numbers_whose_sum_overflows_are_numbers(tmp_path: Path) -> None:
+    column = indexed(tmp_path, "x\n" + "1.7e308\n" * 9).column("x")
+    assert (column.type, column.count, column.max) == ("number", 9, 1.7e308)
+
+
+def test_a_path_may_hold_any_character_and_a_uri_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "a b#c?d%20é.csv"
+    path.write_text("a,b\n1,2\n")
+    assert index_csv(path, tmp_path / "cache").rows == 1
+    plain = tmp_path / "plain.csv"
+    plain.write_text("a,b\n1,2\n")
+    assert index_csv(plain.as_uri(), tmp_path / "cache").rows == 1
