@@ -86,7 +86,7 @@ def _bad_rows(index: CsvIndex, settings: PrepareSettings) -> BadRows:
 def _print_index(index: CsvIndex, labels: tuple[str, ...]) -> None:
     dialect = index.dialect
     print(f"{index.csv}: {index.total_rows:,} rows, {len(index.columns)} columns")
-    print(f"{dialect.encoding}, delimiter {dialect.delimiter!r}, quote {dialect.quote}\n")
+    print(f"{dialect.encoding}, delimiter {dialect.delimiter!r}, quote {dialect.quote}, decimal {dialect.decimal!r}\n")
     width = max(6, *(len(column.name) for column in index.columns))
     print(f"{'column':{width}}  type      missing  values")
     for column in index.columns:

@@ -59,14 +59,14 @@ class ColumnReport:
     """How often each of `values` occurs."""
 
 
-def infer_type(cells: list[str], *, is_label: bool) -> ColumnType:
+def infer_type(cells: list[str], *, is_label: bool, decimal: str) -> ColumnType:
     """The type of a column that begins with `cells`.
 
     A number where `is_number_column` says so; else a category if its values occur twice on average, or if it is a
     label; else text. A label of few distinct whole numbers is a category. `is_label` is for the only label column, as
     several are coordinates and the like.
     """
-    values, bad = parse_numbers(pyarrow.array(cells, pyarrow.string()))
+    values, bad = parse_numbers(pyarrow.array(cells, pyarrow.string()), decimal)
     present = [cell for cell in cells if cell.strip()]
     distinct = set(present)
     if is_number_column(len(values) - values.null_count, pc.sum(bad).as_py() or 0) or not present:
@@ -80,9 +80,9 @@ def is_number_column(numbers: int, others: int) -> bool:
     return numbers > others and (others <= 1 or others <= (numbers + others) / 10)
 
 
-def parse_numbers(cells: pyarrow.StringArray) -> tuple[pyarrow.DoubleArray, pyarrow.BooleanArray]:
+def parse_numbers(cells: pyarrow.StringArray, decimal: str) -> tuple[pyarrow.DoubleArray, pyarrow.BooleanArray]:
     """Cells as numbers, null where missing or bad, and which are bad: neither missing nor a finite number."""
-    cells = pc.utf8_trim_whitespace(cells)
+    cells = pc.replace_substring(pc.utf8_trim_whitespace(cells), decimal, ".")
     numeric = pc.match_substring_regex(cells, _NUMBER)
     numbers = pc.cast(pc.if_else(numeric, cells, None), pyarrow.float64())
     numbers = pc.if_else(pc.is_finite(numbers), numbers, None)

@@ -18,6 +18,7 @@ HEAD_BYTES = 1 << 17
 _DELIMITERS = ",;\t|"
 _QUOTES = "\"'"
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+_FRACTION = re.compile(r"\s*[+-]?\d*([.,])\d+\s*")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 # Only where a whole cell stands in single quotes may they be the file's: elsewhere they are apostrophes.
 _SINGLE_QUOTED = re.compile(rf"(^|[{_DELIMITERS}])'[^'\r\n]*'([{_DELIMITERS}\r\n]|$)", re.MULTILINE)
@@ -33,6 +34,8 @@ class Dialect:
     quote: str
     names: tuple[str, ...]
     """The columns, as the header names them."""
+    decimal: str
+    """A point or a comma."""
     header_lines: int
     """Physical lines that the header takes: more than one if a name holds a line break."""
 
@@ -93,7 +96,8 @@ def detect_dialect(
     """The dialect of a CSV whose first bytes are `head`, and the whole rows among them after the header.
 
     Of all delimiters and quotes (or the one given), those win under which the most rows have as many fields as the
-    header, then those that leave the fewest cells in quotes.
+    header, then those that leave the fewest cells in quotes. Between semicolons numbers have a decimal comma if some
+    look so and none has a point.
 
     Raises:
         DataError: if there is no header: no line, an empty or doubled name, or numbers in place of names.
@@ -112,13 +116,20 @@ def detect_dialect(
     names = rows[0]
     _require_header(names, csv_name)
     header_lines = 1 + sum(len(_NEWLINE.findall(name)) for name in names)
-    return Dialect(encoding, *best, tuple(names), header_lines), rows[1:]
+    delimiter, quote = best
+    decimal = "," if delimiter == ";" and _has_decimal_commas(rows[1:]) else "."
+    return Dialect(encoding, delimiter, quote, tuple(names), decimal, header_lines), rows[1:]
 
 
 def _rows(text: str, delimiter: str, quote: str, *, whole: bool) -> list[list[str]]:
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote))
     # The last row of a part of a file is cut off.
     return rows if whole or len(rows) == 1 else rows[:-1]
+
+
+def _has_decimal_commas(rows: list[list[str]]) -> bool:
+    marks = {match[1] for row in rows for cell in row if (match := _FRACTION.fullmatch(cell))}
+    return marks == {","}
 
 
 def _fit(rows: list[list[str]]) -> tuple[float, int, int]:

@@ -105,7 +105,9 @@ def _types(dialect: Dialect, sample: list[list[str]], options: CsvOptions) -> di
     rows = [row for row in sample if len(row) == len(dialect.names)]
     types: dict[str, ColumnType] = {}
     for place, name in enumerate(dialect.names):
-        types[name] = infer_type([row[place] for row in rows], is_label=options.label_columns == (name,))
+        types[name] = infer_type(
+            [row[place] for row in rows], is_label=options.label_columns == (name,), decimal=dialect.decimal
+        )
     if options.image_column:
         types[options.image_column] = "text"
     return types | dict(options.types)
@@ -191,7 +193,9 @@ class _Pass:
                     ignore_empty_lines=False,
                     invalid_row_handler=self.lines.ragged_row,
                 ),
-                pyarrow.csv.ConvertOptions(column_types=types, null_values=MISSING_NUMBERS),
+                pyarrow.csv.ConvertOptions(
+                    column_types=types, null_values=MISSING_NUMBERS, decimal_point=self.dialect.decimal
+                ),
             )
         except pyarrow.ArrowInvalid as error:
             raise self._what_to_do(str(error)) from error
@@ -223,7 +227,7 @@ class _Pass:
         if not self.assumed.only_numbers:
             for name, kind in self.assumed.types.items():
                 if kind == "number":
-                    parsed[name], bad[name] = parse_numbers(raw[name])
+                    parsed[name], bad[name] = parse_numbers(raw[name], self.dialect.decimal)
         blank = _blank_rows(parsed, bad)
         if blank is not None:
             kept = pc.invert(blank)

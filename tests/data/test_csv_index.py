@@ -209,3 +209,11 @@ def test_a_path_may_hold_any_character_and_a_uri_is_read_too(tmp_path: Path) -> 
     plain = tmp_path / "plain.csv"
     plain.write_text("a,b\n1,2\n")
     assert index_csv(plain.as_uri(), tmp_path / "cache").rows == 1
+
+
+@pytest.mark.parametrize("stray", ["", "abc;y\n"])
+def test_decimal_commas_between_semicolons(tmp_path: Path, stray: str) -> None:
+    index = indexed(tmp_path, "x;y\n1,5;a\n-0,25;b\n;a\n2;b\n" + stray)
+    assert index.table()["x"].to_pylist()[:4] == [1.5, -0.25, None, 2.0]
+    assert len(index.bad_rows()) == bool(stray)
+    assert types(indexed(tmp_path, "x;y\n1,5;2.5\n1,5;2.5\n"))["y"] == "number"

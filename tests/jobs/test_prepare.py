@@ -18,7 +18,7 @@ def test_the_report_shows_dialect_columns_classes_and_bad_rows(
         main([str(csv), *flags])
     printed = " ".join(capsys.readouterr().out.split())
     for part in (
-        "32 rows, 2 columns utf-8, delimiter ';', quote \"",
+        "32 rows, 2 columns utf-8, delimiter ';', quote \", decimal '.'",
         "age number 10 1 to 3, mean 1.57143, std 0.58321",
         "kind category 1 2: cat, dog",
         "kind: 2 classes cat 21 67.7% dog 10 32.3%",
