@@ -85,7 +85,7 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
     folder = Path(cache).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     source = _Source.of(str(csv), folder)
-    key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)]))[:32]
+    key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)], sort_keys=True))[:32]
     target, report = folder / f"{key}.arrow", folder / f"{key}.json"
     if not (report.exists() and target.exists()):
         _make(source, options, target, report)
@@ -93,7 +93,7 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
     dialect = Dialect(**found["dialect"] | {"names": tuple(found["dialect"]["names"])})
     columns = tuple(ColumnReport(**{name: _frozen(value) for name, value in one.items()}) for one in found["columns"])
     codes = {name: tuple(values) for name, values in found["codes"].items()}
-    return CsvIndex(str(csv), str(folder / f"{key}.arrow"), dialect, columns, codes, found["rows"], found["total_rows"])
+    return CsvIndex(str(csv), str(target), dialect, columns, codes, found["rows"], found["total_rows"])
 
 
 def _frozen(value: Any) -> Any:

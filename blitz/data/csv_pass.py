@@ -108,9 +108,10 @@ def _types(dialect: Dialect, sample: list[list[str]], options: CsvOptions) -> di
         types[name] = infer_type(
             [row[place] for row in rows], is_label=options.label_columns == (name,), decimal=dialect.decimal
         )
+    types.update(options.types)
     if options.image_column:
         types[options.image_column] = "text"
-    return types | dict(options.types)
+    return types
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ class _Pass:
             )
         except pyarrow.ArrowInvalid as error:
             raise self._what_to_do(str(error)) from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.name} is not encoded in {self.dialect.encoding}: {error}") from error
 
     def _no_rows(self) -> DataError:
         return DataError(f"{self.name} has a header and no rows")

@@ -217,3 +217,8 @@ def test_decimal_commas_between_semicolons(tmp_path: Path, stray: str) -> None:
     assert index.table()["x"].to_pylist()[:4] == [1.5, -0.25, None, 2.0]
     assert len(index.bad_rows()) == bool(stray)
     assert types(indexed(tmp_path, "x;y\n1,5;2.5\n1,5;2.5\n"))["y"] == "number"
+
+
+def test_an_encoding_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.csv is not encoded in cp1252"):
+        indexed(tmp_path, b"a\n" + b"plain\n" * 100_000 + b"\x81\n", encoding="cp1252")
