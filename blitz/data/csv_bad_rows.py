@@ -1,0 +1,121 @@
+"""Rows of a CSV that break its contract: where they are, why, and what is done about them."""
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from blitz.errors import DataError
+
+BadRowsPolicy = Literal["fail", "skip"]
+
+# `row` is the row of the index, null where the row is not in it; `line` is the physical line that the row begins on.
+SCHEMA = pyarrow.schema(
+    {
+        "line": pyarrow.int64(),
+        "column": pyarrow.string(),
+        "value": pyarrow.string(),
+        "reason": pyarrow.string(),
+        "row": pyarrow.int64(),
+    }
+)
+
+_NAMED = 10
+_VALUE_CHARACTERS = 100
+
+
+class BadRows:
+    """Faults of one CSV in the order of its lines; a row with two faults is listed twice.
+
+    `faults` has the columns of `SCHEMA`, and `csv_name` is what messages call the file.
+    """
+
+    def __init__(self, csv_name: str, faults: pyarrow.Table) -> None:
+        self.csv_name = csv_name
+        self.faults = faults.sort_by("line")
+
+    def __add__(self, other: "BadRows") -> "BadRows":
+        """The faults of both, which are of the same CSV."""
+        return BadRows(self.csv_name, pyarrow.concat_tables([self.faults, other.faults]))
+
+    def __len__(self) -> int:
+        """Number of rows with faults."""
+        return int(pc.count_distinct(self.faults["line"]).as_py())
+
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Rows of the index with faults, ascending."""
+        rows: npt.NDArray[np.int64] = np.unique(self.faults["row"].drop_null().to_numpy())
+        return rows
+
+    def messages(self, most: int) -> list[str]:
+        """The first faults, as `train.csv:17: column 'age' holds 'abc'; expected a number`."""
+        return [self._message(fault) for fault in self.faults.slice(0, most).to_pylist()]
+
+    def _message(self, fault: dict[str, Any]) -> str:
+        where = f"{self.csv_name}:{fault['line']}: "
+        if fault["column"] is None:
+            return where + str(fault["reason"])
+        holds = f"holds {fault['value']!r}" if fault["value"] else "is empty"
+        return f"{where}column '{fault['column']}' {holds}; {fault['reason']}"
+
+    def to_csv(self) -> bytes:
+        """All faults as a CSV of line, column, value and reason."""
+        stream = io.BytesIO()
+        pyarrow.csv.write_csv(self.faults.drop_columns("row"), stream)
+        return stream.getvalue()
+
+    def judge(self, policy: BadRowsPolicy, *, total_rows: int, max_bad_fraction: float) -> npt.NDArray[np.int64]:
+        """Rows of the index to leave out, ascending, where `total_rows` rows were read, bad ones included.
+
+        Raises:
+            DataError: under `fail` if there are bad rows, under `skip` if they are more than `max_bad_fraction`; the
+                message names the first ten faults.
+        """
+        bad = len(self)
+        first = "; ".join(self.messages(_NAMED))
+        rest = f"; and {len(self.faults) - _NAMED} more faults" if len(self.faults) > _NAMED else ""
+        share = f"{self.csv_name}: {bad} of {total_rows} rows {'is' if bad == 1 else 'are'} bad"
+        if bad and policy == "fail":
+            raise DataError(f"{share}: {first}{rest}; mend them, or leave them out with --bad-rows skip")
+        if bad > max_bad_fraction * total_rows:
+            raise DataError(f"{share}, more than --max-bad-fraction {max_bad_fraction:g} allows: {first}{rest}")
+        return self.rows()
+
+
+def faults_of(
+    lines: npt.NDArray[np.int64],
+    column: str | None,
+    values: Sequence[str] | pyarrow.Array,
+    reasons: str | Sequence[str],
+    rows: npt.NDArray[np.int64] | Sequence[int] | None,
+) -> pyarrow.RecordBatch:
+    """Faults of one column, or of whole rows where that is None; `rows` is None for rows that the index lacks."""
+    count = len(lines)
+    return pyarrow.record_batch(
+        [
+            pyarrow.array(lines),
+            pyarrow.array([column] * count, pyarrow.string()),
+            pc.utf8_slice_codeunits(pyarrow.array(values, pyarrow.string()), 0, _VALUE_CHARACTERS),
+            pyarrow.array([reasons] * count if isinstance(reasons, str) else reasons, pyarrow.string()),
+            pyarrow.nulls(count, pyarrow.int64()) if rows is None else pyarrow.array(rows, pyarrow.int64()),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def join_faults(csv_name: str, faults: Iterable[pyarrow.RecordBatch]) -> BadRows:
+    """The bad rows of a CSV from batches of faults."""
+    return BadRows(csv_name, pyarrow.Table.from_batches(list(faults), SCHEMA))
+
+
+def write_faults(faults: Iterable[pyarrow.RecordBatch], path: Path) -> None:
+    """Write faults as an Arrow IPC file."""
+    with pyarrow.ipc.new_file(str(path), SCHEMA) as writer:
+        for batch in faults:
+            writer.write_batch(batch)

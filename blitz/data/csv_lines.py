@@ -1,0 +1,82 @@
+"""The physical lines that rows of a CSV begin on, also after quoted line breaks, blank lines and ragged rows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+import pyarrow.compute as pc
+
+Lines = npt.NDArray[np.int64]
+
+_NEWLINE = r"\r\n|\r|\n"
+
+
+@dataclass(frozen=True)
+class RaggedRow:
+    """A row that has not as many fields as the header; `text` is how it is written."""
+
+    position: int
+    """Among all rows below the header: good, ragged and blank."""
+    fields: int
+    text: str
+    newlines: int
+
+
+class LineCount:
+    """Counts lines while a CSV is read, batch by batch.
+
+    pyarrow tells the number of a row, not its line, and of ragged rows alone. But as blank lines are read as rows,
+    every line is in some row's text, so the line breaks in cells and in ragged rows' texts are all there is to add.
+    """
+
+    def __init__(self, header_lines: int) -> None:
+        self.next_line = header_lines + 1
+        self._next_position = 0
+        self._ragged: list[RaggedRow] = []
+
+    def ragged_row(self, row: Any) -> str:
+        """For `pyarrow.csv.ParseOptions.invalid_row_handler`: leaves the row out, and keeps it for `take`."""
+        newlines = pc.count_substring_regex(row.text, _NEWLINE).as_py()
+        # The header is row 1.
+        self._ragged.append(RaggedRow(row.number - 2, row.actual_columns, row.text, newlines))
+        return "skip"
+
+    def take(self, batch: pyarrow.RecordBatch | None) -> tuple[Lines, list[RaggedRow], Lines]:
+        """Lines of the next batch's rows; the ragged rows before the last of them, and theirs.
+
+        With None in place of a batch: the ragged rows that are left at the end.
+        """
+        columns = [] if batch is None else [column for column in batch.columns if _has_newline(column)]
+        rows = 0 if batch is None else len(batch)
+        if not columns and not self._ragged:
+            first, self.next_line = self.next_line, self.next_line + rows
+            self._next_position += rows
+            return np.arange(first, self.next_line), [], np.zeros(0, np.int64)
+        newlines = sum(
+            (pc.count_substring_regex(column, _NEWLINE).to_numpy() for column in columns), np.zeros(rows, int)
+        )
+        positions = np.array([row.position for row in self._ragged], np.int64) - self._next_position
+        # pyarrow reads ahead, so that ragged rows of later batches may be there already.
+        before = (positions - np.arange(len(positions)) < rows) | (batch is None)
+        ragged, self._ragged = self._ragged[: before.sum()], self._ragged[before.sum() :]
+        is_ragged = np.zeros(rows + len(ragged), bool)
+        is_ragged[positions[before]] = True
+        spans = np.ones(len(is_ragged), np.int64)
+        spans[~is_ragged] += newlines
+        spans[is_ragged] += np.array([row.newlines for row in ragged], np.int64)
+        ends = self.next_line + np.cumsum(spans)
+        self._next_position += len(spans)
+        self.next_line += int(spans.sum())
+        starts = ends - spans
+        return starts[~is_ragged], ragged, starts[is_ragged]
+
+
+def _has_newline(column: pyarrow.Array) -> bool:
+    """Whether a cell may hold a line break. A column that was read as numbers has none."""
+    text = column.buffers()[2] if pyarrow.types.is_string(column.type) else None
+    if text is None:
+        return False
+    data = np.frombuffer(text, np.uint8)
+    return bool((data == ord("\n")).any() or (data == ord("\r")).any())

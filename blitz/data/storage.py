@@ -1,0 +1,61 @@
+"""Files by their path or URI, local or in an object store."""
+
+import hashlib
+import posixpath
+import urllib.parse
+from pathlib import Path
+
+import pyarrow
+import pyarrow.fs
+
+from blitz.errors import DataError
+
+
+def absolute(place: str | Path) -> str:
+    """A URI as it is, a path as an absolute path."""
+    return str(place) if "://" in str(place) else str(Path(place).expanduser().absolute())
+
+
+def open_place(place: str | Path) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The file system of a path or URI, and the path within it.
+
+    Raises:
+        DataError: for a URI that `pyarrow.fs` does not know.
+    """
+    try:
+        files, path = pyarrow.fs.FileSystem.from_uri(absolute(place))
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"{place} cannot be opened: {str(error).splitlines()[0]}") from error
+    return files, path
+
+
+def folder_of(place: str | Path) -> str:
+    """The folder that a file lies in, as a path or URI."""
+    uri, question, query = absolute(place).partition("?") if "://" in str(place) else (absolute(place), "", "")
+    return (uri.rpartition("/")[0] or "/") + question + query
+
+
+class Folder:
+    """Where cells of a CSV look for their files: relative to a folder, absolute, or a URI of its own."""
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = open_place(root)
+        self._others: dict[str, tuple[pyarrow.fs.FileSystem, str]] = {}
+
+    def find(self, cell: str) -> tuple[pyarrow.fs.FileSystem, str]:
+        """The file system and the path within it of what a cell names."""
+        if "://" not in cell:
+            files, root = self._root
+            return files, posixpath.join(root, cell)
+        # A client of an object store takes long to make, so all URIs of a bucket share one.
+        uri = urllib.parse.urlsplit(cell)
+        bucket = uri._replace(path="/").geturl()
+        if bucket not in self._others:
+            self._others[bucket] = open_place(bucket)
+        files, root = self._others[bucket]
+        return files, posixpath.join(root, urllib.parse.unquote(uri.path).lstrip("/"))
+
+
+def fingerprint(text: str) -> str:
+    """64 hexadecimal digits that name `text`."""
+    return hashlib.sha256(text.encode()).hexdigest()
