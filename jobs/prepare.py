@@ -9,12 +9,12 @@ bad rows, <name>.bad_rows.csv. Leaves with exit code 2 if training would refuse 
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from blitz.data.csv_bad_rows import BadRows, BadRowsPolicy
-from blitz.data.csv_columns import ColumnReport, ColumnType
-from blitz.data.csv_images import ImageCheck, check_images
-from blitz.data.csv_index import CsvIndex, index_csv
-from blitz.data.csv_pass import CsvOptions
-from blitz.data.csv_table import unknown_labels
+from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
+from blitz.data.csv.columns import ColumnReport, ColumnType
+from blitz.data.csv.images import ImageCheck, check_images
+from blitz.data.csv.index import CsvIndex, index_csv
+from blitz.data.csv.streaming_pass import CsvOptions
+from blitz.data.csv.table import unknown_labels
 from jobs.command_line import parse, run
 
 PROG = "python -m jobs.prepare"

@@ -8,7 +8,7 @@ import pytest
 
 import blitz.recipes
 from blitz.recipes import find_recipe, recipe_names
-from jobs import command_line, train
+from jobs import command_line, prepare, train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -57,10 +57,28 @@ def test_every_test_that_the_readme_names_exists() -> None:
 
 
 def test_every_flag_that_the_readme_names_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        train.main(["cifar10", "--help"])
+    for module, word in ((train, "cifar10"), (prepare, "people.csv")):
+        with pytest.raises(SystemExit):
+            module.main([word, "--help"])
     text = capsys.readouterr().out
     of_its_examples = {"--slope", "--optim.lrr", "--help"}
     flags = set(re.findall(r"--[a-z][\w.-]*", README)) - of_its_examples
     assert len(flags) > 15
     assert sorted(flag for flag in flags if flag not in text) == []
+
+
+def test_the_report_on_a_csv_is_what_the_readme_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("people.csv").write_text("name,age,group\nann,31,a\nbob,abc,b\ncyd,52,a\ndan,42,\n")
+    (shown,) = re.findall(r"\$ python -m jobs.prepare (.*?)```", README, re.DOTALL)
+    words, _, output = shown.partition("\n")
+    monkeypatch.setattr(sys, "argv", ["prepare", *words.split()])
+    with pytest.raises(SystemExit) as leaving:
+        command_line.run(prepare.main)
+    assert leaving.value.code == 2
+    printed = capsys.readouterr()
+    report, _, error = output.partition("\nerror: ")
+    assert [line.rstrip() for line in printed.out.strip().splitlines()] == report.strip().splitlines()
+    assert printed.err.startswith("error: " + error.partition(" […]")[0])

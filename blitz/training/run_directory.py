@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow
 import pyarrow.fs
 
 from blitz.data.plan import Plan
 from blitz.errors import UserError, require
+from blitz.storage import absolute, open_place
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RunDirectory:
     @classmethod
     def of(cls, storage: str, run: str | None = None) -> "RunDirectory":
         """The directory `run` in `storage`, which may be a relative path or a URI."""
-        uri = storage if "://" in storage else str(Path(storage).expanduser().absolute())
+        uri = absolute(storage)
         if run is None:
             return cls(uri)
         base, question, query = uri.partition("?")
@@ -51,10 +51,7 @@ class RunDirectory:
     # Files. A relative path names a file of the run.
 
     def _open(self, path: str) -> tuple[pyarrow.fs.FileSystem, str]:
-        try:
-            files, root = pyarrow.fs.FileSystem.from_uri(self.uri)
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise UserError(f"--storage {self.uri} cannot be opened: {_first_line(error)}") from error
+        files, root = open_place(self.uri)
         return files, f"{root}/{path}" if path else root
 
     def exists(self, path: str) -> bool:
@@ -107,9 +104,8 @@ class RunDirectory:
             files, place = self._open(".probe")
             files.delete_file(place)
         except OSError as error:
-            raise UserError(
-                f"--storage: {self.uri} cannot be written ({_first_line(error)}); name another one"
-            ) from error
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--storage: {self.uri} cannot be written ({reason}); name another one") from error
 
     # Metrics.
 
@@ -200,10 +196,6 @@ class RunDirectory:
         if self.exists(f"checkpoints/{step}/state.json"):
             files.delete_file(f"{place}/state.json")
         files.delete_dir(place)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0]
 
 
 def first_step_of(plan: Plan, run: RunDirectory) -> int:

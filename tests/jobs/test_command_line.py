@@ -41,7 +41,7 @@ def call(monkeypatch: pytest.MonkeyPatch, module: object, *words: str) -> int:
         (["cifar10", "--data.root", "/nowhere"], "CIFAR10 is not in /nowhere"),
         (["mnist", "--data.root", "/nowhere"], "name the folder with --data.root DIR, or add --data.download"),
         (["digits", "--storage", "/dev/null"], "--storage: /dev/null/"),
-        (["digits", "--storage", "nosuch://bucket"], "--storage nosuch://bucket/"),
+        (["digits", "--storage", "nosuch://bucket"], "nosuch://bucket/"),
         (["digits", "--resume", "must", "--run", "none"], "--resume must: there is no run in"),
     ],
 )

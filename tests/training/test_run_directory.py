@@ -73,7 +73,7 @@ def test_a_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_storage_that_cannot_be_opened_is_refused() -> None:
-    with pytest.raises(UserError, match="--storage nosuch://bucket/run cannot be opened"):
+    with pytest.raises(UserError, match="nosuch://bucket/run cannot be opened"):
         RunDirectory.of("nosuch://bucket", "run").probe()
 
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow
 import pyarrow.compute as pc
 
-from blitz.data.csv_bad_rows import faults_of
-from blitz.data.csv_pass import LINE, missing
+from blitz.data.csv.bad_rows import faults_of
+from blitz.data.csv.streaming_pass import LINE, missing
 from blitz.randomness import mix64
 
 Rows = npt.NDArray[np.int64]

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow
 import pyarrow.fs
 
-from blitz.data.csv_bad_rows import BadRows, faults_of, join_faults
-from blitz.data.csv_index import CsvIndex
-from blitz.data.csv_pass import LINE
-from blitz.data.storage import Folder, folder_of
+from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
+from blitz.data.csv.index import CsvIndex
+from blitz.data.csv.streaming_pass import LINE
 from blitz.errors import DataError
+from blitz.storage import Folder, folder_of
 
 ImageCheck = Literal["exists", "whole"]
 """`exists` asks for each file's size alone, `whole` also reads its first and last bytes."""

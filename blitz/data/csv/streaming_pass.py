@@ -16,8 +16,8 @@ import pyarrow
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from blitz.data.csv_bad_rows import faults_of
-from blitz.data.csv_columns import (
+from blitz.data.csv.bad_rows import faults_of
+from blitz.data.csv.columns import (
     MAX_CATEGORIES,
     MISSING_NUMBERS,
     Categories,
@@ -28,10 +28,10 @@ from blitz.data.csv_columns import (
     is_number_column,
     parse_numbers,
 )
-from blitz.data.csv_dialect import HEAD_BYTES, Dialect, Encoding, detect_dialect
-from blitz.data.csv_lines import LineCount, Lines, RaggedRow
-from blitz.data.storage import open_place
+from blitz.data.csv.dialect import HEAD_BYTES, Dialect, Encoding, detect_dialect
+from blitz.data.csv.lines import LineCount, Lines, RaggedRow
 from blitz.errors import DataError
+from blitz.storage import open_place
 
 # The index's column of line numbers: a name that no header may hold.
 LINE = ""

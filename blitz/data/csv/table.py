@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pyarrow
 
 from blitz.data.arrays import Columns
-from blitz.data.csv_bad_rows import BadRows, faults_of, join_faults
-from blitz.data.csv_columns import ColumnReport
-from blitz.data.csv_index import CsvIndex
-from blitz.data.csv_pass import LINE
+from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
+from blitz.data.csv.columns import ColumnReport
+from blitz.data.csv.index import CsvIndex
+from blitz.data.csv.streaming_pass import LINE
 from blitz.errors import DataError
 
 Rows = npt.NDArray[np.int64]

@@ -21,13 +21,13 @@ from typing import Any
 import pyarrow
 import pyarrow.fs
 
-from blitz.data.csv_bad_rows import BadRows, write_faults
-from blitz.data.csv_columns import ColumnReport
-from blitz.data.csv_conflicts import conflicting_labels
-from blitz.data.csv_dialect import Dialect, Encoding, EncodingScan
-from blitz.data.csv_pass import CsvOptions, read_csv
-from blitz.data.storage import absolute, fingerprint, open_place
+from blitz.data.csv.bad_rows import BadRows, write_faults
+from blitz.data.csv.columns import ColumnReport
+from blitz.data.csv.conflicts import conflicting_labels
+from blitz.data.csv.dialect import Dialect, Encoding, EncodingScan
+from blitz.data.csv.streaming_pass import CsvOptions, read_csv
 from blitz.errors import DataError
+from blitz.storage import absolute, fingerprint, open_place
 
 _FORMAT = 1
 _HASHED_BYTES = 1 << 20

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blitz.data.csv_columns import MAX_CATEGORIES
-from blitz.data.csv_index import CsvIndex, index_csv
-from blitz.data.csv_pass import CsvOptions
+from blitz.data.csv.columns import MAX_CATEGORIES
+from blitz.data.csv.index import CsvIndex, index_csv
+from blitz.data.csv.streaming_pass import CsvOptions
 from blitz.errors import DataError
 
 
@@ -179,20 +179,21 @@ def test_another_content_or_other_options_make_another_index(tmp_path: Path) -> 
     assert indexed(tmp_path, "a,b\n1,3\n").path != first.path
 
 
-def test_titanic(tmp_path: Path, shared_data: Path) -> None:
-    path = shared_data / "tabular" / "titanic.csv"
+def test_titanic(tmp_path: Path, test_data: Path) -> None:
+    path = test_data / "tabular" / "titanic.csv"
     index = index_csv(path, tmp_path, CsvOptions(label_columns=("survived",)))
     with path.open() as file:
         ages = np.array([float(row["age"]) for row in csv.DictReader(file) if row["age"]])
     age, survived = index.column("age"), index.column("survived")
     assert (index.rows, len(index.bad_rows())) == (891, 0)
-    assert (age.count, age.missing, age.mean) == (714, 177, pytest.approx(ages.mean()))
+    assert (age.count, age.missing) == (714, 177)
+    assert age.mean == pytest.approx(ages.mean())
     assert (survived.values, survived.counts) == (("0", "1"), (549, 342))
     assert index.column("deck").missing == 688
 
 
-def test_iris(tmp_path: Path, shared_data: Path) -> None:
-    index = index_csv(shared_data / "tabular" / "iris.csv", tmp_path, CsvOptions(label_columns=("species",)))
+def test_iris(tmp_path: Path, test_data: Path) -> None:
+    index = index_csv(test_data / "tabular" / "iris.csv", tmp_path, CsvOptions(label_columns=("species",)))
     assert [column.type for column in index.columns] == ["number"] * 4 + ["category"]
     assert index.column("species").counts == (50, 50, 50)
 

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blitz.data.csv_images import check_images
-from blitz.data.csv_index import CsvIndex, index_csv
-from blitz.data.csv_pass import CsvOptions
-from blitz.data.csv_table import CsvTable, unknown_labels
+from blitz.data.csv.images import check_images
+from blitz.data.csv.index import CsvIndex, index_csv
+from blitz.data.csv.streaming_pass import CsvOptions
+from blitz.data.csv.table import CsvTable, unknown_labels
 from blitz.errors import DataError
 
 
@@ -192,8 +192,8 @@ def test_image_paths_start_from_the_root(tmp_path: Path) -> None:
     assert len(check_images(index, "image", f"file://{tmp_path}/photos")) == 0
 
 
-def test_faces(tmp_path: Path, shared_data: Path) -> None:
-    csv = shared_data / "faces" / "face_landmarks.csv"
+def test_faces(tmp_path: Path, test_data: Path) -> None:
+    csv = test_data / "faces" / "face_landmarks.csv"
     landmarks = tuple(f"part_{part}_{axis}" for part in range(68) for axis in "xy")
     index = index_csv(csv, tmp_path, CsvOptions(label_columns=landmarks, image_column="image_name"))
     assert all(column.type == "number" for column in index.columns[1:])
