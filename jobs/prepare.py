@@ -7,7 +7,6 @@ bad rows, <name>.bad_rows.csv. Leaves with exit code 2 if training would refuse 
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
 
 from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.columns import ColumnReport, ColumnType
@@ -67,11 +66,12 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
     if settings.val_csv is not None:
         types = {column.name: column.type for column in train.columns}
         val = index_csv(settings.val_csv, settings.out, replace(options, types=types))
-        unknown = [unknown_labels(val, name, train.column(name), csv) for name in settings.label_column]
+        known = {name: train.column(name).values for name in settings.label_column}
+        unknown = [unknown_labels(val, name, values, csv) for name, values in known.items() if values is not None]
         found.append((val, sum(unknown, start=_bad_rows(val, settings))))
     for index, bad in found:
         _print_index(index, settings.label_column)
-        _print_bad(bad, index, settings)
+        _print_bad(bad, settings)
     for index, bad in found:
         bad.judge(settings.bad_rows, total_rows=index.total_rows, max_bad_fraction=settings.max_bad_fraction)
 
@@ -109,13 +109,11 @@ def _summary(column: ColumnReport) -> str:
     return ""
 
 
-def _print_bad(bad: BadRows, index: CsvIndex, settings: PrepareSettings) -> None:
+def _print_bad(bad: BadRows, settings: PrepareSettings) -> None:
     if not len(bad):
         print("no bad rows\n")
         return
-    listed = Path(settings.out) / f"{PurePosixPath(index.csv).stem}.bad_rows.csv"
-    listed.write_bytes(bad.to_csv())
-    print(f"{len(bad):,} bad rows, listed in {listed}; the first are")
+    print(f"{len(bad):,} bad rows, listed in {bad.list_in(settings.out)}; the first are")
     print("".join(f"  {message}\n" for message in bad.messages(_SHOWN_FAULTS)))
 
 

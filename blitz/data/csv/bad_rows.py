@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,8 @@ SCHEMA = pyarrow.schema(
     }
 )
 
+NOT_A_NUMBER = "expected a number"
+
 _NAMED = 10
 _VALUE_CHARACTERS = 100
 
@@ -43,6 +45,12 @@ class BadRows:
     def __add__(self, other: "BadRows") -> "BadRows":
         """The faults of both, which are of the same CSV."""
         return BadRows(self.csv_name, pyarrow.concat_tables([self.faults, other.faults]))
+
+    def without_numbers_of(self, columns: Iterable[str]) -> "BadRows":
+        """Those that remain if cells of these columns, which no one reads, need not be numbers."""
+        unread = pc.is_in(self.faults["column"], pyarrow.array(list(columns), pyarrow.string()))
+        no_number = pc.equal(self.faults["reason"], NOT_A_NUMBER)
+        return BadRows(self.csv_name, self.faults.filter(pc.invert(pc.and_(unread, no_number))))
 
     def __len__(self) -> int:
         """Number of rows with faults."""
@@ -70,8 +78,18 @@ class BadRows:
         pyarrow.csv.write_csv(self.faults.drop_columns("row"), stream)
         return stream.getvalue()
 
-    def judge(self, policy: BadRowsPolicy, *, total_rows: int, max_bad_fraction: float) -> npt.NDArray[np.int64]:
+    def list_in(self, folder: str | Path) -> Path:
+        """Write all faults to `<name of the CSV>.bad_rows.csv` in a folder; its path."""
+        listed = Path(folder).expanduser() / f"{PurePosixPath(self.csv_name).stem}.bad_rows.csv"
+        listed.write_bytes(self.to_csv())
+        return listed
+
+    def judge(
+        self, policy: BadRowsPolicy, *, total_rows: int, max_bad_fraction: float, flags: str = "--"
+    ) -> npt.NDArray[np.int64]:
         """Rows of the index to leave out, ascending, where `total_rows` rows were read, bad ones included.
+
+        `flags` is how the flags begin that messages name.
 
         Raises:
             DataError: under `fail` if there are bad rows, under `skip` if they are more than `max_bad_fraction`; the
@@ -82,9 +100,9 @@ class BadRows:
         rest = f"; and {len(self.faults) - _NAMED} more faults" if len(self.faults) > _NAMED else ""
         share = f"{self.csv_name}: {bad} of {total_rows} rows {'is' if bad == 1 else 'are'} bad"
         if bad and policy == "fail":
-            raise DataError(f"{share}: {first}{rest}; mend them, or leave them out with --bad-rows skip")
+            raise DataError(f"{share}: {first}{rest}; mend them, or leave them out with {flags}bad-rows skip")
         if bad > max_bad_fraction * total_rows:
-            raise DataError(f"{share}, more than --max-bad-fraction {max_bad_fraction:g} allows: {first}{rest}")
+            raise DataError(f"{share}, more than {flags}max-bad-fraction {max_bad_fraction:g} allows: {first}{rest}")
         return self.rows()
 
 

@@ -71,7 +71,7 @@ def infer_type(cells: list[str], *, is_label: bool, decimal: str) -> ColumnType:
     distinct = set(present)
     if is_number_column(len(values) - values.null_count, pc.sum(bad).as_py() or 0) or not present:
         few = 0 < len(distinct) <= _MAX_LABELS
-        return "category" if is_label and few and _are_whole(distinct) else "number"
+        return "category" if is_label and few and are_whole(distinct) else "number"
     return "category" if is_label or 2 * len(distinct) <= len(present) else "text"
 
 
@@ -186,8 +186,9 @@ class Texts:
 def in_order(values: Iterable[str]) -> tuple[str, ...]:
     """Values by size if all are whole numbers, else by the alphabet."""
     values = sorted(values)
-    return tuple(sorted(values, key=int) if _are_whole(values) else values)
+    return tuple(sorted(values, key=int) if are_whole(values) else values)
 
 
-def _are_whole(values: Iterable[str]) -> bool:
+def are_whole(values: Iterable[str]) -> bool:
+    """Whether all are whole numbers."""
     return all(_WHOLE.fullmatch(value) for value in values)

@@ -51,6 +51,8 @@ class CsvIndex:
     """Rows in the index."""
     total_rows: int
     """Rows in the CSV, ragged ones included."""
+    content: str
+    """SHA-256 of the CSV's bytes, hexadecimal."""
 
     def column(self, name: str) -> ColumnReport:
         """The column of that name.
@@ -93,7 +95,8 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
     dialect = Dialect(**found["dialect"] | {"names": tuple(found["dialect"]["names"])})
     columns = tuple(ColumnReport(**{name: _frozen(value) for name, value in one.items()}) for one in found["columns"])
     codes = {name: tuple(values) for name, values in found["codes"].items()}
-    return CsvIndex(str(csv), str(target), dialect, columns, codes, found["rows"], found["total_rows"])
+    rows, total_rows = found["rows"], found["total_rows"]
+    return CsvIndex(str(csv), str(target), dialect, columns, codes, rows, total_rows, source.content)
 
 
 def _frozen(value: Any) -> Any:

@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from blitz.data.csv.bad_rows import faults_of
+from blitz.data.csv.bad_rows import NOT_A_NUMBER, faults_of
 from blitz.data.csv.columns import (
     MAX_CATEGORIES,
     MISSING_NUMBERS,
@@ -242,7 +242,7 @@ class _Pass:
             column = self.columns[name]
             parsed[name] = column.add(cells)
             if name in bad:
-                column.bad += self._add_faults(name, bad[name], lines, raw[name], "expected a number")
+                column.bad += self._add_faults(name, bad[name], lines, raw[name], NOT_A_NUMBER)
             self._check(name, column)
         for name in self.options.label_columns:
             self._add_faults(name, missing(parsed[name], bad.get(name)), lines, None, "expected a label")

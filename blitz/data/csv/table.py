@@ -1,6 +1,7 @@
 """Rows of a CSV for training: a map-style data set over its memory-mapped index."""
 
-from collections.abc import Mapping, Sequence
+import platform
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,8 @@ import pyarrow
 
 from blitz.data.arrays import Columns
 from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
-from blitz.data.csv.columns import ColumnReport
 from blitz.data.csv.index import CsvIndex
-from blitz.data.csv.streaming_pass import LINE
+from blitz.data.csv.streaming_pass import LINE, missing
 from blitz.errors import DataError
 
 Rows = npt.NDArray[np.int64]
@@ -34,8 +34,9 @@ class CsvTable:
         without: Rows | None = None,
     ) -> None:
         self._path = index.path
-        self._without = np.zeros(0, np.int64) if without is None else without
-        self._rows = index.rows - len(self._without)
+        without = np.zeros(0, np.int64) if without is None else without
+        self._kept_before = without - np.arange(len(without))
+        self._rows = index.rows - len(without)
         # What takes a code to its category's place; the last entry is that of code -1.
         self._places: dict[str, Rows | None] = {}
         for name in columns:
@@ -68,11 +69,11 @@ class CsvTable:
 
     def _take(self, columns: list[str], rows: Rows) -> pyarrow.Table:
         if self._batches is None:
-            batches = pyarrow.ipc.open_file(pyarrow.memory_map(self._path)).read_all().to_batches()
+            batches = self._open().to_batches()
             self._ends = np.cumsum([len(batch) for batch in batches])
             self._batches = batches
         # Rows that are left out move later ones up: row i of those kept comes after as many of them.
-        rows = rows + np.searchsorted(self._without - np.arange(len(self._without)), rows, side="right")
+        rows = rows + np.searchsorted(self._kept_before, rows, side="right")
         # Batch by batch: to take from a whole column, pyarrow first copies all of it.
         numbers = np.searchsorted(self._ends, rows, side="right")
         order = np.argsort(numbers, kind="stable")
@@ -83,6 +84,14 @@ class CsvTable:
             parts.append(batch.select(columns).take(pyarrow.array(rows[places] - first)))
         return pyarrow.Table.from_batches(parts).take(pyarrow.array(np.argsort(order)))
 
+    def _open(self) -> pyarrow.Table:
+        try:
+            return pyarrow.ipc.open_file(pyarrow.memory_map(self._path)).read_all()
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{self._path} is not on {platform.node()}; keep the index in a folder that all nodes share"
+            ) from error
+
     def _values(self, name: str, cells: pyarrow.ChunkedArray) -> npt.NDArray[Any]:
         places = self._places[name]
         values: npt.NDArray[Any] = cells.to_numpy()
@@ -92,28 +101,18 @@ class CsvTable:
         return {**self.__dict__, "_batches": None, "_ends": np.zeros(0, np.int64)}
 
 
-def unknown_labels(index: CsvIndex, column: str, training: ColumnReport, training_csv: str) -> BadRows:
-    """Rows whose label in a category column does not occur in the training CSV, whose column is `training`.
-
-    Raises:
-        DataError: if the column is a category in one CSV and not in the other.
-    """
-    report = index.column(column)
-    if report.type != training.type:
-        raise DataError(
-            f"column '{column}' is a {training.type} in {training_csv} and a {report.type} in {index.csv}; "
-            "declare its type"
-        )
-    known = set(training.values or ())
-    codes = index.codes.get(column, ())
-    unknown = np.array([code for code, value in enumerate(codes) if value not in known], np.int32)
-    reason = f"expected a label that occurs in {training_csv}"
+def unknown_labels(index: CsvIndex, column: str, known: Collection[str], known_in: str) -> BadRows:
+    """Rows whose label, in a category or a number column, is not among `known`, those of `known_in`."""
+    codes = index.codes.get(column)
+    labels = [float(one) for one in known] if codes is None else [i for i, one in enumerate(codes) if one in known]
     faults = []
     first = 0
-    for batch in index.table().select([column, LINE]).to_batches() if len(unknown) else ():
-        found = batch[column].to_numpy()
-        places = np.flatnonzero(np.isin(found, unknown))
-        values = [codes[code] for code in found[places]]
+    for batch in index.table().select([column, LINE]).to_batches():
+        found = batch[column].to_numpy(zero_copy_only=False)
+        unknown = ~np.isin(found, labels) & ~missing(batch[column]).to_numpy(zero_copy_only=False)
+        places = np.flatnonzero(unknown)
+        values = [f"{cell:g}" if codes is None else codes[cell] for cell in found[places]]
+        reason = f"expected a label that occurs in {known_in}"
         faults.append(faults_of(batch[LINE].to_numpy()[places], column, values, reason, first + places))
         first += len(batch)
     return join_faults(index.csv, faults)
