@@ -4,6 +4,7 @@ A metric never averages averages. It turns the rows of a batch into sums, the su
 ranks, and only then do figures come of them, so every row counts once whatever the number of workers.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,6 +47,44 @@ class Loss:
     def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Nothing."""
         return {}
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Mean absolute error, root of the mean squared error, and R², the share of the targets' variance explained.
+
+    Outputs and targets are numbers in units of `unit`, in as many places; the figures are in the target's own. Where
+    targets are standardised that is their standard deviation: a shift of both changes none of the figures.
+    """
+
+    unit: float = 1.0
+    best: str = "rmse"
+    higher_is_better: bool = False
+
+    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+        """`values`, their number, and float64 sums over them of |error|, error², target and target²."""
+        targets = targets.double()
+        # Reshaped, because (batch, 1) minus (batch,) would be a square of differences.
+        errors = outputs.double().reshape(targets.shape) - targets
+        return {
+            "values": torch.tensor(targets.numel(), device=targets.device),
+            "absolute_error": errors.abs().sum(),
+            "squared_error": errors.square().sum(),
+            "target": targets.sum(),
+            "squared_target": targets.square().sum(),
+        }
+
+    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """`mae`, `rmse`, and `r2` unless all targets are the same."""
+        values = sums["values"].item()
+        squared_error = sums["squared_error"].item()
+        spread = sums["squared_target"].item() - sums["target"].item() ** 2 / values
+        explained = {"r2": 1 - squared_error / spread} if spread > 0 else {}
+        return {
+            "mae": self.unit * sums["absolute_error"].item() / values,
+            "rmse": self.unit * math.sqrt(squared_error / values),
+            **explained,
+        }
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,18 @@ line and every field is a flag.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 
 from blitz.data.arrays import MapStyleDataset
 from blitz.data.plan import Plan, Split
 from blitz.errors import require
+from blitz.fields import may_change as may_change
 from blitz.metrics import Loss, Metrics
 
 Batch = Mapping[str, Tensor]
-
-
-def may_change(default: Any) -> Any:
-    """A field that a run may be resumed with another value of: it says how long or where from, not what is learned."""
-    return field(default=default, metadata={"may_change": True})
 
 
 @dataclass(frozen=True)
@@ -118,6 +114,10 @@ class Recipe(ABC):
     def name(self) -> str:
         """The name on the command line: that of the recipe's file."""
         return type(self).__module__.rpartition(".")[2]
+
+    def fitted(self) -> Self:
+        """This recipe with what it takes from its training data, such as class names and scales; by default itself."""
+        return self
 
     @abstractmethod
     def dataset(self, split: Split) -> MapStyleDataset:

@@ -57,12 +57,13 @@ def evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, A
     """Evaluate a run; the content of the evaluation's file.
 
     Raises:
-        UserError: if there is no such checkpoint.
+        UserError: if there is no such checkpoint, or there are no such rows.
     """
     settings.scale.check()
     recipe, split = settings.recipe, settings.split
     dataset = recipe.dataset(split)
     rows = min(len(dataset), recipe.max_eval_rows or len(dataset))
+    require(rows > 0, f"recipe {recipe.name} has no {split} rows to evaluate on; name other ones with --split")
     plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)
     job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint))
     launch(job, {"val": dataset}, settings.scale)

@@ -64,7 +64,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         UserError: if it can never start, before anything is started.
     """
     settings.scale.check()
-    recipe = settings.recipe
+    recipe = settings.recipe.fitted()
     datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
     directory = open_run(recipe, storage=settings.storage, run=settings.run, resume=settings.resume)

@@ -26,6 +26,7 @@ def train(
     checkpoints: Checkpoints | None = None,
 ) -> RunDirectory:
     """Train, or go on, in `folder`."""
+    recipe = recipe.fitted()
     datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
     run = RunDirectory.of(str(folder))

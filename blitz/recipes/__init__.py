@@ -11,6 +11,8 @@ from typing import Any
 from blitz.errors import UserError
 from blitz.recipe import Recipe
 
+_SHOWN_CHARACTERS = 40
+
 
 def recipe_names() -> list[str]:
     """Names of all recipes, sorted."""
@@ -63,14 +65,25 @@ def _value(hint: Any, value: Any) -> Any:
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
             return _build(option, value)
         if typing.get_origin(option) is tuple and isinstance(value, list):
-            return tuple(value)
+            kinds = typing.get_args(option)
+            kinds = kinds[:1] * len(value) if kinds[1:] == (...,) else kinds
+            return tuple(_value(kind, one) for kind, one in zip(kinds, value, strict=True))
     return value
 
 
 def differences(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """Fields that differ from what was stored, as `optim.lr (was 0.1, is 0.2)`, but for those that may change."""
-    before = dict(_leaves(recipe_from_json(stored)))
-    return [f"{name} (was {before[name]}, is {value})" for name, value in _leaves(recipe) if before[name] != value]
+    before, now = dict(_leaves(recipe_from_json(stored))), dict(_leaves(recipe))
+    return [
+        f"{name} (was {_brief(before.get(name))}, is {_brief(now.get(name))})"
+        for name in {**now, **before}
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
 def _leaves(instance: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,9 @@
+"""What a field of a recipe may say about itself."""
+
+from dataclasses import MISSING, field
+from typing import Any
+
+
+def may_change(default: Any = MISSING) -> Any:
+    """A field that a run may be resumed with another value of: it says how long or where from, not what is learned."""
+    return field(default=default, metadata={"may_change": True})
