@@ -1,0 +1,346 @@
+"""A CSV as features and a target: what is fitted on its training rows, and its rows as a model takes them."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+import pyarrow.compute as pc
+
+from blitz.data.arrays import Columns
+from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
+from blitz.data.csv.columns import ColumnReport, ColumnType, Numbers, are_whole, in_order
+from blitz.data.csv.index import CsvIndex, index_csv
+from blitz.data.csv.streaming_pass import CsvOptions
+from blitz.data.csv.table import CsvTable, unknown_labels
+from blitz.data.order import Rows, shuffled_rows
+from blitz.data.plan import Split
+from blitz.errors import DataError, require
+from blitz.fields import may_change
+from blitz.randomness import key_for
+
+Mask = npt.NDArray[np.bool_]
+Task = Literal["auto", "classification", "regression"]
+
+_MOST_WHOLE_CLASSES = 20
+# Beyond every epoch, whose orders have the keys (seed, epoch).
+_HELD_OUT = 1 << 63
+
+
+@dataclass(frozen=True)
+class CsvData:
+    """Which columns of which CSV are learned from, and what."""
+
+    train_csv: str = may_change("")
+    """CSV to train on: a path or a URI."""
+    target: str = ""
+    """The column that is learned; all others are learned from."""
+    val_csv: str | None = may_change(None)
+    """Another CSV, to evaluate on."""
+    val_fraction: float | None = None
+    """Instead of that, evaluate on this share of the rows, which the seed draws."""
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+    """Types of columns where the detected ones do not fit: --data.types zip category age number."""
+    ignore: tuple[str, ...] = ()
+    """Columns that are not learned from."""
+    task: Task = "auto"
+    """auto classifies a category, and a number of at most 20 values that are all whole."""
+    bad_rows: BadRowsPolicy = "fail"
+    """Whether bad rows are an error, or are left out and listed in the cache."""
+    max_bad_fraction: float = 0.01
+    """With --data.bad-rows skip, more bad rows than this are still an error."""
+    cache: str = may_change("prepared")
+    """Folder for the indexes of the CSVs; on a cluster one that all nodes share."""
+
+    def __post_init__(self) -> None:
+        fraction = self.val_fraction
+        require(fraction is None or 0 < fraction < 1, f"--data.val-fraction is {fraction}; it must be between 0 and 1")
+        worst = self.max_bad_fraction
+        require(0 <= worst <= 1, f"--data.max-bad-fraction is {worst}; it must be from 0 to 1")
+
+
+@dataclass(frozen=True)
+class NumberFeature:
+    """A number column, taken as (number - mean) / std, and 0 where it is missing."""
+
+    name: str
+    mean: float
+    std: float
+    """1 where all numbers are the same."""
+    has_missing: bool
+    """Whether training rows lack it: then another column tells, by 0 or 1, where it is missing."""
+
+
+@dataclass(frozen=True)
+class CategoryFeature:
+    """A category column: the code of its value i is i + 1, that of a missing or unknown value 0."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is learned: one of `classes`, or if there are none a number, taken as (number - mean) / std."""
+
+    name: str
+    type: ColumnType
+    classes: tuple[str, ...] = ()
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True)
+class CsvFit:
+    """What is known of a CSV from its training rows.
+
+    A run is resumed on the same `content` alone. All else follows from that and the recipe's settings, and to hold it
+    against them again would make a number that another machine rounds otherwise an error.
+    """
+
+    content: str
+    """SHA-256 of the CSV, hexadecimal."""
+    target: Target = may_change()
+    numbers: tuple[NumberFeature, ...] = may_change()
+    categories: tuple[CategoryFeature, ...] = may_change()
+
+    @property
+    def number_columns(self) -> int:
+        """Numbers of a row, with those that tell what is missing."""
+        return len(self.numbers) + sum(feature.has_missing for feature in self.numbers)
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """For each category the number of its codes."""
+        return tuple(len(feature.values) + 1 for feature in self.categories)
+
+    @property
+    def types(self) -> dict[str, ColumnType]:
+        """The type of every column that is read."""
+        types: dict[str, ColumnType] = {feature.name: "number" for feature in self.numbers}
+        types |= {feature.name: "category" for feature in self.categories}
+        return types | {self.target.name: self.target.type}
+
+
+class CsvRows:
+    """Rows of a CSV as a model takes them: those of its index where `kept`, of shape (rows of the index,), is true."""
+
+    def __init__(self, index: CsvIndex, fit: CsvFit, kept: Mask) -> None:
+        self.fit = fit
+        known = {feature.name: feature.values for feature in fit.categories} | {fit.target.name: fit.target.classes}
+        self.table = CsvTable(index, [*fit.types], categories=known, without=np.flatnonzero(~kept))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitems__(self, rows: Rows) -> Columns:
+        """`numbers` float32 (batch, numbers), `categories` int64 (batch, categories), and `targets` (batch,).
+
+        A target is the int64 place of a class, or a standardised number as float32.
+        """
+        fit, cells = self.fit, self.table.__getitems__(rows)
+        numbers = np.zeros((len(rows), fit.number_columns), np.float32)
+        indicators = iter(range(len(fit.numbers), fit.number_columns))
+        for place, feature in enumerate(fit.numbers):
+            missing = np.isnan(cells[feature.name])
+            numbers[:, place] = np.where(missing, 0, (cells[feature.name] - feature.mean) / feature.std)
+            if feature.has_missing:
+                numbers[:, next(indicators)] = missing
+        categories = np.zeros((len(rows), len(fit.categories)), np.int64)
+        for place, category in enumerate(fit.categories):
+            categories[:, place] = cells[category.name] + 1
+        targets = cells[fit.target.name]
+        if not fit.target.classes:
+            targets = ((targets - fit.target.mean) / fit.target.std).astype(np.float32)
+        elif fit.target.type == "number":
+            targets = np.searchsorted([float(name) for name in fit.target.classes], targets)
+        return {"numbers": numbers, "categories": categories, "targets": targets}
+
+
+def fit_csv(data: CsvData, seed: int) -> CsvFit:
+    """Means, deviations, vocabularies and classes of the training rows, in one pass over the index.
+
+    Prints which columns are left out, and how many rows.
+
+    Raises:
+        DataError: if the CSV, a column of it or too many of its rows cannot be used.
+        UserError: if `data` does not say what to learn from which CSV, or names two ways to evaluate.
+    """
+    require(bool(data.train_csv), "name the CSV to train on with --data.train-csv FILE")
+    require(bool(data.target), "name the column to learn with --data.target COLUMN")
+    require(
+        data.val_csv is None or data.val_fraction is None,
+        "--data.val-csv and --data.val-fraction are two ways to evaluate; give one of them",
+    )
+    index, classifies = _train_index(data)
+    bad = _train_faults(index, data)
+    kept, _ = _parts(index, _judged(bad, index, data), data, seed)
+    reports = _reports(index, kept)
+    target = _target(index, reports[data.target], kept, classifies=classifies)
+    features = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
+    fit = CsvFit(
+        index.content,
+        target,
+        tuple(
+            NumberFeature(report.name, report.mean, report.std or 1.0, report.missing > 0)
+            for report in features
+            if report.mean is not None and report.std is not None
+        ),
+        tuple(CategoryFeature(report.name, report.values) for report in features if report.values),
+    )
+    unused = [report.name for report in features if report.name not in fit.types]
+    if not fit.numbers and not fit.categories:
+        raise DataError(
+            f"{index.csv} has no column to learn '{data.target}' from: numbers and categories are learned from, "
+            f"and there is {', '.join(unused) or 'none'}; declare types with --data.types COLUMN category"
+        )
+    if unused:
+        print(f"{index.csv}: not learned from, because they are text or empty: {', '.join(unused)}")
+    _tell(bad, data)
+    return fit
+
+
+def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int) -> CsvRows:
+    """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
+
+    Prints how many bad rows of `val` are left out.
+
+    Raises:
+        DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
+    """
+    if split == "val" and data.val_csv is not None:
+        index, known_in = _open(data.val_csv, data, fit.types), data.train_csv
+        bad, told = _faults(index, fit.types), 0
+        kept = np.ones(index.rows, bool)
+    else:
+        index, known_in = _train_index(data)[0], f"the rows of {data.train_csv} that are trained on"
+        if index.content != fit.content:
+            raise DataError(f"{index.csv} has changed since the run was begun; restore it, or begin another run")
+        bad = _train_faults(index, data)
+        train, val = _parts(index, _judged(bad, index, data), data, seed)
+        kept, told = train if split == "train" else val, len(bad)
+    if split == "val":
+        if fit.target.classes:
+            bad += unknown_labels(index, fit.target.name, fit.target.classes, known_in)
+        kept[_judged(bad, index, data)] = False
+        # Of those of the training CSV the fit has told.
+        if len(bad) > told:
+            _tell(bad, data)
+    return CsvRows(index, fit, kept)
+
+
+def _open(csv: str, data: CsvData, types: Mapping[str, ColumnType]) -> CsvIndex:
+    return index_csv(csv, data.cache, CsvOptions(types=types, label_columns=(data.target,)))
+
+
+def _train_index(data: CsvData) -> tuple[CsvIndex, bool]:
+    """The training CSV, and whether its target is to be classified."""
+    index = _open(data.train_csv, data, data.types)
+    for name in data.ignore:
+        index.column(name)
+    report = index.column(data.target)
+    few = report.type == "number" and _whole_numbers(index, data.target, np.ones(index.rows, bool)) is not None
+    if data.task != "auto":
+        classifies = data.task == "classification"
+    elif data.target in data.types or report.values is None:
+        classifies = few or report.type == "category"
+    else:
+        classifies = not are_whole(report.values) or len(report.values) <= _MOST_WHOLE_CLASSES
+    kind: ColumnType = "category" if classifies else "number"
+    if report.type == kind or (classifies and few):
+        return index, classifies
+    return _open(data.train_csv, data, {**data.types, data.target: kind}), classifies
+
+
+def _whole_numbers(index: CsvIndex, column: str, kept: Mask) -> tuple[str, ...] | None:
+    """Distinct values of a number column if they are whole and few, in order."""
+    found: set[float] = set()
+    for batch in _kept_batches(index, [column], kept):
+        found.update(pc.unique(batch[column].drop_null()).to_pylist())
+        if len(found) > _MOST_WHOLE_CLASSES or not all(value.is_integer() for value in found):
+            return None
+    return in_order(str(int(value)) for value in found)
+
+
+def _kept_batches(index: CsvIndex, columns: list[str], kept: Mask) -> Iterator[pyarrow.RecordBatch]:
+    first = 0
+    for batch in index.table().select(columns).to_batches():
+        yield batch.filter(pyarrow.array(kept[first : first + len(batch)]))
+        first += len(batch)
+
+
+def _train_faults(index: CsvIndex, data: CsvData) -> BadRows:
+    return _faults(index, {column.name for column in index.columns} - set(data.ignore))
+
+
+def _faults(index: CsvIndex, read: Collection[str]) -> BadRows:
+    return index.bad_rows().without_numbers_of(column.name for column in index.columns if column.name not in read)
+
+
+def _judged(bad: BadRows, index: CsvIndex, data: CsvData) -> Rows:
+    return bad.judge(
+        data.bad_rows, total_rows=index.total_rows, max_bad_fraction=data.max_bad_fraction, flags="--data."
+    )
+
+
+def _tell(bad: BadRows, data: CsvData) -> None:
+    if len(bad):
+        rows = "1 bad row is" if len(bad) == 1 else f"{len(bad):,} bad rows are"
+        print(f"{bad.csv_name}: {rows} left out, listed in {bad.list_in(data.cache)}")
+
+
+def _parts(index: CsvIndex, bad: Rows, data: CsvData, seed: int) -> tuple[Mask, Mask]:
+    """Which rows of the training CSV's index to train on, and which to evaluate on."""
+    good, val = np.ones(index.rows, bool), np.zeros(index.rows, bool)
+    good[bad] = False
+    if data.val_fraction is not None:
+        rows = np.flatnonzero(good)
+        count = round(len(rows) * data.val_fraction)
+        require(
+            0 < count < len(rows),
+            f"--data.val-fraction {data.val_fraction} of the {len(rows)} rows of {index.csv} is {count}; "
+            "it must leave rows to train on and to evaluate on",
+        )
+        keys = np.full(count, key_for(seed, _HELD_OUT), np.uint64)
+        val[rows[shuffled_rows(np.arange(count), num_rows=len(rows), keys=keys)]] = True
+    return good & ~val, val
+
+
+def _reports(index: CsvIndex, kept: Mask) -> dict[str, ColumnReport]:
+    """What each column holds in the rows that are kept."""
+    numbers = {column.name: Numbers() for column in index.columns if column.type == "number"}
+    counts = {name: np.zeros(len(codes), np.int64) for name, codes in index.codes.items()}
+    for batch in _kept_batches(index, [*numbers, *counts], kept):
+        for name, number in numbers.items():
+            number.add(batch[name])
+        for name, count in counts.items():
+            codes = batch[name].to_numpy()
+            count += np.bincount(codes[codes >= 0], minlength=len(count))
+    reports = {name: number.report(name) for name, number in numbers.items()}
+    for name, count in counts.items():
+        values = in_order(value for value, times in zip(index.codes[name], count, strict=True) if times)
+        reports[name] = ColumnReport(name, "category", int(count.sum()), int(kept.sum() - count.sum()), values=values)
+    return {column.name: reports.get(column.name, column) for column in index.columns}
+
+
+def _target(index: CsvIndex, report: ColumnReport, kept: Mask, *, classifies: bool) -> Target:
+    """The target of the rows that are kept.
+
+    Raises:
+        DataError: if it is the same in all of them.
+    """
+    classes: tuple[str, ...] = ()
+    if classifies:
+        classes = (_whole_numbers(index, report.name, kept) if report.type == "number" else report.values) or ()
+    if report.mean is None and not classes:
+        raise DataError(f"{index.csv} has no row to train on whose '{report.name}' is there")
+    if len(classes) == 1 or not (classes or report.std):
+        raise DataError(
+            f"{index.csv}: column '{report.name}' holds {', '.join(classes) or report.mean} in all rows to train on; "
+            "there must be two values at least"
+        )
+    if classes:
+        return Target(report.name, report.type, classes)
+    return Target(report.name, "number", mean=report.mean or 0.0, std=report.std or 1.0)

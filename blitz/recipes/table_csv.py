@@ -1,0 +1,74 @@
+"""Any CSV: a multilayer perceptron over its numbers and categories, which classifies or predicts a number."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Self
+
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+
+from blitz.data.csv.features import CsvData, CsvFit, CsvRows, csv_rows, fit_csv
+from blitz.data.plan import Split
+from blitz.errors import require
+from blitz.metrics import Classification, Regression
+from blitz.models.tabular_mlp import TabularMLP
+from blitz.recipe import Batch, Optim, Recipe, may_change
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers between a row and what is said about it."""
+
+    hidden: tuple[int, ...] = (64, 32)
+    """Widths of the hidden layers."""
+    dropout: float = 0.1
+    """Share of a hidden layer's outputs that a training step leaves out."""
+
+    def __post_init__(self) -> None:
+        require(all(width >= 1 for width in self.hidden), f"--model.hidden is {self.hidden}; each must be at least 1")
+        require(0 <= self.dropout < 1, f"--model.dropout is {self.dropout}; it must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TableCsv(Recipe):
+    """An MLP on the numbers and categories of a CSV; it classifies or predicts a number, as the target says."""
+
+    epochs: int = may_change(30)
+    optim: Optim = Optim(name="adamw", lr=3e-3, weight_decay=0.01, schedule="cosine")
+    data: CsvData = CsvData()
+    model: Layers = Layers()
+    fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
+
+    def fitted(self) -> Self:
+        return replace(self, fitted_on=fit_csv(self.data, self.seed))
+
+    @property
+    def fit(self) -> CsvFit:
+        """What is known of the training rows."""
+        assert self.fitted_on is not None
+        return self.fitted_on
+
+    def dataset(self, split: Split) -> CsvRows:
+        return csv_rows(self.data, self.fit, split, self.seed)
+
+    def build_model(self) -> nn.Module:
+        return TabularMLP(
+            numbers=self.fit.number_columns,
+            codes=self.fit.codes,
+            hidden=self.model.hidden,
+            dropout=self.model.dropout,
+            outputs=len(self.fit.target.classes) or 1,
+        )
+
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        outputs: Tensor = model(batch["numbers"], batch["categories"])
+        return outputs
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        if self.fit.target.classes:
+            return F.cross_entropy(outputs, batch["targets"], reduction="none")
+        return (outputs.squeeze(1) - batch["targets"]).square()
+
+    def metrics(self) -> Classification | Regression:
+        target = self.fit.target
+        return Classification(target.classes) if target.classes else Regression(unit=target.std)
