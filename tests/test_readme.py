@@ -1,6 +1,7 @@
 """What the README shows works as it stands there."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_every_test_that_the_readme_names_exists() -> None:
 
 
 def test_every_flag_that_the_readme_names_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    for module, word in ((train, "cifar10"), (prepare, "people.csv")):
+    for module, word in ((train, "cifar10"), (train, "table_csv"), (prepare, "people.csv")):
         with pytest.raises(SystemExit):
             module.main([word, "--help"])
     text = capsys.readouterr().out
@@ -65,6 +66,26 @@ def test_every_flag_that_the_readme_names_exists(capsys: pytest.CaptureFixture[s
     flags = set(re.findall(r"--[a-z][\w.-]*", README)) - of_its_examples
     assert len(flags) > 15
     assert sorted(flag for flag in flags if flag not in text) == []
+
+
+def test_the_run_on_a_csv_is_what_the_readme_shows(
+    test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    shutil.copy(test_data / "tabular" / "titanic.csv", tmp_path)
+    (shown,) = re.findall(r"\$ python -m jobs.train (table_csv .*?)```", README, re.DOTALL)
+    words, _, output = shown.partition("\n")
+    train.main([*words.split(), "--scale.num-workers", "0"])
+    printed = capsys.readouterr().out
+    # Another CPU rounds otherwise, and may take two or three of the 178 rows for the other class.
+    figures = [
+        {name: float(value) for name, value in re.findall(r"^(val/\S+) +([\d.]+)$", text, re.MULTILINE)}
+        for text in (printed, output)
+    ]
+    assert figures[0] == pytest.approx(figures[1], abs=0.05)
+    assert len(figures[1]) == 4
+    assert re.findall("rows_digest .*", printed) == re.findall("rows_digest .*", output)
 
 
 def test_the_report_on_a_csv_is_what_the_readme_shows(

@@ -34,7 +34,7 @@ class TableCsv(Recipe):
     """An MLP on the numbers and categories of a CSV; it classifies or predicts a number, as the target says."""
 
     epochs: int = may_change(30)
-    optim: Optim = Optim(name="adamw", lr=3e-3, weight_decay=0.01, schedule="cosine")
+    optim: Optim = Optim(name="adamw", lr=1e-2, weight_decay=0.01, schedule="cosine")
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
