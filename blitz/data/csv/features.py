@@ -170,6 +170,7 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
     """
     require(bool(data.train_csv), "name the CSV to train on with --data.train-csv FILE")
     require(bool(data.target), "name the column to learn with --data.target COLUMN")
+    require(data.target not in data.ignore, f"--data.ignore names '{data.target}', which is to be learned")
     require(
         data.val_csv is None or data.val_fraction is None,
         "--data.val-csv and --data.val-fraction are two ways to evaluate; give one of them",
