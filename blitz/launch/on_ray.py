@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,8 +64,12 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
 
 
 def _fit(trainer: TorchTrainer) -> None:
+    before = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit()
+    except SystemExit:
+        # Ray Train's own answer to Ctrl-C, once it has stopped the workers.
+        raise KeyboardInterrupt from None
     except ray.train.WorkerGroupError as error:
         failures = {rank: _original(failure) for rank, failure in sorted(error.worker_failures.items())}
         # The ranks that only lost their peers fail too; what they say hides the reason.
@@ -75,6 +81,9 @@ def _fit(trainer: TorchTrainer) -> None:
                 raise RunFailed(f"a worker died (rank {rank} of {len(failures)}); the same command goes on") from error
         rank, failure = next(iter(failures.items()))
         raise RunFailed(f"{type(failure).__name__} in rank {rank}: {failure}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _original(failure: Exception) -> BaseException:
