@@ -104,8 +104,8 @@ def _cluster() -> Iterator[None]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise UserError(
-            f"RAY_ADDRESS is {os.environ.get('RAY_ADDRESS')}, and no cluster answers there; "
-            "start one with `ray start --head`, or unset it to run on this machine"
+            f"RAY_ADDRESS is {os.environ.get('RAY_ADDRESS')}, and no cluster lets this process in; if there is one, it "
+            "may want a token: set RAY_AUTH_MODE=token; if not, start one with `ray start --head`"
         ) from error
     try:
         yield
