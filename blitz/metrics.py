@@ -25,7 +25,7 @@ class Metrics(Protocol):
     def higher_is_better(self) -> bool:
         """Whether more of `best` is better."""
 
-    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+    def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """Sums over the rows of a batch, pad rows already left out; on the outputs' device."""
 
     def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
@@ -39,7 +39,7 @@ class Loss:
     best: str = "loss"
     higher_is_better: bool = False
 
-    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+    def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """Nothing."""
         return {}
 
@@ -52,17 +52,17 @@ class Loss:
 class Classification:
     """Accuracy, over all and for each class, from one confusion matrix of integer counts.
 
-    Outputs are scores of shape (batch, classes), targets class numbers of shape (batch,).
+    Outputs are scores of shape (batch, classes), `targets` class numbers of shape (batch,).
     """
 
     classes: tuple[str, ...]
     best: str = "accuracy"
     higher_is_better: bool = True
 
-    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+    def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`confusion`: counts of shape (classes, classes), truth down and prediction across."""
         count = len(self.classes)
-        cells = targets.long() * count + outputs.argmax(1)
+        cells = batch["targets"].long() * count + outputs.argmax(1)
         return {"confusion": torch.bincount(cells, minlength=count * count).reshape(count, count)}
 
     def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
