@@ -62,6 +62,7 @@ def evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, A
     settings.scale.check()
     recipe, split = settings.recipe, settings.split
     dataset = recipe.dataset(split)
+    require(len(dataset) > 0, f"recipe {recipe.name} has no rows in {split}")
     rows = min(len(dataset), recipe.max_eval_rows or len(dataset))
     plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)
     job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint))

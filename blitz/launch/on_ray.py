@@ -22,7 +22,7 @@ from blitz.errors import RunFailed, UserError
 from blitz.launch.job import Datasets, Job, row_bytes_of
 from blitz.launch.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.relay import relayed, shown
-from blitz.launch.scale import Scale, workers_for
+from blitz.launch.scale import Node, Scale, workers_for
 from blitz.training.run_directory import first_step_of
 from blitz.training.world import World
 
@@ -34,11 +34,11 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
         UserError: if the cluster does not answer, or can never give what `scale` asks for.
     """
     with _cluster():
-        resources = ray.cluster_resources()
-        workers = workers_for(scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+        resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        workers = workers_for(scale, [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in resources])
         row_bytes = row_bytes_of(datasets)
         refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
-        stream = RowStream(job.plan, job.run, refs, row_bytes)
+        stream = RowStream(job.plan, job.run, refs, row_bytes, task_cpus=min(1.0, workers.cpus))
         queue = Queue(actor_options={"num_cpus": 0})
         # Ray Data's own bars would be drawn over ours.
         ray.data.DataContext.get_current().enable_progress_bars = False

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.nn.functional as F
+from torch import Tensor
 
+from blitz.recipe import Batch
 from blitz.recipes import recipe_names
+from blitz.recipes.digits import Digits
 from blitz.training.run_directory import RunDirectory
 from jobs import command_line, evaluate, train
 from tests.running import result
@@ -56,6 +60,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         (["digits", "--epochs", "many"], "--epochs: invalid literal for int() with base 10: 'many'"),
         (["digits", "--optim.name", "sdg"], "'sdg' for argument '--optim.name'. Expected one of ('sgd', 'momentum'"),
         (["digits", "--global-batch-size", "0"], "--global-batch-size is 0; it must be at least 1"),
+        (["digits", "--optim.betas", "0.9", "1.5"], "--optim.betas holds 1.5; it must be in [0, 1)"),
+        (["digits", "--seed", "-3"], "--seed is -3; it must be in [0, 2^63)"),
         (["digits", "--optim.lr", "-1"], "--optim.lr is -1.0; it must be above 0"),
         (["digits", "--checkpoint.keep", "0"], "--checkpoint.keep is 0; it must be at least 1"),
         (["digits", "--scale.num-workers", "-1"], "--scale.num-workers is -1; it must be auto, 0 or more"),
@@ -65,7 +71,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         (["mnist", "--data.root", "/nowhere"], "name the folder with --data.root DIR, or add --data.download"),
         (["digits", "--storage", "/dev/null"], "--storage: /dev/null/"),
         (["digits", "--storage", "nosuch://bucket"], "nosuch://bucket/"),
-        (["digits", "--resume", "must", "--run", "none"], "--resume must: there is no run in"),
+        (["digits", "--resume", "must", "--run", "none"], "none has no checkpoint; begin with --resume auto"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_exit_code_2(words: list[str], says: str, call: Call) -> None:
@@ -171,6 +177,35 @@ def test_our_own_bug_leaves_its_trace_in_a_file(call: Call) -> None:
     log = Path(line.rpartition(" ")[2])
     assert "Traceback" in log.read_text()
     log.unlink()
+
+
+def test_a_recipes_own_line_is_named_where_a_library_fails(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss(self: Digits, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(outputs[:, :5], batch["targets"], reduction="none")
+
+    monkeypatch.setattr(Digits, "loss", loss)
+    called = call(train, "digits", *QUICK)
+    assert called.code == 1
+    assert "out of bounds. (test_command_line.py:" in called.err
+    Path(called.err.strip().rpartition(" ")[2]).unlink()
+
+
+def test_a_second_process_on_a_run_is_refused(call: Call, tmp_path: Path) -> None:
+    run = RunDirectory.of(str(tmp_path), "mine")
+    run.probe()
+    with run.locked():
+        called = call(train, "digits", *QUICK, "--run", "mine", "--storage", str(tmp_path))
+    assert called.code == 2
+    assert "another process is training" in called.err
+    assert call(train, "digits", *QUICK, "--run", "mine", "--storage", str(tmp_path)).code == 0
+
+
+def test_a_refused_command_leaves_the_run_as_it_was(call: Call, tmp_path: Path) -> None:
+    named = ["digits", *QUICK, "--run", "mine"]
+    assert call(train, *named, "--max-steps", "2").code == 0
+    before = (tmp_path / "runs" / "mine" / "recipe.json").read_bytes()
+    assert call(train, *named, "--max-steps", "1").code == 2
+    assert (tmp_path / "runs" / "mine" / "recipe.json").read_bytes() == before
 
 
 def test_a_run_in_this_process_never_imports_ray(tmp_path: Path) -> None:
