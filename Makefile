@@ -17,7 +17,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 test-fast: .venv/installed
-	$(BIN)/python -m pytest -m 'not cluster'
+	$(BIN)/python -m pytest -m 'not cluster and not slow'
 
 check: .venv/installed
 	$(BIN)/ruff check .

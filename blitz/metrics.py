@@ -26,7 +26,7 @@ class Metrics(Protocol):
     def higher_is_better(self) -> bool:
         """Whether more of `best` is better."""
 
-    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+    def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """Sums over the rows of a batch, pad rows already left out; on the outputs' device."""
 
     def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
@@ -40,7 +40,7 @@ class Loss:
     best: str = "loss"
     higher_is_better: bool = False
 
-    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+    def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """Nothing."""
         return {}
 
@@ -61,9 +61,9 @@ class Regression:
     best: str = "rmse"
     higher_is_better: bool = False
 
-    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+    def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`values`, their number, and float64 sums over them of |error|, error², target and target²."""
-        targets = targets.double()
+        targets = batch["targets"].double()
         # Reshaped, because (batch, 1) minus (batch,) would be a square of differences.
         errors = outputs.double().reshape(targets.shape) - targets
         return {
@@ -91,17 +91,17 @@ class Regression:
 class Classification:
     """Accuracy, over all and for each class, from one confusion matrix of integer counts.
 
-    Outputs are scores of shape (batch, classes), targets class numbers of shape (batch,).
+    Outputs are scores of shape (batch, classes), `targets` class numbers of shape (batch,).
     """
 
     classes: tuple[str, ...]
     best: str = "accuracy"
     higher_is_better: bool = True
 
-    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+    def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`confusion`: counts of shape (classes, classes), truth down and prediction across."""
         count = len(self.classes)
-        cells = targets.long() * count + outputs.argmax(1)
+        cells = batch["targets"].long() * count + outputs.argmax(1)
         return {"confusion": torch.bincount(cells, minlength=count * count).reshape(count, count)}
 
     def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:

@@ -44,6 +44,8 @@ class Optim:
     """Steps over which the learning rate rises linearly from 0."""
 
     def __post_init__(self) -> None:
+        for name, rate in (("betas", min(self.betas)), ("betas", max(self.betas)), ("alpha", self.alpha)):
+            require(0 <= rate < 1, f"--optim.{name} holds {rate}; it must be in [0, 1)")
         require(self.lr > 0, f"--optim.lr is {self.lr}; it must be above 0")
         require(self.weight_decay >= 0, f"--optim.weight-decay is {self.weight_decay}; it must not be below 0")
         require(self.warmup_steps >= 0, f"--optim.warmup-steps is {self.warmup_steps}; it must not be below 0")
@@ -101,6 +103,8 @@ class Recipe(ABC):
     """Compile the model with torch.compile."""
     channels_last: bool = False
     """Keep images as (batch, height, width, channels) in memory: faster convolutions on GPUs."""
+    find_unused_parameters: bool = False
+    """On several workers: let the loss of a step not depend on some parameters, which costs a look at each graph."""
     sync_batch_norm: bool = False
     """Batch statistics over all workers rather than over each one's share."""
     optim: Optim = Optim()
@@ -109,6 +113,7 @@ class Recipe(ABC):
         for name in _COUNTS:
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+        require(0 <= self.seed < 1 << 63, f"--seed is {self.seed}; it must be in [0, 2^63)")
 
     @property
     def name(self) -> str:
@@ -128,7 +133,10 @@ class Recipe(ABC):
         """A new model; its initial weights are drawn from the ambient generator, which is seeded with `seed`."""
 
     def preprocess(self, batch: Batch) -> Batch:
-        """What turns fetched columns into the model's inputs, on the device; by default nothing."""
+        """What turns fetched columns into the model's inputs, on the device; by default nothing.
+
+        Random numbers drawn here, as for augmentation, are those of (seed, step, rank).
+        """
         return batch
 
     def forward(self, model: nn.Module, batch: Batch) -> Any:
@@ -140,7 +148,7 @@ class Recipe(ABC):
         """The loss of each row, of shape (batch,): not their mean, which the loop takes over all workers."""
 
     def metrics(self) -> Metrics:
-        """How outputs are judged against `targets`; the mean loss is always reported."""
+        """How outputs are judged; the mean loss is always reported."""
         return Loss()
 
     def plan(self, train_rows: int, eval_rows: int) -> Plan:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import sys
+import sysconfig
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ import tyro
 from blitz.errors import RunFailed, UserError
 
 Settings = TypeVar("Settings")
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def parse(default: Settings, words: list[str], *, prog: str, description: str) -> Settings:
@@ -73,10 +76,13 @@ def _errors_in_one_line() -> Iterator[None]:
 
 
 def _what_and_where(error: Exception) -> str:
-    if isinstance(error, RunFailed):
-        return str(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
+    """The error, and the last line of the user's or our own code that led to it, also where that was in a worker."""
+    what = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+    # What Ray raises holds the trace of its worker as text.
+    trace = str(error.__cause__) if isinstance(error, RunFailed) else traceback.format_exc()
+    libraries = (sysconfig.get_path("purelib"), sysconfig.get_path("stdlib"), "<")
+    frames = [(file, line) for file, line in _FRAME.findall(trace) if not file.startswith(libraries)]
+    return f"{what} ({Path(frames[-1][0]).name}:{frames[-1][1]})" if frames else what
 
 
 def _leave(line: str, *, code: int) -> NoReturn:

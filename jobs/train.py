@@ -15,7 +15,7 @@ from blitz.launch.job import Datasets
 from blitz.launch.launch import launch
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
-from blitz.recipes import find_recipe, recipe_names
+from blitz.recipes import find_recipe, recipe_names, recipe_to_json
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.open_run import Resume, finished_result, open_run
 from blitz.training.run_directory import RunDirectory, first_step_of
@@ -73,10 +73,12 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     if result is not None:
         print("It is finished; to train on raise --epochs, to train anew give another --run or --resume never.")
     else:
-        job = TrainJob(recipe, plan, directory, settings.checkpoint)
-        if step := first_step_of(plan, directory):
-            print(f"continues from step {step} of {plan.total_steps}")
-        launch(job, datasets, settings.scale)
+        with directory.locked():
+            directory.write_json("recipe.json", recipe_to_json(recipe))
+            job = TrainJob(recipe, plan, directory, settings.checkpoint)
+            if step := first_step_of(plan, directory):
+                print(f"continues from step {step} of {plan.total_steps}")
+            launch(job, datasets, settings.scale)
         result = directory.read_json("result.json")
         assert result is not None
     _summarise(directory, result)

@@ -9,6 +9,9 @@ import torch
 # More threads than a loaded machine has free cores wait for each other far longer than they compute.
 torch.set_num_threads(1)
 
+# Tests start their own clusters.
+os.environ.pop("RAY_ADDRESS", None)
+
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -121,7 +121,7 @@ def test_a_number_is_predicted_as_well_as_its_noise_allows_and_judged_in_its_own
 def test_regression_adds_up_over_batches_to_what_scikit_learn_says() -> None:
     outputs, targets = torch.randn(2, 100, generator=torch.Generator().manual_seed(0)).unbind()
     metric = Regression(unit=7.0)
-    parts = [metric.sums(outputs[part, None], targets[part]) for part in (slice(0, 33), slice(33, 100))]
+    parts = [metric.sums(outputs[part, None], {"targets": targets[part]}) for part in (slice(0, 33), slice(33, 100))]
     figures = metric.figures({name: parts[0][name] + parts[1][name] for name in parts[0]})
     truth, said = 7 * targets.double().numpy() + 1e3, 7 * outputs.double().numpy() + 1e3
     assert figures == {
@@ -129,7 +129,7 @@ def test_regression_adds_up_over_batches_to_what_scikit_learn_says() -> None:
         "rmse": pytest.approx(root_mean_squared_error(truth, said)),
         "r2": pytest.approx(r2_score(truth, said)),
     }
-    assert metric.figures(metric.sums(torch.ones(3), torch.zeros(3))) == {"mae": 7.0, "rmse": 7.0}
+    assert metric.figures(metric.sums(torch.ones(3), {"targets": torch.zeros(3)})) == {"mae": 7.0, "rmse": 7.0}
 
 
 def test_a_run_that_stops_and_goes_on_ends_with_the_same_bits(tmp_path: Path) -> None:

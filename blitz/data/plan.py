@@ -54,6 +54,11 @@ class Plan:
         """Batches in one pass over the evaluation rows."""
         return -(-self.eval_rows // self.global_batch_size)
 
+    def share(self, world_size: int) -> int:
+        """Rows of every batch that each of `world_size` ranks takes, pad rows included."""
+        largest_batch = min(self.global_batch_size, max(self.train_rows, self.eval_rows))
+        return -(-largest_batch // world_size)
+
     def evaluates_after(self, steps: int) -> bool:
         """Whether the model is evaluated once it has taken `steps` steps."""
         return self.eval_rows > 0 and (steps == self.total_steps or steps % self.evaluate_every_steps == 0)
@@ -86,13 +91,12 @@ class Shares:
         """Shares whose blocks hold some megabytes, where a row takes `row_bytes`."""
         rows = min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, row_bytes))
         longest = max(min(plan.evaluate_every_steps, plan.total_steps), plan.eval_batches)
-        share = -(-plan.global_batch_size // world_size)
-        return cls(plan, world_size, max(1, min(rows // share, longest)))
+        return cls(plan, world_size, max(1, min(rows // plan.share(world_size), longest)))
 
     @property
     def share(self) -> int:
         """Rows of every batch that one rank takes, pad rows included."""
-        return -(-self.plan.global_batch_size // self.world_size)
+        return self.plan.share(self.world_size)
 
     def chunks(self, first_step: int) -> Iterator[Chunk]:
         """The run from `first_step` on. A plan without steps is one evaluation pass."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from blitz.data.arrays import MapStyleDataset
 from blitz.data.plan import Block, Plan, Split
+from blitz.errors import DataError
 from blitz.training.display import Display
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
@@ -30,6 +31,24 @@ class Job(Protocol):
 
 
 def row_bytes_of(datasets: Datasets) -> int:
-    """Bytes that a fetched row takes."""
-    a_row = next(iter(datasets.values())).__getitems__(np.arange(1))
-    return sum(column.nbytes for column in a_row.values())
+    """Bytes that a fetched row takes, from a look at the first one of each data set.
+
+    Raises:
+        DataError: if a data set gives something else than columns of numbers.
+    """
+    return max(_row_bytes(split, dataset) for split, dataset in datasets.items())
+
+
+def _row_bytes(split: Split, dataset: MapStyleDataset) -> int:
+    if not len(dataset):
+        return 0
+    columns = dataset.__getitems__(np.arange(1))
+    for name, column in columns.items():
+        is_array = isinstance(column, np.ndarray)
+        if not is_array or column.dtype.kind not in "biuf" or len(column) != 1:
+            raise DataError(
+                f"column '{name}' of the rows to {'train on' if split == 'train' else 'evaluate on'} is "
+                f"{column.dtype if is_array else type(column).__name__} for one row; __getitems__ must give numpy "
+                "arrays of numbers whose first dimension is the rows"
+            )
+    return sum(column.nbytes for column in columns.values())

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from blitz.errors import RunFailed, UserError
 from blitz.launch.job import Datasets, Job, row_bytes_of
 from blitz.launch.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.relay import relayed, shown
-from blitz.launch.scale import Scale, workers_for
+from blitz.launch.scale import Node, Scale, workers_for
 from blitz.training.run_directory import first_step_of
 from blitz.training.world import World
 
@@ -32,11 +34,11 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
         UserError: if the cluster does not answer, or can never give what `scale` asks for.
     """
     with _cluster():
-        resources = ray.cluster_resources()
-        workers = workers_for(scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+        resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        workers = workers_for(scale, [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in resources])
         row_bytes = row_bytes_of(datasets)
         refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
-        stream = RowStream(job.plan, job.run, refs, row_bytes)
+        stream = RowStream(job.plan, job.run, refs, row_bytes, task_cpus=min(1.0, workers.cpus))
         queue = Queue(actor_options={"num_cpus": 0})
         # Ray Data's own bars would be drawn over ours.
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -62,8 +64,12 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
 
 
 def _fit(trainer: TorchTrainer) -> None:
+    before = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit()
+    except SystemExit:
+        # Ray Train's own answer to Ctrl-C, once it has stopped the workers.
+        raise KeyboardInterrupt from None
     except ray.train.WorkerGroupError as error:
         failures = {rank: _original(failure) for rank, failure in sorted(error.worker_failures.items())}
         # The ranks that only lost their peers fail too; what they say hides the reason.
@@ -75,6 +81,9 @@ def _fit(trainer: TorchTrainer) -> None:
                 raise RunFailed(f"a worker died (rank {rank} of {len(failures)}); the same command goes on") from error
         rank, failure = next(iter(failures.items()))
         raise RunFailed(f"{type(failure).__name__} in rank {rank}: {failure}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _original(failure: Exception) -> BaseException:
@@ -95,8 +104,8 @@ def _cluster() -> Iterator[None]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise UserError(
-            f"RAY_ADDRESS is {os.environ.get('RAY_ADDRESS')}, and no cluster answers there; "
-            "start one with `ray start --head`, or unset it to run on this machine"
+            f"RAY_ADDRESS is {os.environ.get('RAY_ADDRESS')}, and no cluster lets this process in; if there is one, it "
+            "may want a token: set RAY_AUTH_MODE=token; if not, start one with `ray start --head`"
         ) from error
     try:
         yield

@@ -36,9 +36,12 @@ class RowStream(DataConfig):
     The stream begins at the step of the newest checkpoint at that moment, for the number of workers of that moment.
     """
 
-    def __init__(self, plan: Plan, run: RunDirectory, datasets: DatasetRefs, row_bytes: int) -> None:
+    def __init__(
+        self, plan: Plan, run: RunDirectory, datasets: DatasetRefs, row_bytes: int, *, task_cpus: float
+    ) -> None:
         super().__init__()
         self._plan, self._run, self._refs, self._row_bytes = plan, run, datasets, row_bytes
+        self._task_cpus = task_cpus
 
     def configure(self, datasets: Any, world_size: int, *_: Any, **__: Any) -> list[dict[str, Any]]:
         """One iterator over blocks for each rank; None where the run has nothing left to consume."""
@@ -53,7 +56,9 @@ class RowStream(DataConfig):
         ]
         block_rows = shares.share * shares.block_batches
         # A larger `override_num_blocks` than there are tasks would split every block.
-        dataset = ray.data.read_datasource(_Rows(tasks, block_rows, self._row_bytes), override_num_blocks=len(tasks))
+        dataset = ray.data.read_datasource(
+            _Rows(tasks, block_rows, self._row_bytes), num_cpus=self._task_cpus, override_num_blocks=len(tasks)
+        )
         dataset.context.execution_options = ExecutionOptions(preserve_order=True)
         # Blocks are equally large, so dealing them out in turn is an equal split; `equal=True` would hold some back.
         return [{STREAM: shard} for shard in dataset.streaming_split(world_size, equal=False)]

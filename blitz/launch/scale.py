@@ -1,7 +1,9 @@
 """Where a run happens, as flags."""
 
+import math
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -12,7 +14,7 @@ from blitz.errors import UserError, require
 
 _SECONDS_TO_ANSWER = 5.0
 _MIN_CPUS_PER_WORKER = 0.25
-_DATA_CPUS = 1
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Scale:
     def __post_init__(self) -> None:
         count, cpus = self.num_workers, self.cpus_per_worker
         require(count == "auto" or count >= 0, f"--scale.num-workers is {count}; it must be auto, 0 or more")
+        require(self.max_failures >= 0, f"--scale.max-failures is {self.max_failures}; it must be 0 or more")
         require(cpus is None or cpus > 0, f"--scale.cpus-per-worker is {cpus}; it must be above 0")
 
     def check(self) -> None:
@@ -48,7 +51,7 @@ class Scale:
         elif address:
             _check_answers(address)
         else:
-            workers_for(self, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
+            workers_for(self, [Node(os.cpu_count() or 1, torch.cuda.device_count())])
 
     @property
     def in_process(self) -> bool:
@@ -62,13 +65,17 @@ def _check_answers(address: str) -> None:
     if address in ("auto", "local"):
         return
     url = urlsplit(address if "://" in address else f"ray://{address}")
+    try:
+        port = url.port or 6379
+    except ValueError:
+        raise UserError(f"RAY_ADDRESS is {address}; it must be HOST:PORT or auto") from None
     require(
         url.scheme == "ray" and url.hostname is not None,
         f"RAY_ADDRESS is {address}, a dashboard's address, where jobs are submitted: "
         "use `ray job submit -- python -m jobs.train …`, or set RAY_ADDRESS to HOST:6379",
     )
     try:
-        socket.create_connection((url.hostname or "", url.port or 6379), timeout=_SECONDS_TO_ANSWER).close()
+        socket.create_connection((url.hostname or "", port), timeout=_SECONDS_TO_ANSWER).close()
     except OSError as error:
         raise UserError(
             f"RAY_ADDRESS is {address}, and nothing answers there ({error}); "
@@ -77,38 +84,61 @@ def _check_answers(address: str) -> None:
 
 
 @dataclass(frozen=True)
+class Node:
+    """What one node of a cluster has."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
 class Workers:
     """What a scale comes to on a given cluster."""
 
     count: int
     cpus: float
+    """That each worker reserves, and, up to one, each task of Ray Data."""
     gpus: int
 
 
-def workers_for(scale: Scale, *, cpus: float, gpus: float) -> Workers:
-    """The workers of a run on a cluster of so many CPUs and GPUs, with a CPU left for Ray Data.
+def workers_for(scale: Scale, nodes: Sequence[Node]) -> Workers:
+    """The workers of a run on a cluster, such that one more of their size is left for Ray Data on some node.
 
     Raises:
         UserError: if the cluster can never give them.
     """
-    if scale.use_gpu == "yes" and gpus < 1:
-        raise UserError("--scale.use-gpu yes: the cluster has no GPU; use auto or no")
-    use_gpu = scale.use_gpu != "no" and gpus >= 1
-    spare = cpus - _DATA_CPUS
+    all_cpus, all_gpus = sum(node.cpus for node in nodes), int(sum(node.gpus for node in nodes))
+    require(scale.use_gpu != "yes" or all_gpus > 0, "--scale.use-gpu yes: the cluster has no GPU; use auto or no")
+    use_gpu = scale.use_gpu != "no" and all_gpus > 0
     if scale.num_workers == "auto":
-        count = int(gpus) if use_gpu else max(1, int(spare / (scale.cpus_per_worker or 1)))
+        count = max(1, all_gpus if use_gpu else _most(nodes, scale.cpus_per_worker or 1.0, use_gpu=False))
     else:
         count = scale.num_workers
-    if use_gpu and count > gpus:
-        raise UserError(
-            f"--scale.num-workers is {count}, and the cluster has {gpus:g} GPUs, one a worker; "
-            f"ask for at most {int(gpus)}, or for CPUs with --scale.use-gpu no"
-        )
-    each = scale.cpus_per_worker or min(1.0, max(spare, 0) / count)
+    for cpus in [scale.cpus_per_worker] if scale.cpus_per_worker else _sizes(nodes, count):
+        if count <= _most(nodes, cpus, use_gpu=use_gpu):
+            return Workers(count, cpus, int(use_gpu))
     least = scale.cpus_per_worker or _MIN_CPUS_PER_WORKER
-    if each < least or each * count > spare:
-        raise UserError(
-            f"--scale.num-workers is {count}, and the cluster has {cpus:g} CPUs: with one for Ray Data and {least:g} a "
-            f"worker it can give {int(max(spare, 0) / least)}; ask for fewer workers"
-        )
-    return Workers(count, each, int(use_gpu))
+    most = _most(nodes, least, use_gpu=use_gpu)
+    has = f"{all_gpus} GPUs, one a worker, and {all_cpus:g} CPUs" if use_gpu else f"{all_cpus:g} CPUs"
+    raise UserError(
+        f"--scale.num-workers is {count}, and the cluster has {has}: with {least:g} CPUs a worker and room for "
+        f"Ray Data on one of {len(nodes)} nodes it can give {most}; ask for fewer workers"
+    )
+
+
+def _most(nodes: Sequence[Node], cpus: float, *, use_gpu: bool) -> int:
+    """How many workers of so many CPUs fit, node by node, beside a task of Ray Data on the node that suits it best."""
+
+    def places(node: Node, *, reserved: float = 0.0) -> int:
+        by_cpus = int((node.cpus - reserved) / cpus + _ROUNDING)
+        return min(by_cpus, int(node.gpus)) if use_gpu else by_cpus
+
+    task = min(1.0, cpus)
+    given_up = [places(node) - places(node, reserved=task) for node in nodes if node.cpus >= task]
+    return sum(places(node) for node in nodes) - min(given_up) if given_up else 0
+
+
+def _sizes(nodes: Sequence[Node], count: int) -> list[float]:
+    """CPUs a worker to try, largest first: one, or equal parts of a node, in the steps that Ray counts in."""
+    parts = {math.floor(node.cpus / part * 1e4) / 1e4 for node in nodes for part in range(1, count + 2)}
+    return sorted((part for part in {1.0, *parts} if _MIN_CPUS_PER_WORKER <= part <= 1), reverse=True)

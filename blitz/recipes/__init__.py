@@ -89,7 +89,9 @@ def _brief(value: Any) -> str:
 def _leaves(instance: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for spec in dataclasses.fields(instance):
         value = getattr(instance, spec.name)
-        if spec.metadata.get("may_change"):
+        # A recipe that gives a field of `Recipe` another default need not say again that it may change.
+        general = Recipe.__dataclass_fields__.get(spec.name, spec) if isinstance(instance, Recipe) else spec
+        if spec.metadata.get("may_change") or general.metadata.get("may_change"):
             continue
         if dataclasses.is_dataclass(value):
             yield from _leaves(value, f"{prefix}{spec.name}.")

@@ -21,9 +21,9 @@ class Cifar10(Recipe):
 
     # Two epochs at this constant rate end at 55 % give or take 1.5, by the seed; this one ends near the middle.
     seed: int = 2
-    epochs: int = may_change(2)
+    epochs: int = 2
     global_batch_size: int = 4
-    log_every_steps: int = may_change(500)
+    log_every_steps: int = 500
     optim: Optim = Optim(name="momentum", lr=0.001)
     data: VisionData = may_change(VisionData())
 

@@ -10,14 +10,14 @@ from blitz.data.digits import SIDE, digits
 from blitz.data.plan import Split
 from blitz.metrics import Classification
 from blitz.models.small_cnn import SmallCNN
-from blitz.recipe import Batch, Optim, Recipe, may_change
+from blitz.recipe import Batch, Optim, Recipe
 
 
 @dataclass(frozen=True)
 class Digits(Recipe):
     """UCI handwritten digits (1,797 images of 8 × 8) and a small CNN; every fifth row is held out as `val`."""
 
-    epochs: int = may_change(15)
+    epochs: int = 15
     optim: Optim = Optim(name="adam", lr=3e-3, schedule="cosine", warmup_steps=45)
 
     def dataset(self, split: Split) -> ArrayDataset:

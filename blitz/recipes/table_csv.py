@@ -12,7 +12,7 @@ from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.metrics import Classification, Regression
 from blitz.models.tabular_mlp import TabularMLP
-from blitz.recipe import Batch, Optim, Recipe, may_change
+from blitz.recipe import Batch, Optim, Recipe
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Layers:
 class TableCsv(Recipe):
     """An MLP on the numbers and categories of a CSV; it classifies or predicts a number, as the target says."""
 
-    epochs: int = may_change(30)
+    epochs: int = 30
     optim: Optim = Optim(name="adamw", lr=1e-2, weight_decay=0.01, schedule="cosine")
     data: CsvData = CsvData()
     model: Layers = Layers()

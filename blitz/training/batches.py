@@ -17,6 +17,7 @@ class StepBatch:
     """This rank's share of one step's batch."""
 
     columns: Batch
+    """As they were fetched."""
     weights: Tensor
     """(share,): `world size / rows` of the global batch, and 0 for a pad row. So the weighted losses' sum, averaged
     over the ranks as DistributedDataParallel averages gradients, is the mean over the global batch."""
@@ -25,23 +26,25 @@ class StepBatch:
     digest: int
     """Sum modulo 2^64 of a hash of each (step, row) in this share."""
 
-    def micro_batches(self, size: int | None) -> Iterator[tuple[Batch, Tensor]]:
-        """The share's columns and weights in pieces of at most `size` rows."""
+    def micro_batches(self, recipe: Recipe) -> Iterator[tuple[Batch, Tensor]]:
+        """The share's columns, preprocessed, and weights, in pieces as large as the recipe says."""
+        columns = preprocessed(recipe, self.columns)
+        size = recipe.micro_batch_size
         if size is None or size >= len(self.weights):
-            yield self.columns, self.weights
+            yield columns, self.weights
             return
         for start in range(0, len(self.weights), size):
             part = slice(start, start + size)
-            yield {name: column[part] for name, column in self.columns.items()}, self.weights[part]
+            yield {name: column[part] for name, column in columns.items()}, self.weights[part]
 
 
-def step_batches(recipe: Recipe, block: Block, world: World) -> Iterator[StepBatch]:
+def step_batches(block: Block, world: World) -> Iterator[StepBatch]:
     """The batches of a block of training rows, in the order of their steps."""
     # One small sum a block tells how many rows of each batch count over all ranks.
     rows = world.sum(torch.from_numpy(block.batch_weights()))
     scale = world.size / rows.clamp(min=1)
     weights = (torch.from_numpy(block.weights).reshape(-1, block.share) * scale[:, None]).to(world.device)
-    columns = _on_device(block.columns, world.device)
+    columns = on_device(block.columns, world.device)
     # `split` cuts a whole block into its batches in one call: a slice for each would cost as much as a small layer.
     pieces = zip(*(column.split(block.share) for column in columns.values()), strict=True)
     steps = range(block.chunk.start, block.chunk.stop)
@@ -51,19 +54,16 @@ def step_batches(recipe: Recipe, block: Block, world: World) -> Iterator[StepBat
         # Copies, because a copy begins at an aligned address: the order in which CPU kernels sum depends on it, and
         # where a batch lies in its block depends on where the run began.
         batch = {name: column.clone() for name, column in zip(columns, piece, strict=True)}
-        yield StepBatch(_preprocessed(recipe, batch), weight.clone(), count, digest)
+        yield StepBatch(batch, weight.clone(), count, digest)
 
 
-def prepare(recipe: Recipe, columns: Columns, device: torch.device) -> Batch:
-    """Fetched columns as tensors on the device, and preprocessed there."""
-    return _preprocessed(recipe, _on_device(columns, device))
-
-
-def _on_device(columns: Columns, device: torch.device) -> dict[str, Tensor]:
+def on_device(columns: Columns, device: torch.device) -> Batch:
+    """Fetched columns as tensors on the device."""
     return {name: torch.from_numpy(column).to(device, non_blocking=True) for name, column in columns.items()}
 
 
-def _preprocessed(recipe: Recipe, columns: Batch) -> Batch:
+def preprocessed(recipe: Recipe, columns: Batch) -> Batch:
+    """What the recipe makes of fetched columns, in the memory format that it asks for."""
     batch = recipe.preprocess(columns)
     if not recipe.channels_last:
         return batch

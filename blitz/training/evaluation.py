@@ -10,7 +10,7 @@ from torch import nn
 from blitz.data.plan import Block, Plan, Split
 from blitz.metrics import Sums
 from blitz.recipe import Recipe
-from blitz.training.batches import prepare
+from blitz.training.batches import on_device, preprocessed
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Display
 from blitz.training.model import build_model, forward_and_loss
@@ -27,30 +27,33 @@ class Evaluation:
         self._recipe, self._model, self._world = recipe, model, world
         self._metrics = recipe.metrics()
         self._sums: Sums = {}
+        # A recipe may have frozen a part of its model: it goes on as it was.
+        self._modes = [(module, module.training) for module in model.modules()]
         world.share_buffers(model)
+        model.eval()
 
     @torch.no_grad()
     def add(self, block: Block) -> None:
         """Add up a block's rows; pad rows are left out."""
-        self._model.eval()
         # Every rank adds up the same names: one whose block is all padding takes a row of it and counts it as none.
         counted = block.weights > 0
         counts = bool(counted.any())
         taken = counted if counts else np.arange(len(counted)) < 1
         columns = {name: column[taken] for name, column in block.columns.items()}
-        batch = prepare(self._recipe, columns, self._world.device)
+        batch = preprocessed(self._recipe, on_device(columns, self._world.device))
         size = self._recipe.micro_batch_size or _ROWS_A_FORWARD
         for start in range(0, int(taken.sum()), size):
             part = {name: column[start : start + size] for name, column in batch.items()}
             outputs, losses = forward_and_loss(self._recipe, self._model, part, self._world.device)
             rows = torch.tensor(len(losses), device=losses.device)
-            sums = {"rows": rows, "loss": losses.double().sum(), **self._metrics.sums(outputs, part["targets"])}
+            sums = {"rows": rows, "loss": losses.double().sum(), **self._metrics.sums(outputs, part)}
             for name, value in sums.items():
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * counts
 
     def finish(self) -> tuple[Sums, dict[str, float]]:
         """The sums over all rows and ranks, on the CPU, and the figures: the mean `loss` and the metrics' own."""
-        self._model.train()
+        for module, training in self._modes:
+            module.training = training
         sums = {name: self._world.sum(value) for name, value in sorted(self._sums.items())}
         return sums, {"loss": sums["loss"].item() / sums["rows"].item(), **self._metrics.figures(sums)}
 

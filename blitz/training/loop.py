@@ -3,6 +3,7 @@
 It is given blocks of rows and a place among the ranks, and knows nothing of where either comes from.
 """
 
+import math
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -107,7 +108,7 @@ def train(job: TrainJob, blocks: Iterable[Block], *, world: World, first_step: i
     training = _Training(job, world, first_step, display)
     for block in blocks:
         if block.chunk.split == "train":
-            for batch in step_batches(job.recipe, block, world):
+            for batch in step_batches(block, world):
                 training.step(batch)
                 step = training.progress.step
                 if step % job.recipe.log_every_steps == 0 or step == job.plan.total_steps:
@@ -133,9 +134,10 @@ class _Training:
         self.progress = self._restore(first_step) if first_step else Progress()
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=world.device)
         # Evaluation and checkpoints use `model` itself; a training step goes through what wraps it.
-        self.replica = world.replicate(self.model)
+        self.replica = world.replicate(self.model, find_unused_parameters=recipe.find_unused_parameters)
         self.step_model: nn.Module = torch.compile(self.replica) if recipe.compile else self.replica  # type: ignore[assignment]
         self.evaluation: Evaluation | None = None
+        self.first_step = True
         self.clock = _Clock()
         if world.leads:
             job.run.rewind(first_step)
@@ -150,12 +152,14 @@ class _Training:
         """One optimizer step on the global batch."""
         recipe, world, progress = self.recipe, self.world, self.progress
         world.seed_generators(key_for(recipe.seed, progress.step, world.rank))
-        micro_batches = list(batch.micro_batches(recipe.micro_batch_size))
+        micro_batches = list(batch.micro_batches(recipe))
         for number, (columns, weights) in enumerate(micro_batches, start=1):
             with self._gradients(shared=number == len(micro_batches)):
                 _, losses = forward_and_loss(recipe, self.step_model, columns, world.device)
                 loss = torch.dot(losses, weights)
                 loss.backward()
+            if self.first_step:
+                self._check_gradients()
             self.loss_sum.add_(loss.detach(), alpha=batch.rows / world.size)
         if recipe.optim.grad_clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optim.grad_clip_norm)
@@ -164,6 +168,7 @@ class _Training:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+        self.first_step = False
         progress.step += 1
         progress.rows_digest = (progress.rows_digest + batch.digest) & MASK64
         progress.loss_rows += batch.rows
@@ -175,6 +180,17 @@ class _Training:
         if shared or not isinstance(self.replica, DistributedDataParallel):
             return nullcontext()
         return self.replica.no_sync()
+
+    def _check_gradients(self) -> None:
+        """Refuse parameters without a gradient where several workers would wait for it without end."""
+        if self.world.size == 1 or self.recipe.find_unused_parameters:
+            return
+        unused = [name for name, one in self.model.named_parameters() if one.requires_grad and one.grad is None]
+        require(
+            not unused,
+            f"recipe {self.recipe.name}: the loss does not depend on {', '.join(unused)}; on several workers add "
+            "--find-unused-parameters, or leave them out of the model",
+        )
 
     def log(self) -> None:
         """Write the mean training loss since the last logged step."""
@@ -206,10 +222,9 @@ class _Training:
         progress, metrics = self.progress, self.recipe.metrics()
         progress.metrics = {f"val/{name}": value for name, value in figures.items()}
         value = figures[metrics.best]
-        better = progress.best is None or (
-            value > progress.best.value if metrics.higher_is_better else value < progress.best.value
-        )
-        if better:
+        best = math.nan if progress.best is None else progress.best.value
+        # Anything is better than nothing, or than a figure that is none.
+        if math.isnan(best) or (value > best if metrics.higher_is_better else value < best):
             progress.best = Best(progress.step, value)
         self._write(progress.metrics)
         shown = "  ".join(f"val/{name} {figures[name]:.4f}" for name in dict.fromkeys(("loss", metrics.best)))

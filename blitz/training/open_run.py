@@ -6,44 +6,43 @@ from itertools import count
 from typing import Any, Literal
 
 from blitz.data.plan import Plan
-from blitz.errors import UserError
+from blitz.errors import UserError, require
 from blitz.recipe import Recipe
-from blitz.recipes import differences, recipe_from_json, recipe_to_json, settings_of
+from blitz.recipes import differences, recipe_from_json, settings_of
 from blitz.training.run_directory import RunDirectory
 
 Resume = Literal["never", "auto", "must"]
 
 
 def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -> RunDirectory:
-    """The directory of the run that `recipe` is to have, with its recipe.json written.
+    """The directory of the run that `recipe` is to have; it is there and can be written.
 
-    Without a name it is that of the recipe and a hash of its settings, so the same command finds the same run.
+    Without a name it is that of the recipe and a hash of its settings, so the same command finds the same run. A run
+    counts once it has a checkpoint.
 
     Raises:
         UserError: if the storage cannot be written, if the run was made with other settings, or if `resume` says
             `never` and there is one of that name, or `must` and there is none.
     """
     directory = RunDirectory.of(storage, run or default_name(recipe))
-    directory.probe()
-    stored = directory.read_json("recipe.json")
-    if stored is None and resume == "must":
-        raise UserError(f"--resume must: there is no run in {directory}; begin it with --resume auto")
-    if stored is not None and resume == "never":
-        if run is not None:
-            raise UserError(f"--resume never: there is a run in {directory}; name another with --run")
-        directory = next(
-            fresh
-            for number in count(2)
-            if not (fresh := RunDirectory.of(storage, f"{default_name(recipe)}-{number}")).exists("recipe.json")
-        )
-        stored = None
+    begun = bool(directory.checkpoint_steps())
+    require(begun or resume != "must", f"--resume must: {directory} has no checkpoint; begin with --resume auto")
+    if begun and resume == "never":
+        require(run is None, f"--resume never: there is a run in {directory}; name another with --run")
+        directory, begun = _next_free(recipe, storage), False
+    stored = directory.read_json("recipe.json") if begun else None
     if stored is not None and (changed := _changes(stored, recipe)):
         raise UserError(
             f"{directory} was made with other settings: {', '.join(changed)}; "
             "give the old ones to continue it, or another name with --run"
         )
-    directory.write_json("recipe.json", recipe_to_json(recipe))
+    directory.probe()
     return directory
+
+
+def _next_free(recipe: Recipe, storage: str) -> RunDirectory:
+    names = (f"{default_name(recipe)}-{number}" for number in count(2))
+    return next(free for name in names if not (free := RunDirectory.of(storage, name)).exists("recipe.json"))
 
 
 def default_name(recipe: Recipe) -> str:

@@ -12,12 +12,14 @@ is taken for absent. That holds on file systems and object stores alike, which h
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.fs
+from filelock import FileLock, Timeout
 
 from blitz.data.plan import Plan
 from blitz.errors import UserError, require
@@ -104,8 +106,28 @@ class RunDirectory:
             files, place = self._open(".probe")
             files.delete_file(place)
         except OSError as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"--storage: {self.uri} cannot be written ({reason}); name another one") from error
+            raise self._refused("written", error) from error
+
+    def _refused(self, what: str, error: OSError) -> UserError:
+        reason = str(error).splitlines()[0]
+        return UserError(f"--storage: {self.uri} cannot be {what} ({reason}); name another one")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training the same run, where it lies on a disk; a killed process holds no lock.
+
+        Raises:
+            UserError: if another one is training it.
+        """
+        files, place = self._open(".lock")
+        if not isinstance(files, pyarrow.fs.LocalFileSystem):
+            yield
+            return
+        try:
+            with FileLock(place, timeout=0):
+                yield
+        except Timeout:
+            raise UserError(f"another process is training {self.uri}; wait for it, or name another --run") from None
 
     # Metrics.
 
@@ -137,10 +159,17 @@ class RunDirectory:
     # Checkpoints.
 
     def checkpoint_steps(self) -> list[int]:
-        """Steps of all whole checkpoints, oldest first."""
+        """Steps of all whole checkpoints, oldest first.
+
+        Raises:
+            UserError: if the storage cannot be read.
+        """
         files, place = self._open("checkpoints")
-        selector = pyarrow.fs.FileSelector(place, allow_not_found=True)
-        steps = (int(info.base_name) for info in files.get_file_info(selector) if info.base_name.isdecimal())
+        try:
+            found = files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))
+        except OSError as error:
+            raise self._refused("read", error) from error
+        steps = (int(info.base_name) for info in found if info.base_name.isdecimal())
         return sorted(step for step in steps if self._checkpoint_state(step) is not None)
 
     def checkpoint_step(self, which: Literal["best", "last"] | int) -> int:

@@ -50,9 +50,11 @@ class World:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def replicate(self, model: nn.Module) -> nn.Module:
+    def replicate(self, model: nn.Module, *, find_unused_parameters: bool) -> nn.Module:
         """`model`, with its gradients averaged over the ranks."""
-        return DistributedDataParallel(model) if self.size > 1 else model
+        if self.size == 1:
+            return model
+        return DistributedDataParallel(model, find_unused_parameters=find_unused_parameters)
 
     def seed_generators(self, seed: int) -> None:
         """Set the state of the generators that dropout and the like draw from on this device."""

@@ -128,3 +128,29 @@ def test_a_run_killed_on_two_workers_goes_on_in_this_process(undisturbed: RunDir
     run = train(RECIPE, tmp_path, checkpoints=CHECKPOINTS)
     assert losses(run) == pytest.approx(losses(undisturbed), abs=1e-5)
     assert result(run)["rows_digest"] == result(undisturbed)["rows_digest"]
+
+
+@pytest.mark.parametrize("flags", [[], pytest.param(["--scale.num-workers", "2"], marks=pytest.mark.cluster)])
+def test_ctrl_c_ends_in_one_line_and_leaves_a_run_to_continue_and_no_process(flags: list[str], tmp_path: Path) -> None:
+    # A session of its own, because Ctrl-C goes to all processes of a terminal.
+    process = subprocess.Popen(
+        [*train_command(tmp_path), *flags],
+        env=ONE_THREAD,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children: list[psutil.Process] = []
+
+    def interrupt() -> None:
+        children.extend(psutil.Process(process.pid).children(recursive=True))
+        os.killpg(process.pid, signal.SIGINT)
+
+    with at_step(20, tmp_path / "killed", interrupt):
+        _, printed = process.communicate()
+    assert process.returncode == 130
+    assert printed == "interrupted; the same command continues from the last checkpoint\n"
+    assert RunDirectory.of(str(tmp_path), "killed").checkpoint_steps()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []

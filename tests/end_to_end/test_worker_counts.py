@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch import Tensor
+from torch import Tensor, nn
 
 from blitz.data.plan import Split
 from blitz.data.vision import VisionData
-from blitz.errors import DataError, UserError
+from blitz.errors import DataError, RunFailed, UserError
 from blitz.launch.scale import Scale
 from blitz.recipe import Batch, Optim
 from blitz.recipes import recipe_to_json
@@ -80,15 +80,23 @@ def test_gradient_accumulation_on_two_workers_is_the_same_run(
 
 
 @dataclass(frozen=True)
-class Unreadable(Digits):
-    """Digits whose rows cannot be fetched, or whose loss is a mean."""
+class Faulty(Digits):
+    """Digits with a fault: in the rows, in the loss, in the model, or an exception of the recipe's own."""
 
     fault: str = ""
 
     def dataset(self, split: Split) -> Any:
         return Broken() if self.fault == "rows" else super().dataset(split)
 
+    def build_model(self) -> nn.Module:
+        model = super().build_model()
+        if self.fault == "model":
+            model.register_module("never_used", nn.Linear(1, 1, bias=False))
+        return model
+
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        if self.fault == "exception":
+            raise KeyError("my own mistake")
         losses = super().loss(outputs, batch)
         return losses.mean() if self.fault == "loss" else losses
 
@@ -106,12 +114,24 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
-    [("rows", r"^rows.csv:17: column 'age' holds 'abc'; expected a number$"), ("loss", r"^recipe .* one number a row")],
+    ("fault", "kind", "says"),
+    [
+        ("rows", UserError, r"^rows.csv:17: column 'age' holds 'abc'; expected a number$"),
+        ("loss", UserError, r"^recipe .* one number a row"),
+        ("model", UserError, r"^recipe .* does not depend on never_used.weight; .* --find-unused-parameters"),
+        ("exception", RunFailed, r"^KeyError in rank \d: 'my own mistake'$"),
+    ],
 )
-def test_a_users_mistake_in_a_worker_or_in_a_task_of_ray_data_is_told_in_one_line(
-    fault: str, says: str, tmp_path: Path
+def test_what_goes_wrong_in_a_worker_or_in_a_task_of_ray_data_is_told_in_one_line(
+    fault: str, kind: type[Exception], says: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=says) as error:
-        train(Unreadable(fault=fault), tmp_path, num_workers=2)
+    with pytest.raises(kind, match=says) as error:
+        train(Faulty(fault=fault), tmp_path, num_workers=2)
     assert "\n" not in str(error.value)
+    assert "test_worker_counts.py" in str(error.value.__cause__) or fault == "rows"
+
+
+def test_unused_parameters_train_on_two_workers_if_the_recipe_says_so(tmp_path: Path) -> None:
+    recipe = Faulty(fault="model", find_unused_parameters=True, epochs=1)
+    alone, together = train(recipe, tmp_path / "alone"), train(recipe, tmp_path / "together", num_workers=2)
+    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)

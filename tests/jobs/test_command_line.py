@@ -3,11 +3,18 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch.nn.functional as F
+from torch import Tensor
 
+from blitz.recipe import Batch
 from blitz.recipes import recipe_names
+from blitz.recipes.digits import Digits
 from blitz.training.run_directory import RunDirectory
 from jobs import command_line, evaluate, train
 from tests.running import result
@@ -15,12 +22,32 @@ from tests.running import result
 QUICK = ["--max-train-rows", "64", "--max-eval-rows", "40", "--epochs", "1"]
 
 
-def call(monkeypatch: pytest.MonkeyPatch, module: object, *words: str) -> int:
-    """Run a command as `python -m` would; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["command", *words])
-    with pytest.raises(SystemExit) as leaving:
-        command_line.run(module.main)  # type: ignore[attr-defined]
-    return int(leaving.value.code or 0)
+@dataclass(frozen=True)
+class Called:
+    """What a command left with and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Called]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Run a command as `python -m` would, in an empty folder and without a cluster."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(module: Any, *words: str) -> Called:
+        monkeypatch.setattr(sys, "argv", ["command", *words])
+        with pytest.raises(SystemExit) as leaving:
+            command_line.run(module.main)
+        printed = capsys.readouterr()
+        return Called(int(leaving.value.code or 0), printed.out, printed.err)
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -33,6 +60,8 @@ def call(monkeypatch: pytest.MonkeyPatch, module: object, *words: str) -> int:
         (["digits", "--epochs", "many"], "--epochs: invalid literal for int() with base 10: 'many'"),
         (["digits", "--optim.name", "sdg"], "'sdg' for argument '--optim.name'. Expected one of ('sgd', 'momentum'"),
         (["digits", "--global-batch-size", "0"], "--global-batch-size is 0; it must be at least 1"),
+        (["digits", "--optim.betas", "0.9", "1.5"], "--optim.betas holds 1.5; it must be in [0, 1)"),
+        (["digits", "--seed", "-3"], "--seed is -3; it must be in [0, 2^63)"),
         (["digits", "--optim.lr", "-1"], "--optim.lr is -1.0; it must be above 0"),
         (["digits", "--checkpoint.keep", "0"], "--checkpoint.keep is 0; it must be at least 1"),
         (["digits", "--scale.num-workers", "-1"], "--scale.num-workers is -1; it must be auto, 0 or more"),
@@ -42,93 +71,76 @@ def call(monkeypatch: pytest.MonkeyPatch, module: object, *words: str) -> int:
         (["mnist", "--data.root", "/nowhere"], "name the folder with --data.root DIR, or add --data.download"),
         (["digits", "--storage", "/dev/null"], "--storage: /dev/null/"),
         (["digits", "--storage", "nosuch://bucket"], "nosuch://bucket/"),
-        (["digits", "--resume", "must", "--run", "none"], "--resume must: there is no run in"),
+        (["digits", "--resume", "must", "--run", "none"], "none has no checkpoint; begin with --resume auto"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_exit_code_2(
-    words: list[str],
-    says: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, train, *words) == 2
-    printed = capsys.readouterr()
-    assert says in printed.err
-    assert printed.err.count("\n") == 1
-    assert "Traceback" not in printed.err
-    assert printed.out == ""
+def test_a_mistake_is_told_in_one_line_with_exit_code_2(words: list[str], says: str, call: Call) -> None:
+    called = call(train, *words)
+    assert called.code == 2
+    assert says in called.err
+    assert called.err.count("\n") == 1
+    assert "Traceback" not in called.err
+    assert called.out == ""
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
-def test_help_names_every_kind_of_flag(
-    recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(monkeypatch, train, recipe, "--help") == 0
-    text = capsys.readouterr().out
+def test_help_names_every_kind_of_flag(recipe: str, call: Call) -> None:
+    called = call(train, recipe, "--help")
     flags = ["--run", "--storage", "--seed", "--epochs", "--global-batch-size", "--micro-batch-size", "--optim.name"]
     flags += ["--optim.lr", "--optim.momentum", "--scale.num-workers", "--scale.use-gpu", "--resume", "--compile"]
-    assert [flag for flag in flags if flag not in text] == []
+    assert called.code == 0
+    assert [flag for flag in flags if flag not in called.out] == []
 
 
-def test_help_without_a_recipe_names_the_recipes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(monkeypatch, train, "--help") == 0
-    assert "Recipes: cifar10, digits, mnist" in capsys.readouterr().out
+def test_help_without_a_recipe_names_the_recipes(call: Call) -> None:
+    called = call(train, "--help")
+    assert called.code == 0
+    assert f"Recipes: {', '.join(recipe_names())}" in called.out
 
 
-def test_a_run_is_trained_found_again_continued_and_evaluated(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, train, "digits", *QUICK) == 0
-    first = capsys.readouterr().out
+def test_a_run_is_trained_found_again_continued_and_evaluated(call: Call, tmp_path: Path) -> None:
+    first = call(train, "digits", *QUICK)
     (run,) = (tmp_path / "runs").iterdir()
-    assert first.startswith(f"run: {run}\n")
-    assert "val/accuracy" in first
+    assert first.code == 0
+    assert first.out.startswith(f"run: {run}\n")
+    assert "val/accuracy" in first.out
 
-    assert call(monkeypatch, train, "digits", *QUICK) == 0
-    assert "It is finished" in capsys.readouterr().out
+    assert "It is finished" in call(train, "digits", *QUICK).out
 
-    assert call(monkeypatch, train, "digits", *QUICK[:-1], "3", "--resume", "must") == 0
-    assert "continues from step 2 of 6" in capsys.readouterr().out
+    longer = call(train, "digits", *QUICK[:-1], "3", "--resume", "must")
+    assert "continues from step 2 of 6" in longer.out
     assert result(RunDirectory(str(run)))["steps"] == 6
 
-    assert call(monkeypatch, train, "digits", *QUICK) == 2
-    assert "has already trained for 6 steps" in capsys.readouterr().err
+    shorter = call(train, "digits", *QUICK)
+    assert shorter.code == 2
+    assert "has already trained for 6 steps" in shorter.err
 
-    assert call(monkeypatch, evaluate, run.name, "--checkpoint", "last") == 0
-    printed = capsys.readouterr().out
-    assert "confusion matrix" in printed
+    evaluated = call(evaluate, run.name, "--checkpoint", "last")
+    assert evaluated.code == 0
+    assert "confusion matrix" in evaluated.out
     written = json.loads((run / "evaluations" / "val-6.json").read_text())
     assert sum(map(sum, written["sums"]["confusion"])) == written["sums"]["rows"] == 40
     trained = result(RunDirectory(str(run)))["metrics"]["val/accuracy"]
     assert written["figures"]["accuracy"] == pytest.approx(trained)
 
-    assert call(monkeypatch, evaluate, run.name, "--split", "train", "--max-eval-rows", "64") == 0
-    assert "64 rows of train" in capsys.readouterr().out
+    on_train = call(evaluate, run.name, "--split", "train", "--max-eval-rows", "64")
+    assert "64 rows of train" in on_train.out
 
 
-def test_another_setting_is_another_run_and_under_one_name_it_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.chdir(tmp_path)
+def test_another_setting_is_another_run_and_under_one_name_it_is_refused(call: Call, tmp_path: Path) -> None:
     named = ["digits", *QUICK, "--run", "mine"]
-    assert call(monkeypatch, train, *named) == 0
+    assert call(train, *named).code == 0
     before = (tmp_path / "runs" / "mine" / "recipe.json").read_bytes()
-    assert call(monkeypatch, train, *named, "--optim.lr", "0.5", "--seed", "3") == 2
-    assert "other settings: seed (was 0, is 3), optim.lr (was 0.003, is 0.5)" in capsys.readouterr().err
+    changed = call(train, *named, "--optim.lr", "0.5", "--seed", "3")
+    assert changed.code == 2
+    assert "other settings: seed (was 0, is 3), optim.lr (was 0.003, is 0.5)" in changed.err
     assert (tmp_path / "runs" / "mine" / "recipe.json").read_bytes() == before
-    assert call(monkeypatch, train, *named, "--resume", "never") == 2
-    assert "name another with --run" in capsys.readouterr().err
+    anew = call(train, *named, "--resume", "never")
+    assert anew.code == 2
+    assert "name another with --run" in anew.err
 
     for flags in (["--seed", "1"], ["--seed", "2"], ["--seed", "2", "--resume", "never"]):
-        assert call(monkeypatch, train, "digits", *QUICK, *flags) == 0
+        assert call(train, "digits", *QUICK, *flags).code == 0
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert len(names) == 4
     assert sum(name.endswith("-2") for name in names) == 1
@@ -144,37 +156,56 @@ def test_another_setting_is_another_run_and_under_one_name_it_is_refused(
         (["runs/mine", "--split", "all"], "'all' for argument '--split'"),
     ],
 )
-def test_evaluate_refuses_in_one_line(
-    words: list[str],
-    says: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, train, "digits", *QUICK, "--run", "mine") == 0
-    capsys.readouterr()
-    assert call(monkeypatch, evaluate, *words) == 2
-    printed = capsys.readouterr().err
-    assert says in printed
-    assert printed.count("\n") == 1
+def test_evaluate_refuses_in_one_line(words: list[str], says: str, call: Call) -> None:
+    assert call(train, "digits", *QUICK, "--run", "mine").code == 0
+    called = call(evaluate, *words)
+    assert called.code == 2
+    assert says in called.err
+    assert called.err.count("\n") == 1
 
 
-def test_our_own_bug_leaves_its_trace_in_a_file(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_our_own_bug_leaves_its_trace_in_a_file(call: Call) -> None:
     class Broken:
         @staticmethod
         def main(words: list[str]) -> None:
             raise KeyError("a key")
 
-    assert call(monkeypatch, Broken) == 1
-    line = capsys.readouterr().err.strip()
+    called = call(Broken)
+    assert called.code == 1
+    line = called.err.strip()
     assert line.startswith("failed: KeyError: 'a key' (test_command_line.py:")
     log = Path(line.rpartition(" ")[2])
     assert "Traceback" in log.read_text()
     log.unlink()
+
+
+def test_a_recipes_own_line_is_named_where_a_library_fails(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss(self: Digits, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(outputs[:, :5], batch["targets"], reduction="none")
+
+    monkeypatch.setattr(Digits, "loss", loss)
+    called = call(train, "digits", *QUICK)
+    assert called.code == 1
+    assert "out of bounds. (test_command_line.py:" in called.err
+    Path(called.err.strip().rpartition(" ")[2]).unlink()
+
+
+def test_a_second_process_on_a_run_is_refused(call: Call, tmp_path: Path) -> None:
+    run = RunDirectory.of(str(tmp_path), "mine")
+    run.probe()
+    with run.locked():
+        called = call(train, "digits", *QUICK, "--run", "mine", "--storage", str(tmp_path))
+    assert called.code == 2
+    assert "another process is training" in called.err
+    assert call(train, "digits", *QUICK, "--run", "mine", "--storage", str(tmp_path)).code == 0
+
+
+def test_a_refused_command_leaves_the_run_as_it_was(call: Call, tmp_path: Path) -> None:
+    named = ["digits", *QUICK, "--run", "mine"]
+    assert call(train, *named, "--max-steps", "2").code == 0
+    before = (tmp_path / "runs" / "mine" / "recipe.json").read_bytes()
+    assert call(train, *named, "--max-steps", "1").code == 2
+    assert (tmp_path / "runs" / "mine" / "recipe.json").read_bytes() == before
 
 
 def test_a_run_in_this_process_never_imports_ray(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from blitz.errors import UserError
-from blitz.launch.scale import Scale, workers_for
+from blitz.launch.scale import Node, Scale, workers_for
 
 
 @pytest.mark.parametrize(
@@ -20,40 +20,48 @@ def test_auto_is_this_process_unless_a_cluster_is_addressed(
 
 
 @pytest.mark.parametrize(
-    ("scale", "cpus", "gpus", "count", "cpus_each", "gpus_each"),
+    ("scale", "nodes", "count", "cpus_each", "gpus_each"),
     [
-        (Scale(), 8, 0, 7, 1.0, 0),  # one CPU is left for Ray Data
-        (Scale(cpus_per_worker=2), 8, 0, 3, 2.0, 0),
-        (Scale(), 32, 4, 4, 1.0, 1),
-        (Scale(use_gpu="no"), 8, 4, 7, 1.0, 0),
-        (Scale(), 1.5, 0, 1, 0.5, 0),
-        (Scale(num_workers=2), 2, 0, 2, 0.5, 0),
-        (Scale(num_workers=3), 2, 0, 3, 1 / 3, 0),
-        (Scale(num_workers=3), 16, 0, 3, 1.0, 0),
-        (Scale(num_workers=2, use_gpu="yes"), 16, 2, 2, 1.0, 1),
+        (Scale(), [Node(8, 0)], 7, 1.0, 0),  # one CPU is left for Ray Data
+        (Scale(cpus_per_worker=2), [Node(8, 0)], 3, 2.0, 0),
+        (Scale(), [Node(32, 4)], 4, 1.0, 1),
+        (Scale(), [Node(4, 0), Node(16, 2), Node(16, 2)], 4, 1.0, 1),
+        (Scale(use_gpu="no"), [Node(8, 4)], 7, 1.0, 0),
+        (Scale(), [Node(4, 0), Node(4, 0)], 7, 1.0, 0),
+        (Scale(), [Node(1.5, 0)], 1, 0.75, 0),
+        (Scale(), [Node(1, 0)], 1, 0.5, 0),
+        (Scale(num_workers=1), [Node(2, 0)], 1, 1.0, 0),
+        (Scale(num_workers=2), [Node(2, 0)], 2, 0.6666, 0),
+        (Scale(num_workers=3), [Node(2, 0)], 3, 0.5, 0),
+        (Scale(num_workers=3), [Node(16, 0)], 3, 1.0, 0),
+        (Scale(num_workers=4), [Node(2, 0), Node(2, 0)], 4, 0.6666, 0),
+        (Scale(num_workers=1, cpus_per_worker=3), [Node(4, 0)], 1, 3.0, 0),
+        (Scale(num_workers=2, use_gpu="yes"), [Node(16, 2)], 2, 1.0, 1),
     ],
 )
-def test_workers_leave_room_for_ray_data(
-    scale: Scale, cpus: float, gpus: float, count: int, cpus_each: float, gpus_each: int
+def test_workers_fit_the_nodes_and_leave_room_for_ray_data(
+    scale: Scale, nodes: list[Node], count: int, cpus_each: float, gpus_each: int
 ) -> None:
-    workers = workers_for(scale, cpus=cpus, gpus=gpus)
+    workers = workers_for(scale, nodes)
     assert (workers.count, workers.gpus) == (count, gpus_each)
     assert workers.cpus == pytest.approx(cpus_each)
 
 
 @pytest.mark.parametrize(
-    ("scale", "cpus", "gpus", "says"),
+    ("scale", "nodes", "says"),
     [
-        (Scale(num_workers=5), 2, 0, "it can give 4; ask for fewer workers"),
-        (Scale(num_workers=2, cpus_per_worker=4), 8, 0, "it can give 1; ask for fewer"),
-        (Scale(num_workers=4), 64, 2, "the cluster has 2 GPUs, one a worker; ask for at most 2"),
-        (Scale(use_gpu="yes"), 8, 0, "the cluster has no GPU"),
-        (Scale(num_workers=1), 1, 0, "it can give 0"),
+        (Scale(num_workers=8), [Node(2, 0)], "it can give 7; ask for fewer workers"),
+        (Scale(num_workers=2, cpus_per_worker=4), [Node(8, 0)], "it can give 1; ask for fewer"),
+        (Scale(num_workers=1, cpus_per_worker=3), [Node(2, 0), Node(2, 0)], "it can give 0; ask for fewer"),
+        (Scale(num_workers=4), [Node(64, 2)], "the cluster has 2 GPUs, one a worker, and 64 CPUs.* it can give 2"),
+        (Scale(use_gpu="yes"), [Node(8, 0)], "the cluster has no GPU"),
+        (Scale(num_workers=1), [Node(0.4, 0)], "it can give 0"),
+        (Scale(), [], "it can give 0"),
     ],
 )
-def test_what_a_cluster_can_never_give_is_refused(scale: Scale, cpus: float, gpus: float, says: str) -> None:
+def test_what_a_cluster_can_never_give_is_refused(scale: Scale, nodes: list[Node], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        workers_for(scale, cpus=cpus, gpus=gpus)
+        workers_for(scale, nodes)
 
 
 def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,4 +75,10 @@ def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch: pytest
 def test_the_address_of_a_dashboard_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(UserError, match="use `ray job submit"):
+        Scale().check()
+
+
+def test_an_address_without_a_number_for_a_port_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head:port")
+    with pytest.raises(UserError, match="it must be HOST:PORT or auto"):
         Scale().check()

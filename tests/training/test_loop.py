@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Shares, Split
-from blitz.errors import UserError
-from blitz.metrics import Classification
+from blitz.errors import DataError, UserError
+from blitz.metrics import Classification, Loss
 from blitz.recipe import Batch, Optim, Recipe, may_change
 from blitz.recipes.digits import Digits
 from blitz.training.loop import Checkpoints
 from blitz.training.model import build_model
+from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 from tests.running import losses, result, same_bits, train, weights
 
@@ -113,16 +114,68 @@ def test_dropout_and_batch_norm_go_on_from_a_checkpoint_as_if_never_stopped(tmp_
     assert losses(parts) == losses(whole)
 
 
+def killed_after(recipe: Recipe, folder: Path, steps: int) -> RunDirectory:
+    """A run as it is found after a kill: its last checkpoint is that of `steps`."""
+    run = train(stop_after(recipe, steps + 1), folder, checkpoints=Checkpoints(every_steps=steps))
+    run.delete_checkpoint(steps + 1)
+    (folder / "result.json").unlink()
+    return run
+
+
 def test_the_mean_loss_between_logged_steps_survives_a_stop(tmp_path: Path) -> None:
     recipe = replace(SMALL, epochs=4, log_every_steps=7)
     whole = train(recipe, tmp_path / "whole")
-    train(recipe.__class__(**{**vars(recipe), "max_steps": 10}), tmp_path / "parts")
-    parts = train(recipe, tmp_path / "parts")
-    by_step = [
-        {line["step"]: line["train/loss"] for line in run.metrics() if "train/loss" in line} for run in (whole, parts)
-    ]
-    assert by_step[0][20] == by_step[1][20]
-    assert by_step[0][7] == by_step[1][7]
+    killed_after(recipe, tmp_path / "parts", 9)
+    assert losses(train(recipe, tmp_path / "parts")) == losses(whole)
+
+
+@dataclass(frozen=True)
+class Augmented(Noisy):
+    """Noise is added to the inputs, and the batch norm is frozen."""
+
+    def build_model(self) -> nn.Module:
+        model = super().build_model()
+        assert isinstance(model, nn.Sequential)
+        model[1].eval()
+        return model
+
+    def preprocess(self, batch: Batch) -> Batch:
+        return {**batch, "inputs": batch["inputs"] + torch.randn_like(batch["inputs"])}
+
+
+@pytest.mark.parametrize("stop", [5, 10])
+def test_random_preprocessing_and_frozen_layers_go_on_as_if_never_stopped(tmp_path: Path, stop: int) -> None:
+    whole = train(Augmented(), tmp_path / "whole")
+    killed_after(Augmented(), tmp_path / "parts", stop)
+    parts = train(Augmented(), tmp_path / "parts")
+    assert losses(parts) == losses(whole)
+    assert same_bits(weights(parts), weights(whole))
+    assert weights(whole)["1.num_batches_tracked"] == 0
+
+
+def test_a_recipe_needs_no_targets(tmp_path: Path) -> None:
+    class Unsupervised(Noisy):
+        def dataset(self, split: Split) -> ArrayDataset:
+            return ArrayDataset(inputs=super().dataset(split).columns["inputs"])
+
+        def build_model(self) -> nn.Module:
+            return nn.Linear(4, 4)
+
+        def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+            return (outputs - batch["inputs"]).square().mean(1)
+
+        def metrics(self) -> Any:
+            return Loss()
+
+    assert list(result(train(Unsupervised(), tmp_path))["metrics"]) == ["val/loss"]
+
+
+def test_a_batch_larger_than_the_data_is_the_data(tmp_path: Path) -> None:
+    whole, larger = (
+        train(replace(SMALL, global_batch_size=size, evaluate_every_steps=1), tmp_path / str(size))
+        for size in (70, 70_000)
+    )
+    assert losses(whole) == losses(larger)
 
 
 def test_the_seed_decides_the_run(tmp_path: Path) -> None:
@@ -181,6 +234,26 @@ def test_a_loss_that_is_a_mean_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"shape \(\) for 7 rows.*reduction='none'"):
         train(Mean(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [([1, 2], "is list for one row"), (np.array(["a"]), "is <U1 for one row"), (np.zeros(3), "is float64 for one row")],
+)
+def test_columns_that_are_no_arrays_of_numbers_are_refused(tmp_path: Path, column: Any, says: str) -> None:
+    class Odd:
+        def __len__(self) -> int:
+            return 3
+
+        def __getitems__(self, rows: Any) -> dict[str, Any]:
+            return {"inputs": column}
+
+    class OddRows(Noisy):
+        def dataset(self, split: Split) -> Any:
+            return Odd()
+
+    with pytest.raises(DataError, match=f"column 'inputs' of the rows to train on {says}"):
+        train(OddRows(), tmp_path)
 
 
 def test_synchronised_batch_norm_is_refused_on_several_cpu_workers(tmp_path: Path) -> None:
