@@ -37,6 +37,6 @@ def ray_runtime() -> Iterator[None]:
     import ray
 
     # More CPUs than the smallest machine has: they are only numbers to Ray, and three workers then get one each.
-    ray.init(num_cpus=4, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", num_cpus=4, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()

@@ -100,11 +100,13 @@ def _cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Said in full: without an address Ray would take to whatever `ray start` has left running on this machine.
+    address = os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise UserError(
-            f"RAY_ADDRESS is {os.environ.get('RAY_ADDRESS')}, and no cluster lets this process in; if there is one, it "
+            f"RAY_ADDRESS is {address}, and no cluster lets this process in; if there is one, it "
             "may want a token: set RAY_AUTH_MODE=token; if not, start one with `ray start --head`"
         ) from error
     try:

@@ -137,7 +137,7 @@ class _Training:
         self.replica = world.replicate(self.model, find_unused_parameters=recipe.find_unused_parameters)
         self.step_model: nn.Module = torch.compile(self.replica) if recipe.compile else self.replica  # type: ignore[assignment]
         self.evaluation: Evaluation | None = None
-        self.first_step = True
+        self.gradients_checked = False
         self.clock = _Clock()
         if world.leads:
             job.run.rewind(first_step)
@@ -158,7 +158,7 @@ class _Training:
                 _, losses = forward_and_loss(recipe, self.step_model, columns, world.device)
                 loss = torch.dot(losses, weights)
                 loss.backward()
-            if self.first_step:
+            if not self.gradients_checked:
                 self._check_gradients()
             self.loss_sum.add_(loss.detach(), alpha=batch.rows / world.size)
         if recipe.optim.grad_clip_norm is not None:
@@ -168,7 +168,6 @@ class _Training:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-        self.first_step = False
         progress.step += 1
         progress.rows_digest = (progress.rows_digest + batch.digest) & MASK64
         progress.loss_rows += batch.rows
@@ -183,6 +182,7 @@ class _Training:
 
     def _check_gradients(self) -> None:
         """Refuse parameters without a gradient where several workers would wait for it without end."""
+        self.gradients_checked = True
         if self.world.size == 1 or self.recipe.find_unused_parameters:
             return
         unused = [name for name, one in self.model.named_parameters() if one.requires_grad and one.grad is None]
