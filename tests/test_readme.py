@@ -62,7 +62,7 @@ def test_every_flag_that_the_readme_names_exists(capsys: pytest.CaptureFixture[s
         with pytest.raises(SystemExit):
             module.main([word, "--help"])
     text = capsys.readouterr().out
-    of_its_examples = {"--slope", "--optim.lrr", "--help", "--head"}
+    of_its_examples = {"--data-root", "--slope", "--optim.lrr", "--help", "--head"}
     flags = set(re.findall(r"--[a-z][\w.-]*", README)) - of_its_examples
     assert len(flags) > 15
     assert sorted(flag for flag in flags if flag not in text) == []
