@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.object_store import s3_server
+
 # More threads than a loaded machine has free cores wait for each other far longer than they compute.
 torch.set_num_threads(1)
 
@@ -40,3 +42,10 @@ def ray_runtime() -> Iterator[None]:
     ray.init("local", num_cpus=4, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """The port of a real S3 server that lives as long as the session."""
+    with s3_server() as port:
+        yield port
