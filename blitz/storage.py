@@ -16,36 +16,36 @@ def absolute(place: str | Path) -> str:
     return str(place) if "://" in str(place) else str(Path(place).expanduser().absolute())
 
 
-# The client waits 25 ms · 2ⁿ before attempt n + 1: under 7 minutes in all, and never twice as long as an outage lasts.
+# The S3 client waits 25 ms · 2ⁿ before attempt n + 1: 7 minutes in all, and never twice as long as an outage lasts.
 _PATIENT_ATTEMPTS = 14
+_PATIENT_SECONDS = 7 * 60
 _SECONDS_OF_SILENCE = 10.0
 
 
 def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.FileSystem, str]:
     """The file system of a path or URI, and the path within it.
 
-    A request to an object store that fails is repeated for about two seconds, or if `patient` for some minutes.
+    A request to S3 or GCS that fails is repeated for some seconds, or if `patient` for 7 minutes.
 
     Raises:
         DataError: for a URI that `pyarrow.fs` does not know.
     """
+    uri = absolute(place)
+    if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in uri:
+        # By itself Google's client takes 15 minutes to say that it cannot reach a server.
+        uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={_PATIENT_SECONDS if patient else 2}"
     try:
-        files, path = pyarrow.fs.FileSystem.from_uri(absolute(place))
+        files, path = pyarrow.fs.FileSystem.from_uri(uri)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DataError(f"{place} cannot be opened: {str(error).splitlines()[0]}") from error
-    return (_patient(files) if patient else files), path
-
-
-def _patient(files: pyarrow.fs.FileSystem) -> pyarrow.fs.FileSystem:
-    # Google's client repeats for 15 minutes by itself, and a kernel waits for an NFS server without end.
-    if not isinstance(files, pyarrow.fs.S3FileSystem):
-        return files
-    # A URI cannot ask for this, so the client is made anew, of the arguments that it is pickled as.
-    _, (arguments,) = files.__reduce__()
-    return pyarrow.fs.S3FileSystem(
-        **{**arguments, "request_timeout": _SECONDS_OF_SILENCE},
-        retry_strategy=pyarrow.fs.AwsDefaultS3RetryStrategy(max_attempts=_PATIENT_ATTEMPTS),
-    )
+    if patient and isinstance(files, pyarrow.fs.S3FileSystem):
+        # A URI cannot ask for this, so the client is made anew, of the arguments that it is pickled as.
+        _, (arguments,) = files.__reduce__()
+        files = pyarrow.fs.S3FileSystem(
+            **{**arguments, "request_timeout": _SECONDS_OF_SILENCE},
+            retry_strategy=pyarrow.fs.AwsDefaultS3RetryStrategy(max_attempts=_PATIENT_ATTEMPTS),
+        )
+    return files, path
 
 
 def folder_of(place: str | Path) -> str:

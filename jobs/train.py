@@ -5,6 +5,7 @@
 The same command again continues a run; `python -m jobs.train RECIPE --help` names every flag of a recipe.
 """
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -90,7 +91,7 @@ def _summarise(directory: RunDirectory, result: dict[str, Any]) -> None:
     for name in figures if len(figures) <= _MOST_FIGURES else [name for name in figures if name.count("/") == 1]:
         print(f"{name:24} {figures[name]:.4f}")
     print(f"{result['steps']} steps, best checkpoint {result['best_checkpoint']}, rows_digest {result['rows_digest']}")
-    print(f"evaluate it: python -m jobs.evaluate {directory}")
+    print(f"evaluate it: python -m jobs.evaluate {shlex.quote(str(directory))}")
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         (["digits", "--seed", "-3"], "--seed is -3; it must be in [0, 2^63)"),
         (["digits", "--optim.lr", "-1"], "--optim.lr is -1.0; it must be above 0"),
         (["digits", "--checkpoint.keep", "0"], "--checkpoint.keep is 0; it must be at least 1"),
+        (["digits", "--checkpoint.every-seconds", "0"], "--checkpoint.every-seconds is 0.0; it must be above 0"),
         (["digits", "--scale.num-workers", "-1"], "--scale.num-workers is -1; it must be auto, 0 or more"),
         (["digits", "--scale.num-workers", "1000"], "--scale.num-workers is 1000, and the cluster has"),
         (["digits", "--scale.cpus-per-worker", "0"], "--scale.cpus-per-worker is 0.0; it must be above 0"),

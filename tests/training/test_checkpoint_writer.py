@@ -60,6 +60,14 @@ def test_no_line_of_metrics_is_lost_also_where_an_exception_ends_the_run(run: Ru
     assert [line["step"] for line in run.metrics()] == [1, 2, 3]
 
 
+def test_metrics_reach_the_storage_between_checkpoints(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blitz.training.checkpoint_writer._SECONDS_BETWEEN_METRICS", 0.0)
+    with CheckpointWriter(run, keep=2) as writer:
+        writer.add_metrics({"step": 1})
+        writer.wait()
+        assert run.metrics() == [{"step": 1}]
+
+
 def test_save_does_not_wait_for_the_storage_but_a_second_one_waits_for_the_first(s3_port: int, tmp_path: Path) -> None:
     with Line(s3_port) as line:
         run = RunDirectory.of(uri_of(line.port, tmp_path.name))

@@ -82,6 +82,13 @@ def test_a_bucket_that_is_not_there_is_refused(s3_port: int) -> None:
         RunDirectory.of(uri_of(s3_port).replace("bucket", "nosuch"), "run").probe()
 
 
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_server_that_does_not_answer_is_refused_in_seconds(scheme: str) -> None:
+    server = "scheme=http&endpoint_override=127.0.0.1:1"
+    with pytest.raises(UserError, match=r"--storage: .* cannot be read \(.*Could not connect to server.*name another"):
+        RunDirectory.of(f"{scheme}://anonymous@bucket/runs?{server}", "run").checkpoint_steps()
+
+
 def test_a_storage_that_cannot_be_opened_is_refused() -> None:
     with pytest.raises(UserError, match="nosuch://bucket/run cannot be opened"):
         RunDirectory.of("nosuch://bucket", "run").probe()
