@@ -16,16 +16,17 @@ def absolute(place: str | Path) -> str:
     return str(place) if "://" in str(place) else str(Path(place).expanduser().absolute())
 
 
-# The S3 client waits 25 ms · 2ⁿ before attempt n + 1: 7 minutes in all, and never twice as long as an outage lasts.
-_PATIENT_ATTEMPTS = 14
-_PATIENT_SECONDS = 7 * 60
+# The S3 client waits 0, 50, 100, 200 … ms before it repeats a request, so not twice as long as an outage lasts.
+_REPEATS, _PATIENT_REPEATS = 7, 14
+_SECONDS, _PATIENT_SECONDS = 3, 7 * 60
+"""That these waits come to."""
 _SECONDS_OF_SILENCE = 10.0
 
 
 def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.FileSystem, str]:
     """The file system of a path or URI, and the path within it.
 
-    A request to S3 or GCS that fails is repeated for some seconds, or if `patient` for 7 minutes.
+    A request to S3 or GCS that fails is repeated for 3 seconds, or if `patient` for 7 minutes.
 
     Raises:
         DataError: for a URI that `pyarrow.fs` does not know.
@@ -33,17 +34,17 @@ def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.
     uri = absolute(place)
     if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in uri:
         # By itself Google's client takes 15 minutes to say that it cannot reach a server.
-        uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={_PATIENT_SECONDS if patient else 2}"
+        uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={_PATIENT_SECONDS if patient else _SECONDS}"
     try:
         files, path = pyarrow.fs.FileSystem.from_uri(uri)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DataError(f"{place} cannot be opened: {str(error).splitlines()[0]}") from error
-    if patient and isinstance(files, pyarrow.fs.S3FileSystem):
+    if isinstance(files, pyarrow.fs.S3FileSystem):
         # A URI cannot ask for this, so the client is made anew, of the arguments that it is pickled as.
         _, (arguments,) = files.__reduce__()
         files = pyarrow.fs.S3FileSystem(
             **{**arguments, "request_timeout": _SECONDS_OF_SILENCE},
-            retry_strategy=pyarrow.fs.AwsDefaultS3RetryStrategy(max_attempts=_PATIENT_ATTEMPTS),
+            retry_strategy=pyarrow.fs.AwsDefaultS3RetryStrategy(max_attempts=_PATIENT_REPEATS if patient else _REPEATS),
         )
     return files, path
 

@@ -87,8 +87,8 @@ def test_a_storage_that_fails_for_a_while_loses_nothing(
     on_disk: RunDirectory, s3_port: int, tmp_path: Path, fault: Fault
 ) -> None:
     with Line(s3_port) as line:
-        # More often than the client tries again before it is known to be the right storage.
-        line.when("checkpoints/30/weights", lambda: line.fail(fault, requests=1 if fault == "is silent" else 7))
+        # More often than the client repeats a request before it is known to be the right storage.
+        line.when("checkpoints/30/weights", lambda: line.fail(fault, requests=1 if fault == "is silent" else 8))
         run = train(uri_of(line.port, tmp_path.name))
         assert line.works
         assert_same(run, on_disk)
