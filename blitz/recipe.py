@@ -5,7 +5,7 @@ line and every field is a flag.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -18,6 +18,10 @@ from blitz.fields import may_change as may_change
 from blitz.metrics import Loss, Metrics
 
 Batch = Mapping[str, Tensor]
+
+Draws = Callable[[int], Tensor]
+"""`draws(count)` gives float32 of shape (batch, count), uniform in [0, 1): for each row a function of the seed, the
+epoch and the row alone. Called again it gives the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +136,15 @@ class Recipe(ABC):
     def build_model(self) -> nn.Module:
         """A new model; its initial weights are drawn from the ambient generator, which is seeded with `seed`."""
 
-    def preprocess(self, batch: Batch) -> Batch:
-        """What turns fetched columns into the model's inputs, on the device; by default nothing.
+    def augment(self, batch: Batch, draws: Draws) -> Batch:
+        """What training does to preprocessed rows at random, on the device; by default nothing.
 
-        Random numbers drawn here, as for augmentation, are those of (seed, step, rank).
+        What is drawn from `draws` is the same on any number of workers.
         """
+        return batch
+
+    def preprocess(self, batch: Batch) -> Batch:
+        """What turns fetched columns into the model's inputs, on the device; by default nothing."""
         return batch
 
     def forward(self, model: nn.Module, batch: Batch) -> Any:
@@ -150,6 +158,16 @@ class Recipe(ABC):
     def metrics(self) -> Metrics:
         """How outputs are judged; the mean loss is always reported."""
         return Loss()
+
+    @property
+    def max_bad_fraction(self) -> float:
+        """Share of the training rows that may turn out to be of no use while training, before that is an error."""
+        return 0.0
+
+    @property
+    def loader_workers(self) -> Literal["auto"] | int:
+        """Processes that fetch rows for a run in this process; 0 is this one. On Ray, the cluster's CPUs fetch them."""
+        return 0
 
     def plan(self, train_rows: int, eval_rows: int) -> Plan:
         """The order of the data.

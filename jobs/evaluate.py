@@ -13,7 +13,7 @@ import tyro
 
 from blitz.data.plan import Plan, Split
 from blitz.errors import require
-from blitz.launch.launch import launch
+from blitz.launch.launch import launch, place_of
 from blitz.launch.scale import Scale
 from blitz.metrics import Classification
 from blitz.recipe import Recipe
@@ -22,6 +22,7 @@ from blitz.training.evaluation import EvaluateJob
 from blitz.training.open_run import stored_recipe
 from blitz.training.run_directory import RunDirectory
 from jobs.command_line import parse, run
+from jobs.left_out import list_left_out
 
 PROG = "python -m jobs.evaluate"
 
@@ -59,9 +60,14 @@ def evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, A
     Raises:
         UserError: if there is no such checkpoint, or there are no such rows.
     """
-    settings.scale.check()
+    with place_of(settings.scale):
+        return _evaluate(directory, settings)
+
+
+def _evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, Any]:
     recipe, split = settings.recipe, settings.split
     dataset = recipe.dataset(split)
+    list_left_out([dataset], directory)
     rows = min(len(dataset), recipe.max_eval_rows or len(dataset))
     require(rows > 0, f"recipe {recipe.name} has no {split} rows to evaluate on; name other ones with --split")
     plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)

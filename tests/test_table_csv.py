@@ -120,7 +120,7 @@ def test_a_number_is_predicted_as_well_as_its_noise_allows_and_judged_in_its_own
 
 def test_regression_adds_up_over_batches_to_what_scikit_learn_says() -> None:
     outputs, targets = torch.randn(2, 100, generator=torch.Generator().manual_seed(0)).unbind()
-    metric = Regression(unit=7.0)
+    metric = Regression(units=(7.0,))
     parts = [metric.sums(outputs[part, None], {"targets": targets[part]}) for part in (slice(0, 33), slice(33, 100))]
     figures = metric.figures({name: parts[0][name] + parts[1][name] for name in parts[0]})
     truth, said = 7 * targets.double().numpy() + 1e3, 7 * outputs.double().numpy() + 1e3

@@ -1,12 +1,8 @@
 """A job on Ray: N Ray Train workers, fed by one stream through Ray Data."""
 
-import logging
-import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
@@ -19,11 +15,11 @@ from ray.util.queue import Queue
 
 from blitz.data.plan import Shares
 from blitz.errors import RunFailed, UserError
+from blitz.launch.cluster import connected
 from blitz.launch.job import Datasets, Job, row_bytes_of
 from blitz.launch.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.relay import relayed, shown
 from blitz.launch.scale import Node, Scale, workers_for
-from blitz.training.run_directory import first_step_of
 from blitz.training.world import World
 
 
@@ -33,12 +29,12 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
     Raises:
         UserError: if the cluster does not answer, or can never give what `scale` asks for.
     """
-    with _cluster():
+    with connected():
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers = workers_for(scale, [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in resources])
         row_bytes = row_bytes_of(datasets)
         refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
-        stream = RowStream(job.plan, job.run, refs, row_bytes, task_cpus=min(1.0, workers.cpus))
+        stream = RowStream(job.plan, job.first_step, refs, row_bytes, task_cpus=min(1.0, workers.cpus))
         queue = Queue(actor_options={"num_cpus": 0})
         # Ray Data's own bars would be drawn over ours.
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -59,7 +55,7 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
                     failure_config=ray.train.FailureConfig(max_failures=scale.max_failures),
                 ),
             )
-            with shown(queue, first_step=first_step_of(job.plan, job.run), total_steps=job.plan.total_steps):
+            with shown(queue, first_step=job.first_step(), total_steps=job.plan.total_steps):
                 _fit(trainer)
 
 
@@ -93,26 +89,6 @@ def _original(failure: Exception) -> BaseException:
         if isinstance(wrapped, Exception):
             return _original(wrapped)
     return failure
-
-
-@contextmanager
-def _cluster() -> Iterator[None]:
-    if ray.is_initialized():
-        yield
-        return
-    # Said in full: without an address Ray would take to whatever `ray start` has left running on this machine.
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise UserError(
-            f"RAY_ADDRESS is {address}, and no cluster lets this process in; if there is one, it "
-            "may want a token: set RAY_AUTH_MODE=token; if not, start one with `ray start --head`"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @dataclass(frozen=True)

@@ -71,4 +71,4 @@ class TableCsv(Recipe):
 
     def metrics(self) -> Classification | Regression:
         target = self.fit.target
-        return Classification(target.classes) if target.classes else Regression(unit=target.std)
+        return Classification(target.classes) if target.classes else Regression(units=(target.std,))

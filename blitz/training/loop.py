@@ -22,6 +22,7 @@ from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
+from blitz.training.faults import Faults
 from blitz.training.model import build_model, forward_and_loss
 from blitz.training.optimizer import build_optimizer, learning_rate, load_optimizer_state, optimizer_state
 from blitz.training.run_directory import RunDirectory
@@ -51,6 +52,10 @@ class TrainJob:
     plan: Plan
     run: RunDirectory
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+    def first_step(self) -> int:
+        """The step to begin or to go on with: that of the newest checkpoint."""
+        return min(self.plan.total_steps, max(self.run.checkpoint_steps(), default=0))
 
     def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
         """Train."""
@@ -106,9 +111,11 @@ def train(job: TrainJob, blocks: Iterable[Block], *, world: World, first_step: i
         UserError: if the recipe's loss is not one number a row.
     """
     training = _Training(job, world, first_step, display)
+    faults = Faults(job.recipe, job.plan, job.run, world=world, display=display)
     for block in blocks:
+        faults.note(block)
         if block.chunk.split == "train":
-            for batch in step_batches(block, world):
+            for batch in step_batches(block, job.plan, world):
                 training.step(batch)
                 step = training.progress.step
                 if step % job.recipe.log_every_steps == 0 or step == job.plan.total_steps:
@@ -195,6 +202,8 @@ class _Training:
     def log(self) -> None:
         """Write the mean training loss since the last logged step."""
         progress = self.progress
+        if not progress.loss_rows:
+            return
         loss = self.world.sum(self.loss_sum).item() / progress.loss_rows
         self.loss_sum.zero_()
         progress.loss_rows = 0

@@ -3,6 +3,7 @@
     <storage>/<run>/
       recipe.json            what was asked for, complete
       metrics.jsonl          one JSON object a line
+      bad_rows.csv           rows of a CSV that are left out, if there are any
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
       result.json            written at the end
 
@@ -21,7 +22,7 @@ from typing import Any, Literal
 import pyarrow.fs
 from filelock import FileLock, Timeout
 
-from blitz.data.plan import Plan
+from blitz.data.csv.bad_rows import RECORD_HEADER
 from blitz.errors import UserError, require
 from blitz.storage import absolute, open_place
 
@@ -148,6 +149,11 @@ class RunDirectory:
         whole, _, _ = self.read("metrics.jsonl").rpartition(b"\n")
         return [json.loads(line) for line in whole.splitlines()]
 
+    def add_bad_rows(self, records: Iterable[str]) -> None:
+        """Add records to bad_rows.csv, each once however often it is found."""
+        old = self.read("bad_rows.csv").decode().split("\n")[:-1] if self.exists("bad_rows.csv") else [RECORD_HEADER]
+        self.write("bad_rows.csv", "".join(f"{line}\n" for line in dict.fromkeys([*old, *records])).encode())
+
     def rewind(self, step: int) -> None:
         """Leave only what was so at `step`: what came after it is about to be made again."""
         kept = [line for line in self.metrics() if line["step"] <= step]
@@ -225,8 +231,3 @@ class RunDirectory:
         if self.exists(f"checkpoints/{step}/state.json"):
             files.delete_file(f"{place}/state.json")
         files.delete_dir(place)
-
-
-def first_step_of(plan: Plan, run: RunDirectory) -> int:
-    """The step that a plan begins or goes on with: that of the newest checkpoint."""
-    return min(plan.total_steps, max(run.checkpoint_steps(), default=0))

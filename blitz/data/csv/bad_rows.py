@@ -26,6 +26,9 @@ SCHEMA = pyarrow.schema(
     }
 )
 
+RECORD_HEADER = '"csv","line","column","value","reason"'
+"""The first line of `bad_rows.csv`."""
+
 NOT_A_NUMBER = "expected a number"
 
 _NAMED = 10
@@ -72,16 +75,21 @@ class BadRows:
         holds = f"holds {fault['value']!r}" if fault["value"] else "is empty"
         return f"{where}column '{fault['column']}' {holds}; {fault['reason']}"
 
-    def to_csv(self) -> bytes:
-        """All faults as a CSV of line, column, value and reason."""
+    def records(self) -> list[str]:
+        """All faults as records of `bad_rows.csv`, each of one line."""
+        faults = self.faults.select(["line", "column", "value", "reason"])
+        faults = faults.add_column(0, "csv", pyarrow.array([self.csv_name] * len(faults), pyarrow.string()))
+        # A break within a value would make two lines of a record.
+        values = pc.replace_substring(pc.replace_substring(faults["value"], "\r", "\\r"), "\n", "\\n")
         stream = io.BytesIO()
-        pyarrow.csv.write_csv(self.faults.drop_columns("row"), stream)
-        return stream.getvalue()
+        faults = faults.set_column(3, "value", values)
+        pyarrow.csv.write_csv(faults, stream, pyarrow.csv.WriteOptions(include_header=False))
+        return stream.getvalue().decode().split("\n")[:-1]
 
     def list_in(self, folder: str | Path) -> Path:
         """Write all faults to `<name of the CSV>.bad_rows.csv` in a folder; its path."""
         listed = Path(folder).expanduser() / f"{PurePosixPath(self.csv_name).stem}.bad_rows.csv"
-        listed.write_bytes(self.to_csv())
+        listed.write_text("".join(f"{line}\n" for line in (RECORD_HEADER, *self.records())))
         return listed
 
     def judge(

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.index import CsvIndex
 from blitz.data.csv.streaming_pass import LINE, missing
 from blitz.errors import DataError
+from blitz.storage import absolute
 
 Rows = npt.NDArray[np.int64]
 
@@ -33,7 +35,7 @@ class CsvTable:
         categories: Mapping[str, Sequence[str]] | None = None,
         without: Rows | None = None,
     ) -> None:
-        self._path = index.path
+        self._index = replace(index, csv=absolute(index.csv))
         without = np.zeros(0, np.int64) if without is None else without
         self._kept_before = without - np.arange(len(without))
         self._rows = index.rows - len(without)
@@ -86,11 +88,9 @@ class CsvTable:
 
     def _open(self) -> pyarrow.Table:
         try:
-            return pyarrow.ipc.open_file(pyarrow.memory_map(self._path)).read_all()
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{self._path} is not on {platform.node()}; keep the index in a folder that all nodes share"
-            ) from error
+            return self._index.on_this_node().table()
+        except DataError as error:
+            raise DataError(f"on {platform.node()}: {error}") from error
 
     def _values(self, name: str, cells: pyarrow.ChunkedArray) -> npt.NDArray[Any]:
         places = self._places[name]
