@@ -12,8 +12,9 @@ from typing import Any, Literal, Self
 from torch import Tensor, nn
 
 from blitz.data.arrays import MapStyleDataset
+from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan, Split
-from blitz.errors import require
+from blitz.errors import UserError, require
 from blitz.fields import may_change as may_change
 from blitz.metrics import Loss, Metrics
 
@@ -154,6 +155,20 @@ class Recipe(ABC):
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """The loss of each row, of shape (batch,): not their mean, which the loop takes over all workers."""
+
+    def inputs(self, csv: str) -> InputRows:
+        """The rows of a CSV to predict for, with no need of targets; bad rows are among them.
+
+        Raises:
+            UserError: if the recipe takes none.
+        """
+        raise UserError(f"recipe {self.name} does not predict from a CSV: it has no method `inputs`")
+
+    def predictions(self, outputs: Any, batch: Batch) -> dict[str, list[str] | list[float]]:
+        """What outputs say about each row, as named columns of text or numbers; by default the outputs themselves."""
+        values = outputs.double().reshape(len(outputs), -1)
+        names = ["prediction"] if values.shape[1] == 1 else [f"prediction_{n}" for n in range(values.shape[1])]
+        return dict(zip(names, values.T.tolist(), strict=True))
 
     def metrics(self) -> Metrics:
         """How outputs are judged; the mean loss is always reported."""

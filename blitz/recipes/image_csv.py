@@ -8,11 +8,12 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from blitz.data.csv.image_rows import CsvImages, ImageCsvData, ImageFit, fit_images, image_rows
+from blitz.data.csv.image_rows import CsvImages, ImageCsvData, ImageFit, fit_images, image_inputs, image_rows
 from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.metrics import Classification, Distance, Regression
 from blitz.models.vision import require_fits, vision_model
+from blitz.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch, Draws, Optim, Recipe
 
 # ImageNet's, which torchvision's weights are made for.
@@ -88,6 +89,9 @@ class ImageCsv(Recipe):
     def dataset(self, split: Split) -> CsvImages:
         return image_rows(self.data, self.fit, split, self.seed)
 
+    def inputs(self, csv: str) -> CsvImages:
+        return image_inputs(self.data, self.fit, csv)
+
     def build_model(self) -> nn.Module:
         return vision_model(self.model.name, outputs=self.outputs, size=self.data.size)
 
@@ -153,6 +157,18 @@ class ImageCsv(Recipe):
         if self.fit.task == "classification":
             return F.cross_entropy(outputs, batch["targets"], reduction="none")
         return (outputs - batch["targets"]).square().mean(1)
+
+    def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
+        fit = self.fit
+        match fit.task:
+            case "classification":
+                return class_predictions(outputs, fit.classes)
+            case "points":
+                frame = batch["frame"][:, None]
+                pixels = outputs.reshape(len(outputs), -1, 2) * frame[:, :, 2:] + frame[:, :, :2]
+                return number_predictions(pixels.reshape(outputs.shape), dict.fromkeys(fit.targets, (0.0, 1.0)))
+            case "numbers":
+                return number_predictions(outputs, {each.name: (each.mean, each.std) for each in fit.numbers})
 
     def metrics(self) -> Classification | Distance | Regression:
         fit = self.fit

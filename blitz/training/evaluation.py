@@ -19,7 +19,8 @@ from blitz.training.model import build_model, forward_and_loss
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
-_ROWS_A_FORWARD = 1024
+ROWS_A_FORWARD = 1024
+"""Where the recipe names no micro-batch."""
 
 
 class Evaluation:
@@ -43,7 +44,7 @@ class Evaluation:
         taken = counted if counts else np.arange(len(counted)) < 1
         columns = {name: column[taken] for name, column in block.columns.items()}
         batch = laid_out(self._recipe, self._recipe.preprocess(on_device(columns, self._world.device)))
-        size = self._recipe.micro_batch_size or _ROWS_A_FORWARD
+        size = self._recipe.micro_batch_size or ROWS_A_FORWARD
         for start in range(0, int(taken.sum()), size):
             part = {name: column[start : start + size] for name, column in batch.items()}
             outputs, losses = forward_and_loss(self._recipe, self._model, part, self._world.device)

@@ -1,6 +1,6 @@
 """A recipe's model on a device, and one forward pass, as training and evaluation share them."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -28,6 +28,16 @@ def build_model(recipe: Recipe, world: World) -> nn.Module:
     return model
 
 
+def forward(recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device) -> Any:
+    """Outputs, under the recipe's precision."""
+    with _precision(recipe, device):
+        return recipe.forward(model, batch)
+
+
+def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    return nullcontext() if recipe.precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
+
+
 def forward_and_loss(recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device) -> tuple[Any, Tensor]:
     """Outputs and fp32 losses of shape (batch,), under the recipe's precision.
 
@@ -35,7 +45,7 @@ def forward_and_loss(recipe: Recipe, model: nn.Module, batch: Batch, device: tor
         UserError: if the recipe's loss is not one number a row.
     """
     rows = len(next(iter(batch.values())))
-    with nullcontext() if recipe.precision == "fp32" else torch.autocast(device.type, torch.bfloat16):
+    with _precision(recipe, device):
         outputs = recipe.forward(model, batch)
         losses = recipe.loss(outputs, batch)
     if losses.shape != (rows,):

@@ -62,6 +62,11 @@ class RunDirectory:
         files, place = self._open(path)
         return bool(files.get_file_info(place).type != pyarrow.fs.FileType.NotFound)
 
+    def names(self) -> list[str]:
+        """Names of the files in it."""
+        files, place = self._open("")
+        return [info.base_name for info in files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))]
+
     def read(self, path: str) -> bytes:
         """A file's bytes.
 
@@ -95,6 +100,12 @@ class RunDirectory:
         except FileNotFoundError:
             return None
         return value
+
+    def delete(self) -> None:
+        """Delete it with all that is in it; it need not be there."""
+        files, place = self._open("")
+        if self.exists(""):
+            files.delete_dir(place)
 
     def probe(self) -> None:
         """Write and remove a file.

@@ -1,7 +1,7 @@
 """A CSV as features and a target: what is fitted on its training rows, and its rows as a model takes them."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -108,15 +108,22 @@ class CsvRows:
     def __init__(self, index: CsvIndex, fit: CsvFit, kept: Mask, left_out: BadRows) -> None:
         self.fit, self.left_out = fit, left_out
         known = {feature.name: feature.values for feature in fit.categories} | {fit.target.name: fit.target.classes}
-        self.table = CsvTable(index, [*fit.types], categories=known, without=np.flatnonzero(~kept))
+        columns = [name for name in fit.types if name in index.dialect.names]
+        self.table = CsvTable(index, columns, categories=known, without=np.flatnonzero(~kept))
+        self._has_targets = fit.target.name in columns
 
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def index(self) -> CsvIndex:
+        """Where the rows are."""
+        return self.table.index
+
     def __getitems__(self, rows: Rows) -> Columns:
         """`numbers` float32 (batch, numbers), `categories` int64 (batch, categories), and `targets` (batch,).
 
-        A target is the int64 place of a class, or a standardised number as float32.
+        Targets are there if the CSV has them: the int64 place of a class, or a standardised number as float32.
         """
         fit, cells = self.fit, self.table.__getitems__(rows)
         numbers = np.zeros((len(rows), fit.number_columns), np.float32)
@@ -129,12 +136,15 @@ class CsvRows:
         categories = np.zeros((len(rows), len(fit.categories)), np.int64)
         for place, category in enumerate(fit.categories):
             categories[:, place] = cells[category.name] + 1
+        features: Columns = {"numbers": numbers, "categories": categories}
+        if not self._has_targets:
+            return features
         targets = cells[fit.target.name]
         if not fit.target.classes:
             targets = ((targets - fit.target.mean) / fit.target.std).astype(np.float32)
         elif fit.target.type == "number":
             targets = np.searchsorted([float(name) for name in fit.target.classes], targets)
-        return {"numbers": numbers, "categories": categories, "targets": targets}
+        return {**features, "targets": targets}
 
 
 def fit_csv(data: CsvData, seed: int) -> CsvFit:
@@ -196,6 +206,18 @@ def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int) -> CsvRows:
             bad += unknown_labels(index, fit.target.name, fit.target.classes, known_in)
         kept[data.judged(bad, index)] = False
     return CsvRows(index, fit, kept, bad)
+
+
+def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
+    """The rows of a CSV to predict for, whether it has a target or not.
+
+    Raises:
+        DataError: if it cannot be read, or lacks a column that the model was trained with.
+    """
+    types = {name: kind for name, kind in fit.types.items() if name != fit.target.name}
+    index = index_csv(csv, data.cache, data.options(types=types, label_columns=()))
+    read = replace(fit, target=replace(fit.target, name=""))
+    return CsvRows(index, read, np.ones(index.rows, bool), _faults(index, types))
 
 
 def _train_index(data: CsvData, content: str | None = None) -> tuple[CsvIndex, bool]:

@@ -114,14 +114,18 @@ class CsvImages:
     def __init__(self, index: CsvIndex, data: ImageCsvData, fit: ImageFit, kept: Mask, left_out: BadRows) -> None:
         self.data, self.fit, self.left_out = data, fit, left_out
         self._csv, self._root = index.csv, _root(data, index)
-        columns = [name for name in fit.types if name in index.dialect.names]
         self.table = CsvTable(
-            index, columns, categories=dict.fromkeys(fit.targets, fit.classes), without=np.flatnonzero(~kept)
+            index, [*fit.types], categories=dict.fromkeys(fit.targets, fit.classes), without=np.flatnonzero(~kept)
         )
-        self._has_targets = set(fit.targets) <= set(columns)
+        self._has_targets = bool(fit.targets)
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def index(self) -> CsvIndex:
+        """Where the rows are."""
+        return self.table.index
 
     def __getitems__(self, rows: Rows) -> Columns:
         """`inputs` uint8 (batch, 3, side, side) and `targets`: int64 (batch,) classes, or float32 (batch, targets).
@@ -246,6 +250,22 @@ def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> Cs
             bad += unknown_labels(index, fit.targets[0], fit.classes, known_in)
         kept[data.judged(bad, index)] = False
     return CsvImages(index, data, fit, kept, bad)
+
+
+def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
+    """The rows of a CSV to predict for, whether it has targets or not; a file of no use is a fault of its row.
+
+    Raises:
+        DataError: if it cannot be read, or has no column of images.
+    """
+    index = index_csv(csv, data.cache, data.options(types={}, label_columns=(), image_column=fit.image_column))
+    return CsvImages(
+        index,
+        replace(data, bad_rows="skip"),
+        replace(fit, targets=()),
+        np.ones(index.rows, bool),
+        index.bad_rows().without_numbers_of(index.dialect.names),
+    )
 
 
 # What was found of the files since the last fit: a run asks thrice, and to look at a million files takes minutes.
