@@ -200,6 +200,8 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
     _checked.clear()
     head = data.read_head()
     image_column = data.image_column or _image_column(head, data.train_csv)
+    if image_column not in head.columns:
+        raise DataError(f"{data.train_csv} has no column '{image_column}'; it has: {', '.join(head.columns)}")
     targets = _targets_of(head, data, image_column)
     types: dict[str, ColumnType] = {**data.types}
     if len(targets) > 1 or data.task in ("numbers", "points"):
