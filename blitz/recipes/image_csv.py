@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
-import torch
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
+from blitz.data.crops import Crops, middle, recolored
 from blitz.data.csv.image_rows import CsvImages, ImageCsvData, ImageFit, fit_images, image_inputs, image_rows
 from blitz.data.plan import Split
 from blitz.errors import require
@@ -96,62 +96,32 @@ class ImageCsv(Recipe):
         return vision_model(self.model.name, outputs=self.outputs, size=self.data.size)
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
-        classifies = self.fit.task == "classification"
+        data, classifies = self.data, self.fit.task == "classification"
         flip = classifies if self.augmentation.flip is None else self.augmentation.flip
         min_area = self.augmentation.min_area or (0.35 if classifies else 1.0)
-        crop = min_area < 1 or self.data.decoded > self.data.size
         u = draws(7)
-        if crop or flip:
-            batch = self._cropped(batch, u, min_area=min_area, flip=flip)
+        if flip or min_area < 1 or data.decoded > data.size:
+            crops = Crops.random(u[:, :5], share=data.size / data.decoded, min_area=min_area, flip=flip)
+            batch = {**self._moved(batch, crops), "inputs": crops.of(batch["inputs"], data.size)}
         if self.augmentation.color:
-            batch = {**batch, "inputs": _recolored(batch["inputs"], u[:, 5:], self.augmentation.color)}
+            batch = {**batch, "inputs": recolored(batch["inputs"], u[:, 5:], self.augmentation.color)}
         return batch
 
-    def _cropped(self, batch: Batch, u: Tensor, *, min_area: float, flip: bool) -> Batch:
-        """A crop of each image, of random area, shape and place, as large as the model sees it.
-
-        As torchvision's RandomResizedCrop (Szegedy et al. 2014) on the square that was decoded. Coordinates are in
-        halves of that square, from its centre: a point u of the crop shows the point `centre + extent * u`.
-        """
-        size, decoded = self.data.size, self.data.decoded
-        if min_area < 1:
-            area = min_area + (1 - min_area) * u[:, 0]
-            ratio = (3 / 4) * (16 / 9) ** u[:, 1]
-            extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=1).clamp(max=1)
-        else:
-            extent = u.new_full((len(u), 2), size / decoded)
-        centre = (2 * u[:, 2:4] - 1) * (1 - extent)
-        if flip:
-            extent = extent * torch.stack([1 - 2 * (u[:, 4] < 0.5).float(), torch.ones_like(u[:, 4])], dim=1)
-        theta = torch.cat([torch.diag_embed(extent), centre[:, :, None]], dim=2)
-        grid = F.affine_grid(theta, [len(u), 3, size, size], align_corners=False)
-        inputs = F.grid_sample(batch["inputs"].float(), grid, padding_mode="reflection", align_corners=False)
-        return {**batch, "inputs": inputs, **self._moved(batch, centre, extent)}
-
-    def _moved(self, batch: Batch, centre: Tensor, extent: Tensor) -> Batch:
-        """Points, and the frame that they are told in, after a crop."""
-        if "frame" not in batch:
-            return {}
-        frame = batch["frame"]
-        seen = torch.cat([frame[:, :2] + centre * frame[:, 2:], frame[:, 2:] * extent], dim=1)
-        if "targets" not in batch:
-            return {"frame": seen}
-        points = batch["targets"].reshape(len(frame), -1, 2)
-        moved = (points - centre[:, None]) / extent[:, None]
-        return {"frame": seen, "targets": moved.reshape(batch["targets"].shape)}
+    def _moved(self, batch: Batch, crops: Crops) -> Batch:
+        """Points and the frame that they are told in, after a crop."""
+        if self.fit.task != "points":
+            return batch
+        points = {"targets": crops.points(batch["targets"])} if "targets" in batch else {}
+        return {**batch, **points, "frame": crops.frame(batch["frame"])}
 
     def preprocess(self, batch: Batch) -> Batch:
         inputs, size = batch["inputs"].float().div(255), self.data.size
-        moved: Batch = {}
+        # What training has cropped is of that size.
         if inputs.shape[-1] > size:
-            # The middle: training has cropped already.
-            first = (inputs.shape[-1] - size) // 2
-            side = inputs.shape[-1]
-            inputs = inputs[:, :, first : first + size, first : first + size]
-            extent = inputs.new_full((len(inputs), 2), size / side)
-            moved = self._moved(batch, extent.new_full((len(inputs), 2), (2 * first + size) / side - 1), extent)
+            inputs, crops = middle(inputs, size)
+            batch = self._moved(batch, crops)
         mean, std = (inputs.new_tensor(each)[:, None, None] for each in (_MEAN, _STD))
-        return {**batch, **moved, "inputs": (inputs - mean) / std}
+        return {**batch, "inputs": (inputs - mean) / std}
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         if self.fit.task == "classification":
@@ -182,11 +152,3 @@ class ImageCsv(Recipe):
                     units=tuple(number.std for number in fit.numbers),
                     names=fit.targets if len(fit.targets) > 1 else (),
                 )
-
-
-def _recolored(inputs: Tensor, u: Tensor, most: float) -> Tensor:
-    """Pixels from 0 to 255 with brightness and contrast times 1 - most to 1 + most, by `u` of shape (batch, 2)."""
-    brightness, contrast = ((1 + most * (2 * u - 1))[:, :, None, None, None]).unbind(1)
-    inputs = inputs.float() * brightness
-    mean = inputs.mean(dim=(1, 2, 3), keepdim=True)
-    return ((inputs - mean) * contrast + mean).clamp(0, 255)

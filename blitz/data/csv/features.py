@@ -156,6 +156,7 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
         DataError: if the CSV, a column of it or too many of its rows cannot be used.
         UserError: if `data` does not say what to learn from which CSV, or names two ways to evaluate.
     """
+    data.check()
     require(bool(data.target), "name the column to learn with --data.target COLUMN")
     require(data.target not in data.ignore, f"--data.ignore names '{data.target}', which is to be learned")
     index, classifies = _train_index(data)

@@ -191,12 +191,13 @@ class CsvImages:
 
 
 def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
-    """Columns, classes, means and deviations, from the training rows.
+    """Columns, classes, means and deviations, from the training rows; prints which columns they are.
 
     Raises:
         DataError: if the CSV, a column of it or too many of its rows cannot be used.
         UserError: if `data` does not say what to learn from which CSV.
     """
+    data.check()
     _checked.clear()
     head = data.read_head()
     image_column = data.image_column or _image_column(head, data.train_csv)
@@ -223,9 +224,12 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
                 f"{index.csv}: column '{targets[0]}' holds {', '.join(classes) or 'nothing'} in all rows to train on; "
                 "there must be two classes at least"
             )
+        print(f"{index.csv}: images in column '{image_column}'; learns {len(classes)} classes in column '{targets[0]}'")
         return replace(fit, classes=classes)
     if not kept.any():
         raise DataError(f"{index.csv} has no row to train on")
+    what = f"column '{targets[0]}'" if len(targets) == 1 else f"{len(targets)} columns of numbers"
+    print(f"{index.csv}: images in column '{image_column}'; learns {what}")
     numbers = [NumberTarget(name, report.mean or 0.0, report.std or 1.0) for name, report in reports.items()]
     return replace(fit, numbers=tuple(numbers) if task == "numbers" else ())
 

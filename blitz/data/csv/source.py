@@ -52,8 +52,16 @@ class CsvSource:
         require(fraction is None or 0 < fraction < 1, f"--data.val-fraction is {fraction}; it must be between 0 and 1")
         worst = self.max_bad_fraction
         require(0 <= worst <= 1, f"--data.max-bad-fraction is {worst}; it must be from 0 to 1")
+
+    def check(self) -> None:
+        """Refuse what cannot be trained on.
+
+        Raises:
+            UserError: if no CSV is named, or two ways to evaluate are.
+        """
+        require(bool(self.train_csv), "name the CSV to train on with --data.train-csv FILE")
         require(
-            self.val_csv is None or fraction is None,
+            self.val_csv is None or self.val_fraction is None,
             "--data.val-csv and --data.val-fraction are two ways to evaluate; give one of them",
         )
 
@@ -67,9 +75,8 @@ class CsvSource:
         """How the CSV to train on begins.
 
         Raises:
-            UserError: if none is named, or it has no header.
+            DataError: if it is not there, or has no header.
         """
-        require(bool(self.train_csv), "name the CSV to train on with --data.train-csv FILE")
         return read_head(self.train_csv, self.options(types={}, label_columns=()))
 
     def train_index(self, options: CsvOptions, *, content: str | None = None) -> CsvIndex:
@@ -77,9 +84,7 @@ class CsvSource:
 
         Raises:
             DataError: if it cannot be used, or if it has other `content` than a run was begun with.
-            UserError: if none is named.
         """
-        require(bool(self.train_csv), "name the CSV to train on with --data.train-csv FILE")
         index = index_csv(self.train_csv, self.cache, options)
         if content not in (None, index.content):
             raise DataError(f"{index.csv} has changed since the run was begun; restore it, or begin another run")
