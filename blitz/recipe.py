@@ -108,6 +108,9 @@ class Recipe(ABC):
     """Compile the model with torch.compile."""
     channels_last: bool = False
     """Keep images as (batch, height, width, channels) in memory: faster convolutions on GPUs."""
+    on_nan: Literal["stop", "skip"] = may_change("stop")
+    """What a loss or gradient that is not finite does: end the run before it is saved, or leave out the step, for
+    which every step's gradients are looked at."""
     find_unused_parameters: bool = False
     """On several workers: let the loss of a step not depend on some parameters, which costs a look at each graph."""
     sync_batch_norm: bool = False

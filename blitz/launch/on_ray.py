@@ -10,6 +10,7 @@ import ray.data
 import ray.exceptions
 import ray.train
 import ray.train.torch
+import torch.distributed
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
@@ -73,13 +74,19 @@ def _fit(trainer: TorchTrainer) -> None:
             if isinstance(failure, UserError):
                 # Its own line: Ray Data adds advice on its settings below.
                 raise UserError(str(failure).splitlines()[0]) from error
+            if isinstance(failure, RunFailed):
+                raise RunFailed(str(failure)) from error
             if isinstance(failure, ray.exceptions.RayActorError):
                 raise RunFailed(f"a worker died (rank {rank} of {len(failures)}); the same command goes on") from error
-        rank, failure = next(iter(failures.items()))
+        rank, failure = min(failures.items(), key=lambda each: (_lost_its_peers(each[1]), each[0]))
         raise RunFailed(f"{type(failure).__name__} in rank {rank}: {failure}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
+
+
+def _lost_its_peers(failure: BaseException) -> bool:
+    return isinstance(failure, torch.distributed.DistError) or "gloo" in str(failure) or "NCCL" in str(failure)
 
 
 def _original(failure: Exception) -> BaseException:

@@ -1,12 +1,13 @@
 """A recipe's model on a device, and one forward pass, as training and evaluation share them."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blitz.errors import UserError
+from blitz.errors import RunFailed, UserError
 from blitz.recipe import Batch, Recipe
 from blitz.training.world import World
 
@@ -32,6 +33,26 @@ def forward(recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device
     """Outputs, under the recipe's precision."""
     with _precision(recipe, device):
         return recipe.forward(model, batch)
+
+
+@contextmanager
+def memory_named(rows: int) -> Iterator[None]:
+    """Say what to do if memory runs out in a pass over so many rows.
+
+    Raises:
+        RunFailed: if it does.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # On a CPU it has no type of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        reason = str(error).split(". ")[0]
+        raise RunFailed(
+            f"out of memory in a pass over {rows} rows ({reason}); add --micro-batch-size {max(1, rows // 2)}, which "
+            "changes nothing that is learned, or take a smaller model"
+        ) from error
 
 
 def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
