@@ -35,7 +35,7 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
         workers = workers_for(scale, [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in resources])
         row_bytes = row_bytes_of(datasets)
         refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
-        stream = RowStream(job.plan, job.first_step, refs, row_bytes, task_cpus=min(1.0, workers.cpus))
+        stream = RowStream(job.plan, job.first_step, refs, row_bytes, task_cpus=workers.task_cpus)
         queue = Queue(actor_options={"num_cpus": 0})
         # Ray Data's own bars would be drawn over ours.
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -43,10 +43,11 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
             trainer = TorchTrainer(
                 _work,
                 train_loop_config={"work": _Work(job, row_bytes, queue)},
-                scaling_config=ray.train.ScalingConfig(
-                    num_workers=workers.count,
+                scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
+                    num_workers=workers.count,  # type: ignore[arg-type]
                     use_gpu=workers.gpus > 0,
                     resources_per_worker={"CPU": workers.cpus, "GPU": workers.gpus},
+                    elastic_resize_monitor_interval_s=scale.resize_every_s,
                 ),
                 # Only a name: `stream` makes the data set once the number of workers is known.
                 datasets={STREAM: ray.data.from_items([])},

@@ -221,6 +221,7 @@ class _Training:
                 "train/loss": loss,
                 "lr": self.optimizer.param_groups[0]["lr"],
                 "examples_per_second": round(self.clock.examples_per_second(), 1),
+                "world_size": self.world.size,
             }
         )
 
