@@ -53,38 +53,64 @@ class Loss:
 class Regression:
     """Mean absolute error, root of the mean squared error, and R², the share of the targets' variance explained.
 
-    Outputs and targets are numbers in units of `unit`, in as many places; the figures are in the target's own. Where
-    targets are standardised that is their standard deviation: a shift of both changes none of the figures.
+    Outputs and targets are numbers in units of `units`, one for each column; the figures are in the targets' own. Where
+    targets are standardised those are their standard deviations: a shift of both changes none of the figures.
     """
 
-    unit: float = 1.0
+    units: tuple[float, ...] = (1.0,)
+    names: tuple[str, ...] = ()
+    """Of the columns, where there are several: each then has an error of its own."""
     best: str = "rmse"
     higher_is_better: bool = False
 
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
-        """`values`, their number, and float64 sums over them of |error|, error², target and target²."""
-        targets = batch["targets"].double()
+        """`values`, those of each column, and float64 sums of |error|, error², target and target², for each column."""
         # Reshaped, because (batch, 1) minus (batch,) would be a square of differences.
+        targets = batch["targets"].double().reshape(-1, len(self.units))
         errors = outputs.double().reshape(targets.shape) - targets
         return {
-            "values": torch.tensor(targets.numel(), device=targets.device),
-            "absolute_error": errors.abs().sum(),
-            "squared_error": errors.square().sum(),
-            "target": targets.sum(),
-            "squared_target": targets.square().sum(),
+            "values": torch.tensor(len(targets), device=targets.device),
+            "absolute_error": errors.abs().sum(0),
+            "squared_error": errors.square().sum(0),
+            "target": targets.sum(0),
+            "squared_target": targets.square().sum(0),
         }
 
     def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """`mae`, `rmse`, and `r2` unless all targets are the same."""
-        values = sums["values"].item()
-        squared_error = sums["squared_error"].item()
-        spread = sums["squared_target"].item() - sums["target"].item() ** 2 / values
-        explained = {"r2": 1 - squared_error / spread} if spread > 0 else {}
+        """`mae` and `rmse` over all columns, `mae/<name>` of each, and `r2` unless all targets are the same."""
+        values, units = sums["values"].item(), torch.tensor(self.units, dtype=torch.float64)
+        absolute = sums["absolute_error"] * units / values
+        squared = sums["squared_error"] * units.square() / values
+        spread = (sums["squared_target"] - sums["target"].square() / values).sum().item()
+        explained = {"r2": 1 - sums["squared_error"].sum().item() / spread} if spread > 0 else {}
         return {
-            "mae": self.unit * sums["absolute_error"].item() / values,
-            "rmse": self.unit * math.sqrt(squared_error / values),
+            "mae": absolute.mean().item(),
+            "rmse": math.sqrt(squared.mean().item()),
             **explained,
+            **{f"mae/{name}": value for name, value in zip(self.names, absolute.tolist(), strict=False)},
         }
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far points lie from where they should, on average: in pixels of the image that they were marked in.
+
+    Outputs and `targets` are (batch, 2 · points), x and y in turn; `frame`, (batch, 4), holds in its last two columns
+    how many pixels one unit of x and of y is.
+    """
+
+    best: str = "pixel_error"
+    higher_is_better: bool = False
+
+    def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
+        """`points`, their number, and the float64 sum of their distances."""
+        errors = (outputs.double() - batch["targets"].double()).reshape(len(outputs), -1, 2)
+        distances = (errors * batch["frame"][:, None, 2:].double()).norm(dim=2)
+        return {"points": torch.tensor(distances.numel(), device=distances.device), "distance": distances.sum()}
+
+    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """`pixel_error`."""
+        return {"pixel_error": sums["distance"].item() / sums["points"].item()}
 
 
 @dataclass(frozen=True)

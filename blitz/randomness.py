@@ -40,3 +40,10 @@ def key_for(*parts: int) -> int:
 def keys_for(prefix: int, parts: Keys) -> Keys:
     """`key_for(…, part)` for each of `parts` at once, where `prefix` is `key_for(…)`."""
     return mix64(parts ^ np.uint64(prefix))
+
+
+def uniforms(keys: Keys, count: int) -> npt.NDArray[np.float32]:
+    """`count` numbers in [0, 1) for each key, of shape (len(keys), count)."""
+    hashes: Keys = mix64(np.add(keys[:, None], np.arange(1, count + 1, dtype=np.uint64), dtype=np.uint64))
+    # The upper 24 bits are all that a float32 holds.
+    return (hashes >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)

@@ -5,19 +5,24 @@ line and every field is a flag.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 
 from blitz.data.arrays import MapStyleDataset
+from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan, Split
-from blitz.errors import require
+from blitz.errors import UserError, require
 from blitz.fields import may_change as may_change
 from blitz.metrics import Loss, Metrics
 
 Batch = Mapping[str, Tensor]
+
+Draws = Callable[[int], Tensor]
+"""`draws(count)` gives float32 of shape (batch, count), uniform in [0, 1): for each row a function of the seed, the
+epoch and the row alone. Called again it gives the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,9 @@ class Recipe(ABC):
     """Compile the model with torch.compile."""
     channels_last: bool = False
     """Keep images as (batch, height, width, channels) in memory: faster convolutions on GPUs."""
+    on_nan: Literal["stop", "skip"] = may_change("stop")
+    """What a loss or gradient that is not finite does: end the run before it is saved, or leave out the step, for
+    which every step's gradients are looked at."""
     find_unused_parameters: bool = False
     """On several workers: let the loss of a step not depend on some parameters, which costs a look at each graph."""
     sync_batch_norm: bool = False
@@ -132,11 +140,15 @@ class Recipe(ABC):
     def build_model(self) -> nn.Module:
         """A new model; its initial weights are drawn from the ambient generator, which is seeded with `seed`."""
 
-    def preprocess(self, batch: Batch) -> Batch:
-        """What turns fetched columns into the model's inputs, on the device; by default nothing.
+    def augment(self, batch: Batch, draws: Draws) -> Batch:
+        """What training does to preprocessed rows at random, on the device; by default nothing.
 
-        Random numbers drawn here, as for augmentation, are those of (seed, step, rank).
+        What is drawn from `draws` is the same on any number of workers.
         """
+        return batch
+
+    def preprocess(self, batch: Batch) -> Batch:
+        """What turns fetched columns into the model's inputs, on the device; by default nothing."""
         return batch
 
     def forward(self, model: nn.Module, batch: Batch) -> Any:
@@ -147,9 +159,33 @@ class Recipe(ABC):
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """The loss of each row, of shape (batch,): not their mean, which the loop takes over all workers."""
 
+    def inputs(self, csv: str) -> InputRows:
+        """The rows of a CSV to predict for, with no need of targets; bad rows are among them.
+
+        Raises:
+            UserError: if the recipe takes none.
+        """
+        raise UserError(f"recipe {self.name} does not predict from a CSV: it has no method `inputs`")
+
+    def predictions(self, outputs: Any, batch: Batch) -> dict[str, list[str] | list[float]]:
+        """What outputs say about each row, as named columns of text or numbers; by default the outputs themselves."""
+        values = outputs.double().reshape(len(outputs), -1)
+        names = ["prediction"] if values.shape[1] == 1 else [f"prediction_{n}" for n in range(values.shape[1])]
+        return dict(zip(names, values.T.tolist(), strict=True))
+
     def metrics(self) -> Metrics:
         """How outputs are judged; the mean loss is always reported."""
         return Loss()
+
+    @property
+    def max_bad_fraction(self) -> float:
+        """Share of the training rows that may turn out to be of no use while training, before that is an error."""
+        return 0.0
+
+    @property
+    def loader_workers(self) -> Literal["auto"] | int:
+        """Processes that fetch rows for a run in this process; 0 is this one. On Ray, the cluster's CPUs fetch them."""
+        return 0
 
     def plan(self, train_rows: int, eval_rows: int) -> Plan:
         """The order of the data.

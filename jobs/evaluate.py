@@ -13,15 +13,15 @@ import tyro
 
 from blitz.data.plan import Plan, Split
 from blitz.errors import require
-from blitz.launch.launch import launch
+from blitz.launch.launch import launch, place_of
 from blitz.launch.scale import Scale
 from blitz.metrics import Classification
 from blitz.recipe import Recipe
-from blitz.recipes import differences, recipe_to_json
 from blitz.training.evaluation import EvaluateJob
-from blitz.training.open_run import stored_recipe
 from blitz.training.run_directory import RunDirectory
-from jobs.command_line import parse, run
+from jobs.command_line import run
+from jobs.left_out import list_left_out
+from jobs.stored_run import parse_for_run
 
 PROG = "python -m jobs.evaluate"
 
@@ -44,11 +44,7 @@ def main(words: list[str]) -> None:
         print(f"{__doc__}\nFlags: those of `{PROG} RUN --help`, which depend on the run's recipe.")
         return
     require(bool(words) and not words[0].startswith("-"), f"name a run first: {PROG} RUN [flags]")
-    directory = RunDirectory.find(words[0])
-    stored = stored_recipe(directory)
-    settings = parse(EvaluateSettings(stored), words[1:], prog=f"{PROG} {words[0]}", description=__doc__ or "")
-    changed = differences(recipe_to_json(stored), settings.recipe)
-    require(not changed, f"{directory} was trained with other settings: {', '.join(changed)}")
+    directory, settings = parse_for_run(EvaluateSettings, words, prog=PROG, description=__doc__ or "")
     result = evaluate(directory, settings)
     _print(result, settings.recipe)
 
@@ -59,9 +55,14 @@ def evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, A
     Raises:
         UserError: if there is no such checkpoint, or there are no such rows.
     """
-    settings.scale.check()
+    with place_of(settings.scale):
+        return _evaluate(directory, settings)
+
+
+def _evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, Any]:
     recipe, split = settings.recipe, settings.split
     dataset = recipe.dataset(split)
+    list_left_out([dataset], directory)
     rows = min(len(dataset), recipe.max_eval_rows or len(dataset))
     require(rows > 0, f"recipe {recipe.name} has no {split} rows to evaluate on; name other ones with --split")
     plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)

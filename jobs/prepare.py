@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.columns import ColumnReport, ColumnType
+from blitz.data.csv.dialect import Encoding
 from blitz.data.csv.images import ImageCheck, check_images
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.streaming_pass import CsvOptions
@@ -36,13 +37,19 @@ class PrepareSettings:
     """Whether to look only if images exist, or also at their first and last bytes."""
     val_csv: str | None = None
     """Another CSV to evaluate on: its columns must have the same types, and its labels occur in the first."""
+    delimiter: str | None = None
+    """What stands between cells; detected by default."""
+    quote: str | None = None
+    """What cells are quoted in; detected by default."""
+    encoding: Encoding | None = None
+    """Detected by default."""
     types: dict[str, ColumnType] = field(default_factory=dict)
     """Types of columns where the detected ones do not fit: --types zip category name text."""
     bad_rows: BadRowsPolicy = "fail"
     """Whether bad rows are an error, or are left out."""
     max_bad_fraction: float = 0.01
     """With --bad-rows skip, more bad rows than this are still an error."""
-    out: str = "prepared"
+    out: str = "runs/prepared"
     """Folder for the index and the bad rows."""
 
 
@@ -60,7 +67,14 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
     Raises:
         DataError: if a CSV cannot be read, or its bad rows are more than the settings allow.
     """
-    options = CsvOptions(types=settings.types, label_columns=settings.label_column, image_column=settings.image_column)
+    options = CsvOptions(
+        settings.delimiter,
+        settings.quote,
+        settings.encoding,
+        settings.types,
+        settings.label_column,
+        settings.image_column,
+    )
     train = index_csv(csv, settings.out, options)
     found = [(train, _bad_rows(train, settings))]
     if settings.val_csv is not None:

@@ -13,14 +13,15 @@ import tyro
 
 from blitz.errors import require
 from blitz.launch.job import Datasets
-from blitz.launch.launch import launch
+from blitz.launch.launch import launch, place_of
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
 from blitz.recipes import find_recipe, recipe_names, recipe_to_json
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.open_run import Resume, finished_result, open_run
-from blitz.training.run_directory import RunDirectory, first_step_of
+from blitz.training.run_directory import RunDirectory
 from jobs.command_line import parse, run
+from jobs.left_out import list_left_out
 
 PROG = "python -m jobs.train"
 _MOST_FIGURES = 30
@@ -64,7 +65,11 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     Raises:
         UserError: if it can never start, before anything is started.
     """
-    settings.scale.check()
+    with place_of(settings.scale):
+        return _train(settings)
+
+
+def _train(settings: TrainSettings) -> dict[str, Any]:
     recipe = settings.recipe.fitted()
     datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
@@ -76,8 +81,9 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     else:
         with directory.locked():
             directory.write_json("recipe.json", recipe_to_json(recipe))
+            list_left_out(datasets.values(), directory)
             job = TrainJob(recipe, plan, directory, settings.checkpoint)
-            if step := first_step_of(plan, directory):
+            if step := job.first_step():
                 print(f"continues from step {step} of {plan.total_steps}")
             launch(job, datasets, settings.scale)
         result = directory.read_json("result.json")

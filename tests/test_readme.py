@@ -9,7 +9,7 @@ import pytest
 
 import blitz.recipes
 from blitz.recipes import find_recipe, recipe_names
-from jobs import command_line, prepare, train
+from jobs import command_line, predict, prepare, train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -58,7 +58,7 @@ def test_every_test_that_the_readme_names_exists() -> None:
 
 
 def test_every_flag_that_the_readme_names_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    for module, word in ((train, "cifar10"), (train, "table_csv"), (prepare, "people.csv")):
+    for module, word in ((train, "cifar10"), (train, "table_csv"), (train, "image_csv"), (prepare, "people.csv")):
         with pytest.raises(SystemExit):
             module.main([word, "--help"])
     text = capsys.readouterr().out
@@ -78,6 +78,11 @@ def test_the_run_on_a_csv_is_what_the_readme_shows(
     words, _, output = shown.partition("\n")
     train.main([*words.split(), "--scale.num-workers", "0"])
     printed = capsys.readouterr().out
+    (predicting, header) = re.findall(
+        r"\$ python -m jobs.predict (.*?)\n.*?\n\$ head -2 .*?\n(.*?)\n", README, re.DOTALL
+    )[0]
+    predict.main([*predicting.split(), "--scale.num-workers", "0"])
+    assert Path("predicted.csv").read_text().partition("\n")[0].endswith(header.partition("[…]")[2])
     # Another CPU rounds otherwise, and may take two or three of the 178 rows for the other class.
     figures = [
         {name: float(value) for name, value in re.findall(r"^(val/\S+) +([\d.]+)$", text, re.MULTILINE)}

@@ -120,7 +120,7 @@ def test_a_number_is_predicted_as_well_as_its_noise_allows_and_judged_in_its_own
 
 def test_regression_adds_up_over_batches_to_what_scikit_learn_says() -> None:
     outputs, targets = torch.randn(2, 100, generator=torch.Generator().manual_seed(0)).unbind()
-    metric = Regression(unit=7.0)
+    metric = Regression(units=(7.0,))
     parts = [metric.sums(outputs[part, None], {"targets": targets[part]}) for part in (slice(0, 33), slice(33, 100))]
     figures = metric.figures({name: parts[0][name] + parts[1][name] for name in parts[0]})
     truth, said = 7 * targets.double().numpy() + 1e3, 7 * outputs.double().numpy() + 1e3
@@ -231,7 +231,7 @@ def test_labels_that_training_lacks_are_bad_rows(tmp_path: Path, capsys: pytest.
         strict.dataset("val")
     lenient = replace(strict, data=replace(strict.data, bad_rows="skip", max_bad_fraction=0.1))
     assert (len(lenient.dataset("train")), len(lenient.dataset("val"))) == (15, 5)
-    assert f"{table}: 1 bad row is left out, listed in" in capsys.readouterr().out
+    assert [len(lenient.dataset(split).left_out) for split in ("train", "val")] == [0, 1]
 
 
 def test_bad_rows_are_refused_or_left_out_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,16 +248,15 @@ def test_bad_rows_are_refused_or_left_out_and_listed(tmp_path: Path, capsys: pyt
     with pytest.raises(DataError, match=r"more than --data.max-bad-fraction 0.01 allows"):
         replace(strict, data=kind).fitted()
     fitted = replace(strict, data=replace(kind, max_bad_fraction=0.02)).fitted()
-    listed = tmp_path / "cache" / "table.bad_rows.csv"
-    assert capsys.readouterr().out == (
-        f"{table}: not learned from, because they are text or empty: words\n"
-        f"{table}: 2 bad rows are left out, listed in {listed}\n"
-    )
-    assert listed.read_text().splitlines()[1:] == ['100,"x","abc","expected a number"', '101,"y","","expected a label"']
+    assert capsys.readouterr().out == f"{table}: not learned from, because they are text or empty: words\n"
+    assert fitted.dataset("train").left_out.records() == [
+        f'"{table}",100,"x","abc","expected a number"',
+        f'"{table}",101,"y","","expected a label"',
+    ]
     assert (len(fitted.dataset("train")), len(fitted.dataset("val"))) == (99, 49)
-    assert capsys.readouterr().out == (
-        f"{val}: 1 bad row is left out, listed in {tmp_path / 'cache' / 'val.bad_rows.csv'}\n"
-    )
+    assert fitted.dataset("val").left_out.messages(9) == [
+        f"{val}:51: column 'y' holds 'c'; expected a label that occurs in {table}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -335,14 +334,6 @@ def test_a_run_without_rows_to_evaluate_on_trains_and_is_not_evaluated(tmp_path:
     with pytest.raises(UserError, match="recipe table_csv has no val rows to evaluate on"):
         evaluate([str(tmp_path / "mine"), "--scale.num-workers", "0"])
     evaluate([str(tmp_path / "mine"), "--split", "train", "--scale.num-workers", "0"])
-
-
-def test_an_index_that_a_node_lacks_is_named(tmp_path: Path) -> None:
-    rows = recipe(tmp_path, numbers_and_colours(tmp_path / "table.csv", rows=60)).fitted().dataset("train")
-    for index in (tmp_path / "cache").glob("*.arrow"):
-        index.unlink()
-    with pytest.raises(DataError, match=r"\.arrow is not on .*; keep the index in a folder that all nodes share"):
-        rows.__getitems__(np.arange(2))
 
 
 def test_the_model_takes_numbers_or_categories_alone() -> None:

@@ -10,6 +10,10 @@ import numpy.typing as npt
 # rows starts without importing torch, which takes seconds.
 Columns = Mapping[str, npt.NDArray[Any]]
 
+FAULT = "_fault"
+"""A column of str that a data set may give beside its own: empty, or why a row turned out to be of no use, as a line of
+bad_rows.csv. Such a row counts for nothing, like padding."""
+
 
 class MapStyleDataset(Protocol):
     """What a recipe's data set has: a map-style `torch.utils.data.Dataset` that fetches a whole batch at once."""

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from blitz.data.arrays import Columns, MapStyleDataset
+from blitz.data.arrays import FAULT, Columns, MapStyleDataset
 from blitz.data.order import Rows, shuffled_rows
 from blitz.randomness import key_for, keys_for, mix64
 
@@ -99,10 +99,10 @@ class Shares:
         return self.plan.share(self.world_size)
 
     def chunks(self, first_step: int) -> Iterator[Chunk]:
-        """The run from `first_step` on. A plan without steps is one evaluation pass."""
+        """The run from `first_step` on. A plan without steps is one evaluation pass, from that batch on."""
         plan, step = self.plan, first_step
         if plan.total_steps == 0:
-            yield from self._cut("val", 0, plan.eval_batches)
+            yield from self._cut("val", first_step, plan.eval_batches)
         while step < plan.total_steps:
             stop = min(plan.total_steps, (step // plan.evaluate_every_steps + 1) * plan.evaluate_every_steps)
             yield from self._cut("train", step, stop)
@@ -146,6 +146,12 @@ class Block:
     rows: Rows
     weights: Weights
     columns: Columns
+    faults: npt.NDArray[np.str_] | None = None
+    """Of shape (block_batches * share,): why a row is of no use, or nothing; None where no row can be."""
+
+    def new_faults(self) -> list[str]:
+        """Lines of bad_rows.csv for the rows that are of no use."""
+        return [] if self.faults is None else sorted(set(self.faults[self.faults != ""].tolist()))
 
     def batch_weights(self) -> Weights:
         """This rank's part of the weight of each batch, of shape (block_batches,)."""
@@ -161,10 +167,21 @@ class Block:
 
 
 def fetch(dataset: MapStyleDataset, shares: Shares, chunk: Chunk, rank: int) -> Block:
-    """Fetch the rows of a chunk for a rank; a row that is only repeated as padding is fetched once."""
+    """Fetch the rows of a chunk for a rank; a row that is only repeated as padding is fetched once.
+
+    A row that turns out to be of no use becomes padding: its weight is 0, and another row stands in its place.
+    """
     rows, weights = shares.rows_of(chunk, rank)
-    if weights.all():
-        return Block(chunk, shares.share, rows, weights, dataset.__getitems__(rows))
-    unique, places = np.unique(rows, return_inverse=True)
-    columns = {name: column[places] for name, column in dataset.__getitems__(unique).items()}
-    return Block(chunk, shares.share, rows, weights, columns)
+    # All of them, or the place of each row among those that differ.
+    distinct, places = (rows, slice(None)) if weights.all() else np.unique(rows, return_inverse=True)
+    columns = dict(dataset.__getitems__(distinct))
+    faults = columns.pop(FAULT, None)
+    if faults is not None:
+        useless = faults != ""
+        weights = np.where(useless[places], np.float32(0), weights)
+        if useless.any() and not useless.all():
+            # A good row in its place, so that batch statistics see no other data.
+            stand_ins = np.where(useless, np.flatnonzero(~useless)[0], np.arange(len(useless)))
+            columns = {name: column[stand_ins] for name, column in columns.items()}
+        faults = faults[places]
+    return Block(chunk, shares.share, rows, weights, {name: one[places] for name, one in columns.items()}, faults)

@@ -5,9 +5,10 @@ from typing import Protocol
 
 import numpy as np
 
-from blitz.data.arrays import MapStyleDataset
+from blitz.data.arrays import FAULT, MapStyleDataset
 from blitz.data.plan import Block, Plan, Split
 from blitz.errors import DataError
+from blitz.recipe import Recipe
 from blitz.training.display import Display
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
@@ -23,8 +24,15 @@ class Job(Protocol):
         """The order of the data."""
 
     @property
+    def recipe(self) -> Recipe:
+        """What it is done with."""
+
+    @property
     def run(self) -> RunDirectory:
-        """The run that it belongs to."""
+        """The run that it belongs to, which every rank reads or writes."""
+
+    def first_step(self) -> int:
+        """The step to begin or to go on with, as files say at this moment."""
 
     def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
         """Do it, on this rank's blocks from `first_step` on."""
@@ -42,7 +50,7 @@ def row_bytes_of(datasets: Datasets) -> int:
 def _row_bytes(split: Split, dataset: MapStyleDataset) -> int:
     if not len(dataset):
         return 0
-    columns = dataset.__getitems__(np.arange(1))
+    columns = {name: one for name, one in dataset.__getitems__(np.arange(1)).items() if name != FAULT}
     for name, column in columns.items():
         is_array = isinstance(column, np.ndarray)
         if not is_array or column.dtype.kind not in "biuf" or len(column) != 1:

@@ -1,8 +1,32 @@
 """Where a run happens is a flag: here it is read."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from blitz.data.spread import spread_by
 from blitz.launch.in_process import run_in_process
 from blitz.launch.job import Datasets, Job
 from blitz.launch.scale import Scale
+
+
+@contextmanager
+def place_of(scale: Scale) -> Iterator[None]:
+    """Where a job will be launched; what has to be done on many files before is done there too.
+
+    Raises:
+        UserError: if it can never be launched there.
+    """
+    scale.check()
+    # A local Ray is this machine once more: there is no reason to wait for it before it is needed.
+    if scale.in_process or not os.environ.get("RAY_ADDRESS"):
+        yield
+        return
+    from blitz.launch.cluster import connected
+    from blitz.launch.ray_tasks import map_on_ray
+
+    with connected(), spread_by(map_on_ray):
+        yield
 
 
 def launch(job: Job, datasets: Datasets, scale: Scale) -> None:

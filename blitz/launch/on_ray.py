@@ -1,12 +1,8 @@
 """A job on Ray: N Ray Train workers, fed by one stream through Ray Data."""
 
-import logging
-import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
@@ -14,17 +10,18 @@ import ray.data
 import ray.exceptions
 import ray.train
 import ray.train.torch
+import torch.distributed
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from blitz.data.plan import Shares
 from blitz.errors import RunFailed, UserError
+from blitz.launch.cluster import connected
 from blitz.launch.job import Datasets, Job, row_bytes_of
 from blitz.launch.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.relay import relayed, shown
 from blitz.launch.scale import Node, Scale, workers_for
 from blitz.launch.storage_probe import check_every_node_sees
-from blitz.training.run_directory import first_step_of
 from blitz.training.world import World
 
 
@@ -35,13 +32,13 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
         UserError: if the cluster does not answer, can never give what `scale` asks for, or has a node that does not
             see the run directory.
     """
-    with _cluster():
+    with connected():
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers = workers_for(scale, [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in resources])
         check_every_node_sees(job.run)
         row_bytes = row_bytes_of(datasets)
         refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
-        stream = RowStream(job.plan, job.run, refs, row_bytes, task_cpus=min(1.0, workers.cpus))
+        stream = RowStream(job.plan, job.first_step, refs, row_bytes, task_cpus=workers.task_cpus)
         queue = Queue(actor_options={"num_cpus": 0})
         # Ray Data's own bars would be drawn over ours.
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -49,10 +46,11 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
             trainer = TorchTrainer(
                 _work,
                 train_loop_config={"work": _Work(job, row_bytes, queue)},
-                scaling_config=ray.train.ScalingConfig(
-                    num_workers=workers.count,
+                scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
+                    num_workers=workers.count,  # type: ignore[arg-type]
                     use_gpu=workers.gpus > 0,
                     resources_per_worker={"CPU": workers.cpus, "GPU": workers.gpus},
+                    elastic_resize_monitor_interval_s=scale.resize_every_s,
                 ),
                 # Only a name: `stream` makes the data set once the number of workers is known.
                 datasets={STREAM: ray.data.from_items([])},
@@ -62,7 +60,7 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
                     failure_config=ray.train.FailureConfig(max_failures=scale.max_failures),
                 ),
             )
-            with shown(queue, first_step=first_step_of(job.plan, job.run), total_steps=job.plan.total_steps):
+            with shown(queue, first_step=job.first_step(), total_steps=job.plan.total_steps):
                 _fit(trainer)
 
 
@@ -80,13 +78,19 @@ def _fit(trainer: TorchTrainer) -> None:
             if isinstance(failure, UserError):
                 # Its own line: Ray Data adds advice on its settings below.
                 raise UserError(str(failure).splitlines()[0]) from error
+            if isinstance(failure, RunFailed):
+                raise RunFailed(str(failure)) from error
             if isinstance(failure, ray.exceptions.RayActorError):
                 raise RunFailed(f"a worker died (rank {rank} of {len(failures)}); the same command goes on") from error
-        rank, failure = next(iter(failures.items()))
+        rank, failure = min(failures.items(), key=lambda each: (_lost_its_peers(each[1]), each[0]))
         raise RunFailed(f"{type(failure).__name__} in rank {rank}: {failure}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
+
+
+def _lost_its_peers(failure: BaseException) -> bool:
+    return isinstance(failure, torch.distributed.DistError) or "gloo" in str(failure) or "NCCL" in str(failure)
 
 
 def _original(failure: Exception) -> BaseException:
@@ -96,26 +100,6 @@ def _original(failure: Exception) -> BaseException:
         if isinstance(wrapped, Exception):
             return _original(wrapped)
     return failure
-
-
-@contextmanager
-def _cluster() -> Iterator[None]:
-    if ray.is_initialized():
-        yield
-        return
-    # Said in full: without an address Ray would take to whatever `ray start` has left running on this machine.
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise UserError(
-            f"RAY_ADDRESS is {address}, and no cluster lets this process in; if there is one, it "
-            "may want a token: set RAY_AUTH_MODE=token; if not, start one with `ray start --head`"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @dataclass(frozen=True)

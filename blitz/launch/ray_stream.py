@@ -7,7 +7,7 @@ so that each rank receives its own. One stream spans all epochs and evaluations:
 Nothing here imports torch, which takes seconds that the processes of Ray Data can do without.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -20,8 +20,8 @@ from ray.data.block import BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.train import DataConfig
 
+from blitz.data.arrays import FAULT
 from blitz.data.plan import Block, Chunk, Plan, Shares, Split, fetch
-from blitz.training.run_directory import RunDirectory, first_step_of
 
 STREAM = "rows"
 _ROW, _WEIGHT, _FIRST = "_row", "_weight", "_first_batch"
@@ -37,16 +37,16 @@ class RowStream(DataConfig):
     """
 
     def __init__(
-        self, plan: Plan, run: RunDirectory, datasets: DatasetRefs, row_bytes: int, *, task_cpus: float
+        self, plan: Plan, first_step: Callable[[], int], datasets: DatasetRefs, row_bytes: int, *, task_cpus: float
     ) -> None:
         super().__init__()
-        self._plan, self._run, self._refs, self._row_bytes = plan, run, datasets, row_bytes
+        self._plan, self._first_step, self._refs, self._row_bytes = plan, first_step, datasets, row_bytes
         self._task_cpus = task_cpus
 
     def configure(self, datasets: Any, world_size: int, *_: Any, **__: Any) -> list[dict[str, Any]]:
         """One iterator over blocks for each rank; None where the run has nothing left to consume."""
         shares = Shares.of(self._plan, world_size=world_size, row_bytes=self._row_bytes)
-        chunks = list(shares.chunks(first_step_of(self._plan, self._run)))
+        chunks = list(shares.chunks(self._first_step()))
         if not chunks:
             return [{STREAM: None}] * world_size
         tasks = [
@@ -84,6 +84,8 @@ def _read(dataset: "ray.ObjectRef[Any]", shares: Shares, chunk: Chunk, rank: int
     block = fetch(ray.get(dataset), shares, chunk, rank)
     first = np.full(len(block.rows), chunk.start)
     columns = {**block.columns, _ROW: block.rows, _WEIGHT: block.weights, _FIRST: first}
+    if block.faults is not None:
+        columns[FAULT] = block.faults
     return [BlockAccessor.batch_to_block(columns)]
 
 
@@ -103,8 +105,9 @@ def blocks_of(shard: Any, shares: Shares) -> tuple[int, Iterator[Block]]:
 def _blocks(fetched: Iterable[dict[str, Any]], shares: Shares, first_step: int) -> Iterator[Block]:
     for chunk, columns in zip(shares.chunks(first_step), fetched, strict=True):
         # Arrays from Ray's object store are read-only, which tensors cannot be.
+        faults = columns.pop(FAULT, None)
         arrays = {name: np.require(column, requirements="W") for name, column in columns.items()}
         rows, weights, first = (arrays.pop(name) for name in (_ROW, _WEIGHT, _FIRST))
         assert first[0] == chunk.start
         assert len(rows) == shares.share * shares.block_batches
-        yield Block(chunk, shares.share, rows, weights, arrays)
+        yield Block(chunk, shares.share, rows, weights, arrays, faults)

@@ -5,16 +5,18 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import torch
+import tyro
 
 from blitz.errors import UserError, require
 
 _SECONDS_TO_ANSWER = 5.0
 _MIN_CPUS_PER_WORKER = 0.25
 _ROUNDING = 1e-6
+_ELASTIC_CPUS, _ELASTIC_TASK_CPUS = 0.9, 0.1
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,14 @@ class Scale:
     """auto uses GPUs where there are some."""
     cpus_per_worker: float | None = None
     """CPUs that each Ray Train worker reserves; by default one, or less where there are fewer, but 1/4 at least."""
-    max_failures: int = 0
+    min_workers: int | None = None
+    """With --scale.max-workers: go on with so few where there are no more; 1 by default."""
+    max_workers: int | None = None
+    """On Ray: as many workers as there is room for, up to this many. Nodes that join or leave change their number, from
+    the newest checkpoint on and at the same global batch."""
+    resize_every_s: float = 60.0
+    """With --scale.max-workers: seconds between looks for room for more workers."""
+    max_failures: Annotated[int, tyro.conf.arg(aliases=("--max-failures",))] = 0
     """On Ray: restart from the newest checkpoint after a failure, so many times."""
 
     def __post_init__(self) -> None:
@@ -37,6 +46,17 @@ class Scale:
         require(count == "auto" or count >= 0, f"--scale.num-workers is {count}; it must be auto, 0 or more")
         require(self.max_failures >= 0, f"--scale.max-failures is {self.max_failures}; it must be 0 or more")
         require(cpus is None or cpus > 0, f"--scale.cpus-per-worker is {cpus}; it must be above 0")
+        least, most = self.min_workers, self.max_workers
+        require(least is None or most is not None, "--scale.min-workers needs --scale.max-workers beside it")
+        require(
+            most is None or 1 <= (least or 1) <= most,
+            f"--scale.min-workers is {least or 1} and --scale.max-workers {most}; they must be in 1 ≤ min ≤ max",
+        )
+        require(
+            most is None or count == "auto",
+            f"--scale.num-workers is {count}, and --scale.max-workers lets their number change; give one of them",
+        )
+        require(self.resize_every_s > 0, f"--scale.resize-every-s is {self.resize_every_s}; it must be above 0")
 
     def check(self) -> None:
         """Refuse what this machine can never give, before anything is started; a cluster is asked once it is there.
@@ -57,7 +77,10 @@ class Scale:
     def in_process(self) -> bool:
         """Whether the run happens in this process."""
         # A submitted Ray job finds RAY_ADDRESS set too.
-        return self.num_workers == 0 or (self.num_workers == "auto" and not os.environ.get("RAY_ADDRESS"))
+        elastic = self.max_workers is not None
+        return self.num_workers == 0 or (
+            self.num_workers == "auto" and not elastic and not os.environ.get("RAY_ADDRESS")
+        )
 
 
 def _check_answers(address: str) -> None:
@@ -95,10 +118,14 @@ class Node:
 class Workers:
     """What a scale comes to on a given cluster."""
 
-    count: int
+    count: int | tuple[int, int]
+    """Or the fewest and the most, between which the cluster decides."""
     cpus: float
-    """That each worker reserves, and, up to one, each task of Ray Data."""
+    """That each worker reserves."""
+    task_cpus: float
+    """That each task of Ray Data reserves."""
     gpus: int
+    """Of each worker."""
 
 
 def workers_for(scale: Scale, nodes: Sequence[Node]) -> Workers:
@@ -110,13 +137,15 @@ def workers_for(scale: Scale, nodes: Sequence[Node]) -> Workers:
     all_cpus, all_gpus = sum(node.cpus for node in nodes), int(sum(node.gpus for node in nodes))
     require(scale.use_gpu != "yes" or all_gpus > 0, "--scale.use-gpu yes: the cluster has no GPU; use auto or no")
     use_gpu = scale.use_gpu != "no" and all_gpus > 0
+    if scale.max_workers is not None:
+        return _elastic(scale, nodes, use_gpu=use_gpu)
     if scale.num_workers == "auto":
         count = max(1, all_gpus if use_gpu else _most(nodes, scale.cpus_per_worker or 1.0, use_gpu=False))
     else:
         count = scale.num_workers
     for cpus in [scale.cpus_per_worker] if scale.cpus_per_worker else _sizes(nodes, count):
         if count <= _most(nodes, cpus, use_gpu=use_gpu):
-            return Workers(count, cpus, int(use_gpu))
+            return Workers(count, cpus, min(1.0, cpus), int(use_gpu))
     least = scale.cpus_per_worker or _MIN_CPUS_PER_WORKER
     most = _most(nodes, least, use_gpu=use_gpu)
     has = f"{all_gpus} GPUs, one a worker, and {all_cpus:g} CPUs" if use_gpu else f"{all_cpus:g} CPUs"
@@ -126,14 +155,27 @@ def workers_for(scale: Scale, nodes: Sequence[Node]) -> Workers:
     )
 
 
-def _most(nodes: Sequence[Node], cpus: float, *, use_gpu: bool) -> int:
+def _elastic(scale: Scale, nodes: Sequence[Node], *, use_gpu: bool) -> Workers:
+    assert scale.max_workers is not None
+    least, cpus = scale.min_workers or 1, scale.cpus_per_worker or _ELASTIC_CPUS
+    # Nodes may come and go, so room for Ray Data must be left on every one: a bit of each CPU.
+    most = _most(nodes, cpus, use_gpu=use_gpu, task=_ELASTIC_TASK_CPUS)
+    require(
+        least <= most,
+        f"--scale.min-workers is {least}, and the cluster now has room for {most} of {cpus:g} CPUs"
+        f"{' and a GPU' if use_gpu else ''}; ask for fewer",
+    )
+    return Workers((least, scale.max_workers), cpus, _ELASTIC_TASK_CPUS, int(use_gpu))
+
+
+def _most(nodes: Sequence[Node], cpus: float, *, use_gpu: bool, task: float | None = None) -> int:
     """How many workers of so many CPUs fit, node by node, beside a task of Ray Data on the node that suits it best."""
 
     def places(node: Node, *, reserved: float = 0.0) -> int:
         by_cpus = int((node.cpus - reserved) / cpus + _ROUNDING)
         return min(by_cpus, int(node.gpus)) if use_gpu else by_cpus
 
-    task = min(1.0, cpus)
+    task = min(1.0, cpus) if task is None else task
     given_up = [places(node) - places(node, reserved=task) for node in nodes if node.cpus >= task]
     return sum(places(node) for node in nodes) - min(given_up) if given_up else 0
 

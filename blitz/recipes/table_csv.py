@@ -7,11 +7,12 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from blitz.data.csv.features import CsvData, CsvFit, CsvRows, csv_rows, fit_csv
+from blitz.data.csv.features import CsvData, CsvFit, CsvRows, csv_inputs, csv_rows, fit_csv
 from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.metrics import Classification, Regression
 from blitz.models.tabular_mlp import TabularMLP
+from blitz.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch, Optim, Recipe
 
 
@@ -51,6 +52,9 @@ class TableCsv(Recipe):
     def dataset(self, split: Split) -> CsvRows:
         return csv_rows(self.data, self.fit, split, self.seed)
 
+    def inputs(self, csv: str) -> CsvRows:
+        return csv_inputs(self.data, self.fit, csv)
+
     def build_model(self) -> nn.Module:
         return TabularMLP(
             numbers=self.fit.number_columns,
@@ -69,6 +73,12 @@ class TableCsv(Recipe):
             return F.cross_entropy(outputs, batch["targets"], reduction="none")
         return (outputs.squeeze(1) - batch["targets"]).square()
 
+    def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
+        target = self.fit.target
+        if target.classes:
+            return class_predictions(outputs, target.classes)
+        return number_predictions(outputs, {target.name: (target.mean, target.std)})
+
     def metrics(self) -> Classification | Regression:
         target = self.fit.target
-        return Classification(target.classes) if target.classes else Regression(unit=target.std)
+        return Classification(target.classes) if target.classes else Regression(units=(target.std,))

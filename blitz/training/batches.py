@@ -3,13 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from blitz.data.arrays import Columns
-from blitz.data.plan import Block
+from blitz.data.order import Rows
+from blitz.data.plan import Block, Plan
+from blitz.randomness import key_for, keys_for, uniforms
 from blitz.recipe import Batch, Recipe
 from blitz.training.world import World
+
+# Other keys than those of (seed, epoch), which decide the order.
+_AUGMENTATION = 1
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,19 @@ class StepBatch:
     """Rows of the global batch."""
     digest: int
     """Sum modulo 2^64 of a hash of each (step, row) in this share."""
+    numbers: Rows
+    """(share,): which rows they are."""
+    seed: int
+    epoch: int
+
+    def draws(self, count: int) -> Tensor:
+        """`blitz.recipe.Draws` of these rows."""
+        keys = keys_for(key_for(self.seed, self.epoch, _AUGMENTATION), self.numbers.astype(np.uint64))
+        return torch.from_numpy(uniforms(keys, count)).to(self.weights.device)
 
     def micro_batches(self, recipe: Recipe) -> Iterator[tuple[Batch, Tensor]]:
-        """The share's columns, preprocessed, and weights, in pieces as large as the recipe says."""
-        columns = preprocessed(recipe, self.columns)
+        """The share's columns, preprocessed and augmented, and weights, in pieces as large as the recipe says."""
+        columns = laid_out(recipe, recipe.augment(recipe.preprocess(self.columns), self.draws))
         size = recipe.micro_batch_size
         if size is None or size >= len(self.weights):
             yield columns, self.weights
@@ -38,7 +53,7 @@ class StepBatch:
             yield {name: column[part] for name, column in columns.items()}, self.weights[part]
 
 
-def step_batches(block: Block, world: World) -> Iterator[StepBatch]:
+def step_batches(block: Block, plan: Plan, world: World) -> Iterator[StepBatch]:
     """The batches of a block of training rows, in the order of their steps."""
     # One small sum a block tells how many rows of each batch count over all ranks.
     rows = world.sum(torch.from_numpy(block.batch_weights()))
@@ -48,13 +63,14 @@ def step_batches(block: Block, world: World) -> Iterator[StepBatch]:
     # `split` cuts a whole block into its batches in one call: a slice for each would cost as much as a small layer.
     pieces = zip(*(column.split(block.share) for column in columns.values()), strict=True)
     steps = range(block.chunk.start, block.chunk.stop)
-    for _, piece, weight, count, digest in zip(
-        steps, pieces, weights, rows.long().tolist(), block.digests(), strict=False
+    numbers = block.rows.reshape(-1, block.share)
+    for step, piece, weight, count, digest, taken in zip(
+        steps, pieces, weights, rows.long().tolist(), block.digests(), numbers, strict=False
     ):
         # Copies, because a copy begins at an aligned address: the order in which CPU kernels sum depends on it, and
         # where a batch lies in its block depends on where the run began.
         batch = {name: column.clone() for name, column in zip(columns, piece, strict=True)}
-        yield StepBatch(batch, weight.clone(), count, digest)
+        yield StepBatch(batch, weight.clone(), count, digest, taken, plan.seed, step // plan.steps_per_epoch)
 
 
 def on_device(columns: Columns, device: torch.device) -> Batch:
@@ -62,9 +78,8 @@ def on_device(columns: Columns, device: torch.device) -> Batch:
     return {name: torch.from_numpy(column).to(device, non_blocking=True) for name, column in columns.items()}
 
 
-def preprocessed(recipe: Recipe, columns: Batch) -> Batch:
-    """What the recipe makes of fetched columns, in the memory format that it asks for."""
-    batch = recipe.preprocess(columns)
+def laid_out(recipe: Recipe, batch: Batch) -> Batch:
+    """A batch in the memory format that the recipe asks for."""
     if not recipe.channels_last:
         return batch
     return {

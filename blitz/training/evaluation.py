@@ -8,16 +8,19 @@ import torch
 from torch import nn
 
 from blitz.data.plan import Block, Plan, Split
+from blitz.errors import DataError
 from blitz.metrics import Sums
 from blitz.recipe import Recipe
-from blitz.training.batches import on_device, preprocessed
+from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Display
+from blitz.training.faults import Faults
 from blitz.training.model import build_model, forward_and_loss
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
-_ROWS_A_FORWARD = 1024
+ROWS_A_FORWARD = 1024
+"""Where the recipe names no micro-batch."""
 
 
 class Evaluation:
@@ -40,8 +43,8 @@ class Evaluation:
         counts = bool(counted.any())
         taken = counted if counts else np.arange(len(counted)) < 1
         columns = {name: column[taken] for name, column in block.columns.items()}
-        batch = preprocessed(self._recipe, on_device(columns, self._world.device))
-        size = self._recipe.micro_batch_size or _ROWS_A_FORWARD
+        batch = laid_out(self._recipe, self._recipe.preprocess(on_device(columns, self._world.device)))
+        size = self._recipe.micro_batch_size or ROWS_A_FORWARD
         for start in range(0, int(taken.sum()), size):
             part = {name: column[start : start + size] for name, column in batch.items()}
             outputs, losses = forward_and_loss(self._recipe, self._model, part, self._world.device)
@@ -51,10 +54,16 @@ class Evaluation:
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * counts
 
     def finish(self) -> tuple[Sums, dict[str, float]]:
-        """The sums over all rows and ranks, on the CPU, and the figures: the mean `loss` and the metrics' own."""
+        """The sums over all rows and ranks, on the CPU, and the figures: the mean `loss` and the metrics' own.
+
+        Raises:
+            DataError: if none of the rows is of use.
+        """
         for module, training in self._modes:
             module.training = training
         sums = {name: self._world.sum(value) for name, value in sorted(self._sums.items())}
+        if not sums["rows"]:
+            raise DataError("of the rows to evaluate on, none is of use")
         return sums, {"loss": sums["loss"].item() / sums["rows"].item(), **self._metrics.figures(sums)}
 
 
@@ -73,12 +82,18 @@ class EvaluateJob:
         """`evaluations/<split>-<step>.json`."""
         return f"evaluations/{self.split}-{self.step}.json"
 
+    def first_step(self) -> int:
+        """0: an evaluation begins at the beginning."""
+        return 0
+
     def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
         """Evaluate."""
         model = build_model(self.recipe, world)
         model.load_state_dict(Checkpoint.load(self.run, self.step).weights)
         evaluation = Evaluation(self.recipe, model, world)
+        faults = Faults(self.recipe, self.plan, self.run, world=world, display=display)
         for block in blocks:
+            faults.note(block)
             evaluation.add(block)
         sums, figures = evaluation.finish()
         if world.leads:

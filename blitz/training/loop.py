@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from blitz.data.plan import Block, Plan
-from blitz.errors import require
+from blitz.errors import RunFailed, require
 from blitz.randomness import MASK64, key_for
 from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
@@ -23,7 +23,8 @@ from blitz.training.checkpoint import Checkpoint
 from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
-from blitz.training.model import build_model, forward_and_loss
+from blitz.training.faults import Faults
+from blitz.training.model import build_model, forward_and_loss, memory_named
 from blitz.training.optimizer import build_optimizer, learning_rate, load_optimizer_state, optimizer_state
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
@@ -55,6 +56,10 @@ class TrainJob:
     plan: Plan
     run: RunDirectory
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+    def first_step(self) -> int:
+        """The step to begin or to go on with: that of the newest checkpoint."""
+        return min(self.plan.total_steps, max(self.run.checkpoint_steps(), default=0))
 
     def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
         """Train."""
@@ -119,11 +124,13 @@ def train(
         UserError: if the recipe's loss is not one number a row, or if the storage does not take what is written.
     """
     training = _Training(job, writer, world, first_step, display)
+    faults = Faults(job.recipe, job.plan, job.run, world=world, display=display)
     for block in blocks:
+        faults.note(block)
         if block.chunk.split == "train":
             if training.save_is_due():
                 training.save()
-            for batch in step_batches(block, world):
+            for batch in step_batches(block, job.plan, world):
                 training.step(batch)
                 step = training.progress.step
                 if step % job.recipe.log_every_steps == 0 or step == job.plan.total_steps:
@@ -171,24 +178,31 @@ class _Training:
         recipe, world, progress = self.recipe, self.world, self.progress
         world.seed_generators(key_for(recipe.seed, progress.step, world.rank))
         micro_batches = list(batch.micro_batches(recipe))
+        skips = recipe.on_nan == "skip"
+        before = self.loss_sum.clone() if skips else None
         for number, (columns, weights) in enumerate(micro_batches, start=1):
-            with self._gradients(shared=number == len(micro_batches)):
+            with self._gradients(shared=number == len(micro_batches)), memory_named(len(weights)):
                 _, losses = forward_and_loss(recipe, self.step_model, columns, world.device)
                 loss = torch.dot(losses, weights)
                 loss.backward()
             if not self.gradients_checked:
                 self._check_gradients()
             self.loss_sum.add_(loss.detach(), alpha=batch.rows / world.size)
-        if recipe.optim.grad_clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optim.grad_clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe.optim, progress.step, self.job.plan.total_steps)
-        self.optimizer.step()
+        clip = recipe.optim.grad_clip_norm
+        # Of the global batch, as the gradients are: every rank finds the same.
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip or math.inf) if clip or skips else None
+        if before is not None and norm is not None and not norm.isfinite():
+            self.loss_sum.copy_(before)
+            self.display.line(f"step {progress.step + 1} is left out: its gradient is not finite")
+        else:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(recipe.optim, progress.step, self.job.plan.total_steps)
+            self.optimizer.step()
+            progress.loss_rows += batch.rows
         self.optimizer.zero_grad(set_to_none=True)
 
         progress.step += 1
         progress.rows_digest = (progress.rows_digest + batch.digest) & MASK64
-        progress.loss_rows += batch.rows
         self.clock.rows += batch.rows
         self.display.step(progress.step)
 
@@ -213,7 +227,10 @@ class _Training:
     def log(self) -> None:
         """Write the mean training loss since the last logged step."""
         progress = self.progress
+        if not progress.loss_rows:
+            return
         loss = self.world.sum(self.loss_sum).item() / progress.loss_rows
+        self._require_finite("training loss", loss)
         self.loss_sum.zero_()
         progress.loss_rows = 0
         self.display.loss(loss)
@@ -222,8 +239,17 @@ class _Training:
                 "train/loss": loss,
                 "lr": self.optimizer.param_groups[0]["lr"],
                 "examples_per_second": round(self.clock.examples_per_second(), 1),
+                "world_size": self.world.size,
             }
         )
+
+    def _require_finite(self, what: str, value: float) -> None:
+        """Stop with a mend where a value, which is the same on every rank, is not finite."""
+        if not math.isfinite(value):
+            raise RunFailed(
+                f"the {what} is {value} at step {self.progress.step}; begin with a lower --optim.lr or with "
+                "--optim.grad-clip-norm 1, or go on from the last checkpoint with --on-nan skip"
+            )
 
     def evaluate(self, block: Block) -> None:
         """Add a block of evaluation rows to the pass that is under way, or begin one."""
@@ -265,6 +291,8 @@ class _Training:
             rows_digest=self.world.sum_digest(self.progress.rows_digest),
             loss_sum=self.world.sum(self.loss_sum).item(),
         )
+        self._require_finite("training loss", progress.loss_sum)
+        self._require_finite("norm of the weights", nn.utils.get_total_norm(self.model.parameters()).item())
         self.world.share_buffers(self.model)
         if self.world.leads:
             optimizer = optimizer_state(self.optimizer, self.model)

@@ -1,12 +1,13 @@
 """A recipe's model on a device, and one forward pass, as training and evaluation share them."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blitz.errors import UserError
+from blitz.errors import RunFailed, UserError
 from blitz.recipe import Batch, Recipe
 from blitz.training.world import World
 
@@ -28,6 +29,36 @@ def build_model(recipe: Recipe, world: World) -> nn.Module:
     return model
 
 
+def forward(recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device) -> Any:
+    """Outputs, under the recipe's precision."""
+    with _precision(recipe, device):
+        return recipe.forward(model, batch)
+
+
+@contextmanager
+def memory_named(rows: int) -> Iterator[None]:
+    """Say what to do if memory runs out in a pass over so many rows.
+
+    Raises:
+        RunFailed: if it does.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # On a CPU it has no type of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        reason = str(error).split(". ")[0]
+        raise RunFailed(
+            f"out of memory in a pass over {rows} rows ({reason}); add --micro-batch-size {max(1, rows // 2)}, which "
+            "changes nothing that is learned, or take a smaller model"
+        ) from error
+
+
+def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    return nullcontext() if recipe.precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
+
+
 def forward_and_loss(recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device) -> tuple[Any, Tensor]:
     """Outputs and fp32 losses of shape (batch,), under the recipe's precision.
 
@@ -35,7 +66,7 @@ def forward_and_loss(recipe: Recipe, model: nn.Module, batch: Batch, device: tor
         UserError: if the recipe's loss is not one number a row.
     """
     rows = len(next(iter(batch.values())))
-    with nullcontext() if recipe.precision == "fp32" else torch.autocast(device.type, torch.bfloat16):
+    with _precision(recipe, device):
         outputs = recipe.forward(model, batch)
         losses = recipe.loss(outputs, batch)
     if losses.shape != (rows,):

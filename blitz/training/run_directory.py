@@ -3,6 +3,7 @@
     <storage>/<run>/
       recipe.json            what was asked for, complete
       metrics.jsonl          one JSON object a line
+      bad_rows.csv           rows of a CSV that are left out, if there are any
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
       result.json            written at the end
 
@@ -21,7 +22,7 @@ from typing import Any, Literal
 import pyarrow.fs
 from filelock import FileLock, Timeout
 
-from blitz.data.plan import Plan
+from blitz.data.csv.bad_rows import RECORD_HEADER
 from blitz.errors import UserError, require
 from blitz.storage import absolute, open_place
 
@@ -63,6 +64,11 @@ class RunDirectory:
         files, place = self._open(path)
         return bool(files.get_file_info(place).type != pyarrow.fs.FileType.NotFound)
 
+    def names(self) -> list[str]:
+        """Names of the files in it."""
+        files, place = self._open("")
+        return [info.base_name for info in files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))]
+
     def read(self, path: str) -> bytes:
         """A file's bytes.
 
@@ -98,6 +104,12 @@ class RunDirectory:
         except FileNotFoundError:
             return None
         return value
+
+    def delete(self) -> None:
+        """Delete it with all that is in it; it need not be there."""
+        files, place = self._open("")
+        if self.exists(""):
+            files.delete_dir(place)
 
     def probe(self) -> None:
         """Write and remove a file.
@@ -162,6 +174,11 @@ class RunDirectory:
             return []
         whole, _, _ = self.read("metrics.jsonl").rpartition(b"\n")
         return [json.loads(line) for line in whole.splitlines()]
+
+    def add_bad_rows(self, records: Iterable[str]) -> None:
+        """Add records to bad_rows.csv, each once however often it is found."""
+        old = self.read("bad_rows.csv").decode().split("\n")[:-1] if self.exists("bad_rows.csv") else [RECORD_HEADER]
+        self.write("bad_rows.csv", "".join(f"{line}\n" for line in dict.fromkeys([*old, *records])).encode())
 
     def rewind(self, step: int) -> None:
         """Leave only what was so at `step`: what came after it is about to be made again."""
@@ -240,8 +257,3 @@ class RunDirectory:
         if self.exists(f"checkpoints/{step}/state.json"):
             files.delete_file(f"{place}/state.json")
         self.delete_folder(f"checkpoints/{step}")
-
-
-def first_step_of(plan: Plan, run: RunDirectory) -> int:
-    """The step that a plan begins or goes on with: that of the newest checkpoint."""
-    return min(plan.total_steps, max(run.checkpoint_steps(), default=0))

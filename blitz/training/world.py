@@ -1,5 +1,6 @@
 """The ranks of a run and what they do together: add up. In this process there is one rank and nothing to do."""
 
+import json
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,16 @@ class World:
         total = tensor.to(self.device, copy=True)
         dist.all_reduce(total)
         return total.cpu()
+
+    def gather(self, lines: list[str]) -> list[str]:
+        """The lines of all ranks, in the order of the ranks."""
+        text = torch.frombuffer(bytearray(json.dumps(lines).encode()), dtype=torch.uint8)
+        mine = torch.arange(self.size) == self.rank
+        lengths = self.sum(mine * len(text))
+        texts = torch.zeros(self.size, int(lengths.max()), dtype=torch.uint8)
+        texts[self.rank, : len(text)] = text
+        gathered = zip(self.sum(texts), lengths.tolist(), strict=True)
+        return [line for one, length in gathered for line in json.loads(bytes(one[:length].tolist()))]
 
     def sum_digest(self, digest: int) -> int:
         """The sum over ranks modulo 2^64 of an integer below 2^64."""

@@ -27,7 +27,10 @@ def test_the_report_shows_dialect_columns_classes_and_bad_rows(
     ):
         assert part in printed
     listed = (tmp_path / "out" / "train.bad_rows.csv").read_text().splitlines()
-    assert listed[1:] == ['32,"age","abc","expected a number"', '33,"kind","","expected a label"']
+    assert listed[1:] == [
+        f'"{csv}",32,"age","abc","expected a number"',
+        f'"{csv}",33,"kind","","expected a label"',
+    ]
     main([str(csv), *flags, "--bad-rows", "skip", "--max-bad-fraction", "0.1"])
 
 

@@ -1,7 +1,8 @@
 """Rows of a CSV that break its contract: where they are, why, and what is done about them."""
 
+import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -25,6 +26,9 @@ SCHEMA = pyarrow.schema(
         "row": pyarrow.int64(),
     }
 )
+
+RECORD_HEADER = '"csv","line","column","value","reason"'
+"""The first line of `bad_rows.csv`."""
 
 NOT_A_NUMBER = "expected a number"
 
@@ -66,22 +70,31 @@ class BadRows:
         return [self._message(fault) for fault in self.faults.slice(0, most).to_pylist()]
 
     def _message(self, fault: dict[str, Any]) -> str:
-        where = f"{self.csv_name}:{fault['line']}: "
-        if fault["column"] is None:
-            return where + str(fault["reason"])
-        holds = f"holds {fault['value']!r}" if fault["value"] else "is empty"
-        return f"{where}column '{fault['column']}' {holds}; {fault['reason']}"
+        return f"{self.csv_name}:{fault['line']}: {_what(fault)}"
 
-    def to_csv(self) -> bytes:
-        """All faults as a CSV of line, column, value and reason."""
+    def by_line(self) -> dict[int, str]:
+        """What is wrong with each line, in its messages without the file and the line."""
+        found: dict[int, str] = {}
+        for fault in self.faults.to_pylist():
+            line = fault["line"]
+            found[line] = f"{found[line]}; {_what(fault)}" if line in found else _what(fault)
+        return found
+
+    def records(self) -> list[str]:
+        """All faults as records of `bad_rows.csv`, each of one line."""
+        faults = self.faults.select(["line", "column", "value", "reason"])
+        faults = faults.add_column(0, "csv", pyarrow.array([self.csv_name] * len(faults), pyarrow.string()))
+        # A break within a value would make two lines of a record.
+        values = pc.replace_substring(pc.replace_substring(faults["value"], "\r", "\\r"), "\n", "\\n")
         stream = io.BytesIO()
-        pyarrow.csv.write_csv(self.faults.drop_columns("row"), stream)
-        return stream.getvalue()
+        faults = faults.set_column(3, "value", values)
+        pyarrow.csv.write_csv(faults, stream, pyarrow.csv.WriteOptions(include_header=False))
+        return stream.getvalue().decode().split("\n")[:-1]
 
     def list_in(self, folder: str | Path) -> Path:
         """Write all faults to `<name of the CSV>.bad_rows.csv` in a folder; its path."""
         listed = Path(folder).expanduser() / f"{PurePosixPath(self.csv_name).stem}.bad_rows.csv"
-        listed.write_bytes(self.to_csv())
+        listed.write_text("".join(f"{line}\n" for line in (RECORD_HEADER, *self.records())))
         return listed
 
     def judge(
@@ -104,6 +117,19 @@ class BadRows:
         if bad > max_bad_fraction * total_rows:
             raise DataError(f"{share}, more than {flags}max-bad-fraction {max_bad_fraction:g} allows: {first}{rest}")
         return self.rows()
+
+
+def _what(fault: Mapping[str, Any]) -> str:
+    if not fault["column"]:
+        return str(fault["reason"])
+    holds = f"holds {fault['value']!r}" if fault["value"] else "is empty"
+    return f"column '{fault['column']}' {holds}; {fault['reason']}"
+
+
+def what_is_wrong(record: str) -> str:
+    """What a record of `bad_rows.csv` says, as `column 'age' holds 'abc'; expected a number`."""
+    (fault,) = csv.DictReader(io.StringIO(f"{RECORD_HEADER}\n{record}"))
+    return _what(fault)
 
 
 def faults_of(

@@ -63,13 +63,13 @@ class EncodingScan:
             self._is_utf8 = _decodes(self._utf8, data)
         self._is_cp1252 = self._is_cp1252 and not any(byte in data for byte in _UNDEFINED_IN_CP1252)
 
-    def encoding(self) -> Encoding | None:
-        """The encoding, or None for bytes that are no text."""
+    def encoding(self, *, whole: bool = True) -> Encoding | None:
+        """The encoding, or None for bytes that are no text; unless they are the `whole` file, a letter may be cut."""
         if self._start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"
         if b"\0" in self._start:
             return _utf16_without_bom(self._start)
-        if self._is_utf8 and _decodes(self._utf8, b"", final=True):
+        if self._is_utf8 and _decodes(self._utf8, b"", final=whole):
             return "utf-8-sig" if self._start.startswith(codecs.BOM_UTF8) else "utf-8"
         return "cp1252" if self._is_cp1252 else "latin-1"
 

@@ -1,64 +1,39 @@
 """A CSV as features and a target: what is fitted on its training rows, and its rows as a model takes them."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow
 import pyarrow.compute as pc
 
 from blitz.data.arrays import Columns
-from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
-from blitz.data.csv.columns import ColumnReport, ColumnType, Numbers, are_whole, in_order
+from blitz.data.csv.bad_rows import BadRows
+from blitz.data.csv.columns import ColumnReport, ColumnType, are_whole, in_order
 from blitz.data.csv.index import CsvIndex, index_csv
-from blitz.data.csv.streaming_pass import CsvOptions
+from blitz.data.csv.source import CsvSource, Mask
+from blitz.data.csv.statistics import kept_batches, statistics_of
 from blitz.data.csv.table import CsvTable, unknown_labels
-from blitz.data.order import Rows, shuffled_rows
+from blitz.data.order import Rows
 from blitz.data.plan import Split
 from blitz.errors import DataError, require
 from blitz.fields import may_change
-from blitz.randomness import key_for
 
-Mask = npt.NDArray[np.bool_]
 Task = Literal["auto", "classification", "regression"]
 
 _MOST_WHOLE_CLASSES = 20
-# Beyond every epoch, whose orders have the keys (seed, epoch).
-_HELD_OUT = 1 << 63
 
 
 @dataclass(frozen=True)
-class CsvData:
+class CsvData(CsvSource):
     """Which columns of which CSV are learned from, and what."""
 
-    train_csv: str = may_change("")
-    """CSV to train on: a path or a URI."""
     target: str = ""
     """The column that is learned; all others are learned from."""
-    val_csv: str | None = may_change(None)
-    """Another CSV, to evaluate on."""
-    val_fraction: float | None = None
-    """Instead of that, evaluate on this share of the rows, which the seed draws."""
-    types: Mapping[str, ColumnType] = field(default_factory=dict)
-    """Types of columns where the detected ones do not fit: --data.types zip category age number."""
     ignore: tuple[str, ...] = ()
     """Columns that are not learned from."""
     task: Task = "auto"
     """auto classifies a category, and a number of at most 20 values that are all whole."""
-    bad_rows: BadRowsPolicy = "fail"
-    """Whether bad rows are an error, or are left out and listed in the cache."""
-    max_bad_fraction: float = 0.01
-    """With --data.bad-rows skip, more bad rows than this are still an error."""
-    cache: str = may_change("prepared")
-    """Folder for the indexes of the CSVs; on a cluster one that all nodes share."""
-
-    def __post_init__(self) -> None:
-        fraction = self.val_fraction
-        require(fraction is None or 0 < fraction < 1, f"--data.val-fraction is {fraction}; it must be between 0 and 1")
-        worst = self.max_bad_fraction
-        require(0 <= worst <= 1, f"--data.max-bad-fraction is {worst}; it must be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -125,20 +100,30 @@ class CsvFit:
 
 
 class CsvRows:
-    """Rows of a CSV as a model takes them: those of its index where `kept`, of shape (rows of the index,), is true."""
+    """Rows of a CSV as a model takes them: those of its index where `kept`, of shape (rows of the index,), is true.
 
-    def __init__(self, index: CsvIndex, fit: CsvFit, kept: Mask) -> None:
-        self.fit = fit
+    `left_out` are the bad ones among the others.
+    """
+
+    def __init__(self, index: CsvIndex, fit: CsvFit, kept: Mask, left_out: BadRows) -> None:
+        self.fit, self.left_out = fit, left_out
         known = {feature.name: feature.values for feature in fit.categories} | {fit.target.name: fit.target.classes}
-        self.table = CsvTable(index, [*fit.types], categories=known, without=np.flatnonzero(~kept))
+        columns = [name for name in fit.types if name in index.dialect.names]
+        self.table = CsvTable(index, columns, categories=known, without=np.flatnonzero(~kept))
+        self._has_targets = fit.target.name in columns
 
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def index(self) -> CsvIndex:
+        """Where the rows are."""
+        return self.table.index
+
     def __getitems__(self, rows: Rows) -> Columns:
         """`numbers` float32 (batch, numbers), `categories` int64 (batch, categories), and `targets` (batch,).
 
-        A target is the int64 place of a class, or a standardised number as float32.
+        Targets are there if the CSV has them: the int64 place of a class, or a standardised number as float32.
         """
         fit, cells = self.fit, self.table.__getitems__(rows)
         numbers = np.zeros((len(rows), fit.number_columns), np.float32)
@@ -151,34 +136,33 @@ class CsvRows:
         categories = np.zeros((len(rows), len(fit.categories)), np.int64)
         for place, category in enumerate(fit.categories):
             categories[:, place] = cells[category.name] + 1
+        features: Columns = {"numbers": numbers, "categories": categories}
+        if not self._has_targets:
+            return features
         targets = cells[fit.target.name]
         if not fit.target.classes:
             targets = ((targets - fit.target.mean) / fit.target.std).astype(np.float32)
         elif fit.target.type == "number":
             targets = np.searchsorted([float(name) for name in fit.target.classes], targets)
-        return {"numbers": numbers, "categories": categories, "targets": targets}
+        return {**features, "targets": targets}
 
 
 def fit_csv(data: CsvData, seed: int) -> CsvFit:
     """Means, deviations, vocabularies and classes of the training rows, in one pass over the index.
 
-    Prints which columns are left out, and how many rows.
+    Prints which columns are left out.
 
     Raises:
         DataError: if the CSV, a column of it or too many of its rows cannot be used.
         UserError: if `data` does not say what to learn from which CSV, or names two ways to evaluate.
     """
-    require(bool(data.train_csv), "name the CSV to train on with --data.train-csv FILE")
+    data.check()
     require(bool(data.target), "name the column to learn with --data.target COLUMN")
     require(data.target not in data.ignore, f"--data.ignore names '{data.target}', which is to be learned")
-    require(
-        data.val_csv is None or data.val_fraction is None,
-        "--data.val-csv and --data.val-fraction are two ways to evaluate; give one of them",
-    )
     index, classifies = _train_index(data)
     bad = _train_faults(index, data)
-    kept, _ = _parts(index, _judged(bad, index, data), data, seed)
-    reports = _reports(index, kept)
+    kept, _ = data.parts(index, data.judged(bad, index), seed)
+    reports = statistics_of(index, index.dialect.names, kept)
     target = _target(index, reports[data.target], kept, classifies=classifies)
     features = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
     fit = CsvFit(
@@ -199,46 +183,47 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
         )
     if unused:
         print(f"{index.csv}: not learned from, because they are text or empty: {', '.join(unused)}")
-    _tell(bad, data)
     return fit
 
 
 def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int) -> CsvRows:
     """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
 
-    Prints how many bad rows of `val` are left out.
-
     Raises:
         DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
     if split == "val" and data.val_csv is not None:
-        index, known_in = _open(data.val_csv, data, fit.types), data.train_csv
-        bad, told = _faults(index, fit.types), 0
+        index = index_csv(data.val_csv, data.cache, data.options(types=fit.types, label_columns=(data.target,)))
+        known_in = data.train_csv
+        bad = _faults(index, fit.types)
         kept = np.ones(index.rows, bool)
     else:
-        index, known_in = _train_index(data)[0], f"the rows of {data.train_csv} that are trained on"
-        if index.content != fit.content:
-            raise DataError(f"{index.csv} has changed since the run was begun; restore it, or begin another run")
+        index, known_in = _train_index(data, fit.content)[0], f"the rows of {data.train_csv} that are trained on"
         bad = _train_faults(index, data)
-        train, val = _parts(index, _judged(bad, index, data), data, seed)
-        kept, told = train if split == "train" else val, len(bad)
+        train, val = data.parts(index, data.judged(bad, index), seed)
+        kept = train if split == "train" else val
     if split == "val":
         if fit.target.classes:
             bad += unknown_labels(index, fit.target.name, fit.target.classes, known_in)
-        kept[_judged(bad, index, data)] = False
-        # Of those of the training CSV the fit has told.
-        if len(bad) > told:
-            _tell(bad, data)
-    return CsvRows(index, fit, kept)
+        kept[data.judged(bad, index)] = False
+    return CsvRows(index, fit, kept, bad)
 
 
-def _open(csv: str, data: CsvData, types: Mapping[str, ColumnType]) -> CsvIndex:
-    return index_csv(csv, data.cache, CsvOptions(types=types, label_columns=(data.target,)))
+def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
+    """The rows of a CSV to predict for, whether it has a target or not.
+
+    Raises:
+        DataError: if it cannot be read, or lacks a column that the model was trained with.
+    """
+    types = {name: kind for name, kind in fit.types.items() if name != fit.target.name}
+    index = index_csv(csv, data.cache, data.options(types=types, label_columns=()))
+    read = replace(fit, target=replace(fit.target, name=""))
+    return CsvRows(index, read, np.ones(index.rows, bool), _faults(index, types))
 
 
-def _train_index(data: CsvData) -> tuple[CsvIndex, bool]:
+def _train_index(data: CsvData, content: str | None = None) -> tuple[CsvIndex, bool]:
     """The training CSV, and whether its target is to be classified."""
-    index = _open(data.train_csv, data, data.types)
+    index = data.train_index(data.options(types=data.types, label_columns=(data.target,)), content=content)
     for name in data.ignore:
         index.column(name)
     report = index.column(data.target)
@@ -252,24 +237,18 @@ def _train_index(data: CsvData) -> tuple[CsvIndex, bool]:
     kind: ColumnType = "category" if classifies else "number"
     if report.type == kind or (classifies and few):
         return index, classifies
-    return _open(data.train_csv, data, {**data.types, data.target: kind}), classifies
+    types: Mapping[str, ColumnType] = {**data.types, data.target: kind}
+    return data.train_index(data.options(types=types, label_columns=(data.target,))), classifies
 
 
 def _whole_numbers(index: CsvIndex, column: str, kept: Mask) -> tuple[str, ...] | None:
     """Distinct values of a number column if they are whole and few, in order."""
     found: set[float] = set()
-    for batch in _kept_batches(index, [column], kept):
+    for batch in kept_batches(index, [column], kept):
         found.update(pc.unique(batch[column].drop_null()).to_pylist())
         if len(found) > _MOST_WHOLE_CLASSES or not all(value.is_integer() for value in found):
             return None
     return in_order(str(int(value)) for value in found)
-
-
-def _kept_batches(index: CsvIndex, columns: list[str], kept: Mask) -> Iterator[pyarrow.RecordBatch]:
-    first = 0
-    for batch in index.table().select(columns).to_batches():
-        yield batch.filter(pyarrow.array(kept[first : first + len(batch)]))
-        first += len(batch)
 
 
 def _train_faults(index: CsvIndex, data: CsvData) -> BadRows:
@@ -278,52 +257,6 @@ def _train_faults(index: CsvIndex, data: CsvData) -> BadRows:
 
 def _faults(index: CsvIndex, read: Collection[str]) -> BadRows:
     return index.bad_rows().without_numbers_of(column.name for column in index.columns if column.name not in read)
-
-
-def _judged(bad: BadRows, index: CsvIndex, data: CsvData) -> Rows:
-    return bad.judge(
-        data.bad_rows, total_rows=index.total_rows, max_bad_fraction=data.max_bad_fraction, flags="--data."
-    )
-
-
-def _tell(bad: BadRows, data: CsvData) -> None:
-    if len(bad):
-        rows = "1 bad row is" if len(bad) == 1 else f"{len(bad):,} bad rows are"
-        print(f"{bad.csv_name}: {rows} left out, listed in {bad.list_in(data.cache)}")
-
-
-def _parts(index: CsvIndex, bad: Rows, data: CsvData, seed: int) -> tuple[Mask, Mask]:
-    """Which rows of the training CSV's index to train on, and which to evaluate on."""
-    good, val = np.ones(index.rows, bool), np.zeros(index.rows, bool)
-    good[bad] = False
-    if data.val_fraction is not None:
-        rows = np.flatnonzero(good)
-        count = round(len(rows) * data.val_fraction)
-        require(
-            0 < count < len(rows),
-            f"--data.val-fraction {data.val_fraction} of the {len(rows)} rows of {index.csv} is {count}; "
-            "it must leave rows to train on and to evaluate on",
-        )
-        keys = np.full(count, key_for(seed, _HELD_OUT), np.uint64)
-        val[rows[shuffled_rows(np.arange(count), num_rows=len(rows), keys=keys)]] = True
-    return good & ~val, val
-
-
-def _reports(index: CsvIndex, kept: Mask) -> dict[str, ColumnReport]:
-    """What each column holds in the rows that are kept."""
-    numbers = {column.name: Numbers() for column in index.columns if column.type == "number"}
-    counts = {name: np.zeros(len(codes), np.int64) for name, codes in index.codes.items()}
-    for batch in _kept_batches(index, [*numbers, *counts], kept):
-        for name, number in numbers.items():
-            number.add(batch[name])
-        for name, count in counts.items():
-            codes = batch[name].to_numpy()
-            count += np.bincount(codes[codes >= 0], minlength=len(count))
-    reports = {name: number.report(name) for name, number in numbers.items()}
-    for name, count in counts.items():
-        values = in_order(value for value, times in zip(index.codes[name], count, strict=True) if times)
-        reports[name] = ColumnReport(name, "category", int(count.sum()), int(kept.sum() - count.sum()), values=values)
-    return {column.name: reports.get(column.name, column) for column in index.columns}
 
 
 def _target(index: CsvIndex, report: ColumnReport, kept: Mask, *, classifies: bool) -> Target:

@@ -1,7 +1,7 @@
 """Whether the images that a CSV names are there, are images, and are whole, told without decoding them."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ import pyarrow.fs
 from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.index import CsvIndex
 from blitz.data.csv.streaming_pass import LINE
+from blitz.data.spread import spread
 from blitz.errors import DataError
 from blitz.storage import Folder, folder_of
 
@@ -20,10 +21,12 @@ ImageCheck = Literal["exists", "whole"]
 
 # Files are waited for, not computed on, so there may be more threads than cores.
 _THREADS = 32
-_PATHS_A_TASK = 256
+_PATHS_A_TASK = 4096
 _HEAD_BYTES = 16
 # Cameras and editors write some bytes after the end marker.
 _TAIL_BYTES = 4096
+
+NO_SUCH_FILE = "there is no such file"
 
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -35,29 +38,29 @@ def check_images(index: CsvIndex, column: str, root: str | Path | None = None, c
 
     A relative path is one in the folder `root`, by default the CSV's. What is found is not cached: files come and go.
     """
-    folder = Folder(root if root is not None else folder_of(index.csv))
-    faults = []
-    first = 0
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for batch in _in_turn(index, column):
-            paths = batch[column].to_pylist()
-            tasks = [paths[start : start + _PATHS_A_TASK] for start in range(0, len(paths), _PATHS_A_TASK)]
-            reasons = [reason for part in pool.map(lambda task: _faults(folder, task, check), tasks) for reason in part]
-            places = np.array([place for place, reason in enumerate(reasons) if reason], np.int64)
-            values = [paths[place] for place in places]
-            why = [reasons[place] or "" for place in places]
-            faults.append(faults_of(batch[LINE].to_numpy()[places], column, values, why, first + places))
-            first += len(batch)
+    batches = [
+        part
+        for batch in index.table().select([column, LINE]).to_batches()
+        for part in (batch.slice(start, _PATHS_A_TASK) for start in range(0, len(batch), _PATHS_A_TASK))
+    ]
+    find = partial(_faults, str(root) if root is not None else folder_of(index.csv), check)
+    faults, first = [], 0
+    paths_of = (batch[column].to_pylist() for batch in batches)
+    for batch, reasons in zip(batches, spread(find, paths_of), strict=True):
+        places = np.array(list(reasons), np.int64)
+        values = batch[column].take(pyarrow.array(places))
+        lines = batch[LINE].to_numpy()[places]
+        faults.append(faults_of(lines, column, values, list(reasons.values()), first + places))
+        first += len(batch)
     return join_faults(index.csv, faults)
 
 
-def _in_turn(index: CsvIndex, column: str) -> Iterator[pyarrow.RecordBatch]:
-    yield from index.table().select([column, LINE]).to_batches()
-
-
-def _faults(folder: Folder, paths: list[str], check: ImageCheck) -> list[str | None]:
-    """For each path what is wrong with its file, or None. An empty path is a fault of the CSV, and none here."""
-    return [_fault(folder, path, check) if path else None for path in paths]
+def _faults(root: str, check: ImageCheck, paths: list[str]) -> dict[int, str]:
+    """For each path whose file is of no use its place and why; an empty path is a fault of the CSV, and none here."""
+    folder = Folder(root)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        reasons = pool.map(lambda path: _fault(folder, path, check) if path else None, paths)
+        return {place: reason for place, reason in enumerate(reasons) if reason}
 
 
 def _fault(folder: Folder, path: str, check: ImageCheck) -> str | None:
@@ -65,7 +68,7 @@ def _fault(folder: Folder, path: str, check: ImageCheck) -> str | None:
         files, place = folder.find(path)
         info = files.get_file_info(place)
         if info.type == pyarrow.fs.FileType.NotFound:
-            return "there is no such file"
+            return NO_SUCH_FILE
         if info.type != pyarrow.fs.FileType.File:
             return "expected a file; it is a folder"
         if info.size == 0:

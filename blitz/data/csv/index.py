@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow
 import pyarrow.fs
+from filelock import FileLock
 
 from blitz.data.csv.bad_rows import BadRows, write_faults
 from blitz.data.csv.columns import ColumnReport
@@ -53,6 +54,21 @@ class CsvIndex:
     """Rows in the CSV, ragged ones included."""
     content: str
     """SHA-256 of the CSV's bytes, hexadecimal."""
+    options: CsvOptions
+    """How it was read."""
+
+    def on_this_node(self) -> "CsvIndex":
+        """The same index here: where another node made it in a folder that is not shared, it is made again.
+
+        Raises:
+            DataError: if the CSV is not here either, or is another one.
+        """
+        if Path(self.path).exists():
+            return self
+        made = index_csv(self.csv, Path(self.path).parent, self.options)
+        if made.content != self.content:
+            raise DataError(f"{self.csv} is another file than where the run was begun; share it between all nodes")
+        return made
 
     def column(self, name: str) -> ColumnReport:
         """The column of that name.
@@ -90,13 +106,16 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
     key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)], sort_keys=True))[:32]
     target, report = folder / f"{key}.arrow", folder / f"{key}.json"
     if not (report.exists() and target.exists()):
-        _make(source, options, target, report)
+        with FileLock(folder / f"{key}.lock"):
+            # Whoever comes second waits, and then finds it.
+            if not (report.exists() and target.exists()):
+                _make(source, options, target, report)
     found = json.loads(report.read_text())
     dialect = Dialect(**found["dialect"] | {"names": tuple(found["dialect"]["names"])})
     columns = tuple(ColumnReport(**{name: _frozen(value) for name, value in one.items()}) for one in found["columns"])
     codes = {name: tuple(values) for name, values in found["codes"].items()}
     rows, total_rows = found["rows"], found["total_rows"]
-    return CsvIndex(str(csv), str(target), dialect, columns, codes, rows, total_rows, source.content)
+    return CsvIndex(str(csv), str(target), dialect, columns, codes, rows, total_rows, source.content, options)
 
 
 def _frozen(value: Any) -> Any:

@@ -28,7 +28,7 @@ from blitz.data.csv.columns import (
     is_number_column,
     parse_numbers,
 )
-from blitz.data.csv.dialect import HEAD_BYTES, Dialect, Encoding, detect_dialect
+from blitz.data.csv.dialect import HEAD_BYTES, Dialect, Encoding, EncodingScan, detect_dialect
 from blitz.data.csv.lines import LineCount, Lines, RaggedRow
 from blitz.errors import DataError
 from blitz.storage import open_place
@@ -70,6 +70,49 @@ class PassResult:
     faults: list[pyarrow.RecordBatch]
 
 
+@dataclass(frozen=True)
+class Head:
+    """How a CSV begins."""
+
+    dialect: Dialect
+    rows: list[list[str]]
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The first cells of each column, ragged rows left out."""
+        rows = [row for row in self.rows if len(row) == len(self.dialect.names)]
+        return {name: [row[place] for row in rows] for place, name in enumerate(self.dialect.names)}
+
+    def holds_numbers(self, column: str) -> bool:
+        """Whether a column seems to be one of numbers."""
+        return infer_type(self.columns[column], is_label=False, decimal=self.dialect.decimal) == "number"
+
+
+def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None) -> Head:
+    """The dialect of a CSV and its first rows; its encoding is guessed from them if it is not given.
+
+    Raises:
+        DataError: if there is no such file, it is no text, or has no header.
+    """
+    files, path = open_place(name)
+    try:
+        with files.open_input_file(path) as file:
+            data, whole = file.read(HEAD_BYTES), file.size() <= HEAD_BYTES
+    except FileNotFoundError as error:
+        raise DataError(f"{name} is not there; name a CSV file") from error
+    encoding = options.encoding or encoding
+    if encoding is None:
+        scan = EncodingScan()
+        scan.add(data)
+        encoding = scan.encoding(whole=whole)
+        if encoding is None:
+            raise DataError(f"{name} is not text; save the table as CSV, best in UTF-8")
+    dialect, rows = detect_dialect(
+        data, whole=whole, encoding=encoding, delimiter=options.delimiter, quote=options.quote, csv_name=name
+    )
+    return Head(dialect, rows)
+
+
 def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -> tuple[Dialect, PassResult]:
     """Write the columns of the CSV `name`, and the line of each row, to an Arrow IPC file.
 
@@ -77,21 +120,13 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
         DataError: if the CSV has no header or no rows, or lacks a column that `options` name.
     """
     files, path = open_place(name)
-    with files.open_input_file(path) as file:
-        head, whole = file.read(HEAD_BYTES), file.size() <= HEAD_BYTES
-        dialect, sample = detect_dialect(
-            head,
-            whole=whole,
-            encoding=options.encoding or encoding,
-            delimiter=options.delimiter,
-            quote=options.quote,
-            csv_name=name,
-        )
+    head = read_head(name, options, encoding)
+    dialect = head.dialect
     images = (options.image_column,) if options.image_column else ()
     for column in (*options.types, *options.label_columns, *images):
         if column not in dialect.names:
             raise DataError(f"{name} has no column '{column}'; it has: {', '.join(dialect.names)}")
-    assumed = _Assumed(_types(dialect, sample, options))
+    assumed = _Assumed(_types(head, options))
     while True:
         # Opened anew: the pass before may still be reading ahead.
         with files.open_input_file(path) as file:
@@ -101,13 +136,10 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
                 assumed = refuted.better
 
 
-def _types(dialect: Dialect, sample: list[list[str]], options: CsvOptions) -> dict[str, ColumnType]:
-    rows = [row for row in sample if len(row) == len(dialect.names)]
+def _types(head: Head, options: CsvOptions) -> dict[str, ColumnType]:
     types: dict[str, ColumnType] = {}
-    for place, name in enumerate(dialect.names):
-        types[name] = infer_type(
-            [row[place] for row in rows], is_label=options.label_columns == (name,), decimal=dialect.decimal
-        )
+    for name, cells in head.columns.items():
+        types[name] = infer_type(cells, is_label=options.label_columns == (name,), decimal=head.dialect.decimal)
     types.update(options.types)
     if options.image_column:
         types[options.image_column] = "text"

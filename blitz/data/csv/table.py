@@ -2,19 +2,33 @@
 
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow
 
-from blitz.data.arrays import Columns
+from blitz.data.arrays import Columns, MapStyleDataset
 from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.index import CsvIndex
 from blitz.data.csv.streaming_pass import LINE, missing
 from blitz.errors import DataError
+from blitz.storage import absolute
 
 Rows = npt.NDArray[np.int64]
+
+
+class InputRows(MapStyleDataset, Protocol):
+    """Rows of a CSV to predict for: all those of an index, bad ones included."""
+
+    @property
+    def index(self) -> CsvIndex:
+        """Where they are."""
+
+    @property
+    def left_out(self) -> BadRows:
+        """Those that nothing can be said about."""
 
 
 class CsvTable:
@@ -33,7 +47,7 @@ class CsvTable:
         categories: Mapping[str, Sequence[str]] | None = None,
         without: Rows | None = None,
     ) -> None:
-        self._path = index.path
+        self.index = replace(index, csv=absolute(index.csv))
         without = np.zeros(0, np.int64) if without is None else without
         self._kept_before = without - np.arange(len(without))
         self._rows = index.rows - len(without)
@@ -86,11 +100,9 @@ class CsvTable:
 
     def _open(self) -> pyarrow.Table:
         try:
-            return pyarrow.ipc.open_file(pyarrow.memory_map(self._path)).read_all()
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{self._path} is not on {platform.node()}; keep the index in a folder that all nodes share"
-            ) from error
+            return self.index.on_this_node().table()
+        except DataError as error:
+            raise DataError(f"on {platform.node()}: {error}") from error
 
     def _values(self, name: str, cells: pyarrow.ChunkedArray) -> npt.NDArray[Any]:
         places = self._places[name]

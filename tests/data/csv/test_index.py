@@ -1,5 +1,7 @@
 import csv
 import os
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from blitz.data.csv.columns import MAX_CATEGORIES
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.streaming_pass import CsvOptions
+from blitz.data.csv.table import CsvTable
 from blitz.errors import DataError
 
 
@@ -223,3 +226,16 @@ def test_decimal_commas_between_semicolons(tmp_path: Path, stray: str) -> None:
 def test_an_encoding_that_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.csv is not encoded in cp1252"):
         indexed(tmp_path, b"a\n" + b"plain\n" * 100_000 + b"\x81\n", encoding="cp1252")
+
+
+def test_a_node_that_lacks_the_index_makes_its_own_of_the_same_csv_alone(tmp_path: Path) -> None:
+    csv = tmp_path / "train.csv"
+    csv.write_text("a,b\n1,x\n2,y\n")
+    index = index_csv(csv, tmp_path / "cache")
+    elsewhere = pickle.loads(pickle.dumps(CsvTable(index, ["a", "b"])))
+    shutil.rmtree(tmp_path / "cache")
+    assert elsewhere.__getitems__(np.array([1, 0]))["a"].tolist() == [2, 1]
+    shutil.rmtree(tmp_path / "cache")
+    csv.write_text("a,b\n3,x\n4,y\n")
+    with pytest.raises(DataError, match=rf"on .*: {csv} is another file than where the run was begun"):
+        pickle.loads(pickle.dumps(CsvTable(index, ["a", "b"]))).__getitems__(np.array([1, 0]))

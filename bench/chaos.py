@@ -1,0 +1,152 @@
+"""Kill runs at random steps with SIGKILL, let them go on, and count how many end as if nothing had been.
+
+    python -m bench.chaos [--kills 8] [--kinds process driver worker node] [--seed 0]
+
+`process` kills a run in one process, and gives the same command again; the others run on two workers of a cluster of
+three nodes on this machine: `driver` kills the command, and gives it again; `worker` kills a Ray Train worker; `node` a
+raylet, with all that runs on it, and another node joins. A run ends equal if its rows_digest is that of an undisturbed
+run and, on as many workers, its weights are the same bits.
+"""
+
+import argparse
+import json
+import os
+import random
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import torch
+from ray.cluster_utils import Cluster
+
+from blitz.training.checkpoint import Checkpoint
+from blitz.training.run_directory import RunDirectory
+
+_FLAGS = shlex.split(
+    "digits --epochs 12 --global-batch-size 31 --log-every-steps 1 --checkpoint.every-steps 10 --optim.name momentum"
+    " --optim.lr 0.01 --optim.schedule constant --optim.warmup-steps 0 --run chaos"
+)
+_STEPS = 564
+_POLL_S = 0.002
+_ON_RAY = ["--scale.num-workers", "2", "--max-failures", "3"]
+# A node that is killed is missed after some two seconds.
+_CHECKS = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+
+
+class _Runs:
+    """Starts runs, in this process's way or on a cluster that is started when it is first needed."""
+
+    def __init__(self) -> None:
+        self.cluster: Cluster | None = None
+
+    def start(self, folder: Path, *, on_ray: bool) -> "subprocess.Popen[bytes]":
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        env.pop("RAY_ADDRESS", None)
+        if on_ray:
+            if self.cluster is None:
+                head = {"num_cpus": 1, "_system_config": _CHECKS}
+                self.cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)
+                for _ in range(2):
+                    self.cluster.add_node(num_cpus=1)
+            env["RAY_ADDRESS"] = self.cluster.address
+        command = [sys.executable, "-m", "jobs.train", *_FLAGS, "--storage", str(folder), *(_ON_RAY if on_ray else [])]
+        return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def whole(self, folder: Path, *, on_ray: bool) -> RunDirectory:
+        """A run that nothing happens to, or what is left of one."""
+        run = self.start(folder, on_ray=on_ray)
+        _, said = run.communicate()
+        if run.returncode != 0:
+            raise RuntimeError(said.decode())
+        return RunDirectory.of(str(folder), "chaos")
+
+    def workers(self) -> list[psutil.Process]:
+        """Ray Train's worker processes."""
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if any("RayTrainWorker" in part for part in process.cmdline()):
+                    found.append(process)
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    def kill(self, kind: str, run: "subprocess.Popen[bytes]", chance: random.Random) -> None:
+        """Kill what `kind` says."""
+        if kind in ("process", "driver"):
+            run.kill()
+        elif kind == "worker":
+            chance.choice(self.workers()).kill()
+        elif self.cluster is not None:
+            # Not the head: that has the cluster's own state.
+            victim = chance.choice(sorted(self.cluster.worker_nodes, key=lambda node: str(node.unique_id)))
+            self.cluster.remove_node(victim, allow_graceful=False)
+            self.cluster.add_node(num_cpus=1)
+
+
+def _wait_for(step: int, folder: Path, run: "subprocess.Popen[bytes]") -> bool:
+    metrics = folder / "chaos" / "metrics.jsonl"
+    while run.poll() is None:
+        lines = metrics.read_bytes().splitlines() if metrics.exists() else []
+        if len(lines) > 1 and json.loads(lines[-2])["step"] >= step:
+            return True
+        time.sleep(_POLL_S)
+    return False
+
+
+def _equal(one: RunDirectory, other: RunDirectory) -> bool:
+    digests = [(run.read_json("result.json") or {}).get("rows_digest") for run in (one, other)]
+    weights = [Checkpoint.load(run, run.checkpoint_step("last")).weights for run in (one, other)]
+    return digests[0] == digests[1] and all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def main() -> None:
+    """Kill, and print how each run ended."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=8)
+    kinds = ["process", "driver", "worker", "node"]
+    parser.add_argument("--kinds", nargs="+", default=kinds, choices=kinds)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    runs, chance = _Runs(), random.Random(asked.seed)
+    undisturbed: dict[bool, RunDirectory] = {}
+    ended: Counter[tuple[str, str]] = Counter()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as place:
+        try:
+            for number in range(asked.kills):
+                kind, step = asked.kinds[number % len(asked.kinds)], chance.randrange(11, _STEPS - 60)
+                on_ray, folder = kind != "process", Path(place, str(number))
+                if on_ray not in undisturbed:
+                    undisturbed[on_ray] = runs.whole(Path(place, f"undisturbed-{on_ray}"), on_ray=on_ray)
+                began = time.perf_counter()
+                run = runs.start(folder, on_ray=on_ray)
+                came = _wait_for(step, folder, run)
+                if came:
+                    runs.kill(kind, run, chance)
+                _, said = run.communicate()
+                if kind in ("process", "driver"):
+                    runs.whole(folder, on_ray=on_ray)
+                elif run.returncode != 0:
+                    print(said.decode(), file=sys.stderr)
+                outcome = "too late to kill"
+                if came:
+                    outcome = "equal" if _equal(RunDirectory.of(str(folder), "chaos"), undisturbed[on_ray]) else "OTHER"
+                ended[kind, outcome] += 1
+                print(
+                    f"{number + 1:4} {kind:8} at step {step:4}: {outcome}, {time.perf_counter() - began:.0f} s",
+                    flush=True,
+                )
+        finally:
+            if runs.cluster is not None:
+                runs.cluster.shutdown()
+    for (kind, outcome), count in sorted(ended.items()):
+        print(f"{kind:8} {outcome:18} {count}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""A CSV once more with columns appended: all of its rows in their order, also those that nothing can be said about."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.fs
+
+from blitz.data.csv.bad_rows import BadRows
+from blitz.data.csv.index import CsvIndex, index_csv
+from blitz.data.csv.streaming_pass import LINE, CsvOptions
+from blitz.storage import open_place
+
+_ROWS_AT_ONCE = 1 << 16
+
+ERROR = "error"
+"""The last column: why the other appended ones are empty."""
+
+
+def write_appended(
+    index: CsvIndex, target: str, columns: Iterable[str], values: Iterable[pyarrow.Table], bad: BadRows
+) -> tuple[int, int]:
+    """Write a CSV with `columns` and `error` appended, in UTF-8; how many rows it has, and how many with an error.
+
+    `values` are tables of `columns` and `error`, in the order of the rows of `index`, where `error` is empty or a
+    reason; `bad` are rows that have a reason already. The CSV's own cells are written as they stand there.
+    """
+    options = CsvOptions(
+        delimiter=index.dialect.delimiter,
+        quote=index.dialect.quote,
+        encoding=index.dialect.encoding,
+        types=dict.fromkeys(index.dialect.names, "text"),
+    )
+    texts = index_csv(index.csv, Path(index.path).parent, options)
+    reasons = bad.by_line() | texts.bad_rows().by_line()
+    rows = errors = 0
+    names = [*columns]
+    with _opened(target) as write:
+        write(_lines([[*texts.dialect.names, *names, ERROR]], index.dialect.delimiter))
+        for cells in _merged(texts, index, names, values, reasons):
+            write(_lines(cells, index.dialect.delimiter))
+            rows += len(cells)
+            errors += sum(1 for row in cells if row[-1])
+    return rows, errors
+
+
+def _merged(
+    texts: CsvIndex, index: CsvIndex, names: list[str], values: Iterable[pyarrow.Table], reasons: Mapping[int, str]
+) -> Iterator[list[list[str]]]:
+    """Rows of the file to write, some at a time, by line."""
+    table = texts.table()
+    predicted_lines = index.table()[LINE].to_numpy()
+    nothing = [""] * len(names)
+    # Ragged rows are in no index: their cells belong to no column.
+    ragged = np.setdiff1d(np.array(list(reasons), np.int64), table[LINE].to_numpy()).tolist()
+    stream = _Rows(values)
+    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        lines = batch[LINE].to_pylist()
+        cells = zip(*(batch[name].to_pylist() for name in texts.dialect.names), strict=True)
+        rows = {line: [*each, *nothing, reasons.get(line, "")] for line, each in zip(lines, cells, strict=True)}
+        first, last = np.searchsorted(predicted_lines, [lines[0], lines[-1] + 1])
+        said = stream.take(int(last - first))
+        columns = (said[name].to_pylist() for name in (*names, ERROR))
+        for line, *one, error in zip(predicted_lines[first:last].tolist(), *columns, strict=True):
+            reason = reasons.get(line) or error
+            rows[line][-len(one) - 1 :] = [*nothing, reason] if reason else [*map(_text, one), ""]
+        while ragged and ragged[0] < lines[-1]:
+            line = ragged.pop(0)
+            rows[line] = _ragged(texts, nothing, reasons[line])
+        yield [rows[line] for line in sorted(rows)]
+    yield [_ragged(texts, nothing, reasons[line]) for line in ragged]
+
+
+def _ragged(texts: CsvIndex, nothing: list[str], reason: str) -> list[str]:
+    return [""] * len(texts.dialect.names) + nothing + [reason]
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+class _Rows:
+    """Takes rows off a stream of tables."""
+
+    def __init__(self, tables: Iterable[pyarrow.Table]) -> None:
+        self._tables = iter(tables)
+        self._rest: pyarrow.Table | None = None
+
+    def take(self, count: int) -> pyarrow.Table:
+        parts = [] if self._rest is None else [self._rest]
+        while sum(map(len, parts)) < count or not parts:
+            parts.append(next(self._tables))
+        table = pyarrow.concat_tables(parts)
+        self._rest = table.slice(count)
+        return table.slice(0, count)
+
+
+def _lines(rows: Iterable[Iterable[str]], delimiter: str) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+@contextmanager
+def _opened(target: str) -> Iterator[Callable[[bytes], Any]]:
+    """What writes to a file that is there once this context is left, and not before."""
+    files, path = open_place(target)
+    # An object appears when its stream is closed; a file must be moved into place.
+    local = isinstance(files, pyarrow.fs.LocalFileSystem)
+    part = f"{path}.tmp" if local else path
+    with files.open_output_stream(part, compression=None) as stream:
+        yield stream.write
+    if local:
+        files.move(part, path)

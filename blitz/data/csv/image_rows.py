@@ -1,0 +1,337 @@
+"""A CSV of images and labels: what is fitted on its training rows, and its rows as a model takes them."""
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from blitz.data.arrays import FAULT, Columns
+from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
+from blitz.data.csv.columns import ColumnType
+from blitz.data.csv.images import NO_SUCH_FILE, ImageCheck, check_images
+from blitz.data.csv.index import CsvIndex, index_csv
+from blitz.data.csv.source import CsvSource, Mask
+from blitz.data.csv.statistics import statistics_of
+from blitz.data.csv.streaming_pass import Head
+from blitz.data.csv.table import CsvTable, unknown_labels
+from blitz.data.order import Rows
+from blitz.data.plan import Split
+from blitz.errors import DataError, require
+from blitz.fields import may_change
+from blitz.storage import Folder, folder_of
+
+Fit = Literal["crop", "stretch"]
+Task = Literal["auto", "classification", "numbers", "points"]
+
+_IMAGE_NAMES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class ImageCsvData(CsvSource):
+    """Which column of which CSV names the images, and what is learned of them."""
+
+    image_column: str | None = None
+    """Paths or URIs of the images; by default the column that holds names such as cat.jpg."""
+    label_column: tuple[str, ...] = ()
+    """What is learned: one column of classes or numbers, or several of numbers; `part_*` names all that begin so. By
+    default all columns but the images'."""
+    image_root: str | None = may_change(None)
+    """Folder that relative paths start from; by default the CSV's."""
+    image_check: ImageCheck = may_change("whole")
+    """Before training, see whether all files exist, or also whether they are whole, by their first and last bytes."""
+    task: Task = "auto"
+    """points are pairs of columns, x and y in pixels of the image, that move with it. auto classifies one column of
+    categories, and else predicts numbers."""
+    fit: Fit = "crop"
+    """How images become square: cut to the middle, or stretched as a whole."""
+    size: int = 224
+    """Side in pixels of what the model sees."""
+    resize: int | None = None
+    """Side in pixels that images are decoded to: the model sees a crop of it, in training a random one, and else the
+    middle. By default size · 8/7, but with --data.fit stretch the size."""
+    loader_workers: Literal["auto"] | int = may_change("auto")
+    """In this process: how many other processes decode images; auto tries and says. On Ray the cluster's CPUs do."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.size >= 1, f"--data.size is {self.size}; it must be at least 1")
+        resize, workers = self.resize, self.loader_workers
+        require(
+            resize is None or resize >= self.size,
+            f"--data.resize is {resize}; it must be at least --data.size, {self.size}",
+        )
+        require(workers == "auto" or workers >= 0, f"--data.loader-workers is {workers}; it must be auto, 0 or more")
+
+    @property
+    def decoded(self) -> int:
+        """Side in pixels that images are decoded to."""
+        if self.resize is not None:
+            return self.resize
+        return round(self.size * 8 / 7) if self.fit == "crop" else self.size
+
+
+@dataclass(frozen=True)
+class NumberTarget:
+    """A number that is learned, as (number - mean) / std."""
+
+    name: str
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class ImageFit:
+    """What is known of a CSV of images from its training rows; a run is resumed on the same `content` alone."""
+
+    content: str
+    """SHA-256 of the CSV, hexadecimal."""
+    image_column: str
+    task: Literal["classification", "numbers", "points"]
+    targets: tuple[str, ...]
+    """The columns that are learned."""
+    classes: tuple[str, ...] = may_change(())
+    numbers: tuple[NumberTarget, ...] = may_change(())
+    """Of the task `numbers`, one for each target."""
+
+    @property
+    def types(self) -> dict[str, ColumnType]:
+        """The type of every column that is read."""
+        kind: ColumnType = "category" if self.classes else "number"
+        return {self.image_column: "text", **dict.fromkeys(self.targets, kind)}
+
+
+class CsvImages:
+    """Images that a CSV names, and what is learned of them: rows of its index where `kept` is true.
+
+    `left_out` are the bad ones among the others. A file that only now turns out to be of no use is a fault of its row,
+    or an error where bad rows are one.
+    """
+
+    def __init__(self, index: CsvIndex, data: ImageCsvData, fit: ImageFit, kept: Mask, left_out: BadRows) -> None:
+        self.data, self.fit, self.left_out = data, fit, left_out
+        self._csv, self._root = index.csv, _root(data, index)
+        self.table = CsvTable(
+            index, [*fit.types], categories=dict.fromkeys(fit.targets, fit.classes), without=np.flatnonzero(~kept)
+        )
+        self._has_targets = bool(fit.targets)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def index(self) -> CsvIndex:
+        """Where the rows are."""
+        return self.table.index
+
+    def __getitems__(self, rows: Rows) -> Columns:
+        """`inputs` uint8 (batch, 3, side, side) and `targets`: int64 (batch,) classes, or float32 (batch, targets).
+
+        Targets are there if the CSV has them. For points there is `frame`, float32 (batch, 4): where in the image the
+        square lies that is seen, as its centre and half its extent (x, y, half width, half height) in pixels; targets
+        are in units of half its extent from its centre.
+
+        Raises:
+            DataError: if a file is of no use, and bad rows are an error.
+        """
+        # Here, because torch takes seconds to import, and who only names the rows has no use for it.
+        from blitz.data.images import decode_image
+
+        cells = self.table.__getitems__(rows)
+        paths, side = cells[self.fit.image_column], self.data.decoded
+        pixels = np.zeros((len(rows), 3, side, side), np.uint8)
+        frames = np.ones((len(rows), 4), np.float32)
+        reasons: dict[int, str] = {}
+        for place, read in enumerate(_folder(self._root).read_each(paths.tolist())):
+            try:
+                image, frame = decode_image(read(), side, self.data.fit)
+            except FileNotFoundError:
+                reasons[place] = NO_SUCH_FILE
+            except (ValueError, OSError) as error:
+                reasons[place] = str(error).splitlines()[0]
+            else:
+                pixels[place], frames[place] = image.numpy(), frame
+        columns: dict[str, npt.NDArray[Any]] = {"inputs": pixels, FAULT: self._faults(rows, paths, reasons)}
+        if self.fit.task == "points":
+            columns["frame"] = frames
+        if self._has_targets:
+            columns["targets"] = self._targets(cells, frames)
+        return columns
+
+    def _targets(self, cells: Columns, frames: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        fit = self.fit
+        if fit.task == "classification":
+            classes: npt.NDArray[np.int64] = cells[fit.targets[0]]
+            return classes
+        values = np.stack([cells[name] for name in fit.targets], axis=1)
+        if fit.task == "points":
+            values = values.reshape(len(values), -1, 2)
+            return ((values - frames[:, None, :2]) / frames[:, None, 2:]).reshape(len(values), -1).astype(np.float32)
+        means, stds = (np.array([getattr(number, what) for number in fit.numbers]) for what in ("mean", "std"))
+        standardised: npt.NDArray[np.float32] = ((values - means) / stds).astype(np.float32)
+        return standardised
+
+    def _faults(self, rows: Rows, paths: npt.NDArray[Any], reasons: Mapping[int, str]) -> npt.NDArray[np.str_]:
+        records = np.full(len(rows), "", object)
+        if reasons:
+            places = np.array(list(reasons))
+            lines = self.table.lines(rows[places])
+            column = self.fit.image_column
+            # One by one: faults are sorted by line.
+            for place, line, reason in zip(places, lines, reasons.values(), strict=True):
+                fault = faults_of(np.array([line]), column, [paths[place]], reason, None)
+                bad = join_faults(self._csv, [fault])
+                if self.data.bad_rows == "fail":
+                    raise DataError(f"{bad.messages(1)[0]}; mend it, or go on without it: --data.bad-rows skip")
+                records[place] = bad.records()[0]
+        return records.astype(np.str_)
+
+
+def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
+    """Columns, classes, means and deviations, from the training rows; prints which columns they are.
+
+    Raises:
+        DataError: if the CSV, a column of it or too many of its rows cannot be used.
+        UserError: if `data` does not say what to learn from which CSV.
+    """
+    data.check()
+    _checked.clear()
+    head = data.read_head()
+    image_column = data.image_column or _image_column(head, data.train_csv)
+    if image_column not in head.columns:
+        raise DataError(f"{data.train_csv} has no column '{image_column}'; it has: {', '.join(head.columns)}")
+    targets = _targets_of(head, data, image_column)
+    types: dict[str, ColumnType] = {**data.types}
+    if len(targets) > 1 or data.task in ("numbers", "points"):
+        types.update(dict.fromkeys(targets, "number"))
+    elif data.task == "classification":
+        types[targets[0]] = "category"
+    index = data.train_index(data.options(types=types, label_columns=targets, image_column=image_column))
+    kinds = {index.column(name).type for name in targets}
+    task = data.task
+    if task == "auto":
+        task = "classification" if kinds == {"category"} else "numbers"
+    fit = ImageFit(index.content, image_column, task, targets)
+    kept, _ = data.parts(index, data.judged(_bad_rows(index, data, fit), index), seed)
+    reports = statistics_of(index, targets, kept)
+    if task == "classification":
+        classes = reports[targets[0]].values or ()
+        if len(classes) < 2:
+            raise DataError(
+                f"{index.csv}: column '{targets[0]}' holds {', '.join(classes) or 'nothing'} in all rows to train on; "
+                "there must be two classes at least"
+            )
+        print(f"{index.csv}: images in column '{image_column}'; learns {len(classes)} classes in column '{targets[0]}'")
+        return replace(fit, classes=classes)
+    if not kept.any():
+        raise DataError(f"{index.csv} has no row to train on")
+    what = f"column '{targets[0]}'" if len(targets) == 1 else f"{len(targets)} columns of numbers"
+    print(f"{index.csv}: images in column '{image_column}'; learns {what}")
+    numbers = [NumberTarget(name, report.mean or 0.0, report.std or 1.0) for name, report in reports.items()]
+    return replace(fit, numbers=tuple(numbers) if task == "numbers" else ())
+
+
+def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> CsvImages:
+    """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
+
+    Raises:
+        DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
+    """
+    options = data.options(types=fit.types, label_columns=fit.targets, image_column=fit.image_column)
+    if split == "val" and data.val_csv is not None:
+        index, known_in = index_csv(data.val_csv, data.cache, options), data.train_csv
+        bad = _bad_rows(index, data, fit)
+        kept = np.ones(index.rows, bool)
+    else:
+        index = data.train_index(options, content=fit.content)
+        known_in = f"the rows of {data.train_csv} that are trained on"
+        bad = _bad_rows(index, data, fit)
+        train, val = data.parts(index, data.judged(bad, index), seed)
+        kept = train if split == "train" else val
+    if split == "val":
+        if fit.classes:
+            bad += unknown_labels(index, fit.targets[0], fit.classes, known_in)
+        kept[data.judged(bad, index)] = False
+    return CsvImages(index, data, fit, kept, bad)
+
+
+def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
+    """The rows of a CSV to predict for, whether it has targets or not; a file of no use is a fault of its row.
+
+    Raises:
+        DataError: if it cannot be read, or has no column of images.
+    """
+    index = index_csv(csv, data.cache, data.options(types={}, label_columns=(), image_column=fit.image_column))
+    return CsvImages(
+        index,
+        replace(data, bad_rows="skip"),
+        replace(fit, targets=()),
+        np.ones(index.rows, bool),
+        index.bad_rows().without_numbers_of(index.dialect.names),
+    )
+
+
+# What was found of the files since the last fit: a run asks thrice, and to look at a million files takes minutes.
+_checked: dict[tuple[str, ...], BadRows] = {}
+
+
+def _bad_rows(index: CsvIndex, data: ImageCsvData, fit: ImageFit) -> BadRows:
+    root = _root(data, index)
+    key = (index.path, index.csv, fit.image_column, root, data.image_check)
+    if key not in _checked:
+        _checked[key] = check_images(index, fit.image_column, root, data.image_check)
+    unread = (name for name in index.dialect.names if name not in fit.targets)
+    return index.bad_rows().without_numbers_of(unread) + _checked[key]
+
+
+def _root(data: ImageCsvData, index: CsvIndex) -> str:
+    return data.image_root if data.image_root is not None else folder_of(index.csv)
+
+
+_folder = lru_cache(maxsize=8)(Folder)
+
+
+def _image_column(head: Head, csv: str) -> str:
+    """The only column whose cells look like the names of image files."""
+    found = [
+        name
+        for name, cells in head.columns.items()
+        if 2 * sum(cell.lower().endswith(_IMAGE_NAMES) for cell in cells) > len(cells)
+    ]
+    if len(found) != 1:
+        raise DataError(
+            f"{csv}: {len(found) or 'none'} of the columns {', '.join(head.columns)} holds names of image files; "
+            "name the one to read with --data.image-column"
+        )
+    return found[0]
+
+
+def _targets_of(head: Head, data: ImageCsvData, image_column: str) -> tuple[str, ...]:
+    others = [name for name in head.columns if name != image_column]
+    for pattern in data.label_column:
+        if not fnmatch.filter(others, pattern):
+            raise DataError(f"{data.train_csv} has no column '{pattern}' to learn; it has: {', '.join(head.columns)}")
+    wanted = data.label_column or ("*",)
+    found = tuple(name for name in others if any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted))
+    if not found:
+        raise DataError(f"{data.train_csv} has only the column '{image_column}'; there must be one to learn")
+    several = len(found) > 1
+    require(
+        not (several and data.task == "classification"),
+        f"--data.task classification learns one column, and there are {len(found)}: {', '.join(found[:8])} …; "
+        "name it with --data.label-column",
+    )
+    require(
+        data.task != "points" or len(found) % 2 == 0,
+        f"--data.task points learns pairs of columns, x and y, and there are {len(found)}: {', '.join(found[:8])} …",
+    )
+    texts = [name for name in found if several and not head.holds_numbers(name)]
+    if texts:
+        raise DataError(
+            f"{data.train_csv}: column '{texts[0]}' is not of numbers, and only those are learned several at once; "
+            "name what is learned with --data.label-column"
+        )
+    return found

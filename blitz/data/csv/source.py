@@ -1,0 +1,113 @@
+"""Which CSVs a run reads, which of their rows it trains on, and which it evaluates on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
+from blitz.data.csv.columns import ColumnType
+from blitz.data.csv.dialect import Encoding
+from blitz.data.csv.index import CsvIndex, index_csv
+from blitz.data.csv.streaming_pass import CsvOptions, Head, read_head
+from blitz.data.order import Rows, shuffled_rows
+from blitz.errors import DataError, require
+from blitz.fields import may_change
+from blitz.randomness import key_for
+
+Mask = npt.NDArray[np.bool_]
+
+# Beyond every epoch, whose orders have the keys (seed, epoch).
+_HELD_OUT = 1 << 63
+
+
+@dataclass(frozen=True)
+class CsvSource:
+    """Where the rows come from, and what is done about bad ones: what all recipes over a CSV have in common."""
+
+    train_csv: str = may_change("")
+    """CSV to train on: a path or a URI."""
+    val_csv: str | None = may_change(None)
+    """Another CSV, to evaluate on."""
+    val_fraction: float | None = None
+    """Instead of that, evaluate on this share of the rows, which the seed draws."""
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+    """Types of columns where the detected ones do not fit: --data.types zip category age number."""
+    delimiter: str | None = None
+    """What stands between cells; detected by default."""
+    quote: str | None = None
+    """What cells are quoted in; detected by default."""
+    encoding: Encoding | None = None
+    """Detected by default."""
+    bad_rows: BadRowsPolicy = "fail"
+    """Whether bad rows are an error, or are left out and listed in bad_rows.csv of the run."""
+    max_bad_fraction: float = 0.01
+    """With --data.bad-rows skip, more bad rows than this are still an error."""
+    cache: str = may_change("runs/prepared")
+    """Folder for the indexes of the CSVs; a node of a cluster that does not share it makes its own."""
+
+    def __post_init__(self) -> None:
+        fraction = self.val_fraction
+        require(fraction is None or 0 < fraction < 1, f"--data.val-fraction is {fraction}; it must be between 0 and 1")
+        worst = self.max_bad_fraction
+        require(0 <= worst <= 1, f"--data.max-bad-fraction is {worst}; it must be from 0 to 1")
+
+    def check(self) -> None:
+        """Refuse what cannot be trained on.
+
+        Raises:
+            UserError: if no CSV is named, or two ways to evaluate are.
+        """
+        require(bool(self.train_csv), "name the CSV to train on with --data.train-csv FILE")
+        require(
+            self.val_csv is None or self.val_fraction is None,
+            "--data.val-csv and --data.val-fraction are two ways to evaluate; give one of them",
+        )
+
+    def options(
+        self, *, types: Mapping[str, ColumnType], label_columns: tuple[str, ...], image_column: str | None = None
+    ) -> CsvOptions:
+        """How the CSVs are read."""
+        return CsvOptions(self.delimiter, self.quote, self.encoding, types, label_columns, image_column)
+
+    def read_head(self) -> Head:
+        """How the CSV to train on begins.
+
+        Raises:
+            DataError: if it is not there, or has no header.
+        """
+        return read_head(self.train_csv, self.options(types={}, label_columns=()))
+
+    def train_index(self, options: CsvOptions, *, content: str | None = None) -> CsvIndex:
+        """The index of the CSV to train on.
+
+        Raises:
+            DataError: if it cannot be used, or if it has other `content` than a run was begun with.
+        """
+        index = index_csv(self.train_csv, self.cache, options)
+        if content not in (None, index.content):
+            raise DataError(f"{index.csv} has changed since the run was begun; restore it, or begin another run")
+        return index
+
+    def judged(self, bad: BadRows, index: CsvIndex) -> Rows:
+        """Rows of the index to leave out; an error where there are more than is allowed."""
+        return bad.judge(
+            self.bad_rows, total_rows=index.total_rows, max_bad_fraction=self.max_bad_fraction, flags="--data."
+        )
+
+    def parts(self, index: CsvIndex, bad: Rows, seed: int) -> tuple[Mask, Mask]:
+        """Which rows of the training CSV's index to train on, and which to evaluate on."""
+        good, val = np.ones(index.rows, bool), np.zeros(index.rows, bool)
+        good[bad] = False
+        if self.val_fraction is not None:
+            rows = np.flatnonzero(good)
+            count = round(len(rows) * self.val_fraction)
+            require(
+                0 < count < len(rows),
+                f"--data.val-fraction {self.val_fraction} of the {len(rows)} rows of {index.csv} is {count}; "
+                "it must leave rows to train on and to evaluate on",
+            )
+            keys = np.full(count, key_for(seed, _HELD_OUT), np.uint64)
+            val[rows[shuffled_rows(np.arange(count), num_rows=len(rows), keys=keys)]] = True
+        return good & ~val, val

@@ -1,0 +1,35 @@
+"""The Ray cluster that a run happens on."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from blitz.errors import UserError
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Connected to the cluster at RAY_ADDRESS, or to a local one that lives as long as this context.
+
+    Raises:
+        UserError: if no cluster answers at RAY_ADDRESS, or none that lets this process in.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    # Said in full: without an address Ray would take to whatever `ray start` has left running on this machine.
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise UserError(
+            f"RAY_ADDRESS is {address}, and no cluster lets this process in; if there is one, it "
+            "may want a token: set RAY_AUTH_MODE=token; if not, start one with `ray start --head`"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

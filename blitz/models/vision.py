@@ -1,0 +1,58 @@
+"""torchvision's image classifiers by name, with any number of outputs."""
+
+import difflib
+import warnings
+
+import torch
+import torchvision
+from torch import nn
+
+from blitz.errors import UserError
+
+# Their second heads give outputs in training alone, which a loss on one output has no use for.
+_ONE_HEAD = {"googlenet": {"aux_logits": False}, "inception_v3": {"aux_logits": False}}
+
+
+def vision_model(name: str, *, outputs: int, size: int) -> nn.Module:
+    """A model of torchvision, with new weights, for images of shape (batch, 3, size, size).
+
+    It gives (batch, outputs).
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or ["resnet18", "mobilenet_v3_small"]
+        raise UserError(f"--model.name: torchvision has no classifier {name!r}; it has {', '.join(close)} and others")
+    # Vision transformers are made for one size.
+    sized = {"image_size": size} if name.startswith("vit_") else {}
+    with warnings.catch_warnings():
+        # That initial weights will be drawn otherwise some day.
+        warnings.simplefilter("ignore", FutureWarning)
+        model: nn.Module = torchvision.models.get_model(
+            name, weights=None, num_classes=outputs, **sized, **_ONE_HEAD.get(name, {})
+        )
+    return model
+
+
+def require_fits(name: str, *, outputs: int, size: int) -> None:
+    """Refuse a model that cannot take images of this size, without computing anything.
+
+    Raises:
+        UserError: if there is no such model, or images are too small for it.
+    """
+    with torch.device("meta"):
+        try:
+            vision_model(name, outputs=outputs, size=size).eval()(torch.empty(1, 3, size, size))
+        except NotImplementedError:
+            # RegNets compute with their initial weights; they take any size.
+            return
+        except UserError:
+            raise
+        except (RuntimeError, ValueError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"--model.name {name} does not take images of {size} by {size} pixels ({reason}); "
+                "give another --data.size"
+            ) from error

@@ -1,0 +1,154 @@
+"""Images that a CSV names: any classifier of torchvision, for classes, numbers or points in the image."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Self
+
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+
+from blitz.data.crops import Crops, middle, recolored
+from blitz.data.csv.image_rows import CsvImages, ImageCsvData, ImageFit, fit_images, image_inputs, image_rows
+from blitz.data.plan import Split
+from blitz.errors import require
+from blitz.metrics import Classification, Distance, Regression
+from blitz.models.vision import require_fits, vision_model
+from blitz.predictions import class_predictions, number_predictions
+from blitz.recipe import Batch, Draws, Optim, Recipe
+
+# ImageNet's, which torchvision's weights are made for.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class VisionModel:
+    """The network."""
+
+    name: str = "resnet18"
+    """Any classifier of torchvision, such as resnet50, mobilenet_v3_small, efficientnet_b0, convnext_tiny, vit_b_16."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training does to images at random, by the seed, the epoch and the row."""
+
+    flip: bool | None = None
+    """Mirror half of them; by default where classes are learned."""
+    min_area: float | None = None
+    """Least share of the image that a crop takes, of which the model sees all: 1 is never to zoom in. By default 0.35
+    where classes are learned, else 1."""
+    color: float = 0.0
+    """Change brightness and contrast by up to this share."""
+
+    def __post_init__(self) -> None:
+        area = self.min_area
+        require(area is None or 0 < area <= 1, f"--augmentation.min-area is {area}; it must be above 0 and at most 1")
+        require(0 <= self.color < 1, f"--augmentation.color is {self.color}; it must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ImageCsv(Recipe):
+    """A classifier of torchvision on the images of a CSV; it learns classes, numbers or points."""
+
+    epochs: int = 10
+    optim: Optim = Optim(name="adamw", lr=1e-3, weight_decay=0.01, schedule="cosine")
+    data: ImageCsvData = ImageCsvData()
+    model: VisionModel = VisionModel()
+    augmentation: Augmentation = Augmentation()
+    fitted_on: Annotated[ImageFit | None, tyro.conf.Suppress] = None
+
+    def fitted(self) -> Self:
+        fit = fit_images(self.data, self.seed)
+        require(
+            not (self.augmentation.flip and fit.task == "points"),
+            "--augmentation.flip would make left points right ones, which only who marked them can name; leave it out",
+        )
+        recipe = replace(self, fitted_on=fit)
+        require_fits(self.model.name, outputs=recipe.outputs, size=self.data.size)
+        return recipe
+
+    @property
+    def fit(self) -> ImageFit:
+        """What is known of the training rows."""
+        assert self.fitted_on is not None
+        return self.fitted_on
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the model gives for an image."""
+        return len(self.fit.classes) or len(self.fit.targets)
+
+    @property
+    def max_bad_fraction(self) -> float:
+        return self.data.max_bad_fraction
+
+    @property
+    def loader_workers(self) -> Literal["auto"] | int:
+        return self.data.loader_workers
+
+    def dataset(self, split: Split) -> CsvImages:
+        return image_rows(self.data, self.fit, split, self.seed)
+
+    def inputs(self, csv: str) -> CsvImages:
+        return image_inputs(self.data, self.fit, csv)
+
+    def build_model(self) -> nn.Module:
+        return vision_model(self.model.name, outputs=self.outputs, size=self.data.size)
+
+    def augment(self, batch: Batch, draws: Draws) -> Batch:
+        data, classifies = self.data, self.fit.task == "classification"
+        flip = classifies if self.augmentation.flip is None else self.augmentation.flip
+        min_area = self.augmentation.min_area or (0.35 if classifies else 1.0)
+        u = draws(7)
+        if flip or min_area < 1 or data.decoded > data.size:
+            crops = Crops.random(u[:, :5], share=data.size / data.decoded, min_area=min_area, flip=flip)
+            batch = {**self._moved(batch, crops), "inputs": crops.of(batch["inputs"], data.size)}
+        if self.augmentation.color:
+            batch = {**batch, "inputs": recolored(batch["inputs"], u[:, 5:], self.augmentation.color)}
+        return batch
+
+    def _moved(self, batch: Batch, crops: Crops) -> Batch:
+        """Points and the frame that they are told in, after a crop."""
+        if self.fit.task != "points":
+            return batch
+        points = {"targets": crops.points(batch["targets"])} if "targets" in batch else {}
+        return {**batch, **points, "frame": crops.frame(batch["frame"])}
+
+    def preprocess(self, batch: Batch) -> Batch:
+        inputs, size = batch["inputs"].float().div(255), self.data.size
+        # What training has cropped is of that size.
+        if inputs.shape[-1] > size:
+            inputs, crops = middle(inputs, size)
+            batch = self._moved(batch, crops)
+        mean, std = (inputs.new_tensor(each)[:, None, None] for each in (_MEAN, _STD))
+        return {**batch, "inputs": (inputs - mean) / std}
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        if self.fit.task == "classification":
+            return F.cross_entropy(outputs, batch["targets"], reduction="none")
+        return (outputs - batch["targets"]).square().mean(1)
+
+    def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
+        fit = self.fit
+        match fit.task:
+            case "classification":
+                return class_predictions(outputs, fit.classes)
+            case "points":
+                frame = batch["frame"][:, None]
+                pixels = outputs.reshape(len(outputs), -1, 2) * frame[:, :, 2:] + frame[:, :, :2]
+                return number_predictions(pixels.reshape(outputs.shape), dict.fromkeys(fit.targets, (0.0, 1.0)))
+            case "numbers":
+                return number_predictions(outputs, {each.name: (each.mean, each.std) for each in fit.numbers})
+
+    def metrics(self) -> Classification | Distance | Regression:
+        fit = self.fit
+        match fit.task:
+            case "classification":
+                return Classification(fit.classes)
+            case "points":
+                return Distance()
+            case "numbers":
+                return Regression(
+                    units=tuple(number.std for number in fit.numbers),
+                    names=fit.targets if len(fit.targets) > 1 else (),
+                )

@@ -1,0 +1,109 @@
+"""Batch inference: every rank writes what it predicts, block by block, so that a killed run goes on where it was."""
+
+import io
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow
+import torch
+from torch import nn
+
+from blitz.data.plan import Block, Chunk, Plan
+from blitz.recipe import Recipe
+from blitz.training.batches import laid_out, on_device
+from blitz.training.checkpoint import Checkpoint
+from blitz.training.display import Display
+from blitz.training.evaluation import ROWS_A_FORWARD
+from blitz.training.model import build_model, forward
+from blitz.training.run_directory import RunDirectory
+from blitz.training.world import World
+
+ROW, ERROR = "_row", "_error"
+MARKS = [ROW, ERROR]
+"""Columns of a part beside the predictions: the row, and a record of bad_rows.csv if nothing can be said about it."""
+
+_PART = re.compile(r"(\d+)-(\d+)\.(\d+)of(\d+)\.arrow")
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """Predictions of one checkpoint for the rows of a plan, as it is handed to where it happens.
+
+    `parts` is a folder of Arrow files, `<first batch>-<end>.<rank>of<ranks>.arrow`: what a rank said about its share of
+    some batches. What they hold does not depend on the number of ranks.
+    """
+
+    recipe: Recipe
+    plan: Plan
+    run: RunDirectory
+    step: int
+    parts: RunDirectory
+
+    def first_step(self) -> int:
+        """The first batch that is not predicted yet."""
+        return max((stop for stop, _ in self._whole()), default=0)
+
+    def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
+        """Predict."""
+        model = build_model(self.recipe, world)
+        model.load_state_dict(Checkpoint.load(self.run, self.step).weights)
+        model.eval()
+        for block in blocks:
+            name = _name(block.chunk, rank=world.rank, ranks=world.size)
+            self.parts.write(name, _to_bytes(self._predict(model, block, world.device)))
+            display.step(block.chunk.stop)
+
+    @torch.no_grad()
+    def _predict(self, model: nn.Module, block: Block, device: torch.device) -> pyarrow.Table:
+        faults = np.full(len(block.rows), "") if block.faults is None else block.faults
+        taken = np.flatnonzero((block.weights > 0) | (faults != ""))
+        # What is all padding still says which columns there are.
+        shown = taken if len(taken) else np.arange(1)
+        columns = {name: column[shown] for name, column in block.columns.items()}
+        batch = laid_out(self.recipe, self.recipe.preprocess(on_device(columns, device)))
+        size = self.recipe.micro_batch_size or ROWS_A_FORWARD
+        found: dict[str, list[Any]] = {}
+        for start in range(0, len(shown), size):
+            part = {name: column[start : start + size] for name, column in batch.items()}
+            outputs = forward(self.recipe, model, part, device)
+            for name, values in self.recipe.predictions(outputs, part).items():
+                found.setdefault(name, []).extend(values)
+        table = pyarrow.table({**found, ROW: block.rows[shown], ERROR: faults[shown].tolist()})
+        return table.slice(0, len(taken))
+
+    def _whole(self) -> Iterator[tuple[int, list[str]]]:
+        """The last batch, exclusive, and the parts of each chunk that is there, up to the first gap."""
+        ranks: dict[tuple[int, int, int], dict[int, str]] = {}
+        for name in self.parts.names():
+            if match := _PART.fullmatch(name):
+                first, stop, rank, count = map(int, match.groups())
+                ranks.setdefault((first, stop, count), {})[rank] = name
+        whole = {key[0]: (key[1], list(names.values())) for key, names in sorted(ranks.items()) if len(names) == key[2]}
+        first = 0
+        while first in whole:
+            stop, names = whole[first]
+            yield stop, names
+            first = stop
+
+    def predictions(self) -> Iterator[pyarrow.Table]:
+        """What was predicted, in the order of the rows, each of which occurs once."""
+        for _, names in self._whole():
+            tables = [pyarrow.ipc.open_file(self.parts.read(name)).read_all() for name in names]
+            table = pyarrow.concat_tables(tables)
+            # A row of no use is told wherever it served as padding.
+            _, places = np.unique(table[ROW].to_numpy(), return_index=True)
+            yield table.take(places)
+
+
+def _name(chunk: Chunk, *, rank: int, ranks: int) -> str:
+    return f"{chunk.start}-{chunk.stop}.{rank}of{ranks}.arrow"
+
+
+def _to_bytes(table: pyarrow.Table) -> bytes:
+    stream = io.BytesIO()
+    with pyarrow.ipc.new_file(stream, table.schema) as writer:
+        writer.write_table(table)
+    return stream.getvalue()

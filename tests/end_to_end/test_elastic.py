@@ -1,0 +1,101 @@
+"""A run whose number of workers follows the nodes of the cluster."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from blitz.launch.scale import Node, Scale, workers_for
+from blitz.recipe import Optim
+from blitz.recipes.digits import Digits
+from blitz.training.loop import Checkpoints
+from blitz.training.run_directory import RunDirectory
+from tests.running import losses, result, train
+
+RECIPE = Digits(
+    epochs=10_000, global_batch_size=31, log_every_steps=10, evaluate_every_steps=100_000,
+    optim=Optim(name="momentum", lr=0.001),
+)  # fmt: skip
+FLAGS = shlex.split(
+    "digits --epochs 10000 --global-batch-size 31 --log-every-steps 10 --evaluate-every-steps 100000"
+    " --checkpoint.every-steps 100 --optim.name momentum --optim.lr 0.001 --optim.schedule constant"
+    " --optim.warmup-steps 0 --run elastic --scale.min-workers 1 --scale.max-workers 3 --scale.resize-every-s 1"
+    " --max-failures 5"
+)
+SECONDS_TO_WAIT = 300
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """One node of one CPU, for one worker; a node that is killed is missed after some two seconds."""
+    checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+    cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, "_system_config": checks})
+    yield cluster
+    cluster.shutdown()
+
+
+def world_sizes(folder: Path) -> list[tuple[int, int]]:
+    """Step and number of workers of every line on the training loss."""
+    metrics = folder / "elastic" / "metrics.jsonl"
+    lines = metrics.read_bytes().split(b"\n")[:-1] if metrics.exists() else []
+    found = [json.loads(line) for line in lines]
+    return [(line["step"], line["world_size"]) for line in found if "world_size" in line]
+
+
+def wait_for(workers: int, folder: Path, run: subprocess.Popen[bytes]) -> int:
+    """Until so many workers have made a checkpoint; a step that they have come to."""
+    end = time.monotonic() + SECONDS_TO_WAIT
+    while time.monotonic() < end:
+        assert run.poll() is None, run.returncode
+        steps = [step for step, size in world_sizes(folder) if size == workers]
+        if len(steps) > 20:
+            return steps[-1]
+        time.sleep(0.1)
+    raise AssertionError(f"{workers} workers did not come within {SECONDS_TO_WAIT} s: {world_sizes(folder)[-3:]}")
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_nodes_that_join_or_are_killed_change_the_number_of_workers_and_nothing_else(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    env = {**os.environ, "RAY_ADDRESS": cluster.address, "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen([sys.executable, "-m", "jobs.train", *FLAGS, "--storage", str(tmp_path)], env=env)
+    try:
+        wait_for(1, tmp_path, run)
+        _, third = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+        wait_for(3, tmp_path, run)
+        cluster.remove_node(third, allow_graceful=False)
+        last = wait_for(2, tmp_path, run)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=SECONDS_TO_WAIT) == 130
+    finally:
+        run.kill()
+
+    sizes = [size for _, size in world_sizes(tmp_path)]
+    assert [size for place, size in enumerate(sizes) if sizes[place - 1 : place] != [size]] == [1, 3, 2]
+    # What is left is done in this process; the same steps without a change are another run.
+    steps = last + 100
+    recipe = Digits(**{**vars(RECIPE), "max_steps": steps})
+    elastic = RunDirectory.of(str(tmp_path), "elastic")
+    train(recipe, tmp_path / "elastic")
+    fixed = train(recipe, tmp_path / "fixed", checkpoints=Checkpoints(every_steps=100_000))
+    assert result(elastic)["rows_digest"] == result(fixed)["rows_digest"]
+    assert len(losses(elastic)) == len(losses(fixed)) == steps // 10
+    assert losses(elastic) == pytest.approx(losses(fixed), abs=1e-4)
+
+
+def test_every_node_keeps_room_for_ray_data() -> None:
+    elastic = Scale(min_workers=2, max_workers=8)
+    workers = workers_for(elastic, [Node(1, 0), Node(4, 0)])
+    assert workers.count == (2, 8)
+    for cpus in (1, 2, 4, 64):
+        assert cpus - cpus // workers.cpus * workers.cpus + 1e-9 >= workers.task_cpus
