@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.clusters import Head, head_node
+
 # More threads than a loaded machine has free cores wait for each other far longer than they compute.
 torch.set_num_threads(1)
 
@@ -40,3 +42,10 @@ def ray_runtime() -> Iterator[None]:
     ray.init("local", num_cpus=4, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    """A Ray head node of its own process, as `ray start --head` makes it, that asks for a token."""
+    with head_node() as started:
+        yield started

@@ -65,6 +65,9 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
 
 def _fit(trainer: TorchTrainer) -> None:
     before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is threading.main_thread():
+        # What `ray job stop` sends. Ray's own answer is to leave at once, which leaves an actor of Ray Train behind.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         trainer.fit()
     except SystemExit:
