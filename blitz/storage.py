@@ -16,8 +16,15 @@ def absolute(place: str | Path) -> str:
     return str(place) if "://" in str(place) else str(Path(place).expanduser().absolute())
 
 
-def open_place(place: str | Path) -> tuple[pyarrow.fs.FileSystem, str]:
+# The client waits 25 ms · 2ⁿ before attempt n + 1: under 7 minutes in all, and never twice as long as an outage lasts.
+_PATIENT_ATTEMPTS = 14
+_SECONDS_OF_SILENCE = 10.0
+
+
+def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.FileSystem, str]:
     """The file system of a path or URI, and the path within it.
+
+    A request to an object store that fails is repeated for about two seconds, or if `patient` for some minutes.
 
     Raises:
         DataError: for a URI that `pyarrow.fs` does not know.
@@ -26,7 +33,19 @@ def open_place(place: str | Path) -> tuple[pyarrow.fs.FileSystem, str]:
         files, path = pyarrow.fs.FileSystem.from_uri(absolute(place))
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DataError(f"{place} cannot be opened: {str(error).splitlines()[0]}") from error
-    return files, path
+    return (_patient(files) if patient else files), path
+
+
+def _patient(files: pyarrow.fs.FileSystem) -> pyarrow.fs.FileSystem:
+    # Google's client repeats for 15 minutes by itself, and a kernel waits for an NFS server without end.
+    if not isinstance(files, pyarrow.fs.S3FileSystem):
+        return files
+    # A URI cannot ask for this, so the client is made anew, of the arguments that it is pickled as.
+    _, (arguments,) = files.__reduce__()
+    return pyarrow.fs.S3FileSystem(
+        **{**arguments, "request_timeout": _SECONDS_OF_SILENCE},
+        retry_strategy=pyarrow.fs.AwsDefaultS3RetryStrategy(max_attempts=_PATIENT_ATTEMPTS),
+    )
 
 
 def folder_of(place: str | Path) -> str:

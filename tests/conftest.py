@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.clusters import Head, head_node
+from tests.object_store import s3_server
 
 # More threads than a loaded machine has free cores wait for each other far longer than they compute.
 torch.set_num_threads(1)
@@ -49,3 +50,10 @@ def head() -> Iterator[Head]:
     """A Ray head node of its own process, as `ray start --head` makes it, that asks for a token."""
     with head_node() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """The port of a real S3 server that lives as long as the session."""
+    with s3_server() as port:
+        yield port

@@ -18,18 +18,18 @@ from blitz.training.run_directory import RunDirectory
 
 def train(
     recipe: Recipe,
-    folder: Path,
+    place: Path | str,
     *,
     num_workers: int = 0,
     max_failures: int = 0,
     use_gpu: Literal["auto", "yes", "no"] = "no",
     checkpoints: Checkpoints | None = None,
 ) -> RunDirectory:
-    """Train, or go on, in `folder`."""
+    """Train, or go on, in a folder or at a URI."""
     recipe = recipe.fitted()
     datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
-    run = RunDirectory.of(str(folder))
+    run = RunDirectory.of(str(place))
     run.probe()
     job = TrainJob(recipe, plan, run, checkpoints or Checkpoints())
     launch(job, datasets, Scale(num_workers=num_workers, max_failures=max_failures, use_gpu=use_gpu))

@@ -23,6 +23,7 @@ from blitz.launch.job import Datasets, Job, row_bytes_of
 from blitz.launch.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.relay import relayed, shown
 from blitz.launch.scale import Node, Scale, workers_for
+from blitz.launch.storage_probe import check_every_node_sees
 from blitz.training.run_directory import first_step_of
 from blitz.training.world import World
 
@@ -31,11 +32,13 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
     """Run a job on the cluster at RAY_ADDRESS, or on a local one that lives as long as the job.
 
     Raises:
-        UserError: if the cluster does not answer, or can never give what `scale` asks for.
+        UserError: if the cluster does not answer, can never give what `scale` asks for, or has a node that does not
+            see the run directory.
     """
     with _cluster():
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers = workers_for(scale, [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in resources])
+        check_every_node_sees(job.run)
         row_bytes = row_bytes_of(datasets)
         refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
         stream = RowStream(job.plan, job.run, refs, row_bytes, task_cpus=min(1.0, workers.cpus))

@@ -21,10 +21,18 @@ class Checkpoint:
     optimizer: Tensors
     state: dict[str, Any]
 
+    def copied(self) -> "Checkpoint":
+        """The same with tensors of its own on the CPU, which training does not change any more."""
+        return Checkpoint(self.step, _copies(self.weights), _copies(self.optimizer), self.state)
+
     def save(self, run: RunDirectory) -> None:
-        """Write it; the tensors may lie on any device."""
-        files = {"weights.safetensors": _bytes(self.weights), "optimizer.safetensors": _bytes(self.optimizer)}
-        run.write_checkpoint(self.step, files, self.state)
+        """Write it; its tensors must be contiguous and share no memory, as copies are."""
+        files = {"weights": self.weights, "optimizer": self.optimizer}
+        run.write_checkpoint(
+            self.step,
+            {f"{name}.safetensors": safetensors.torch.save(tensors) for name, tensors in files.items()},
+            self.state,
+        )
 
     @classmethod
     def load(cls, run: RunDirectory, step: int) -> "Checkpoint":
@@ -38,9 +46,9 @@ class Checkpoint:
         return cls(step, weights, optimizer, state)
 
 
-def _bytes(tensors: Tensors) -> bytes:
-    # Contiguous copies: safetensors takes neither strided tensors nor two that share memory, as tied weights do.
-    copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+def _copies(tensors: Tensors) -> Tensors:
+    # One for each name: safetensors takes neither strided tensors nor two that share memory, as tied weights do.
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
     }
-    return safetensors.torch.save(copies)

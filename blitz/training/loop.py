@@ -20,6 +20,7 @@ from blitz.randomness import MASK64, key_for
 from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint
+from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
 from blitz.training.model import build_model, forward_and_loss
@@ -34,13 +35,16 @@ class Checkpoints:
 
     every_steps: int | None = None
     """Write one after every so many steps too; one is always written after an evaluation and at the end."""
+    every_seconds: float | None = None
+    """Write one also once so many seconds have passed since the last, at the next block of rows."""
     keep: int = 2
     """Keep this many of the newest, and the best."""
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            flag = f"--checkpoint.{name.replace('_', '-')}"
-            require(value is None or value >= 1, f"{flag} is {value}; it must be at least 1")
+        for name, value in {"every-steps": self.every_steps, "keep": self.keep}.items():
+            require(value is None or value >= 1, f"--checkpoint.{name} is {value}; it must be at least 1")
+        seconds = self.every_seconds
+        require(seconds is None or seconds > 0, f"--checkpoint.every-seconds is {seconds}; it must be above 0")
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class TrainJob:
 
     def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
         """Train."""
-        train(self, blocks, world=world, first_step=first_step, display=display)
+        with CheckpointWriter(self.run, keep=self.checkpoints.keep) as writer:
+            train(self, blocks, writer, world=world, first_step=first_step, display=display)
 
     def saves_after(self, steps: int) -> bool:
         """Whether a checkpoint is written once `steps` steps are done."""
@@ -97,17 +102,27 @@ class Progress:
         return progress if world.leads else replace(progress, rows_digest=0, loss_sum=0.0)
 
 
-def train(job: TrainJob, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
+def train(
+    job: TrainJob,
+    blocks: Iterable[Block],
+    writer: CheckpointWriter,
+    *,
+    world: World,
+    first_step: int,
+    display: Display,
+) -> None:
     """Train from `first_step` to the end of the plan and leave the run directory complete.
 
     `blocks` are this rank's from `first_step` on; where that is not 0, the checkpoint of that step is loaded.
 
     Raises:
-        UserError: if the recipe's loss is not one number a row.
+        UserError: if the recipe's loss is not one number a row, or if the storage does not take what is written.
     """
-    training = _Training(job, world, first_step, display)
+    training = _Training(job, writer, world, first_step, display)
     for block in blocks:
         if block.chunk.split == "train":
+            if training.save_is_due():
+                training.save()
             for batch in step_batches(block, world):
                 training.step(batch)
                 step = training.progress.step
@@ -126,8 +141,10 @@ def train(job: TrainJob, blocks: Iterable[Block], *, world: World, first_step: i
 class _Training:
     """The state of a run in progress and the few things that are done with it."""
 
-    def __init__(self, job: TrainJob, world: World, first_step: int, display: Display) -> None:
-        self.job, self.world, self.display = job, world, display
+    def __init__(
+        self, job: TrainJob, writer: CheckpointWriter, world: World, first_step: int, display: Display
+    ) -> None:
+        self.job, self.writer, self.world, self.display = job, writer, world, display
         self.recipe = recipe = job.recipe
         self.model = build_model(recipe, world)
         self.optimizer = build_optimizer(recipe.optim, self.model)
@@ -139,6 +156,7 @@ class _Training:
         self.evaluation: Evaluation | None = None
         self.gradients_checked = False
         self.clock = _Clock()
+        self.saved_step, self.saved_at = first_step, time.monotonic()
         if world.leads:
             job.run.rewind(first_step)
 
@@ -231,8 +249,16 @@ class _Training:
         self.display.line(f"step {progress.step}: {shown}")
         self.clock.go_on()
 
+    def save_is_due(self) -> bool:
+        """Whether so many seconds have passed that a checkpoint is to be written: rank 0's clock decides for all."""
+        seconds = self.job.checkpoints.every_seconds
+        if seconds is None or self.progress.step == self.saved_step:
+            return False
+        due = self.world.leads and time.monotonic() - self.saved_at >= seconds
+        return bool(self.world.sum(torch.tensor(int(due))))
+
     def save(self) -> None:
-        """Write a checkpoint and delete those that are no longer kept."""
+        """Begin to write a checkpoint."""
         self.clock.stop()
         progress = replace(
             self.progress,
@@ -241,20 +267,18 @@ class _Training:
         )
         self.world.share_buffers(self.model)
         if self.world.leads:
-            run, optimizer = self.job.run, optimizer_state(self.optimizer, self.model)
-            Checkpoint(progress.step, self.model.state_dict(), optimizer, asdict(progress)).save(run)
-            kept = {progress.best.step} if progress.best else set()
-            steps = run.checkpoint_steps()
-            kept.update(steps[-self.job.checkpoints.keep :])
-            for step in set(steps) - kept:
-                run.delete_checkpoint(step)
+            optimizer = optimizer_state(self.optimizer, self.model)
+            checkpoint = Checkpoint(progress.step, self.model.state_dict(), optimizer, asdict(progress))
+            self.writer.save(checkpoint, best=progress.best.step if progress.best else None)
+        self.saved_step, self.saved_at = progress.step, time.monotonic()
         self.clock.go_on()
 
     def finish(self) -> None:
-        """Write result.json: the last thing that a run does."""
+        """Write result.json: the last thing that a run does, once all else is written."""
         progress = self.progress
         digest = self.world.sum_digest(progress.rows_digest)
         if self.world.leads:
+            self.writer.finish()
             result = {
                 "steps": progress.step,
                 "epochs": progress.step / self.job.plan.steps_per_epoch,
@@ -268,7 +292,7 @@ class _Training:
         if self.world.leads:
             step = self.progress.step
             epoch = round(step / self.job.plan.steps_per_epoch, 4)
-            self.job.run.append_metrics([{"step": step, "epoch": epoch, **figures}])
+            self.writer.add_metrics({"step": step, "epoch": epoch, **figures})
 
 
 class _Clock:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from itertools import count
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -
             "give the old ones to continue it, or another name with --run"
         )
     directory.probe()
-    return directory
+    return replace(directory, patient=True)
 
 
 def _next_free(recipe: Recipe, storage: str) -> RunDirectory:

@@ -31,6 +31,8 @@ class RunDirectory:
     """A run's files. `uri` is an absolute path or a URI that `pyarrow.fs` opens, such as s3://bucket/runs/name."""
 
     uri: str
+    patient: bool = False
+    """Whether what an object store refuses is tried again for minutes: once it is known to be the right one."""
 
     @classmethod
     def of(cls, storage: str, run: str | None = None) -> "RunDirectory":
@@ -53,7 +55,7 @@ class RunDirectory:
     # Files. A relative path names a file of the run.
 
     def _open(self, path: str) -> tuple[pyarrow.fs.FileSystem, str]:
-        files, root = open_place(self.uri)
+        files, root = open_place(self.uri, patient=self.patient)
         return files, f"{root}/{path}" if path else root
 
     def exists(self, path: str) -> bool:
@@ -68,16 +70,18 @@ class RunDirectory:
             FileNotFoundError: if it is not there.
         """
         files, place = self._open(path)
-        with files.open_input_stream(place) as stream:
+        # As a file, whose size is known, an object is read in one request.
+        with files.open_input_file(place) as stream:
             return bytes(stream.read())
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file whole: a reader sees what stood there before or all of `data`."""
         files, place = self._open(path)
-        files.create_dir(os.path.dirname(place), recursive=True)
-        # An object appears when its stream is closed; a file must be moved into place.
+        # An object appears when its stream is closed, and needs no folder; a file must be moved into place.
         local = isinstance(files, pyarrow.fs.LocalFileSystem)
         target = f"{place}.tmp" if local else place
+        if local:
+            files.create_dir(os.path.dirname(place), recursive=True)
         with files.open_output_stream(target, compression=None) as stream:
             stream.write(data)
         if local:
@@ -106,11 +110,18 @@ class RunDirectory:
             files, place = self._open(".probe")
             files.delete_file(place)
         except OSError as error:
-            raise self._refused("written", error) from error
+            raise self.refused("written", error) from error
 
-    def _refused(self, what: str, error: OSError) -> UserError:
+    def refused(self, what: str, error: OSError) -> UserError:
+        """What to raise where the storage cannot be read or written."""
         reason = str(error).splitlines()[0]
-        return UserError(f"--storage: {self.uri} cannot be {what} ({reason}); name another one")
+        mend = "mend it, and the same command goes on" if self.patient else "name another one"
+        return UserError(f"--storage: {self.uri} cannot be {what} ({reason}); {mend}")
+
+    def delete_folder(self, path: str) -> None:
+        """Delete a folder and what is in it."""
+        files, place = self._open(path)
+        files.delete_dir(place)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -131,12 +142,16 @@ class RunDirectory:
 
     # Metrics.
 
+    @property
+    def appends(self) -> bool:
+        """Whether a line can be added to metrics.jsonl without writing it anew."""
+        return isinstance(self._open("")[0], pyarrow.fs.LocalFileSystem)
+
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add lines to metrics.jsonl. Where a store cannot append, the file is written anew."""
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        files, place = self._open("metrics.jsonl")
-        if isinstance(files, pyarrow.fs.LocalFileSystem):
-            with Path(place).open("ab") as stream:
+        if self.appends:
+            with Path(self._open("metrics.jsonl")[1]).open("ab") as stream:
                 stream.write(text)
         else:
             self.write("metrics.jsonl", (self.read("metrics.jsonl") if self.exists("metrics.jsonl") else b"") + text)
@@ -168,7 +183,7 @@ class RunDirectory:
         try:
             found = files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))
         except OSError as error:
-            raise self._refused("read", error) from error
+            raise self.refused("read", error) from error
         steps = (int(info.base_name) for info in found if info.base_name.isdecimal())
         return sorted(step for step in steps if self._checkpoint_state(step) is not None)
 
@@ -224,7 +239,7 @@ class RunDirectory:
         files, place = self._open(f"checkpoints/{step}")
         if self.exists(f"checkpoints/{step}/state.json"):
             files.delete_file(f"{place}/state.json")
-        files.delete_dir(place)
+        self.delete_folder(f"checkpoints/{step}")
 
 
 def first_step_of(plan: Plan, run: RunDirectory) -> int:

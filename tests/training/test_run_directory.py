@@ -4,20 +4,25 @@ import pytest
 import torch
 
 from blitz.errors import UserError
+from blitz.storage import open_place
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.run_directory import RunDirectory
+from tests.object_store import uri_of
 
 STATE = {"step": 3, "best": None}
 
 
 def checkpoint(step: int) -> Checkpoint:
     tied = torch.arange(4.0)
-    return Checkpoint(step, {"a": tied, "b": tied}, {"momentum_buffer/a": tied * 2}, {**STATE, "step": step})
+    weights, optimizer = {"a": tied, "b": tied}, {"momentum_buffer/a": tied * 2}
+    return Checkpoint(step, weights, optimizer, {**STATE, "step": step}).copied()
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    return RunDirectory.of(str(tmp_path), "run")
+@pytest.fixture(params=["disk", "s3"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDirectory:
+    if request.param == "disk":
+        return RunDirectory.of(str(tmp_path), "run")
+    return RunDirectory.of(uri_of(request.getfixturevalue("s3_port"), tmp_path.name), "run")
 
 
 def test_a_checkpoint_comes_back_as_it_was(run: RunDirectory) -> None:
@@ -32,16 +37,16 @@ def test_a_checkpoint_comes_back_as_it_was(run: RunDirectory) -> None:
 def test_a_half_written_checkpoint_is_taken_for_none(run: RunDirectory, damage: str) -> None:
     checkpoint(3).save(run)
     checkpoint(6).save(run)
-    place = Path(run.uri) / "checkpoints" / "6"
+    files, place = open_place(run.uri)
     match damage:
         case "no state":
-            (place / "state.json").unlink()
+            files.delete_file(f"{place}/checkpoints/6/state.json")
         case "half a state":
-            (place / "state.json").write_bytes((place / "state.json").read_bytes()[:20])
+            run.write("checkpoints/6/state.json", run.read("checkpoints/6/state.json")[:20])
         case "half the weights":
-            (place / "weights.safetensors").write_bytes((place / "weights.safetensors").read_bytes()[:-5])
+            run.write("checkpoints/6/weights.safetensors", run.read("checkpoints/6/weights.safetensors")[:-5])
         case "no optimizer":
-            (place / "optimizer.safetensors").unlink()
+            files.delete_file(f"{place}/checkpoints/6/optimizer.safetensors")
     assert run.checkpoint_steps() == [3]
     with pytest.raises(UserError, match=r"no whole checkpoint of step 6; there are: 3"):
         Checkpoint.load(run, 6)
@@ -58,9 +63,9 @@ def test_a_deleted_checkpoint_is_gone(run: RunDirectory) -> None:
 
 def test_metrics_are_cut_back_to_a_step_and_a_torn_line_is_left_out(run: RunDirectory) -> None:
     run.write("metrics.jsonl", b"")
-    run.append_metrics([{"step": 1}, {"step": 2}, {"step": 3}])
-    with (Path(run.uri) / "metrics.jsonl").open("ab") as file:
-        file.write(b'{"step": 4, "train/l')
+    run.append_metrics([{"step": 1}, {"step": 2}])
+    run.append_metrics([{"step": 3}])
+    run.write("metrics.jsonl", run.read("metrics.jsonl") + b'{"step": 4, "train/l')
     assert [line["step"] for line in run.metrics()] == [1, 2, 3]
     run.rewind(2)
     assert [line["step"] for line in run.metrics()] == [1, 2]
@@ -70,6 +75,11 @@ def test_a_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match=r"--storage: .* cannot be written"):
         RunDirectory.of(str(tmp_path / "file"), "run").probe()
+
+
+def test_a_bucket_that_is_not_there_is_refused(s3_port: int) -> None:
+    with pytest.raises(UserError, match=r"--storage: s3://nosuch/run\S+ cannot be written .*name another one"):
+        RunDirectory.of(uri_of(s3_port).replace("bucket", "nosuch"), "run").probe()
 
 
 def test_a_storage_that_cannot_be_opened_is_refused() -> None:

@@ -1,0 +1,109 @@
+"""What a run writes while it trains: checkpoints and metrics, on a thread of its own.
+
+Training pays for a copy of the tensors in memory and for nothing else, unless a checkpoint falls due before the last
+one is whole: then it waits for that.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
+
+from blitz.errors import UserError
+from blitz.training.checkpoint import Checkpoint
+from blitz.training.run_directory import RunDirectory
+
+_SECONDS_BETWEEN_METRICS = 10.0
+
+
+class CheckpointWriter:
+    """Writes for the leading rank; what cannot be written is raised by the next call, and at the end at the latest.
+
+    One thing at a time is being written. Leaving the `with` block waits until all is written, also where an exception
+    leaves it.
+    """
+
+    def __init__(self, run: RunDirectory, *, keep: int) -> None:
+        self._run, self._keep, self._appends = run, keep, run.appends
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._in_flight: Future[None] | None = None
+        self._lines: list[Mapping[str, Any]] = []
+        self._lines_written = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            self.finish()
+        except UserError as lost:
+            if error is None:
+                raise
+            # What ended the run comes first.
+            error.add_note(str(lost))
+        finally:
+            self._thread.shutdown()
+
+    def add_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl: at once where a file can be appended to, else every ten seconds or so."""
+        if self._appends:
+            self._run.append_metrics([line])
+            return
+        self._lines.append(line)
+        idle = self._in_flight is None or self._in_flight.done()
+        if idle and time.monotonic() - self._lines_written >= _SECONDS_BETWEEN_METRICS:
+            self._begin(self._write_metrics)
+
+    def save(self, checkpoint: Checkpoint, *, best: int | None) -> None:
+        """Begin to write a checkpoint, and to delete those that are then no longer kept.
+
+        Raises:
+            UserError: if the storage did not take what was written before.
+        """
+        # In this order there is never more than one copy.
+        self.wait()
+        self._begin(self._write_checkpoint, checkpoint.copied(), best)
+
+    def finish(self) -> None:
+        """Return once everything is written.
+
+        Raises:
+            UserError: if the storage did not take it.
+        """
+        self.wait()
+        if self._lines:
+            self._begin(self._write_metrics)
+            self.wait()
+
+    def wait(self) -> None:
+        """Return once what is being written is.
+
+        Raises:
+            UserError: if the storage did not take it.
+        """
+        in_flight, self._in_flight = self._in_flight, None
+        try:
+            if in_flight:
+                in_flight.result()
+        except OSError as error:
+            # It would not take these either, and a run that goes on makes them again.
+            self._lines = []
+            raise self._run.refused("written", error) from error
+
+    def _begin(self, write: Callable[..., None], *what: Any) -> None:
+        self.wait()
+        lines, self._lines = self._lines, []
+        self._lines_written = time.monotonic()
+        self._in_flight = self._thread.submit(write, lines, *what)
+
+    def _write_metrics(self, lines: list[Mapping[str, Any]]) -> None:
+        if lines:
+            self._run.append_metrics(lines)
+
+    def _write_checkpoint(self, lines: list[Mapping[str, Any]], checkpoint: Checkpoint, best: int | None) -> None:
+        # First: a run goes on from its newest checkpoint, and finds the metrics up to there.
+        self._write_metrics(lines)
+        checkpoint.save(self._run)
+        steps = self._run.checkpoint_steps()
+        for step in set(steps) - {best, *steps[-self._keep :]}:
+            self._run.delete_checkpoint(step)
