@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 
 TOKEN = "a token that only these tests know, long enough for Ray"
-_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 _BIN = Path(sys.executable).parent
 _SECONDS_TO_START = 60.0
 
@@ -47,7 +46,7 @@ class Head:
 
 
 @contextmanager
-def head_node(*flags: str, cpus: int = 4, env: Mapping[str, str] = {}) -> Iterator[Head]:  # noqa: B006
+def head_node(*flags: str, cpus: int = 4, env: Mapping[str, str] = {}) -> Iterator[Head]:
     """A head node on free ports that asks for a token; stopped, with all that it started, when the block ends."""
     # Not in pytest's own folder: the paths of sockets must be short.
     folder = Path(tempfile.mkdtemp(prefix="blitz-ray-"))
@@ -57,13 +56,16 @@ def head_node(*flags: str, cpus: int = 4, env: Mapping[str, str] = {}) -> Iterat
     # The patience of `ray job stop`: its 3 seconds are few on a machine with more work than cores.
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60", "OMP_NUM_THREADS": "1"}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    environment = {**_ENVIRONMENT, **settings, **token, "PATH": path, **env}
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {**outer, **settings, **token, "PATH": path, **env}
     log = folder / "head.log"
     with log.open("w") as output:
+        ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
         head = psutil.Popen(
-            [str(_BIN / "ray"), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}"]
-            + [f"--ray-client-server-port={client}", "--dashboard-agent-listen-port=0", f"--num-cpus={cpus}"]
-            + [f"--temp-dir={folder}", *flags],
+            [
+                *(str(_BIN / "ray"), "start", "--head", "--block", *ports, "--dashboard-agent-listen-port=0"),
+                *(f"--num-cpus={cpus}", f"--temp-dir={folder}", *flags),
+            ],
             cwd=folder,
             env=environment,
             stdout=output,
@@ -71,22 +73,49 @@ def head_node(*flags: str, cpus: int = 4, env: Mapping[str, str] = {}) -> Iterat
         )
     try:
         _wait_until_started(head, log)
-        address = f"{_own_address()}:{port}"
-        yield Head(address, f"http://127.0.0.1:{dashboard}", environment, head, folder)
+        yield Head(f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard}", environment, head, folder)
     finally:
-        started = [head, *head.children(recursive=True)]
-        head.terminate()
-        _, alive = psutil.wait_procs(started, timeout=5)
-        for process in alive:
-            process.kill()
-        psutil.wait_procs(alive)
+        _stop(head)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_until_started(head: psutil.Process, log: Path) -> None:
+@contextmanager
+def joined_node(head: Head, *within: str, cpus: int = 2) -> Iterator[psutil.Process]:
+    """One more node for a cluster, on the same machine; started by the command `within`, if there is one."""
+    log = head.folder / f"node-{len(list(head.folder.glob('node-*.log')))}.log"
+    with log.open("w") as output:
+        node = psutil.Popen(
+            [
+                *(*within, str(_BIN / "ray"), "start", "--block", f"--address={head.address}"),
+                *("--dashboard-agent-listen-port=0", f"--num-cpus={cpus}"),
+            ],
+            cwd=head.folder,
+            env=dict(head.env),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait_until_started(node, log)
+        yield node
+    finally:
+        _stop(node)
+
+
+def _stop(node: psutil.Process) -> None:
+    """End what `ray start` has started, and all that came of it."""
+    started = [node, *node.children(recursive=True)]
+    node.terminate()
+    _, alive = psutil.wait_procs(started, timeout=5)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive)
+
+
+def _wait_until_started(node: psutil.Process, log: Path) -> None:
     deadline = time.monotonic() + _SECONDS_TO_START
     while "Ray runtime started" not in (said := log.read_text()):
-        assert head.is_running() and time.monotonic() < deadline, said
+        assert node.is_running(), said
+        assert time.monotonic() < deadline, said
         time.sleep(0.05)
 
 
