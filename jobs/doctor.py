@@ -5,6 +5,10 @@
 The flags are those of jobs.train. Each finding is one line; leaves with exit code 2 if one is an error.
 """
 
+import os
+import sys
+from typing import NoReturn
+
 from blitz.errors import require
 from blitz.launch.doctor.examine import examine
 from blitz.launch.job import Datasets
@@ -41,5 +45,15 @@ def doctor(settings: TrainSettings) -> None:
     require(not errors, f"{errors} of these {'keep' if errors > 1 else 'keeps'} the run from starting")
 
 
+def _leave_at_once(code: int) -> NoReturn:
+    """Without waiting for the client of a storage that does not answer, as Python would for minutes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    run(main)
+    try:
+        run(main)
+    except SystemExit as leaving:
+        _leave_at_once(int(leaving.code or 0))

@@ -1,6 +1,5 @@
 """Whether a node can read the rows of a run. Nothing here imports torch or Ray."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from blitz.errors import UserError
 from blitz.launch.doctor.finding import Finding
 
 
-def fetched(datasets: Sequence[Any]) -> Finding:
+def fetched(*datasets: Any) -> Finding:
     """Whether the first and the last row of each data set can be fetched here."""
     for dataset in datasets:
         if len(dataset):

@@ -13,15 +13,15 @@ from blitz.launch.job import Datasets
 from blitz.launch.scale import Scale
 from blitz.training.run_directory import RunDirectory
 
-_SECONDS = 10.0
 
-
-def examine(scale: Scale, storage: str, open_datasets: Callable[[], Datasets]) -> Iterator[Finding]:
+def examine(
+    scale: Scale, storage: str, open_datasets: Callable[[], Datasets], *, seconds: float = 10.0
+) -> Iterator[Finding]:
     """Where a run of this `scale` would happen: on the cluster at RAY_ADDRESS, or on this machine alone.
 
-    It takes at most ten seconds; what has not answered by then is a finding too. No Ray is started.
+    What has not answered within so many `seconds` is a finding too. No Ray is started.
     """
-    deadline = Deadline(_SECONDS)
+    deadline = Deadline(seconds)
     # What may have to wait for others begins first.
     datasets, place = begun(open_datasets), RunDirectory.of(storage)
     start = list(checked("scale", lambda: _scale(scale)))
@@ -54,7 +54,7 @@ def _this_machine_alone(place: RunDirectory, datasets: Future[Datasets], deadlin
     yield from checked("versions", lambda: versions({"this process": awaited(machine, deadline, "this machine")}))
     yield from checked("machine", lambda: awaited(machine, deadline, "this machine").findings)
     yield from checked("storage", lambda: _storage(probe, place, deadline))
-    yield from checked("data", lambda: [fetched(list(awaited(datasets, deadline, "the data").values()))])
+    yield from checked("data", lambda: [fetched(*awaited(datasets, deadline, "the data").values())])
 
 
 def _storage(probe: Future[None], place: RunDirectory, deadline: Deadline) -> Iterator[Finding]:

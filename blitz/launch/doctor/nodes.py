@@ -17,7 +17,7 @@ from blitz.errors import UserError
 from blitz.launch.address import asks_for_token
 from blitz.launch.doctor.data import fetched
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, begun, checked, merged
-from blitz.launch.doctor.machine import Machine, this_machine, versions
+from blitz.launch.doctor.machine import this_machine, versions
 from blitz.launch.job import Datasets
 from blitz.launch.scale import Node, Scale, workers_for
 from blitz.launch.storage_probe import check_every_node_sees
@@ -42,7 +42,7 @@ def examine_nodes(
         raise UserError(f"{' '.join(str(error).split())}; run this on a node, with the cluster's versions") from error
     try:
         nodes = _alive_nodes()
-        machines = {name: _on(node, _machine).remote(int(_has(node).gpus)) for name, node in nodes.items()}
+        machines = {name: _on(node, this_machine).remote(gpus=int(_has(node).gpus)) for name, node in nodes.items()}
         probe = begun(lambda: check_every_node_sees(storage))
         yield from checked("workers", lambda: [_workers(scale, nodes)])
         yield from checked("authentication", lambda: [_authentication(address)])
@@ -70,13 +70,12 @@ def _has(node: dict[str, Any]) -> Node:
 
 
 def _on(node: dict[str, Any], function: Any) -> Any:
-    """A remote function that runs on that node and reserves nothing."""
+    """A remote function that runs on that node and reserves nothing.
+
+    One from a module that does not import torch, which takes seconds.
+    """
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     return ray.remote(num_cpus=0, max_retries=0)(function).options(scheduling_strategy=there)
-
-
-def _machine(gpus: int) -> Machine:
-    return this_machine(gpus=gpus)
 
 
 def _workers(scale: Scale, nodes: Nodes) -> Finding:
@@ -144,11 +143,7 @@ def _storage(probe: Future[None], storage: RunDirectory, nodes: int, deadline: D
 
 def _data(opened: Future[Datasets], nodes: Nodes, deadline: Deadline) -> Iterator[Finding]:
     datasets = awaited(opened, deadline, "the data")
-    refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
-    asked = {name: _on(node, _fetch).remote(list(refs.values())) for name, node in nodes.items()}
+    refs = [ray.put(dataset) for dataset in datasets.values()]
+    asked = {name: _on(node, fetched).remote(*refs) for name, node in nodes.items()}
     found = yield from _answers(asked, deadline)
     yield from merged({name: [finding] for name, finding in found.items()})
-
-
-def _fetch(refs: list[Any]) -> Finding:
-    return fetched([ray.get(ref) for ref in refs])
