@@ -2,6 +2,7 @@
 
     <storage>/<run>/
       recipe.json            what was asked for, complete
+      plan.json              what it comes to: rows, batch size, steps
       metrics.jsonl          one JSON object a line
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
       result.json            written at the end

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from blitz.errors import UserError
-from jobs import doctor
+from jobs import doctor, train
 from tests.clusters import Head, head_node, joined_node
 
 Examine = Callable[..., str]
@@ -101,6 +101,19 @@ def test_a_gpu_where_there_is_none(examine: Examine) -> None:
 def test_a_storage_that_cannot_be_written(examine: Examine) -> None:
     found = examine("digits", "--storage", "/dev/null/runs", errors=1)
     assert "/dev/null/runs cannot be written" in line(found, "error", "storage")
+
+
+def test_a_storage_that_ray_deletes_with_the_job(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert f"{folder}/runs is in the folder of the submitted job" in line(
+        examine("digits", errors=1), "error", "storage"
+    )
+    with pytest.raises(UserError, match="name a folder that all nodes mount"):
+        train.main(["digits"])
 
 
 def test_a_storage_that_does_not_answer_takes_no_longer_than_ten_seconds() -> None:

@@ -11,6 +11,7 @@ from blitz.launch.doctor.machine import this_machine, versions
 from blitz.launch.doctor.upload import upload
 from blitz.launch.job import Datasets
 from blitz.launch.scale import Scale
+from blitz.training.open_run import require_lasting
 from blitz.training.run_directory import RunDirectory
 
 
@@ -25,6 +26,7 @@ def examine(
     # What may have to wait for others begins first.
     datasets, place = begun(open_datasets), RunDirectory.of(storage)
     start = list(checked("scale", lambda: _scale(scale)))
+    yield from checked("storage", lambda: _lasting(place))
     yield from start
     address = None if scale.in_process else os.environ.get("RAY_ADDRESS")
     if address and all(finding.level == "ok" for finding in start):
@@ -47,6 +49,11 @@ def _scale(scale: Scale) -> Iterator[Finding]:
     else:
         text = f"{scale.num_workers} workers on a Ray of this machine"
     yield Finding("ok", "scale", text)
+
+
+def _lasting(place: RunDirectory) -> Iterator[Finding]:
+    require_lasting(place)
+    yield from ()
 
 
 def _this_machine_alone(place: RunDirectory, datasets: Future[Datasets], deadline: Deadline) -> Iterator[Finding]:
