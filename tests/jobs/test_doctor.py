@@ -18,7 +18,7 @@ from tests.clusters import Head, head_node, joined_node
 
 Examine = Callable[..., str]
 SECONDS = 10.0
-SECONDS_TO_IMPORT = 10.0
+SECONDS_TO_IMPORT = 20.0
 """Python, torch and Ray, on a machine with more work than cores."""
 
 
@@ -210,6 +210,12 @@ def test_more_workers_and_gpus_than_the_cluster_has(head: Head, tmp_path: Path) 
     assert "the cluster has 4 CPUs" in line(found, "error", "workers")
     found = on_cluster(head, "digits", "--storage", str(tmp_path), "--scale.use-gpu", "yes")
     assert "the cluster has no GPU" in line(found, "error", "workers")
+
+
+@pytest.mark.cluster
+def test_a_storage_that_no_node_can_write(head: Head) -> None:
+    found = on_cluster(head, "digits", "--storage", "/dev/null/runs")
+    assert "/dev/null/runs cannot be written" in line(found, "error", "storage")
 
 
 @pytest.mark.cluster

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from blitz.launch.doctor.finding import Finding
+from blitz.launch.doctor.finding import Finding, checked
 
 _GIB = 1 << 30
 _LEAST_SHARED_MEMORY = 1 * _GIB
@@ -58,7 +58,7 @@ def this_machine(*, gpus: int = 0) -> Machine:
         torch=version("torch"),
         ray=version("ray"),
         findings=(
-            gpus_finding(gpus, _cuda() if gpus or _NVIDIA_DRIVER.exists() else None),
+            *checked("GPUs", lambda: [gpus_finding(gpus, _cuda() if gpus or _NVIDIA_DRIVER.exists() else None)]),
             *shared_memory(_space(Path("/dev/shm"))),
             open_files(open_files_limit()),
             omp_num_threads(os.environ.get("OMP_NUM_THREADS"), cpus=os.cpu_count() or 1),

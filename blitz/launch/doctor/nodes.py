@@ -17,7 +17,7 @@ from blitz.errors import UserError
 from blitz.launch.address import asks_for_token
 from blitz.launch.doctor.data import fetched
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, begun, checked, merged
-from blitz.launch.doctor.machine import this_machine, versions
+from blitz.launch.doctor.machine import Machine, this_machine, versions
 from blitz.launch.job import Datasets
 from blitz.launch.scale import Node, Scale, workers_for
 from blitz.launch.storage_probe import check_every_node_sees
@@ -43,11 +43,11 @@ def examine_nodes(
     try:
         nodes = _alive_nodes()
         machines = {name: _on(node, this_machine).remote(gpus=int(_has(node).gpus)) for name, node in nodes.items()}
-        probe = begun(lambda: check_every_node_sees(storage))
+        here, probe = begun(this_machine), begun(lambda: _probe(storage))
         yield from checked("workers", lambda: [_workers(scale, nodes)])
         yield from checked("authentication", lambda: [_authentication(address)])
         yield from checked("dashboard", lambda: [_dashboard(context.dashboard_url)])
-        yield from checked("nodes", lambda: _machines(machines, deadline))
+        yield from checked("nodes", lambda: _machines(here, machines, deadline))
         yield from checked("storage", lambda: [_storage(probe, storage, len(nodes), deadline)])
         yield from checked("data", lambda: _data(datasets, nodes, deadline))
     finally:
@@ -110,10 +110,10 @@ def _dashboard(url: str | None) -> Finding:
     return Finding("ok", "dashboard", f"its State API answers at http://{url} and knows {_nodes(count)}")
 
 
-def _machines(asked: dict[str, Any], deadline: Deadline) -> Iterator[Finding]:
+def _machines(here: Future[Machine], asked: dict[str, Any], deadline: Deadline) -> Iterator[Finding]:
     found = yield from _answers(asked, deadline)
     yield from merged({name: list(machine.findings) for name, machine in found.items()})
-    yield from versions({"this process": this_machine(), **found})
+    yield from versions({"this process": awaited(here, deadline, "this machine"), **found})
 
 
 def _answers(asked: dict[str, Any], deadline: Deadline) -> Any:
@@ -132,6 +132,11 @@ def _answers(asked: dict[str, Any], deadline: Deadline) -> Any:
             text = f"{name} cannot run a task of this project ({last_line}); install its dependencies there"
             yield Finding("error", "nodes", text)
     return found
+
+
+def _probe(storage: RunDirectory) -> None:
+    storage.probe()
+    check_every_node_sees(storage)
 
 
 def _storage(probe: Future[None], storage: RunDirectory, nodes: int, deadline: Deadline) -> Finding:
