@@ -227,6 +227,22 @@ def test_a_cluster_without_a_dashboard_and_with_gpus_that_are_not_there(tmp_path
 
 
 @pytest.mark.cluster
+def test_a_cluster_of_another_version(tmp_path: Path) -> None:
+    # What a head node says of itself, and every client compares with its own.
+    program = (
+        "import json, ray; from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put; ray.init(); "
+        "said = json.loads(_internal_kv_get(b'CLUSTER_METADATA', namespace=b'cluster')); "
+        "said = json.dumps({**said, 'ray_version': '2.58.0'}); "
+        "_internal_kv_put(b'CLUSTER_METADATA', said, overwrite=True, namespace=b'cluster')"
+    )
+    with head_node() as head:
+        env = {**head.env, "RAY_ADDRESS": head.address}
+        subprocess.run([sys.executable, "-c", program], env=env, check=True, capture_output=True)
+        found = on_cluster(head, "digits", "--storage", str(tmp_path))
+    assert "Ray: 2.58.0" in line(found, "error", "cluster")
+
+
+@pytest.mark.cluster
 def test_a_node_that_sees_neither_the_storage_nor_the_data(tmp_path: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
