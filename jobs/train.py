@@ -6,7 +6,7 @@ The same command again continues a run; `python -m jobs.train RECIPE --help` nam
 """
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 import tyro
@@ -48,15 +48,19 @@ def main(words: list[str]) -> None:
     if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nRecipes: {', '.join(recipe_names())}")
         return
+    train(read_settings(words, prog=PROG))
+
+
+def read_settings(words: list[str], *, prog: str) -> TrainSettings:
+    """What the words of a command line say, the first of which names a recipe."""
     require(
         bool(words) and not words[0].startswith("-"),
-        f"name a recipe first: {PROG} RECIPE [flags], where RECIPE is one of {', '.join(recipe_names())}",
+        f"name a recipe first: {prog} RECIPE [flags], where RECIPE is one of {', '.join(recipe_names())}",
     )
     recipe_class, flags = find_recipe(words[0]), words[1:]
     default = TrainSettings(recipe_class())
     description = (recipe_class.__doc__ or "").strip()
-    settings = parse(default, flags, prog=f"{PROG} {words[0]}", description=description)
-    train(settings)
+    return parse(default, flags, prog=f"{prog} {words[0]}", description=description)
 
 
 def train(settings: TrainSettings) -> dict[str, Any]:
@@ -81,6 +85,7 @@ def _train(settings: TrainSettings) -> dict[str, Any]:
     else:
         with directory.locked():
             directory.write_json("recipe.json", recipe_to_json(recipe))
+            directory.write_json("plan.json", asdict(plan))
             list_left_out(datasets.values(), directory)
             job = TrainJob(recipe, plan, directory, settings.checkpoint)
             if step := job.first_step():

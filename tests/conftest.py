@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.clusters import Head, head_node
 from tests.object_store import s3_server
 
 # More threads than a loaded machine has free cores wait for each other far longer than they compute.
@@ -42,6 +43,13 @@ def ray_runtime() -> Iterator[None]:
     ray.init("local", num_cpus=4, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    """A Ray head node of its own process, as `ray start --head` makes it, that asks for a token."""
+    with head_node() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

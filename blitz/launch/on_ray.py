@@ -65,7 +65,10 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
 
 
 def _fit(trainer: TorchTrainer) -> None:
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if threading.current_thread() is threading.main_thread():
+        # What `ray job stop` sends. Ray's own answer is to leave at once, which leaves an actor of Ray Train behind.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         trainer.fit()
     except SystemExit:
@@ -86,7 +89,8 @@ def _fit(trainer: TorchTrainer) -> None:
         raise RunFailed(f"{type(failure).__name__} in rank {rank}: {failure}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _lost_its_peers(failure: BaseException) -> bool:

@@ -2,18 +2,17 @@
 
 import math
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import torch
 import tyro
 
 from blitz.errors import UserError, require
+from blitz.launch.address import check_address
+from blitz.launch.doctor.machine import open_files, open_files_limit
 
-_SECONDS_TO_ANSWER = 5.0
 _MIN_CPUS_PER_WORKER = 0.25
 _ROUNDING = 1e-6
 _ELASTIC_CPUS, _ELASTIC_TASK_CPUS = 0.9, 0.1
@@ -68,8 +67,11 @@ class Scale:
         if self.in_process:
             found = self.use_gpu != "yes" or torch.cuda.is_available()
             require(found, "--scale.use-gpu yes: torch finds no GPU here; use auto or no")
-        elif address:
-            _check_answers(address)
+            return
+        files = open_files(open_files_limit())
+        require(files.level != "error", f"open files: {files.text}")
+        if address:
+            check_address(address)
         else:
             workers_for(self, [Node(os.cpu_count() or 1, torch.cuda.device_count())])
 
@@ -81,29 +83,6 @@ class Scale:
         return self.num_workers == 0 or (
             self.num_workers == "auto" and not elastic and not os.environ.get("RAY_ADDRESS")
         )
-
-
-def _check_answers(address: str) -> None:
-    """Refuse an address where nothing listens: Ray itself would try for minutes."""
-    if address in ("auto", "local"):
-        return
-    url = urlsplit(address if "://" in address else f"ray://{address}")
-    try:
-        port = url.port or 6379
-    except ValueError:
-        raise UserError(f"RAY_ADDRESS is {address}; it must be HOST:PORT or auto") from None
-    require(
-        url.scheme == "ray" and url.hostname is not None,
-        f"RAY_ADDRESS is {address}, a dashboard's address, where jobs are submitted: "
-        "use `ray job submit -- python -m jobs.train …`, or set RAY_ADDRESS to HOST:6379",
-    )
-    try:
-        socket.create_connection((url.hostname or "", port), timeout=_SECONDS_TO_ANSWER).close()
-    except OSError as error:
-        raise UserError(
-            f"RAY_ADDRESS is {address}, and nothing answers there ({error}); "
-            "start the cluster, or unset it to run on this machine"
-        ) from error
 
 
 @dataclass(frozen=True)

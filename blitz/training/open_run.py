@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any, Literal
 
 from blitz.data.plan import Plan
@@ -26,6 +27,7 @@ def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -
             `never` and there is one of that name, or `must` and there is none.
     """
     directory = RunDirectory.of(storage, run or default_name(recipe))
+    require_lasting(directory)
     begun = bool(directory.checkpoint_steps())
     require(begun or resume != "must", f"--resume must: {directory} has no checkpoint; begin with --resume auto")
     if begun and resume == "never":
@@ -39,6 +41,19 @@ def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -
         )
     directory.probe()
     return replace(directory, patient=True)
+
+
+def require_lasting(directory: RunDirectory) -> None:
+    """Refuse the folder into which Ray unpacks a submitted job: it is deleted after it.
+
+    Raises:
+        UserError: if `directory` lies in it.
+    """
+    require(
+        "working_dir_files" not in Path(directory.uri).parts,
+        f"--storage: {directory} is in the folder of the submitted job, which Ray deletes; "
+        "name a folder that all nodes mount, or a URI such as s3://bucket/runs",
+    )
 
 
 def _next_free(recipe: Recipe, storage: str) -> RunDirectory:

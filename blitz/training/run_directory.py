@@ -2,6 +2,7 @@
 
     <storage>/<run>/
       recipe.json            what was asked for, complete
+      plan.json              what it comes to: rows, batch size, steps
       metrics.jsonl          one JSON object a line
       bad_rows.csv           rows of a CSV that are left out, if there are any
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last

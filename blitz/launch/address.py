@@ -1,0 +1,111 @@
+"""Whether a cluster answers at RAY_ADDRESS and lets this process in; Ray itself would try for minutes."""
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from blitz.errors import UserError, require
+
+_SECONDS_TO_ANSWER = 5.0
+_FIRST_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""What any client of Ray's asks first; its request has no fields."""
+
+
+def check_address(address: str) -> None:
+    """Ask the head node at `address`, which is HOST:PORT or auto, as Ray will.
+
+    Raises:
+        UserError: if nothing answers there, if what answers is no head node, or if it wants a token.
+    """
+    if address == "local":
+        return
+    host, port = _host_and_port(_found() if address == "auto" else address)
+    try:
+        socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise UserError(
+            f"RAY_ADDRESS is {address}, and nothing answers there ({error}); "
+            "start the cluster, or unset it to run on this machine"
+        ) from error
+    # A client with certificates is let in or not by Ray itself.
+    if os.environ.get("RAY_USE_TLS") != "1":
+        refused = _refused(f"{host}:{port}", _token())
+        require(refused is None, f"RAY_ADDRESS is {address}, {refused}")
+
+
+def asks_for_token(address: str) -> bool:
+    """Whether the head node at `address`, which has answered, keeps out who has no token."""
+    host, port = _host_and_port(_found() if address == "auto" else address)
+    return _refused(f"{host}:{port}", token=None) is not None
+
+
+def _found() -> str:
+    """The address of the cluster that runs on this machine."""
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    try:
+        return str(canonicalize_bootstrap_address_or_die("auto"))
+    except ConnectionError as error:
+        raise UserError(
+            "RAY_ADDRESS is auto, and no cluster, or more than one, runs on this machine; "
+            "start one with `ray start --head`, or set it to HOST:6379"
+        ) from error
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    url = urlsplit(address if "://" in address else f"ray://{address}")
+    try:
+        port = url.port or 6379
+    except ValueError:
+        raise UserError(f"RAY_ADDRESS is {address}; it must be HOST:PORT or auto") from None
+    require(
+        url.scheme == "ray" and url.hostname is not None,
+        f"RAY_ADDRESS is {address}, a dashboard's address, where jobs are submitted: "
+        "use `ray job submit -- python -m jobs.train …`, or set RAY_ADDRESS to HOST:6379",
+    )
+    return url.hostname or "", port
+
+
+def _token() -> str | None:
+    """The token that Ray will send.
+
+    Raises:
+        UserError: if it is to send one, and there is none.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return None
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token.strip()
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        return file.read_text().strip()
+    except OSError:
+        raise UserError(
+            f"RAY_AUTH_MODE is token, and there is none in {file}; copy the head node's ~/.ray/auth_token there, "
+            "or set RAY_AUTH_TOKEN to what `ray get-auth-token` prints on it"
+        ) from None
+
+
+def _refused(address: str, token: str | None) -> str | None:
+    """Why the head node at `address` does not let in who shows `token`, and what to do; None if it does."""
+    # Here, because it is installed with Ray's dashboard and a run in this process has no use for it.
+    import grpc
+
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(_FIRST_CALL)(
+                b"", timeout=_SECONDS_TO_ANSWER, metadata=[("authorization", f"Bearer {token}")] if token else None
+            )
+        except grpc.RpcError as error:
+            match error.code():
+                case grpc.StatusCode.UNAUTHENTICATED if token:
+                    return "and the token is not the one of that cluster; copy the head node's ~/.ray/auth_token"
+                case grpc.StatusCode.UNAUTHENTICATED:
+                    return "and the cluster wants a token; set RAY_AUTH_MODE=token"
+                case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+                    return (
+                        "and what answers there is not the head node of a Ray cluster; its port is 6379, or what "
+                        "`ray start --port` said (8265 is the dashboard's, where `ray job submit` goes)"
+                    )
+    return None

@@ -1,0 +1,154 @@
+"""The checks of a cluster, made on every node at once."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
+
+from blitz.errors import UserError
+from blitz.launch.address import asks_for_token
+from blitz.launch.doctor.data import fetched
+from blitz.launch.doctor.finding import Deadline, Finding, awaited, begun, checked, merged
+from blitz.launch.doctor.machine import Machine, this_machine, versions
+from blitz.launch.job import Datasets
+from blitz.launch.scale import Node, Scale, workers_for
+from blitz.launch.storage_probe import check_every_node_sees
+from blitz.training.run_directory import RunDirectory
+
+_SECONDS_FOR_STATE = 4
+Nodes = dict[str, dict[str, Any]]
+"""What Ray says of each alive node, by a name that a reader tells it by."""
+
+
+def examine_nodes(
+    address: str, scale: Scale, storage: RunDirectory, datasets: Future[Datasets], deadline: Deadline
+) -> Iterator[Finding]:
+    """Everything about the cluster at `address`, which has been seen to answer.
+
+    Raises:
+        UserError: if it does not let this process in after all, as one of another version.
+    """
+    try:
+        context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(f"{' '.join(str(error).split())}; run this on a node, with the cluster's versions") from error
+    try:
+        nodes = _alive_nodes()
+        machines = {name: _on(node, this_machine).remote(gpus=int(_has(node).gpus)) for name, node in nodes.items()}
+        here, probe = begun(this_machine), begun(lambda: _probe(storage))
+        yield from checked("workers", lambda: [_workers(scale, nodes)])
+        yield from checked("authentication", lambda: [_authentication(address)])
+        yield from checked("dashboard", lambda: [_dashboard(context.dashboard_url)])
+        yield from checked("nodes", lambda: _machines(here, machines, deadline))
+        yield from checked("storage", lambda: [_storage(probe, storage, len(nodes), deadline)])
+        yield from checked("data", lambda: _data(datasets, nodes, deadline))
+    finally:
+        ray.shutdown()
+
+
+def _alive_nodes() -> Nodes:
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    times = Counter(node["NodeManagerAddress"] for node in alive)
+    return {_name(node, is_alone=times[node["NodeManagerAddress"]] == 1): node for node in alive}
+
+
+def _name(node: dict[str, Any], *, is_alone: bool) -> str:
+    ip = str(node["NodeManagerAddress"])
+    return ip if is_alone else f"{ip} ({node['NodeID'][:6]})"
+
+
+def _has(node: dict[str, Any]) -> Node:
+    return Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
+
+
+def _on(node: dict[str, Any], function: Any) -> Any:
+    """A remote function that runs on that node and reserves nothing.
+
+    One from a module that does not import torch, which takes seconds.
+    """
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return ray.remote(num_cpus=0, max_retries=0)(function).options(scheduling_strategy=there)
+
+
+def _workers(scale: Scale, nodes: Nodes) -> Finding:
+    workers = workers_for(scale, [_has(node) for node in nodes.values()])
+    gpus = f" and {workers.gpus} GPU" if workers.gpus else ""
+    cpus = sum(_has(node).cpus for node in nodes.values())
+    fit = f"{workers.count} of {workers.cpus:g} CPU{gpus} each fit beside Ray Data"
+    return Finding("ok", "workers", f"{fit} in {cpus:g} CPUs on {_nodes(len(nodes))}")
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
+def _authentication(address: str) -> Finding:
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return Finding("ok", "authentication", "certificates")
+    if asks_for_token(address):
+        return Finding("ok", "authentication", "the cluster asks for a token, and takes this one")
+    text = "the cluster lets anyone run anything; start its head with RAY_AUTH_MODE=token"
+    return Finding("warning", "authentication", text)
+
+
+def _dashboard(url: str | None) -> Finding:
+    try:
+        count = len(list_nodes(timeout=_SECONDS_FOR_STATE))
+    except RayStateApiException as error:
+        raise UserError(
+            "the dashboard's State API does not answer, which Ray Train and `ray job submit` need; install "
+            "ray[default] on the head and start it with --include-dashboard=true"
+        ) from error
+    return Finding("ok", "dashboard", f"its State API answers at http://{url} and knows {_nodes(count)}")
+
+
+def _machines(here: Future[Machine], asked: dict[str, Any], deadline: Deadline) -> Iterator[Finding]:
+    found = yield from _answers(asked, deadline)
+    yield from merged({name: list(machine.findings) for name, machine in found.items()})
+    yield from versions({"this process": awaited(here, deadline, "this machine"), **found})
+
+
+def _answers(asked: dict[str, Any], deadline: Deadline) -> Any:
+    """What was answered in time, by the name of the node; each other one is a finding."""
+    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=deadline.left_s)
+    found = {}
+    for name, answer in asked.items():
+        if answer not in ready:
+            text = f"{name} has not run a task within {deadline.seconds:g} s; see `ray status` and the node's logs"
+            yield Finding("error", "nodes", text)
+            continue
+        try:
+            found[name] = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            last_line = str(error).strip().splitlines()[-1]
+            text = f"{name} cannot run a task of this project ({last_line}); install its dependencies there"
+            yield Finding("error", "nodes", text)
+    return found
+
+
+def _probe(storage: RunDirectory) -> None:
+    storage.probe()
+    check_every_node_sees(storage)
+
+
+def _storage(probe: Future[None], storage: RunDirectory, nodes: int, deadline: Deadline) -> Finding:
+    awaited(probe, deadline, f"--storage: {storage}")
+    return Finding(
+        "ok", "storage", f"{storage}: {_nodes(nodes)} and this process write there, and read what the other wrote"
+    )
+
+
+def _data(opened: Future[Datasets], nodes: Nodes, deadline: Deadline) -> Iterator[Finding]:
+    datasets = awaited(opened, deadline, "the data")
+    refs = [ray.put(dataset) for dataset in datasets.values()]
+    asked = {name: _on(node, fetched).remote(*refs) for name, node in nodes.items()}
+    found = yield from _answers(asked, deadline)
+    yield from merged({name: [finding] for name, finding in found.items()})

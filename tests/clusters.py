@@ -1,0 +1,135 @@
+"""Ray clusters of a test's own: real processes, with ports and a folder of their own."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+TOKEN = "a token that only these tests know, long enough for Ray"
+_BIN = Path(sys.executable).parent
+_SECONDS_TO_START = 60.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head node, and the environment in which commands are let in."""
+
+    address: str
+    dashboard: str
+    env: Mapping[str, str]
+    process: psutil.Process
+    folder: Path
+    """Ray's, where sessions and uploads lie."""
+
+    def ray(self, *words: str, cwd: Path | None = None, check: bool = True) -> str:
+        """What a command of Ray's prints."""
+        done = subprocess.run(
+            [str(_BIN / "ray"), *words],
+            cwd=cwd,
+            env={**self.env, "RAY_API_SERVER_ADDRESS": self.dashboard},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, done.stdout
+        return done.stdout
+
+
+@contextmanager
+def head_node(*flags: str, cpus: int = 4, env: Mapping[str, str] = {}) -> Iterator[Head]:
+    """A head node on free ports that asks for a token; stopped, with all that it started, when the block ends."""
+    # Not in pytest's own folder: the paths of sockets must be short.
+    folder = Path(tempfile.mkdtemp(prefix="blitz-ray-"))
+    port, dashboard, client = _free_ports(3)
+    # As in an activated environment: a job's `python` is found on the PATH of the head.
+    path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
+    # The patience of `ray job stop`: its 3 seconds are few on a machine with more work than cores.
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60", "OMP_NUM_THREADS": "1"}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {**outer, **settings, **token, "PATH": path, **env}
+    log = folder / "head.log"
+    with log.open("w") as output:
+        ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
+        head = psutil.Popen(
+            [
+                *(str(_BIN / "ray"), "start", "--head", "--block", *ports, "--dashboard-agent-listen-port=0"),
+                *(f"--num-cpus={cpus}", f"--temp-dir={folder}", *flags),
+            ],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait_until_started(head, log)
+        yield Head(f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard}", environment, head, folder)
+    finally:
+        _stop(head)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def joined_node(head: Head, *within: str, cpus: int = 2) -> Iterator[psutil.Process]:
+    """One more node for a cluster, on the same machine; started by the command `within`, if there is one."""
+    log = head.folder / f"node-{len(list(head.folder.glob('node-*.log')))}.log"
+    with log.open("w") as output:
+        node = psutil.Popen(
+            [
+                *(*within, str(_BIN / "ray"), "start", "--block", f"--address={head.address}"),
+                *("--dashboard-agent-listen-port=0", f"--num-cpus={cpus}"),
+            ],
+            cwd=head.folder,
+            env=dict(head.env),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait_until_started(node, log)
+        yield node
+    finally:
+        _stop(node)
+
+
+def _stop(node: psutil.Process) -> None:
+    """End what `ray start` has started, and all that came of it."""
+    started = [node, *node.children(recursive=True)]
+    node.terminate()
+    _, alive = psutil.wait_procs(started, timeout=5)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive)
+
+
+def _wait_until_started(node: psutil.Process, log: Path) -> None:
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while "Ray runtime started" not in (said := log.read_text()):
+        assert node.is_running(), said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.05)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _own_address() -> str:
+    import ray.util
+
+    return str(ray.util.get_node_ip_address())

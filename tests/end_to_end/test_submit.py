@@ -1,0 +1,100 @@
+"""`ray job submit` from a clean checkout to a head node that asks for a token, and Ray's own commands from there on."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from blitz.recipes.digits import Digits
+from blitz.training.run_directory import RunDirectory
+from tests.clusters import Head
+from tests.end_to_end.test_kills import CHECKPOINTS, FLAGS, RANDOM, RECIPE, at_step
+from tests.running import result, train
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+OF_THE_CLUSTER = ("ray::_AutoscalingCoordinatorActor", "ray::_StatsActor")
+"""What Ray Data leaves on a cluster for whatever runs there next."""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The files of the working tree that are, or would be, committed; and beside them what must not be uploaded."""
+    folder = tmp_path / "checkout"
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    for name in (".git", ".venv", "runs", "data", "prepared"):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "large").write_bytes(bytes(10_000_000))
+    return folder
+
+
+def submit(head: Head, checkout: Path, job: str, *words: str) -> None:
+    flags = ["--no-wait", "--submission-id", job, "--working-dir", "."]
+    head.ray("job", "submit", *flags, "--", "python", "-m", "jobs.train", *words, cwd=checkout)
+
+
+def state_at_the_end(head: Head, job: str) -> str:
+    """What `ray job status` says once the job has ended; it takes a second each time."""
+    while not any(end in (said := head.ray("job", "status", job)) for end in ("succeeded", "stopped", "failed")):
+        pass
+    return said
+
+
+def test_a_job_is_submitted_watched_and_ends_with_a_whole_run(head: Head, checkout: Path, tmp_path: Path) -> None:
+    words = ["digits", "--epochs", "1", "--scale.num-workers", "2", "--storage", str(tmp_path), "--run", "one"]
+    submit(head, checkout, "whole", *words)
+    assert "succeeded" in state_at_the_end(head, "whole"), head.ray("job", "logs", "whole")
+    printed = head.ray("job", "logs", "whole")
+    run = RunDirectory.of(str(tmp_path), "one")
+    assert f"run: {run}" in printed
+    assert f"rows_digest {result(run)['rows_digest']}" in printed
+    assert run.checkpoint_steps() == [45]
+    alone = train(Digits(epochs=1), tmp_path / "alone")
+    assert result(run)["rows_digest"] == result(alone)["rows_digest"]
+
+    (uploaded,) = head.folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
+    assert (uploaded / "blitz" / "data" / "digits.csv").exists()
+    assert {"jobs", "blitz"} <= {path.name for path in uploaded.iterdir()}
+    assert sum(path.stat().st_size for path in uploaded.rglob("*") if "__pycache__" not in path.parts) < 2_000_000
+
+
+def test_a_job_that_is_stopped_leaves_a_run_that_submitting_again_finishes_and_no_process(
+    head: Head, checkout: Path, tmp_path: Path
+) -> None:
+    words = [*FLAGS, "--scale.num-workers", "2", "--storage", str(tmp_path), "--run", "killed"]
+    before = set(head.process.children(recursive=True))
+    during: list[psutil.Process] = []
+
+    def stop() -> None:
+        children = set(head.process.children(recursive=True)) - before
+        during.extend(each for each in children if not each.cmdline()[0].startswith(OF_THE_CLUSTER))
+        head.ray("job", "stop", "--no-wait", "first")
+
+    with at_step(RANDOM.randrange(15, 300), tmp_path / "killed", stop) as acted:
+        submit(head, checkout, "first", *words)
+        assert "stopped" in state_at_the_end(head, "first"), head.ray("job", "logs", "first")
+    assert acted.is_set()
+    assert during
+    _, alive = psutil.wait_procs(during, timeout=60)
+    assert alive == []
+    run = RunDirectory.of(str(tmp_path), "killed")
+    assert run.checkpoint_steps()
+    assert not run.exists("result.json")
+
+    submit(head, checkout, "second", *words)
+    assert "succeeded" in state_at_the_end(head, "second"), head.ray("job", "logs", "second")
+    assert "continues from step" in head.ray("job", "logs", "second")
+    undisturbed = train(RECIPE, tmp_path / "undisturbed", checkpoints=CHECKPOINTS)
+    assert result(run)["rows_digest"] == result(undisturbed)["rows_digest"]
+
+
+def test_without_the_token_nobody_is_let_in(head: Head) -> None:
+    refused = {name: value for name, value in head.env.items() if not name.startswith("RAY_AUTH")}
+    assert "Missing authentication token" in Head(**{**vars(head), "env": refused}).ray("job", "list", check=False)
