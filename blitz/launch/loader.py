@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
@@ -14,7 +14,6 @@ from blitz.launch.job import Datasets
 from blitz.launch.processes import AHEAD, fetched_by_processes
 from blitz.training.display import Display
 
-_TRIAL_S = 0.6
 _TRIAL_BATCH = 64
 _CLOSE = 1.03
 """So much faster is not worth another process's memory."""
@@ -35,6 +34,7 @@ class Loader:
     datasets: Datasets
     shares: Shares
     row_bytes: int
+    trial_s: float = 0.6
 
     def blocks(self, first_step: int, *, workers: Literal["auto"] | int, display: Display) -> Iterator[Block]:
         """From `first_step` on, in order. A block's columns are good until the next block but one is asked for."""
@@ -59,24 +59,13 @@ class Loader:
         trials = replace(self, shares=Shares.of(plan, world_size=1, row_bytes=self.row_bytes))
         # Every trial goes on where the last one stopped, because files that were read once are read faster.
         chunks = chain.from_iterable(trials.shares.chunks(first_step) for _ in count())
-        rates = {0: [trials.rate(chunks, 0)]}
-        seconds = self._rows_up_to(_LEAST_S * rates[0][0], first_step) / rates[0][0]
+        here = trials.rate(chunks, 0)
+        seconds = self._rows_up_to(_LEAST_S * here, first_step) / here
         if seconds < _LEAST_S:
             return 0, f"to fetch all rows takes this process {seconds:.1f} s"
-        slower = 0
-        for workers in self._candidates():
-            rate = trials.rate(chunks, workers)
-            slower = 0 if rate > _CLOSE * max(map(max, rates.values())) else slower + 1
-            rates[workers] = [rate]
-            if slower == 2:
-                break
-        fastest = max(map(max, rates.values()))
-        for workers, tried in rates.items():
-            if tried[0] * _UNCERTAIN > fastest:
-                tried.append(trials.rate(chunks, workers))
-        means = {workers: mean(tried) for workers, tried in rates.items()}
-        best = next(workers for workers, rate in means.items() if rate * _CLOSE >= max(means.values()))
-        return best, "rows a second: " + ", ".join(f"{rate:.0f} with {number}" for number, rate in means.items())
+        rates = measured(lambda workers: trials.rate(chunks, workers), self._candidates(), here=here)
+        said = ", ".join(f"{rate:.0f} with {workers}" for workers, rate in rates.items())
+        return fewest(rates), f"rows a second: {said}"
 
     def rate(self, chunks: Iterable[Chunk], workers: int) -> float:
         """Rows a second of a short trial, once every process has delivered its first block; `chunks` do not end."""
@@ -89,7 +78,7 @@ class Loader:
                 next(blocks)
                 seconds = time.perf_counter() - began
                 # Processes that began together deliver together.
-                if seconds >= _TRIAL_S and fetched % processes == 0:
+                if seconds >= self.trial_s and fetched % processes == 0:
                     return fetched * self._block_rows / seconds
         raise AssertionError
 
@@ -115,3 +104,24 @@ class Loader:
 
     def _fetch(self, chunk: Chunk) -> Block:
         return fetch(self.datasets[chunk.split], self.shares, chunk, rank=0)
+
+
+def measured(rate: Callable[[int], float], candidates: Iterable[int], *, here: float) -> dict[int, float]:
+    """Rows a second by number of processes, 0 among them, up to where twice in a row more were no faster."""
+    rates, slower = {0: [here]}, 0
+    for workers in candidates:
+        fastest = max(first for first, *_ in rates.values())
+        rates[workers] = [rate(workers)]
+        slower = 0 if rates[workers][0] > _CLOSE * fastest else slower + 1
+        if slower == 2:
+            break
+    fastest = max(first for first, *_ in rates.values())
+    for workers, tried in rates.items():
+        if tried[0] * _UNCERTAIN > fastest:
+            tried.append(rate(workers))
+    return {workers: mean(tried) for workers, tried in rates.items()}
+
+
+def fewest(rates: Mapping[int, float]) -> int:
+    """The fewest processes that are about as fast as any number; `rates` are in order."""
+    return next(workers for workers, rate in rates.items() if rate * _CLOSE >= max(rates.values()))

@@ -4,12 +4,14 @@ Columns come back through memory that is shared once and used again and again. `
 every batch, and to page that in costs a tenth of what it costs to decode images of 224 pixels.
 """
 
+import math
 import mmap
 import multiprocessing
 import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
@@ -19,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from blitz.data.arrays import Columns
+from blitz.data.arrays import Columns, new_columns_by
 from blitz.data.plan import Block, Chunk
 from blitz.errors import RunFailed
 
@@ -83,21 +85,47 @@ class _Slot:
 
     def __init__(self, size: int) -> None:
         self._bytes: npt.NDArray[np.uint8] = np.frombuffer(mmap.mmap(-1, max(1, size)), np.uint8)
+        self._end = 0
+
+    @contextmanager
+    def filled(self) -> Iterator[None]:
+        """Within this context new columns are made here, as many as there is room for."""
+        self._end = 0
+        with new_columns_by(self._new):
+            yield
 
     def put(self, columns: Columns) -> Places:
-        """Copy columns here, as many as there is room for."""
-        places: Places = {}
-        first = 0
+        """Copy those columns here that are elsewhere, as many as there is room for."""
+        start = self._bytes.ctypes.data
+        places: Places = {
+            name: (column.ctypes.data - start, column.dtype, column.shape)
+            for name, column in columns.items()
+            if column.flags.c_contiguous and 0 <= column.ctypes.data - start < len(self._bytes)
+        }
+        if not places:
+            # What was made here is not what is given: a short batch is padded by a copy.
+            self._end = 0
         for name, column in columns.items():
-            if first + column.nbytes <= len(self._bytes):
-                places[name] = first, column.dtype, column.shape
-                np.copyto(self._view(*places[name]), column)
-                first += -(-column.nbytes // _ALIGNED) * _ALIGNED
+            if name not in places and self._has_room(column.nbytes):
+                places[name] = self._end, column.dtype, column.shape
+                np.copyto(self._new(column.shape, column.dtype), column)
         return places
 
     def get(self, places: Places) -> Columns:
         """The columns that were put here, without a copy."""
         return {name: self._view(*place) for name, place in places.items()}
+
+    def _has_room(self, size: int) -> bool:
+        return self._end + size <= len(self._bytes)
+
+    def _new(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        dtype = np.dtype(dtype)
+        size = math.prod(shape) * dtype.itemsize
+        if not self._has_room(size):
+            return np.empty(shape, dtype)
+        column = self._view(self._end, dtype, shape)
+        self._end += -(-size // _ALIGNED) * _ALIGNED
+        return column
 
     def _view(self, first: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
         return np.ndarray(shape, dtype, self._bytes.data, first)
@@ -158,7 +186,8 @@ def _serve(fetch: Fetch, slots: list[_Slot], connection: Connection, theirs: Con
         except (EOFError, OSError):
             return
         try:
-            block = fetch(chunk)
+            with slots[slot].filled():
+                block = fetch(chunk)
             places = slots[slot].put(block.columns)
             others = {name: column for name, column in block.columns.items() if name not in places}
             answer: Any = replace(block, columns=others), places

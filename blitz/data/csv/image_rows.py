@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from blitz.data.arrays import FAULT, Columns
+from blitz.data.arrays import FAULT, Columns, new_column
 from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.columns import ColumnType
 from blitz.data.csv.images import NO_SUCH_FILE, ImageCheck, check_images
@@ -138,7 +138,7 @@ class CsvImages:
 
         cells = self.table.__getitems__(rows)
         paths, side = cells[self.fit.image_column], self.data.decoded
-        pixels = np.zeros((len(rows), 3, side, side), np.uint8)
+        pixels = new_column((len(rows), 3, side, side), np.uint8)
         frames = np.ones((len(rows), 4), np.float32)
         reasons: dict[int, str] = {}
         for place, read in enumerate(_folder(self._root).read_each(paths.tolist())):
@@ -150,6 +150,7 @@ class CsvImages:
                 reasons[place] = str(error).splitlines()[0]
             else:
                 pixels[place], frames[place] = image.numpy(), frame
+        pixels[list(reasons)] = 0
         columns: dict[str, npt.NDArray[Any]] = {"inputs": pixels, FAULT: self._faults(rows, paths, reasons)}
         if self.fit.task == "points":
             columns["frame"] = frames
