@@ -1,6 +1,7 @@
 """A CSV of images and labels: what is fitted on its training rows, and its rows as a model takes them."""
 
 import fnmatch
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -141,7 +142,7 @@ class CsvImages:
         pixels = new_column((len(rows), 3, side, side), np.uint8)
         frames = np.ones((len(rows), 4), np.float32)
         reasons: dict[int, str] = {}
-        for place, read in enumerate(_folder(self._root).read_each(paths.tolist())):
+        for place, read in enumerate(_folder(self._root, os.getpid()).read_each(paths.tolist())):
             try:
                 image, frame = decode_image(read(), side, self.data.fit)
             except FileNotFoundError:
@@ -266,7 +267,10 @@ def _root(data: ImageCsvData, index: CsvIndex) -> str:
     return data.image_root if data.image_root is not None else folder_of(index.csv)
 
 
-_folder = lru_cache(maxsize=8)(Folder)
+@lru_cache(maxsize=8)
+def _folder(root: str, process: int) -> Folder:
+    """For each process its own: a forked one cannot use the connections of the one that it was forked from."""
+    return Folder(root)
 
 
 def _image_column(head: Head, csv: str) -> str:
