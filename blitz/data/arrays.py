@@ -1,6 +1,8 @@
 """Data sets that lie in memory as arrays, one a column."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +15,27 @@ Columns = Mapping[str, npt.NDArray[Any]]
 FAULT = "_fault"
 """A column of str that a data set may give beside its own: empty, or why a row turned out to be of no use, as a line of
 bad_rows.csv. Such a row counts for nothing, like padding."""
+
+
+_new: ContextVar[Callable[..., npt.NDArray[Any]]] = ContextVar("new_column", default=np.empty)
+
+
+def new_column(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An array to fill with a large column: where the process that asked for it reads it, so that none is copied.
+
+    It holds anything at first, as `np.empty` does. Columns made otherwise are copied there.
+    """
+    return _new.get()(shape, dtype)
+
+
+@contextmanager
+def new_columns_by(how: Callable[..., npt.NDArray[Any]]) -> Iterator[None]:
+    """Within this context `new_column` gives what `how` does, which takes what `np.empty` does."""
+    token = _new.set(how)
+    try:
+        yield
+    finally:
+        _new.reset(token)
 
 
 class MapStyleDataset(Protocol):

@@ -15,7 +15,7 @@ def run_in_process(job: Job, datasets: Datasets, scale: Scale) -> None:
     use_gpu = scale.use_gpu != "no" and torch.cuda.is_available()
     world = World(rank=0, size=1, device=torch.device("cuda", 0) if use_gpu else torch.device("cpu"))
     first_step, row_bytes = job.first_step(), row_bytes_of(datasets)
-    loader = Loader(datasets, Shares.of(job.plan, world_size=1, row_bytes=row_bytes), row_bytes, pin_memory=use_gpu)
+    loader = Loader(datasets, Shares.of(job.plan, world_size=1, row_bytes=row_bytes), row_bytes)
     with ProgressBar(first_step=first_step, total_steps=job.plan.total_steps) as display:
         blocks = loader.blocks(first_step, workers=job.recipe.loader_workers, display=display)
         job.start(blocks, world=world, first_step=first_step, display=display)

@@ -1,28 +1,30 @@
 """The blocks of a run in this process: fetched here, or by other processes where that is faster."""
 
 import os
-import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, Literal
-
-import torch
-from torch.utils.data import DataLoader
+from itertools import chain, count, islice
+from statistics import mean
+from typing import Literal
 
 from blitz.data.plan import Block, Chunk, Shares, fetch
-from blitz.errors import UserError
 from blitz.launch.job import Datasets
+from blitz.launch.processes import AHEAD, fetched_by_processes
 from blitz.training.display import Display
 
-# DataLoader's own default: blocks that each process fetches ahead.
-_AHEAD = 2
-_PROBE_S = 1.0
-_WORTH = 1.05
-"""More processes must be so much faster to be worth their memory."""
+_TRIAL_BATCH = 64
+_CLOSE = 1.03
+"""So much faster is not worth another process's memory."""
+_UNCERTAIN = 1.15
+"""What comes so close to the fastest is tried once more, because other work on the machine disturbs a trial."""
 _LEAST_S = 5.0
-"""What takes less to fetch in all is not worth starting processes for."""
+"""What takes less to fetch in all is not worth trying."""
+_MOST_MEMORY = 0.25
+"""Of this machine's memory blocks that are fetched ahead may take so much."""
+_COLUMN_BYTES = 4096
+"""Room in a block for its columns to begin at even addresses."""
 
 
 @dataclass(frozen=True)
@@ -32,114 +34,94 @@ class Loader:
     datasets: Datasets
     shares: Shares
     row_bytes: int
-    pin_memory: bool = False
-    """Whether blocks are on their way to a GPU."""
+    trial_s: float = 0.6
 
     def blocks(self, first_step: int, *, workers: Literal["auto"] | int, display: Display) -> Iterator[Block]:
-        """From `first_step` on, in order."""
+        """From `first_step` on, in order. A block's columns are good until the next block but one is asked for."""
         if workers == "auto":
             workers, why = self.best_workers(first_step)
             display.line(f"loader workers: {workers} ({why})")
         return self.fetched(self.shares.chunks(first_step), workers)
 
-    def fetched(self, chunks: Iterable[Chunk], workers: int) -> Iterator[Block]:
-        """The blocks of `chunks`, fetched by so many other processes, or by this one."""
-        loader: DataLoader[Any] = DataLoader(
-            _Blocks(self.datasets, self.shares, shared=workers > 0),  # type: ignore[arg-type]
-            sampler=chunks,
-            batch_size=None,
-            collate_fn=_as_fetched,
-            num_workers=workers,
-            prefetch_factor=_AHEAD if workers else None,
-            pin_memory=self.pin_memory,
-        )
-        for block in loader:
-            if isinstance(block, UserError):
-                raise block
-            yield block.with_arrays() if isinstance(block, _SharedBlock) else block
+    def fetched(self, chunks: Iterable[Chunk], workers: int) -> Generator[Block, None, None]:
+        """The blocks of `chunks`, fetched by so many other processes, which end with it, or by this one."""
+        if workers:
+            yield from fetched_by_processes(self._fetch, chunks, processes=workers, block_bytes=self._block_bytes)
+        else:
+            yield from map(self._fetch, chunks)
 
     def best_workers(self, first_step: int) -> tuple[int, str]:
-        """The fewest processes beyond which more are not faster, and why: what each number was measured to fetch."""
-        chunks = self.shares.chunks(first_step)
-        total = sum(1 for _ in self.shares.chunks(first_step))
-        # Every trial takes other chunks, because files that were read once are read faster.
-        rates = {0: self._rate(chunks, 0)}
-        block_rows = self.shares.share * self.shares.block_batches
-        seconds = total * block_rows / rates[0]
+        """The fewest processes that fetch about as fast as any number does, and what was measured of each."""
+        if next(self.shares.chunks(first_step), None) is None:
+            return 0, "there is nothing to fetch"
+        # In blocks that do not take long, however large the batch is.
+        plan = replace(self.shares.plan, global_batch_size=min(self.shares.plan.global_batch_size, _TRIAL_BATCH))
+        trials = replace(self, shares=Shares.of(plan, world_size=1, row_bytes=self.row_bytes))
+        # Every trial goes on where the last one stopped, because files that were read once are read faster.
+        chunks = chain.from_iterable(trials.shares.chunks(first_step) for _ in count())
+        here = trials.rate(chunks, 0)
+        seconds = self._rows_up_to(_LEAST_S * here, first_step) / here
         if seconds < _LEAST_S:
             return 0, f"to fetch all rows takes this process {seconds:.1f} s"
-        best, most = 0, self._most_workers(block_rows)
-        for workers in _candidates(most):
-            rates[workers] = self._rate(chunks, workers)
-            if rates[workers] > _WORTH * rates[best]:
-                best = workers
-            elif workers > best + 1:
-                break
-        return best, "rows a second: " + ", ".join(f"{rate:.0f} with {number}" for number, rate in rates.items())
+        rates = measured(lambda workers: trials.rate(chunks, workers), self._candidates(), here=here)
+        said = ", ".join(f"{rate:.0f} with {workers}" for workers, rate in rates.items())
+        return fewest(rates), f"rows a second: {said}"
 
-    def _rate(self, chunks: Iterator[Chunk], workers: int) -> float:
-        """Rows a second, once every process has delivered its first block; 0 where there are no chunks left."""
-        blocks = self.fetched(_or_from_start(chunks, self.shares), workers)
-        for _ in islice(blocks, max(1, workers * _AHEAD)):
-            pass
-        began, rows = time.perf_counter(), 0
-        for block in blocks:
-            rows += len(block.rows)
-            if time.perf_counter() - began > _PROBE_S:
-                break
-        return rows / (time.perf_counter() - began)
+    def rate(self, chunks: Iterable[Chunk], workers: int) -> float:
+        """Rows a second of a short trial, once every process has delivered its first block; `chunks` do not end."""
+        processes = max(1, workers)
+        with closing(self.fetched(chunks, workers)) as blocks:
+            for _ in islice(blocks, processes):
+                pass
+            began, seconds = time.perf_counter(), 0.0
+            for fetched in count(1):
+                next(blocks)
+                seconds = time.perf_counter() - began
+                # Processes that began together deliver together.
+                if seconds >= self.trial_s and fetched % processes == 0:
+                    return fetched * self._block_rows / seconds
+        raise AssertionError
 
-    def _most_workers(self, block_rows: int) -> int:
-        """As many as there are CPUs, and as blocks in flight fit into half of the shared memory that is free."""
-        block_bytes = max(1, block_rows * self.row_bytes)
-        free = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
-        return min(len(os.sched_getaffinity(0)), int(free / 2 / block_bytes / (_AHEAD + 1)))
+    def _rows_up_to(self, most: float, first_step: int) -> int:
+        """Rows that the run has still to fetch; where they are more than `most`, only some of them are counted."""
+        blocks = islice(self.shares.chunks(first_step), int(most / self._block_rows) + 1)
+        return self._block_rows * sum(1 for _ in blocks)
 
+    def _candidates(self) -> list[int]:
+        """1, 2, 4 and so on, as many as there are CPUs, and twice as many, for files that are waited for."""
+        cpus = len(os.sched_getaffinity(0))
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        most = min(2 * cpus, int(_MOST_MEMORY * memory / (AHEAD * self._block_bytes)) - 1)
+        return sorted({n for n in (*(1 << power for power in range(16)), cpus, 2 * cpus) if n <= most})
 
-def _candidates(most: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12, 16 and so on."""
-    return sorted(
-        {n for power in range(8) for n in (1 << power, 3 << power) if n <= most} | ({most} if most else set())
-    )
+    @property
+    def _block_rows(self) -> int:
+        return self.shares.share * self.shares.block_batches
 
+    @property
+    def _block_bytes(self) -> int:
+        return self._block_rows * self.row_bytes + _COLUMN_BYTES
 
-def _or_from_start(chunks: Iterator[Chunk], shares: Shares) -> Iterator[Chunk]:
-    while True:
-        yield from chunks
-        chunks = shares.chunks(0)
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """What the DataLoader reads from: a chunk asked for is fetched as a block."""
-
-    datasets: Datasets
-    shares: Shares
-    shared: bool
-    """Whether the block goes to another process: tensors do so through shared memory, and arrays do not."""
-
-    def __getitem__(self, chunk: Chunk) -> "Block | _SharedBlock | UserError":
-        try:
-            block = fetch(self.datasets[chunk.split], self.shares, chunk, rank=0)
-        except UserError as error:
-            # Raised again in the process that asks: DataLoader would put a trace before the message.
-            return error
-        return _SharedBlock.of(block) if self.shared else block
+    def _fetch(self, chunk: Chunk) -> Block:
+        return fetch(self.datasets[chunk.split], self.shares, chunk, rank=0)
 
 
-@dataclass(frozen=True)
-class _SharedBlock:
-    block: Block
-    tensors: dict[str, torch.Tensor]
+def measured(rate: Callable[[int], float], candidates: Iterable[int], *, here: float) -> dict[int, float]:
+    """Rows a second by number of processes, 0 among them, up to where twice in a row more were no faster."""
+    rates, slower = {0: [here]}, 0
+    for workers in candidates:
+        fastest = max(first for first, *_ in rates.values())
+        rates[workers] = [rate(workers)]
+        slower = 0 if rates[workers][0] > _CLOSE * fastest else slower + 1
+        if slower == 2:
+            break
+    fastest = max(first for first, *_ in rates.values())
+    for workers, tried in rates.items():
+        if tried[0] * _UNCERTAIN > fastest:
+            tried.append(rate(workers))
+    return {workers: mean(tried) for workers, tried in rates.items()}
 
-    @classmethod
-    def of(cls, block: Block) -> "_SharedBlock":
-        tensors = {name: torch.from_numpy(column) for name, column in block.columns.items()}
-        return cls(replace(block, columns={}), tensors)
 
-    def with_arrays(self) -> Block:
-        return replace(self.block, columns={name: tensor.numpy() for name, tensor in self.tensors.items()})
-
-
-def _as_fetched(block: Any) -> Any:
-    return block
+def fewest(rates: Mapping[int, float]) -> int:
+    """The fewest processes that are about as fast as any number; `rates` are in order."""
+    return next(workers for workers, rate in rates.items() if rate * _CLOSE >= max(rates.values()))

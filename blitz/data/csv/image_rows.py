@@ -1,6 +1,7 @@
 """A CSV of images and labels: what is fitted on its training rows, and its rows as a model takes them."""
 
 import fnmatch
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from blitz.data.arrays import FAULT, Columns
+from blitz.data.arrays import FAULT, Columns, new_column
 from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.columns import ColumnType
 from blitz.data.csv.images import NO_SUCH_FILE, ImageCheck, check_images
@@ -142,10 +143,10 @@ class CsvImages:
 
         cells = self.table.__getitems__(rows)
         paths, side = cells[self.fit.image_column], self.data.decoded
-        pixels = np.zeros((len(rows), 3, side, side), np.uint8)
+        pixels = new_column((len(rows), 3, side, side), np.uint8)
         frames = np.ones((len(rows), 4), np.float32)
         reasons: dict[int, str] = {}
-        for place, read in enumerate(_folder(self._root).read_each(paths.tolist())):
+        for place, read in enumerate(_folder(self._root, os.getpid()).read_each(paths.tolist())):
             try:
                 image, frame = decode_image(read(), side, self.data.fit)
             except FileNotFoundError:
@@ -154,6 +155,7 @@ class CsvImages:
                 reasons[place] = str(error).splitlines()[0]
             else:
                 pixels[place], frames[place] = image.numpy(), frame
+        pixels[list(reasons)] = 0
         columns: dict[str, npt.NDArray[Any]] = {"inputs": pixels, FAULT: self._faults(rows, paths, reasons)}
         if self.fit.task == "points":
             columns["frame"] = frames
@@ -291,7 +293,10 @@ def _root(data: ImageCsvData, index: CsvIndex) -> str:
     return data.image_root if data.image_root is not None else folder_of(index.csv)
 
 
-_folder = lru_cache(maxsize=8)(Folder)
+@lru_cache(maxsize=8)
+def _folder(root: str, process: int) -> Folder:
+    """For each process its own: a forked one cannot use the connections of the one that it was forked from."""
+    return Folder(root)
 
 
 def _image_column(head: Head, csv: str) -> str:
