@@ -14,6 +14,9 @@ from torch import Tensor
 
 Sums = dict[str, Tensor]
 
+# A matrix of more is too large to store, and no one could read it.
+_MOST_CONFUSED = 200
+
 
 class Metrics(Protocol):
     """What `Recipe.metrics` returns."""
@@ -125,15 +128,23 @@ class Classification:
     higher_is_better: bool = True
 
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
-        """`confusion`: counts of shape (classes, classes), truth down and prediction across."""
-        count = len(self.classes)
-        cells = batch["targets"].long() * count + outputs.argmax(1)
+        """`confusion`: counts of shape (classes, classes), truth down and prediction across.
+
+        Of more than 200 classes only its diagonal and the sums of its rows, `right` and `rows_of`.
+        """
+        count, targets, predicted = len(self.classes), batch["targets"].long(), outputs.argmax(1)
+        if count > _MOST_CONFUSED:
+            right = torch.bincount(targets[targets == predicted], minlength=count)
+            return {"right": right, "rows_of": torch.bincount(targets, minlength=count)}
+        cells = targets * count + predicted
         return {"confusion": torch.bincount(cells, minlength=count * count).reshape(count, count)}
 
     def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """`accuracy`, and `accuracy/<class>` for each class that occurs."""
-        confusion = sums["confusion"]
-        right, rows = confusion.diagonal(), confusion.sum(1)
+        if "confusion" in sums:
+            right, rows = sums["confusion"].diagonal(), sums["confusion"].sum(1)
+        else:
+            right, rows = sums["right"], sums["rows_of"]
         by_class = {
             f"accuracy/{name}": right[number].item() / rows[number].item()
             for number, name in enumerate(self.classes)

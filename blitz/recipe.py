@@ -141,9 +141,9 @@ class Recipe(ABC):
         """A new model; its initial weights are drawn from the ambient generator, which is seeded with `seed`."""
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
-        """What training does to preprocessed rows at random, on the device; by default nothing.
+        """What training does to fetched columns at random before they are preprocessed, on the device.
 
-        What is drawn from `draws` is the same on any number of workers.
+        By default nothing. What is drawn from `draws` is the same on any number of workers.
         """
         return batch
 

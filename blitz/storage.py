@@ -55,6 +55,18 @@ def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.
     return files, path
 
 
+def exists(place: str | Path) -> bool:
+    """Whether there is a file or a folder of that path or URI."""
+    files, path = open_place(place)
+    return bool(files.get_file_info(path).type != pyarrow.fs.FileType.NotFound)
+
+
+def is_folder(place: str | Path) -> bool:
+    """Whether there is a folder of that path or URI."""
+    files, path = open_place(place)
+    return bool(files.get_file_info(path).type == pyarrow.fs.FileType.Directory)
+
+
 def folder_of(place: str | Path) -> str:
     """The folder that a file lies in, as a path or URI."""
     uri, question, query = absolute(place).partition("?") if "://" in str(place) else (absolute(place), "", "")
@@ -69,12 +81,19 @@ class Folder:
         self._others: dict[str, tuple[pyarrow.fs.FileSystem, str]] = {}
 
     def find(self, cell: str) -> tuple[pyarrow.fs.FileSystem, str]:
-        """The file system and the path within it of what a cell names."""
+        """The file system and the path within it of what a cell names.
+
+        Raises:
+            DataError: for a URI that is none.
+        """
         if "://" not in cell:
             files, root = self._root
             return files, posixpath.join(root, cell)
         # A client of an object store takes long to make, so all URIs of a bucket share one.
-        uri = urllib.parse.urlsplit(cell)
+        try:
+            uri = urllib.parse.urlsplit(cell)
+        except ValueError as error:
+            raise DataError(f"{cell} cannot be opened: {error}") from error
         bucket = uri._replace(path="/").geturl()
         if bucket not in self._others:
             self._others[bucket] = open_place(bucket)

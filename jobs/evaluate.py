@@ -78,7 +78,7 @@ def _print(result: dict[str, Any], recipe: Recipe) -> None:
     for name, value in result["figures"].items():
         print(f"{name:24} {value:.4f}")
     metrics = recipe.metrics()
-    if isinstance(metrics, Classification):
+    if isinstance(metrics, Classification) and "confusion" in result["sums"]:
         width = max(6, *(len(name) + 1 for name in metrics.classes))
         print(f"\nconfusion matrix: truth down, prediction across\n{'':{width}}", end="")
         print("".join(f"{name:>{width}}" for name in metrics.classes))

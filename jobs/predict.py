@@ -7,10 +7,14 @@ the rows of INPUT.csv in their order with columns appended: the prediction, prob
 and `error`, which says why a row has none. The same command again goes on where a killed one was.
 """
 
+import hashlib
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import numpy as np
 import pyarrow
 import tyro
 
@@ -18,10 +22,12 @@ from blitz.data.csv.appended import ERROR, write_appended
 from blitz.data.csv.bad_rows import what_is_wrong
 from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan
-from blitz.errors import require
+from blitz.errors import UserError, require
 from blitz.launch.launch import launch, place_of
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
+from blitz.recipes import recipe_to_json
+from blitz.storage import exists, is_folder
 from blitz.training import prediction
 from blitz.training.prediction import PredictJob
 from blitz.training.run_directory import RunDirectory
@@ -29,6 +35,8 @@ from jobs.command_line import run
 from jobs.stored_run import parse_for_run
 
 PROG = "python -m jobs.predict"
+
+_APPENDED = re.compile(r"(prediction|probability)(_.*)?|error")
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,9 @@ def main(words: list[str]) -> None:
     print(f"{words[2]}: {rows:,} rows{without}")
 
 
+_NOT_FINITE = "the prediction is not a finite number"
+
+
 def predict(directory: RunDirectory, source: str, target: str, settings: PredictSettings) -> tuple[int, int]:
     """Write `source` with predictions appended to `target`; how many rows it has, and how many have none.
 
@@ -66,26 +77,28 @@ def predict(directory: RunDirectory, source: str, target: str, settings: Predict
     Raises:
         UserError: if it can never be done.
     """
+    require(not is_folder(target), f"{target} is a folder; name a file to write")
     require(
-        settings.overwrite or not RunDirectory.of(target).exists(""),
+        settings.overwrite or not exists(target),
         f"{target} is there already; name another file, or add --overwrite",
     )
-    with place_of(settings.scale):
+    parts = RunDirectory.of(f"{target}.parts")
+    try:
+        parts.probe()
+    except UserError as error:
+        raise UserError(f"{target} cannot be written; name a file in a folder that can be") from error
+    with place_of(settings.scale), parts.locked():
         recipe = settings.recipe
         dataset = recipe.inputs(source)
         require(len(dataset) > 0, f"{source} has no row to predict for")
-        parts = RunDirectory.of(f"{target}.parts")
+        for name in filter(_APPENDED.fullmatch, dataset.index.dialect.names):
+            raise UserError(f"{source} has a column '{name}' of its own, as may be appended; give it another name")
         step = directory.checkpoint_step(settings.checkpoint)
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
         job = PredictJob(recipe, plan, directory, step, parts)
         _go_on(job, dataset)
         launch(job, {"val": dataset}, settings.scale)
         columns = [name for name in next(job.predictions()).column_names if name not in prediction.MARKS]
-        for name in (*columns, ERROR):
-            require(
-                name not in dataset.index.dialect.names,
-                f"{source} has a column '{name}' of its own; give it another name",
-            )
         found = write_appended(dataset.index, target, columns, _said(job), dataset.left_out)
     parts.delete()
     return found
@@ -93,7 +106,12 @@ def predict(directory: RunDirectory, source: str, target: str, settings: Predict
 
 def _go_on(job: PredictJob, dataset: InputRows) -> None:
     """Keep the parts that are there if they are of the same job; else begin anew."""
-    of = {"run": str(job.run), "step": job.step, "csv": dataset.index.content, "batch": job.plan.global_batch_size}
+    of = {
+        "weights": hashlib.sha256(job.run.read(f"checkpoints/{job.step}/weights.safetensors")).hexdigest(),
+        "recipe": recipe_to_json(job.recipe),
+        "csv": dataset.index.content,
+    }
+    of = json.loads(json.dumps(of))
     if job.parts.read_json("job.json") != of:
         job.parts.delete()
         job.parts.write_json("job.json", of)
@@ -104,8 +122,16 @@ def _go_on(job: PredictJob, dataset: InputRows) -> None:
 def _said(job: PredictJob) -> Iterator[pyarrow.Table]:
     for table in job.predictions():
         records = table[prediction.ERROR].to_pylist()
-        errors = pyarrow.array([what_is_wrong(record) if record else "" for record in records], pyarrow.string())
-        yield table.drop_columns(prediction.MARKS).append_column(ERROR, errors)
+        said = table.drop_columns(prediction.MARKS)
+        finite = np.ones(len(said), bool)
+        for column in said.columns:
+            if pyarrow.types.is_floating(column.type):
+                finite &= np.isfinite(column.to_numpy())
+        errors = [
+            what_is_wrong(record) if record else "" if is_finite else _NOT_FINITE
+            for record, is_finite in zip(records, finite.tolist(), strict=True)
+        ]
+        yield said.append_column(ERROR, pyarrow.array(errors, pyarrow.string()))
 
 
 if __name__ == "__main__":

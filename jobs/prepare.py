@@ -83,9 +83,9 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
         known = {name: train.column(name).values for name in settings.label_column}
         unknown = [unknown_labels(val, name, values, csv) for name, values in known.items() if values is not None]
         found.append((val, sum(unknown, start=_bad_rows(val, settings))))
-    for index, bad in found:
+    for number, (index, bad) in enumerate(found):
         _print_index(index, settings.label_column)
-        _print_bad(bad, settings)
+        _print_bad(bad, settings, suffix=".val" if number else "")
     for index, bad in found:
         bad.judge(settings.bad_rows, total_rows=index.total_rows, max_bad_fraction=settings.max_bad_fraction)
 
@@ -123,11 +123,11 @@ def _summary(column: ColumnReport) -> str:
     return ""
 
 
-def _print_bad(bad: BadRows, settings: PrepareSettings) -> None:
+def _print_bad(bad: BadRows, settings: PrepareSettings, *, suffix: str) -> None:
     if not len(bad):
         print("no bad rows\n")
         return
-    print(f"{len(bad):,} bad rows, listed in {bad.list_in(settings.out)}; the first are")
+    print(f"{len(bad):,} bad rows, listed in {bad.list_in(settings.out, suffix=suffix)}; the first are")
     print("".join(f"  {message}\n" for message in bad.messages(_SHOWN_FAULTS)))
 
 

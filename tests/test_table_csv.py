@@ -216,22 +216,12 @@ def test_labels_that_training_lacks_are_bad_rows(tmp_path: Path, capsys: pytest.
     lenient = replace(strict, data=replace(strict.data, bad_rows="skip", max_bad_fraction=0.5))
     assert lenient.dataset("val").__getitems__(np.arange(2))["targets"].tolist() == [2, 0]
 
-    # One of a kind, and the seed holds it out.
+    # One of a kind is no fault of the CSV's where it is the seed that holds it out.
     table = write(tmp_path / "rare.csv", "x,y", *(f"{i},{'ab'[i % 2]}" for i in range(20)), "20,rare")
-    seed = next(
-        seed
-        for seed in range(99)
-        if len(recipe(tmp_path, table, val_fraction=0.3, seed=seed).fitted().fit.target.classes) == 2
-    )
-    capsys.readouterr()
-    strict = recipe(tmp_path, table, val_fraction=0.3, seed=seed).fitted()
-    with pytest.raises(
-        DataError, match=r"rare\.csv:22: column 'y' holds 'rare'; expected a label that occurs in the rows"
-    ):
-        strict.dataset("val")
-    lenient = replace(strict, data=replace(strict.data, bad_rows="skip", max_bad_fraction=0.1))
-    assert (len(lenient.dataset("train")), len(lenient.dataset("val"))) == (15, 5)
-    assert [len(lenient.dataset(split).left_out) for split in ("train", "val")] == [0, 1]
+    for seed in range(9):
+        fitted = recipe(tmp_path, table, val_fraction=0.3, seed=seed).fitted()
+        assert fitted.fit.target.classes == ("a", "b", "rare")
+        assert len(fitted.dataset("val")) == 6
 
 
 def test_bad_rows_are_refused_or_left_out_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,14 +58,14 @@ class ImageCsv(Recipe):
     fitted_on: Annotated[ImageFit | None, tyro.conf.Suppress] = None
 
     def fitted(self) -> Self:
+        # Before a look at all files, which may take minutes.
+        require_fits(self.model.name, outputs=2, size=self.data.size)
         fit = fit_images(self.data, self.seed)
         require(
             not (self.augmentation.flip and fit.task == "points"),
             "--augmentation.flip would make left points right ones, which only who marked them can name; leave it out",
         )
-        recipe = replace(self, fitted_on=fit)
-        require_fits(self.model.name, outputs=recipe.outputs, size=self.data.size)
-        return recipe
+        return replace(self, fitted_on=fit)
 
     @property
     def fit(self) -> ImageFit:

@@ -42,8 +42,8 @@ class StepBatch:
         return torch.from_numpy(uniforms(keys, count)).to(self.weights.device)
 
     def micro_batches(self, recipe: Recipe) -> Iterator[tuple[Batch, Tensor]]:
-        """The share's columns, preprocessed and augmented, and weights, in pieces as large as the recipe says."""
-        columns = laid_out(recipe, recipe.augment(recipe.preprocess(self.columns), self.draws))
+        """The share's columns, augmented and preprocessed, and weights, in pieces as large as the recipe says."""
+        columns = laid_out(recipe, recipe.preprocess(recipe.augment(self.columns, self.draws)))
         size = recipe.micro_batch_size
         if size is None or size >= len(self.weights):
             yield columns, self.weights

@@ -18,6 +18,7 @@ class Faults:
     def __init__(self, recipe: Recipe, plan: Plan, run: RunDirectory, *, world: World, display: Display) -> None:
         self._run, self._world, self._display = run, world, display
         self._fraction, self._rows = recipe.max_bad_fraction, plan.train_rows + plan.eval_rows
+        self._known = set(run.bad_rows())
         self._found: set[str] = set()
 
     def note(self, block: Block) -> None:
@@ -31,7 +32,7 @@ class Faults:
         found = block.new_faults()
         if not self._world.sum(torch.tensor(len(found))):
             return
-        new = sorted(set(self._world.gather(found)) - self._found)
+        new = sorted(set(self._world.gather(found)) - self._known - self._found)
         for fault in new[: max(0, _SHOWN - len(self._found))]:
             self._display.line(f"left out: {fault}")
         self._found.update(new)

@@ -178,8 +178,12 @@ class RunDirectory:
 
     def add_bad_rows(self, records: Iterable[str]) -> None:
         """Add records to bad_rows.csv, each once however often it is found."""
-        old = self.read("bad_rows.csv").decode().split("\n")[:-1] if self.exists("bad_rows.csv") else [RECORD_HEADER]
-        self.write("bad_rows.csv", "".join(f"{line}\n" for line in dict.fromkeys([*old, *records])).encode())
+        lines = dict.fromkeys([RECORD_HEADER, *self.bad_rows(), *records])
+        self.write("bad_rows.csv", "".join(f"{line}\n" for line in lines).encode())
+
+    def bad_rows(self) -> list[str]:
+        """The records of bad_rows.csv."""
+        return self.read("bad_rows.csv").decode().split("\n")[1:-1] if self.exists("bad_rows.csv") else []
 
     def rewind(self, step: int) -> None:
         """Leave only what was so at `step`: what came after it is about to be made again."""

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from blitz.data.plan import Plan
 from blitz.errors import DataError, UserError
+from blitz.launch.launch import launch
 from blitz.launch.scale import Scale
 from blitz.recipes import recipe_to_json
 from blitz.recipes.table_csv import TableCsv
 from blitz.training.model import build_model
+from blitz.training.prediction import PredictJob
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
-from jobs.predict import PredictSettings, main, predict
+from jobs.predict import PredictSettings, _go_on, main, predict
 from tests.pictures import coloured
 from tests.running import train, weights
 from tests.test_image_csv import recipe as image_recipe
@@ -87,9 +91,9 @@ def test_every_row_is_there_as_it_was_written_and_bad_ones_say_why(colours: RunD
     )
     assert predict(colours, str(source), str(tmp_path / "out.csv"), stored(colours)) == (6, 3)
     rows = read(tmp_path / "out.csv", ";")
-    assert [row["name"] for row in rows] == ["two\nlines", "plain", "", "", 'a ; b "c"', ""]
-    assert [row["y"] for row in rows] == ["1", "1", "", "007", "4", ""]
-    assert [row["b"] for row in rows] == ["2", "abc", "", "1.50", "1", ""]
+    assert [row["name"] for row in rows] == ["two\nlines", "plain", "2", "", 'a ; b "c"', "2"]
+    assert [row["y"] for row in rows] == ["1", "1", "1", "007", "4", "1"]
+    assert [row["b"] for row in rows] == ["2", "abc", "3", "1.50", "1", "3"]
     assert [row["error"] for row in rows] == [
         "",
         "column 'b' holds 'abc'; expected a number",
@@ -138,9 +142,42 @@ def test_what_cannot_be_is_refused_in_one_line(colours: RunDirectory, tmp_path: 
         predict(colours, str(tmp_path / "has.csv"), str(tmp_path / "there.csv"), settings)
     with pytest.raises(DataError, match=r"nosuch\.csv is not there"):
         predict(colours, str(tmp_path / "nosuch.csv"), out, settings)
+    with pytest.raises(UserError, match=r"is a folder; name a file to write"):
+        predict(colours, str(tmp_path / "has.csv"), str(tmp_path), replace(settings, overwrite=True))
+    with pytest.raises(UserError, match=r"/proc/out\.csv cannot be written"):
+        predict(colours, str(tmp_path / "has.csv"), "/proc/out.csv", settings)
     with pytest.raises(UserError, match="name a run, a CSV and a file to write first"):
         main(["run", "in.csv"])
     assert not Path(out).exists()
+
+
+def test_cells_that_are_hard_to_write_and_rows_that_hold_nothing(colours: RunDirectory, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(b'a;b;y;note\n0,5;0,25;1,5;"x\ry"\nNA;NA;NA;\n1;2;3;plain\n-1e300;1e39;0;far\n')
+    rows, errors = predict(colours, str(source), str(target), stored(colours))
+    found = read(target, ";")
+    assert rows == len(found) == 4
+    assert found[0]["note"] == "x\ry"
+    assert "," in found[0]["probability"]
+    assert "." not in found[0]["probability"]
+    assert [bool(row["prediction"]) for row in found] == [not row["error"] for row in found]
+    assert errors == sum(bool(row["error"]) for row in found)
+
+
+def test_parts_of_another_model_are_not_taken(colours: RunDirectory, folder: Path, tmp_path: Path) -> None:
+    source, target = numbers_and_colours(tmp_path / "in.csv", rows=50), tmp_path / "out.csv"
+    recipe = stored(colours).recipe
+    rows = recipe.inputs(str(source))
+    plan = Plan.of_evaluation(rows=50, batch_size=recipe.global_batch_size)
+    # As a prediction leaves them that is killed before its end.
+    job = PredictJob(recipe, plan, colours, colours.checkpoint_step("best"), RunDirectory.of(f"{target}.parts"))
+    _go_on(job, rows)
+    launch(job, {"val": rows}, Scale(num_workers=0))
+    assert job.first_step() == plan.eval_batches
+    other = trained(replace(recipe, seed=5), tmp_path / "other")
+    predict(other, str(source), str(target), stored(other))
+    predict(other, str(source), str(tmp_path / "anew.csv"), stored(other))
+    assert target.read_bytes() == (tmp_path / "anew.csv").read_bytes()
 
 
 @pytest.mark.cluster

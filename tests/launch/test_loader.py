@@ -107,7 +107,9 @@ def contents(loader: Loader, workers: int, first_step: int = 0) -> list[object]:
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children()
+    """Processes that were forked off this one; servers of other tests are none."""
+    this = psutil.Process()
+    return [child for child in this.children() if child.cmdline() == this.cmdline()]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

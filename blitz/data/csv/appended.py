@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,15 @@ import pyarrow
 import pyarrow.fs
 
 from blitz.data.csv.bad_rows import BadRows
+from blitz.data.csv.dialect import Dialect
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.streaming_pass import LINE, CsvOptions
+from blitz.errors import DataError
 from blitz.storage import open_place
 
 _ROWS_AT_ONCE = 1 << 16
+
+_NO_VALUE = "no cell holds a value"
 
 ERROR = "error"
 """The last column: why the other appended ones are empty."""
@@ -37,13 +41,15 @@ def write_appended(
         types=dict.fromkeys(index.dialect.names, "text"),
     )
     texts = index_csv(index.csv, Path(index.path).parent, options)
+    if texts.content != index.content:
+        raise DataError(f"{index.csv} has changed while predictions were made for it; predict again")
     reasons = bad.by_line() | texts.bad_rows().by_line()
     rows = errors = 0
     names = [*columns]
     with _opened(target) as write:
-        write(_lines([[*texts.dialect.names, *names, ERROR]], index.dialect.delimiter))
+        write(_lines([[*texts.dialect.names, *names, ERROR]], texts.dialect))
         for cells in _merged(texts, index, names, values, reasons):
-            write(_lines(cells, index.dialect.delimiter))
+            write(_lines(cells, texts.dialect))
             rows += len(cells)
             errors += sum(1 for row in cells if row[-1])
     return rows, errors
@@ -56,32 +62,36 @@ def _merged(
     table = texts.table()
     predicted_lines = index.table()[LINE].to_numpy()
     nothing = [""] * len(names)
-    # Ragged rows are in no index: their cells belong to no column.
+    # Ragged rows are in no index.
+    cells_of = {fault["line"]: fault["value"] for fault in texts.bad_rows().faults.to_pylist()}
     ragged = np.setdiff1d(np.array(list(reasons), np.int64), table[LINE].to_numpy()).tolist()
     stream = _Rows(values)
     for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
         lines = batch[LINE].to_pylist()
         cells = zip(*(batch[name].to_pylist() for name in texts.dialect.names), strict=True)
-        rows = {line: [*each, *nothing, reasons.get(line, "")] for line, each in zip(lines, cells, strict=True)}
+        rows = {line: [*each, *nothing, reasons.get(line, _NO_VALUE)] for line, each in zip(lines, cells, strict=True)}
         first, last = np.searchsorted(predicted_lines, [lines[0], lines[-1] + 1])
         said = stream.take(int(last - first))
         columns = (said[name].to_pylist() for name in (*names, ERROR))
         for line, *one, error in zip(predicted_lines[first:last].tolist(), *columns, strict=True):
             reason = reasons.get(line) or error
-            rows[line][-len(one) - 1 :] = [*nothing, reason] if reason else [*map(_text, one), ""]
+            rows[line][-len(one) - 1 :] = [*nothing, reason] if reason else [*(_text(each, texts) for each in one), ""]
         while ragged and ragged[0] < lines[-1]:
             line = ragged.pop(0)
-            rows[line] = _ragged(texts, nothing, reasons[line])
+            rows[line] = [*_ragged(texts, cells_of[line]), *nothing, reasons[line]]
         yield [rows[line] for line in sorted(rows)]
-    yield [_ragged(texts, nothing, reasons[line]) for line in ragged]
+    yield [[*_ragged(texts, cells_of[line]), *nothing, reasons[line]] for line in ragged]
 
 
-def _ragged(texts: CsvIndex, nothing: list[str], reason: str) -> list[str]:
-    return [""] * len(texts.dialect.names) + nothing + [reason]
+def _ragged(texts: CsvIndex, text: str) -> list[str]:
+    """The first cells of a ragged row, as many as there are columns."""
+    (cells,) = csv.reader([text], delimiter=texts.dialect.delimiter, quotechar=texts.dialect.quote)
+    width = len(texts.dialect.names)
+    return [*cells, *[""] * width][:width]
 
 
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _text(value: Any, texts: CsvIndex) -> str:
+    return f"{value:.6g}".replace(".", texts.dialect.decimal) if isinstance(value, float) else str(value)
 
 
 class _Rows:
@@ -100,9 +110,13 @@ class _Rows:
         return table.slice(0, count)
 
 
-def _lines(rows: Iterable[Iterable[str]], delimiter: str) -> bytes:
+def _lines(rows: Iterable[Sequence[str]], dialect: Dialect) -> bytes:
     text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    plain = csv.writer(text, delimiter=dialect.delimiter, lineterminator="\n")
+    # Python leaves a carriage return bare that is not in the terminator.
+    quoting = csv.writer(text, delimiter=dialect.delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        (quoting if any("\r" in cell for cell in row) else plain).writerow(row)
     return text.getvalue().encode()
 
 

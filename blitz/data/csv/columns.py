@@ -12,9 +12,12 @@ import pyarrow
 import pyarrow.compute as pc
 
 ColumnType = Literal["number", "category", "text"]
-"""`number` is float64 and finite, `category` one of at most 10,000 distinct values, `text` anything."""
+"""`number` is float64 and at most 3e38, `category` one of at most 10,000 distinct values, `text` anything."""
 
 MAX_CATEGORIES = 10_000
+
+LARGEST_NUMBER = 3e38
+"""What a float32 holds, which models compute with; a larger one is a slip of the pen."""
 
 # A number column's cell is missing if it is empty or one of these; in other columns only if it is blank.
 MISSING_NUMBERS = (
@@ -81,11 +84,11 @@ def is_number_column(numbers: int, others: int) -> bool:
 
 
 def parse_numbers(cells: pyarrow.StringArray, decimal: str) -> tuple[pyarrow.DoubleArray, pyarrow.BooleanArray]:
-    """Cells as numbers, null where missing or bad, and which are bad: neither missing nor a finite number."""
+    """Cells as numbers, null where missing or bad, and which are bad: neither missing nor a number of up to 3e38."""
     cells = pc.replace_substring(pc.utf8_trim_whitespace(cells), decimal, ".")
     numeric = pc.match_substring_regex(cells, _NUMBER)
     numbers = pc.cast(pc.if_else(numeric, cells, None), pyarrow.float64())
-    numbers = pc.if_else(pc.is_finite(numbers), numbers, None)
+    numbers = pc.if_else(pc.less_equal(pc.abs(numbers), LARGEST_NUMBER), numbers, None)
     missing = pc.is_in(cells, pyarrow.array(MISSING_NUMBERS))
     return numbers, pc.and_(pc.is_null(numbers), pc.invert(missing))
 
@@ -95,6 +98,8 @@ class Numbers:
 
     def __init__(self) -> None:
         self.count = self.missing = self.bad = 0
+        self.all_small = True
+        """Whether no number so far is infinite, not a number, or beyond what a float32 holds."""
         self._mean = self._squares = 0.0
         self._min, self._max = math.inf, -math.inf
 
@@ -102,8 +107,11 @@ class Numbers:
         """Take in numbers; null is missing."""
         count = len(cells) - cells.null_count
         self.missing += cells.null_count
-        if count:
-            mean, variance, extremes = pc.mean(cells).as_py(), pc.variance(cells).as_py(), pc.min_max(cells)
+        extremes = pc.min_max(cells)
+        if count and not max(-extremes["min"].as_py(), extremes["max"].as_py()) <= LARGEST_NUMBER:
+            self.all_small = False
+        elif count:
+            mean, variance = pc.mean(cells).as_py(), pc.variance(cells).as_py()
             total, shift = self.count + count, mean - self._mean
             self._mean += shift * count / total
             self._squares += variance * count + shift**2 * self.count * count / total
@@ -111,11 +119,6 @@ class Numbers:
             self._max = max(self._max, extremes["max"].as_py())
             self.count = total
         return cells
-
-    @property
-    def all_finite(self) -> bool:
-        """Whether no number so far is infinite or not a number."""
-        return math.isfinite(self._mean)
 
     def report(self, name: str) -> ColumnReport:
         """Mean, standard deviation and extremes; none of a column without numbers."""

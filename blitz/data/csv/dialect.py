@@ -106,6 +106,12 @@ def detect_dialect(
         text = codecs.getincrementaldecoder(encoding)().decode(head, final=whole).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"{csv_name} is not encoded in {encoding}: {error}") from error
+    delimiter = "\t" if delimiter == "\\t" else delimiter
+    for what, given in (("delimiter", delimiter), ("quote", quote)):
+        if given is not None and (len(given) != 1 or not given.isascii() or given in "\r\n"):
+            raise DataError(f"{csv_name}: the {what} is to be {given!r}; it must be one ASCII character, or \\t")
+    if delimiter is not None and delimiter == (quote or _QUOTES[0]):
+        raise DataError(f"{csv_name}: the delimiter and the quote are both {delimiter!r}")
     quotes = quote or (_QUOTES if _SINGLE_QUOTED.search(text) else _QUOTES[0])
     choices = product(delimiter or _DELIMITERS, quotes)
     rows, best = max(

@@ -130,7 +130,8 @@ class CsvRows:
         indicators = iter(range(len(fit.numbers), fit.number_columns))
         for place, feature in enumerate(fit.numbers):
             missing = np.isnan(cells[feature.name])
-            numbers[:, place] = np.where(missing, 0, (cells[feature.name] - feature.mean) / feature.std)
+            with np.errstate(over="ignore"):
+                numbers[:, place] = np.where(missing, 0, (cells[feature.name] - feature.mean) / feature.std)
             if feature.has_missing:
                 numbers[:, next(indicators)] = missing
         categories = np.zeros((len(rows), len(fit.categories)), np.int64)
@@ -161,8 +162,12 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
     require(data.target not in data.ignore, f"--data.ignore names '{data.target}', which is to be learned")
     index, classifies = _train_index(data)
     bad = _train_faults(index, data)
-    kept, _ = data.parts(index, data.judged(bad, index), seed)
+    kept, held_out = data.parts(index, data.judged(bad, index), seed)
     reports = statistics_of(index, index.dialect.names, kept)
+    if classifies:
+        # Also the classes that the seed happens to hold out.
+        kept |= held_out
+        reports |= statistics_of(index, [data.target], kept)
     target = _target(index, reports[data.target], kept, classifies=classifies)
     features = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
     fit = CsvFit(
@@ -194,18 +199,16 @@ def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int) -> CsvRows:
     """
     if split == "val" and data.val_csv is not None:
         index = index_csv(data.val_csv, data.cache, data.options(types=fit.types, label_columns=(data.target,)))
-        known_in = data.train_csv
         bad = _faults(index, fit.types)
+        if fit.target.classes:
+            bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
         kept = np.ones(index.rows, bool)
+        kept[data.judged(bad, index)] = False
     else:
-        index, known_in = _train_index(data, fit.content)[0], f"the rows of {data.train_csv} that are trained on"
+        index = _train_index(data, fit.content)[0]
         bad = _train_faults(index, data)
         train, val = data.parts(index, data.judged(bad, index), seed)
         kept = train if split == "train" else val
-    if split == "val":
-        if fit.target.classes:
-            bad += unknown_labels(index, fit.target.name, fit.target.classes, known_in)
-        kept[data.judged(bad, index)] = False
     return CsvRows(index, fit, kept, bad)
 
 

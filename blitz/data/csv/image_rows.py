@@ -2,13 +2,14 @@
 
 import fnmatch
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow
 
 from blitz.data.arrays import FAULT, Columns, new_column
 from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
@@ -17,17 +18,18 @@ from blitz.data.csv.images import NO_SUCH_FILE, ImageCheck, check_images
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.source import CsvSource, Mask
 from blitz.data.csv.statistics import statistics_of
-from blitz.data.csv.streaming_pass import Head
+from blitz.data.csv.streaming_pass import CsvOptions, Head
 from blitz.data.csv.table import CsvTable, unknown_labels
 from blitz.data.order import Rows
 from blitz.data.plan import Split
 from blitz.errors import DataError, require
 from blitz.fields import may_change
-from blitz.storage import Folder, folder_of
+from blitz.storage import Folder, absolute, folder_of
 
 Fit = Literal["crop", "stretch"]
 Task = Literal["auto", "classification", "numbers", "points"]
 
+_LARGEST = 4096
 _IMAGE_NAMES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -61,6 +63,8 @@ class ImageCsvData(CsvSource):
         super().__post_init__()
         require(self.size >= 1, f"--data.size is {self.size}; it must be at least 1")
         resize, workers = self.resize, self.loader_workers
+        for name, side in (("size", self.size), ("resize", resize or 1)):
+            require(side <= _LARGEST, f"--data.{name} is {side}; it must be at most {_LARGEST} pixels")
         require(
             resize is None or resize >= self.size,
             f"--data.resize is {resize}; it must be at least --data.size, {self.size}",
@@ -108,11 +112,15 @@ class ImageFit:
 class CsvImages:
     """Images that a CSV names, and what is learned of them: rows of its index where `kept` is true.
 
-    `left_out` are the bad ones among the others. A file that only now turns out to be of no use is a fault of its row,
-    or an error where bad rows are one.
+    Rows whose `files` are known to be of no use are among them, as faults: order and parts do not depend on files. A
+    file that only now turns out to be so is a fault of its row too, or an error where bad rows are one. `left_out` are
+    all bad rows.
     """
 
-    def __init__(self, index: CsvIndex, data: ImageCsvData, fit: ImageFit, kept: Mask, left_out: BadRows) -> None:
+    def __init__(
+        self, index: CsvIndex, data: ImageCsvData, fit: ImageFit, kept: Mask, left_out: BadRows, files: BadRows
+    ) -> None:
+        self._known = dict(zip(files.faults["row"].to_pylist(), files.faults["reason"].to_pylist(), strict=True))
         self.data, self.fit, self.left_out = data, fit, left_out
         self._csv, self._root = index.csv, _root(data, index)
         self.table = CsvTable(
@@ -143,15 +151,18 @@ class CsvImages:
 
         cells = self.table.__getitems__(rows)
         paths, side = cells[self.fit.image_column], self.data.decoded
+        known = [self._known.get(row) for row in self.table.index_rows(rows).tolist()]
         pixels = new_column((len(rows), 3, side, side), np.uint8)
         frames = np.ones((len(rows), 4), np.float32)
-        reasons: dict[int, str] = {}
-        for place, read in enumerate(_folder(self._root, os.getpid()).read_each(paths.tolist())):
+        reasons = {place: reason for place, reason in enumerate(known) if reason}
+        unknown = [place for place, reason in enumerate(known) if not reason]
+        reads = _folder(self._root, os.getpid()).read_each(paths[unknown].tolist())
+        for place, read in zip(unknown, reads, strict=True):
             try:
                 image, frame = decode_image(read(), side, self.data.fit)
             except FileNotFoundError:
                 reasons[place] = NO_SUCH_FILE
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, pyarrow.ArrowException) as error:
                 reasons[place] = str(error).splitlines()[0]
             else:
                 pixels[place], frames[place] = image.numpy(), frame
@@ -206,30 +217,34 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
     if image_column not in head.columns:
         raise DataError(f"{data.train_csv} has no column '{image_column}'; it has: {', '.join(head.columns)}")
     targets = _targets_of(head, data, image_column)
-    types: dict[str, ColumnType] = {**data.types}
-    if len(targets) > 1 or data.task in ("numbers", "points"):
-        types.update(dict.fromkeys(targets, "number"))
-    elif data.task == "classification":
-        types[targets[0]] = "category"
-    index = data.train_index(data.options(types=types, label_columns=targets, image_column=image_column))
+    index = data.train_index(_train_options(data, image_column, targets))
     kinds = {index.column(name).type for name in targets}
     task = data.task
     if task == "auto":
         task = "classification" if kinds == {"category"} else "numbers"
     fit = ImageFit(index.content, image_column, task, targets)
-    kept, _ = data.parts(index, data.judged(_bad_rows(index, data, fit), index), seed)
-    reports = statistics_of(index, targets, kept)
+    bad = _faults(index, targets)
+    data.judged(bad + _files(index, data, image_column), index)
+    kept, held_out = data.parts(index, bad.rows(), seed)
     if task == "classification":
-        classes = reports[targets[0]].values or ()
+        # Also those that the seed happens to hold out.
+        classes = statistics_of(index, targets, kept | held_out)[targets[0]].values or ()
         if len(classes) < 2:
             raise DataError(
-                f"{index.csv}: column '{targets[0]}' holds {', '.join(classes) or 'nothing'} in all rows to train on; "
+                f"{index.csv}: column '{targets[0]}' holds {', '.join(classes) or 'nothing'} in all rows; "
                 "there must be two classes at least"
             )
         print(f"{index.csv}: images in column '{image_column}'; learns {len(classes)} classes in column '{targets[0]}'")
         return replace(fit, classes=classes)
     if not kept.any():
         raise DataError(f"{index.csv} has no row to train on")
+    reports = statistics_of(index, targets, kept)
+    for name, report in reports.items():
+        if task == "numbers" and not report.std:
+            raise DataError(
+                f"{index.csv}: column '{name}' holds {report.mean} in all rows to train on; "
+                "there must be two values at least"
+            )
     what = f"column '{targets[0]}'" if len(targets) == 1 else f"{len(targets)} columns of numbers"
     print(f"{index.csv}: images in column '{image_column}'; learns {what}")
     numbers = [NumberTarget(name, report.mean or 0.0, report.std or 1.0) for name, report in reports.items()]
@@ -242,22 +257,22 @@ def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> Cs
     Raises:
         DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
-    options = data.options(types=fit.types, label_columns=fit.targets, image_column=fit.image_column)
     if split == "val" and data.val_csv is not None:
-        index, known_in = index_csv(data.val_csv, data.cache, options), data.train_csv
-        bad = _bad_rows(index, data, fit)
-        kept = np.ones(index.rows, bool)
-    else:
-        index = data.train_index(options, content=fit.content)
-        known_in = f"the rows of {data.train_csv} that are trained on"
-        bad = _bad_rows(index, data, fit)
-        train, val = data.parts(index, data.judged(bad, index), seed)
-        kept = train if split == "train" else val
-    if split == "val":
+        options = data.options(types=fit.types, label_columns=fit.targets, image_column=fit.image_column)
+        index = index_csv(data.val_csv, data.cache, options)
+        bad = _faults(index, fit.targets)
         if fit.classes:
-            bad += unknown_labels(index, fit.targets[0], fit.classes, known_in)
-        kept[data.judged(bad, index)] = False
-    return CsvImages(index, data, fit, kept, bad)
+            bad += unknown_labels(index, fit.targets[0], fit.classes, data.train_csv)
+        kept = np.ones(index.rows, bool)
+        kept[bad.rows()] = False
+    else:
+        index = data.train_index(_train_options(data, fit.image_column, fit.targets), content=fit.content)
+        bad = _faults(index, fit.targets)
+        train, val = data.parts(index, bad.rows(), seed)
+        kept = train if split == "train" else val
+    files = _files(index, data, fit.image_column)
+    data.judged(bad + files, index)
+    return CsvImages(index, data, fit, kept, bad + files, files)
 
 
 def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
@@ -272,7 +287,8 @@ def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
         replace(data, bad_rows="skip"),
         replace(fit, targets=()),
         np.ones(index.rows, bool),
-        index.bad_rows().without_numbers_of(index.dialect.names),
+        _faults(index, ()),
+        join_faults(csv, []),
     )
 
 
@@ -280,17 +296,31 @@ def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
 _checked: dict[tuple[str, ...], BadRows] = {}
 
 
-def _bad_rows(index: CsvIndex, data: ImageCsvData, fit: ImageFit) -> BadRows:
+def _files(index: CsvIndex, data: ImageCsvData, image_column: str) -> BadRows:
+    """Rows whose files are of no use now; another time they may be others."""
     root = _root(data, index)
-    key = (index.path, index.csv, fit.image_column, root, data.image_check)
+    key = (index.path, index.csv, image_column, root, data.image_check)
     if key not in _checked:
-        _checked[key] = check_images(index, fit.image_column, root, data.image_check)
-    unread = (name for name in index.dialect.names if name not in fit.targets)
-    return index.bad_rows().without_numbers_of(unread) + _checked[key]
+        _checked[key] = check_images(index, image_column, root, data.image_check)
+    return _checked[key]
+
+
+def _faults(index: CsvIndex, targets: Collection[str]) -> BadRows:
+    """Rows that are bad by the CSV's own bytes."""
+    return index.bad_rows().without_numbers_of(name for name in index.dialect.names if name not in targets)
 
 
 def _root(data: ImageCsvData, index: CsvIndex) -> str:
-    return data.image_root if data.image_root is not None else folder_of(index.csv)
+    return absolute(data.image_root) if data.image_root is not None else folder_of(index.csv)
+
+
+def _train_options(data: ImageCsvData, image_column: str, targets: tuple[str, ...]) -> CsvOptions:
+    types: dict[str, ColumnType] = {**data.types}
+    if len(targets) > 1 or data.task in ("numbers", "points"):
+        types.update(dict.fromkeys(targets, "number"))
+    elif data.task == "classification":
+        types[targets[0]] = "category"
+    return data.options(types=types, label_columns=targets, image_column=image_column)
 
 
 @lru_cache(maxsize=8)
@@ -301,6 +331,8 @@ def _folder(root: str, process: int) -> Folder:
 
 def _image_column(head: Head, csv: str) -> str:
     """The only column whose cells look like the names of image files."""
+    if not head.rows:
+        raise DataError(f"{csv} has a header and no rows")
     found = [
         name
         for name, cells in head.columns.items()

@@ -1,5 +1,7 @@
 """Whether the images that a CSV names are there, are images, and are whole, told without decoding them."""
 
+import io
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -8,13 +10,14 @@ from typing import Literal
 import numpy as np
 import pyarrow
 import pyarrow.fs
+from PIL import Image, UnidentifiedImageError
 
 from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.index import CsvIndex
 from blitz.data.csv.streaming_pass import LINE
 from blitz.data.spread import spread
 from blitz.errors import DataError
-from blitz.storage import Folder, folder_of
+from blitz.storage import Folder, absolute, folder_of, is_folder
 
 ImageCheck = Literal["exists", "whole"]
 """`exists` asks for each file's size alone, `whole` also reads its first and last bytes."""
@@ -43,7 +46,10 @@ def check_images(index: CsvIndex, column: str, root: str | Path | None = None, c
         for batch in index.table().select([column, LINE]).to_batches()
         for part in (batch.slice(start, _PATHS_A_TASK) for start in range(0, len(batch), _PATHS_A_TASK))
     ]
-    find = partial(_faults, str(root) if root is not None else folder_of(index.csv), check)
+    folder = absolute(root) if root is not None else folder_of(index.csv)
+    if not is_folder(folder):
+        raise DataError(f"images are to be in {folder}, which is no folder; name theirs as the root of images")
+    find = partial(_faults, folder, check)
     faults, first = [], 0
     paths_of = (batch[column].to_pylist() for batch in batches)
     for batch, reasons in zip(batches, spread(find, paths_of), strict=True):
@@ -78,20 +84,35 @@ def _fault(folder: Folder, path: str, check: ImageCheck) -> str | None:
         with files.open_input_file(place) as file:
             head = file.read(_HEAD_BYTES)
             file.seek(max(0, info.size - _TAIL_BYTES))
-            return _fault_of_bytes(head, file.read(), info.size)
+            if _is_whole(head, file.read(), info.size):
+                return None
+            file.seek(0)
+            return _fault_of_bytes(file.read())
     except (OSError, pyarrow.ArrowException, DataError) as error:
         return f"the file cannot be read: {str(error).splitlines()[0]}"
 
 
-def _fault_of_bytes(head: bytes, tail: bytes, size: int) -> str | None:
+def _is_whole(head: bytes, tail: bytes, size: int) -> bool:
+    """Whether the first and last bytes are those of a whole image of the usual kinds."""
     if head.startswith(_JPEG):
-        whole = _JPEG_END in tail
-    elif head.startswith(_PNG):
-        whole = _PNG_END in tail
-    elif head.startswith(_GIF):
-        whole = tail.rstrip(b"\0").endswith(_GIF_END)
-    elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        whole = size >= 8 + int.from_bytes(head[4:8], "little")
-    else:
-        return "expected a JPEG, PNG, GIF or WebP image"
-    return None if whole else "the image is cut off"
+        return _JPEG_END in tail
+    if head.startswith(_PNG):
+        return _PNG_END in tail
+    if head.startswith(_GIF):
+        return tail.rstrip(b"\0").endswith(_GIF_END)
+    return head.startswith(b"RIFF") and head[8:12] == b"WEBP" and size >= 8 + int.from_bytes(head[4:8], "little")
+
+
+def _fault_of_bytes(data: bytes) -> str | None:
+    """Of an image of another kind, or with more bytes behind it than is usual: whether it can be decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(io.BytesIO(data)).load()
+    except UnidentifiedImageError:
+        known = data.startswith((_JPEG, _PNG, *_GIF, b"RIFF"))
+        return "the image is cut off or broken" if known else "expected an image"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return f"the image is cut off or broken: {reason}"
+    return None

@@ -34,15 +34,15 @@ class CsvSource:
     """Instead of that, evaluate on this share of the rows, which the seed draws."""
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Types of columns where the detected ones do not fit: --data.types zip category age number."""
-    delimiter: str | None = None
+    delimiter: str | None = may_change(None)
     """What stands between cells; detected by default."""
-    quote: str | None = None
+    quote: str | None = may_change(None)
     """What cells are quoted in; detected by default."""
-    encoding: Encoding | None = None
+    encoding: Encoding | None = may_change(None)
     """Detected by default."""
-    bad_rows: BadRowsPolicy = "fail"
+    bad_rows: BadRowsPolicy = may_change("fail")
     """Whether bad rows are an error, or are left out and listed in bad_rows.csv of the run."""
-    max_bad_fraction: float = 0.01
+    max_bad_fraction: float = may_change(0.01)
     """With --data.bad-rows skip, more bad rows than this are still an error."""
     cache: str = may_change("runs/prepared")
     """Folder for the indexes of the CSVs; a node of a cluster that does not share it makes its own."""
@@ -97,7 +97,10 @@ class CsvSource:
         )
 
     def parts(self, index: CsvIndex, bad: Rows, seed: int) -> tuple[Mask, Mask]:
-        """Which rows of the training CSV's index to train on, and which to evaluate on."""
+        """Which rows of the training CSV's index to train on, and which to evaluate on.
+
+        `bad` must follow from the CSV's bytes alone: a run that goes on, or is evaluated, is to find the same parts.
+        """
         good, val = np.ones(index.rows, bool), np.zeros(index.rows, bool)
         good[bad] = False
         if self.val_fraction is not None:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.fs
 
 from blitz.data.csv.bad_rows import NOT_A_NUMBER, faults_of
 from blitz.data.csv.columns import (
@@ -95,11 +96,12 @@ def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None) 
         DataError: if there is no such file, it is no text, or has no header.
     """
     files, path = open_place(name)
-    try:
-        with files.open_input_file(path) as file:
-            data, whole = file.read(HEAD_BYTES), file.size() <= HEAD_BYTES
-    except FileNotFoundError as error:
-        raise DataError(f"{name} is not there; name a CSV file") from error
+    if files.get_file_info(path).type != pyarrow.fs.FileType.File:
+        raise DataError(f"{name} is not there; name a CSV file")
+    with files.open_input_file(path) as file:
+        data, whole = file.read(HEAD_BYTES), file.size() <= HEAD_BYTES
+    if not data:
+        raise DataError(f"{name} is empty; its first line must name the columns")
     encoding = options.encoding or encoding
     if encoding is None:
         scan = EncodingScan()
@@ -288,7 +290,7 @@ class _Pass:
         """Whether a column still is what it is assumed to be."""
         declared = name in self.options.types
         if isinstance(column, Numbers):
-            if self.assumed.only_numbers and not column.all_finite:
+            if self.assumed.only_numbers and not column.all_small:
                 raise _Refuted(replace(self.assumed, only_numbers=False))
             if not declared and column.bad and not is_number_column(column.count, column.bad):
                 raise _Refuted(self.assumed.with_type(name, "category"))

@@ -81,13 +81,18 @@ class CsvTable:
         lines: Rows = self._take([LINE], rows)[LINE].to_numpy()
         return lines
 
+    def index_rows(self, rows: Rows) -> Rows:
+        """Which rows of the index they are, of shape (len(rows),)."""
+        # Rows that are left out move later ones up: row i of those kept comes after as many of them.
+        found: Rows = rows + np.searchsorted(self._kept_before, rows, side="right")
+        return found
+
     def _take(self, columns: list[str], rows: Rows) -> pyarrow.Table:
         if self._batches is None:
             batches = self._open().to_batches()
             self._ends = np.cumsum([len(batch) for batch in batches])
             self._batches = batches
-        # Rows that are left out move later ones up: row i of those kept comes after as many of them.
-        rows = rows + np.searchsorted(self._kept_before, rows, side="right")
+        rows = self.index_rows(rows)
         # Batch by batch: to take from a whole column, pyarrow first copies all of it.
         numbers = np.searchsorted(self._ends, rows, side="right")
         order = np.argsort(numbers, kind="stable")

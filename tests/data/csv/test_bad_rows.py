@@ -164,12 +164,12 @@ def test_images_that_are_missing_broken_or_cut_off(tmp_path: Path) -> None:
         for fault in check_images(index, "image").faults.to_pylist()
     }
     reasons = {
-        "images/cut.jpg": "the image is cut off",
-        "images/cut.png": "the image is cut off",
-        "images/cut.gif": "the image is cut off",
-        "images/cut.webp": "the image is cut off",
+        "images/cut.jpg": "the image is cut off or broken",
+        "images/cut.png": "the image is cut off or broken",
+        "images/cut.gif": "the image is cut off or broken",
+        "images/cut.webp": "the image is cut off or broken",
         "images/empty.jpg": "the file is empty",
-        "images/page.jpg": "expected a JPEG, PNG, GIF or WebP image",
+        "images/page.jpg": "expected an image",
         "none.jpg": "there is no such file",
         "folder.jpg": "expected a file; it is a folder",
         "nope://a/b.jpg": "the file cannot be read",

@@ -201,9 +201,11 @@ def test_iris(tmp_path: Path, test_data: Path) -> None:
     assert index.column("species").counts == (50, 50, 50)
 
 
-def test_numbers_whose_sum_overflows_are_numbers(tmp_path: Path) -> None:
-    column = indexed(tmp_path, "x\n" + "1.7e308\n" * 9).column("x")
-    assert (column.type, column.count, column.max) == ("number", 9, 1.7e308)
+def test_numbers_that_a_float32_does_not_hold_are_faults_and_spoil_no_statistics(tmp_path: Path) -> None:
+    index = indexed(tmp_path, "x\n" + "3e38\n-3e38\n1\n" * 5 + "1.7e308\n")
+    column = index.column("x")
+    assert (column.type, column.count, column.max, column.mean) == ("number", 15, 3e38, pytest.approx(0, abs=1e25))
+    assert index.bad_rows().messages(9) == [f"{index.csv}:17: column 'x' holds '1.7e308'; expected a number"]
 
 
 def test_a_path_may_hold_any_character_and_a_uri_is_read_too(tmp_path: Path) -> None:
