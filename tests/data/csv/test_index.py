@@ -204,7 +204,8 @@ def test_iris(tmp_path: Path, test_data: Path) -> None:
 def test_numbers_that_a_float32_does_not_hold_are_faults_and_spoil_no_statistics(tmp_path: Path) -> None:
     index = indexed(tmp_path, "x\n" + "3e38\n-3e38\n1\n" * 5 + "1.7e308\n")
     column = index.column("x")
-    assert (column.type, column.count, column.max, column.mean) == ("number", 15, 3e38, pytest.approx(0, abs=1e25))
+    assert (column.type, column.count, column.max) == ("number", 15, 3e38)
+    assert column.mean == pytest.approx(0, abs=1e25)
     assert index.bad_rows().messages(9) == [f"{index.csv}:17: column 'x' holds '1.7e308'; expected a number"]
 
 
