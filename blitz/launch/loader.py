@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
-from statistics import mean
 from typing import Literal
 
 from blitz.data.plan import Block, Chunk, Shares, fetch
@@ -17,8 +16,9 @@ from blitz.training.display import Display
 _TRIAL_BATCH = 64
 _CLOSE = 1.03
 """So much faster is not worth another process's memory."""
-_UNCERTAIN = 1.15
-"""What comes so close to the fastest is tried once more, because other work on the machine disturbs a trial."""
+_UNCERTAIN = 1.25
+"""What comes so close to the fastest is tried again, in turns, because other work on the machine disturbs a trial."""
+_TRIALS = 3
 _LEAST_S = 5.0
 """What takes less to fetch in all is not worth trying."""
 _MOST_MEMORY = 0.25
@@ -34,7 +34,7 @@ class Loader:
     datasets: Datasets
     shares: Shares
     row_bytes: int
-    trial_s: float = 0.6
+    trial_s: float = 0.4
 
     def blocks(self, first_step: int, *, workers: Literal["auto"] | int, display: Display) -> Iterator[Block]:
         """From `first_step` on, in order. A block's columns are good until the next block but one is asked for."""
@@ -115,11 +115,13 @@ def measured(rate: Callable[[int], float], candidates: Iterable[int], *, here: f
         slower = 0 if rates[workers][0] > _CLOSE * fastest else slower + 1
         if slower == 2:
             break
-    fastest = max(first for first, *_ in rates.values())
-    for workers, tried in rates.items():
-        if tried[0] * _UNCERTAIN > fastest:
-            tried.append(rate(workers))
-    return {workers: mean(tried) for workers, tried in rates.items()}
+    for _ in range(_TRIALS - 1):
+        fastest = max(max(tried) for tried in rates.values())
+        for workers, tried in rates.items():
+            if max(tried) * _UNCERTAIN > fastest:
+                tried.append(rate(workers))
+    # Other work on the machine only ever makes a trial slower.
+    return {workers: max(tried) for workers, tried in rates.items()}
 
 
 def fewest(rates: Mapping[int, float]) -> int:
