@@ -69,7 +69,16 @@ def test_every_flag_that_the_readme_names_exists(capsys: pytest.CaptureFixture[s
         command.get_help(click.Context(command))
         for command in (*job_cli_group.commands.values(), start, get_auth_token)
     )
-    of_its_examples = {"--data-root", "--slope", "--optim.lrr", "--help", "--shm-size"}
+    of_its_examples = {
+        "--data-root",
+        "--photos",
+        "--images",
+        "--no-ray",
+        "--slope",
+        "--optim.lrr",
+        "--help",
+        "--shm-size",
+    }
     flags = set(re.findall(r"--[a-z][\w.-]*", README)) - of_its_examples
     assert len(flags) > 15
     assert sorted(flag for flag in flags if flag not in text) == []
