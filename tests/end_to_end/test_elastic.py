@@ -56,7 +56,8 @@ def wait_for(workers: int, folder: Path, run: subprocess.Popen[bytes]) -> int:
     while time.monotonic() < end:
         assert run.poll() is None, run.returncode
         steps = [step for step, size in world_sizes(folder) if size == workers]
-        if len(steps) > 10:
+        # Ten steps a line and a hundred a checkpoint: what comes after one is made again by the next workers.
+        if len(steps) > 20:
             return steps[-1]
         time.sleep(0.1)
     raise AssertionError(f"{workers} workers did not come within {SECONDS_TO_WAIT} s: {world_sizes(folder)[-3:]}")
