@@ -86,6 +86,8 @@ class Recipe(ABC):
 
     seed: int = 0
     """Decides the initial weights, the order of the rows and every other random choice."""
+    init_seed: int | None = None
+    """Decides the initial weights and dropout in the place of `seed`: another beginning on the same order of rows."""
     epochs: int = may_change(1)
     """Passes over the training rows."""
     max_steps: int | None = may_change(None)
@@ -121,12 +123,20 @@ class Recipe(ABC):
         for name in _COUNTS:
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-        require(0 <= self.seed < 1 << 63, f"--seed is {self.seed}; it must be in [0, 2^63)")
+        for name in ("seed", "init_seed"):
+            value = getattr(self, name)
+            within = value is None or 0 <= value < 1 << 63
+            require(within, f"--{name.replace('_', '-')} is {value}; it must be in [0, 2^63)")
 
     @property
     def name(self) -> str:
         """The name on the command line: that of the recipe's file."""
         return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def model_seed(self) -> int:
+        """What the initial weights and dropout are drawn with."""
+        return self.seed if self.init_seed is None else self.init_seed
 
     def fitted(self) -> Self:
         """This recipe with what it takes from its training data, such as class names and scales; by default itself."""
@@ -138,7 +148,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def build_model(self) -> nn.Module:
-        """A new model; its initial weights are drawn from the ambient generator, which is seeded with `seed`."""
+        """A new model; its initial weights are drawn from the ambient generator, seeded with `model_seed`."""
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
         """What training does to fetched columns at random before they are preprocessed, on the device.

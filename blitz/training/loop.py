@@ -176,7 +176,7 @@ class _Training:
     def step(self, batch: StepBatch) -> None:
         """One optimizer step on the global batch."""
         recipe, world, progress = self.recipe, self.world, self.progress
-        world.seed_generators(key_for(recipe.seed, progress.step, world.rank))
+        world.seed_generators(key_for(recipe.model_seed, progress.step, world.rank))
         micro_batches = list(batch.micro_batches(recipe))
         skips = recipe.on_nan == "skip"
         before = self.loss_sum.clone() if skips else None

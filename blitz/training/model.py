@@ -18,7 +18,7 @@ def build_model(recipe: Recipe, world: World) -> nn.Module:
     Raises:
         UserError: if batch norm is to be synchronised where torch cannot.
     """
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(recipe.model_seed)
     model = recipe.build_model().to(world.device)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)

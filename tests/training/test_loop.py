@@ -186,6 +186,15 @@ def test_the_seed_decides_the_run(tmp_path: Path) -> None:
     assert losses(one) != losses(other)
 
 
+def test_another_seed_for_the_weights_leaves_the_order_as_it_is(tmp_path: Path) -> None:
+    one, same, other = (
+        train(replace(Noisy(), init_seed=seed), tmp_path / str(seed)) for seed in (None, Noisy().seed, 5)
+    )
+    assert same_bits(weights(one), weights(same))
+    assert losses(one) != losses(other)
+    assert result(one)["rows_digest"] == result(other)["rows_digest"]
+
+
 def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     recipe = replace(SMALL, max_steps=1, optim=Optim(name="sgd", lr=1.0, grad_clip_norm=0.01))
     torch.manual_seed(recipe.seed)
