@@ -1,6 +1,8 @@
 # `make train` and `make test` are all that a fresh machine needs: each makes its own .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+# Two processes: what needs a cluster mostly waits, and the rest is tested beside it (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 15
 
 .PHONY: train test test-fast check
 
@@ -14,10 +16,10 @@ train: .venv/installed
 	$(BIN)/python -m jobs.train digits
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: .venv/installed
-	$(BIN)/python -m pytest -m 'not cluster and not slow'
+	$(PYTEST) -m 'not cluster and not slow'
 
 check: .venv/installed
 	$(BIN)/ruff check .
