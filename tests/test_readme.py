@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What README and the guides show works as it stands there."""
 
 import re
 import shutil
@@ -15,13 +15,14 @@ from blitz.recipes import find_recipe, recipe_names
 from jobs import command_line, predict, prepare, train
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = {file.name: file.read_text() for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+CSV = PAGES["your-own-csv.md"]
 
 
 @pytest.fixture
 def line_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The recipe of the README, where recipes are found."""
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    """The recipe of the guide, where recipes are found."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES["your-own-recipe.md"], re.DOTALL)
     file = tmp_path / "line.py"
     file.write_text(code)
     monkeypatch.setattr(blitz.recipes, "__path__", [*blitz.recipes.__path__, str(tmp_path)])
@@ -45,7 +46,7 @@ def test_the_recipe_is_a_whole_file_of_under_40_lines_that_trains(
 
 
 def test_every_file_in_the_tree_exists_and_every_file_is_in_the_tree() -> None:
-    (tree,) = re.findall(r"## Where things are\n\n```\n(.*?)```", README, re.DOTALL)
+    (tree,) = re.findall(r"```\n(.*?)```", PAGES["architecture.md"], re.DOTALL)
     named = set(re.findall(r"\b[\w]+\.py\b", tree))
     rooms = ("jobs", "blitz", "blitz/data", "blitz/training", "blitz/launch")
     there = {file.name for room in rooms for file in (ROOT / room).glob("*.py") if file.name != "__init__.py"}
@@ -55,12 +56,17 @@ def test_every_file_in_the_tree_exists_and_every_file_is_in_the_tree() -> None:
     )
 
 
-def test_every_test_that_the_readme_names_exists() -> None:
-    for name in set(re.findall(r"`((?:tests/)?[\w/]*test_\w+\.py)`", README)):
+def test_every_test_and_every_page_that_a_page_names_exists() -> None:
+    text = "\n".join(PAGES.values())
+    for name in set(re.findall(r"`((?:tests/)?[\w/]*test_\w+\.py)`", text)):
         assert list(ROOT.glob(f"**/{name}" if "/" not in name else name)), name
+    for page, content in PAGES.items():
+        folder = ROOT if page == "README.md" else ROOT / "docs"
+        for link in re.findall(r"\]\(([\w./-]+)\)", content):
+            assert (folder / link).exists(), f"{page}: {link}"
 
 
-def test_every_flag_that_the_readme_names_exists(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str]) -> None:
     for module, word in ((train, "cifar10"), (train, "table_csv"), (train, "image_csv"), (prepare, "people.csv")):
         with pytest.raises(SystemExit):
             module.main([word, "--help"])
@@ -79,23 +85,24 @@ def test_every_flag_that_the_readme_names_exists(capsys: pytest.CaptureFixture[s
         "--help",
         "--shm-size",
     }
-    flags = set(re.findall(r"--[a-z][\w.-]*", README)) - of_its_examples
+    text_of_pages = "\n".join(PAGES[page] for page in ("README.md", "training.md", "your-own-csv.md", "costs.md"))
+    flags = set(re.findall(r"--[a-z][\w.-]*", text_of_pages)) - of_its_examples
     assert len(flags) > 15
     assert sorted(flag for flag in flags if flag not in text) == []
 
 
-def test_the_run_on_a_csv_is_what_the_readme_shows(
+def test_the_run_on_a_csv_is_what_its_guide_shows(
     test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     shutil.copy(test_data / "tabular" / "titanic.csv", tmp_path)
-    (shown,) = re.findall(r"\$ python -m jobs.train (table_csv .*?)```", README, re.DOTALL)
+    (shown,) = re.findall(r"\$ python -m jobs.train (table_csv .*?)```", CSV, re.DOTALL)
     words, _, output = shown.partition("\n")
     train.main([*words.split(), "--scale.num-workers", "0"])
     printed = capsys.readouterr().out
     (predicting, header) = re.findall(
-        r"\$ python -m jobs.predict (.*?)\n.*?\n\$ head -2 .*?\n(.*?)\n", README, re.DOTALL
+        r"\$ python -m jobs.predict (.*?)\n.*?\n\$ head -2 .*?\n(.*?)\n", CSV, re.DOTALL
     )[0]
     predict.main([*predicting.split(), "--scale.num-workers", "0"])
     assert Path("predicted.csv").read_text().partition("\n")[0].endswith(header.partition("[…]")[2])
@@ -109,12 +116,12 @@ def test_the_run_on_a_csv_is_what_the_readme_shows(
     assert re.findall("rows_digest .*", printed) == re.findall("rows_digest .*", output)
 
 
-def test_the_report_on_a_csv_is_what_the_readme_shows(
+def test_the_report_on_a_csv_is_what_its_guide_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("people.csv").write_text("name,age,group\nann,31,a\nbob,abc,b\ncyd,52,a\ndan,42,\n")
-    (shown,) = re.findall(r"\$ python -m jobs.prepare (.*?)```", README, re.DOTALL)
+    (shown,) = re.findall(r"\$ python -m jobs.prepare (.*?)```", CSV, re.DOTALL)
     words, _, output = shown.partition("\n")
     monkeypatch.setattr(sys, "argv", ["prepare", *words.split()])
     with pytest.raises(SystemExit) as leaving:
