@@ -101,9 +101,8 @@ def test_the_run_on_a_csv_is_what_its_guide_shows(
     words, _, output = shown.partition("\n")
     train.main([*words.split(), "--scale.num-workers", "0"])
     printed = capsys.readouterr().out
-    (predicting, header) = re.findall(
-        r"\$ python -m jobs.predict (.*?)\n.*?\n\$ head -2 .*?\n(.*?)\n", CSV, re.DOTALL
-    )[0]
+    shown_prediction = r"\$ python -m jobs.predict (.*?)\n.*?\n\$ head -2 .*?\n(.*?)\n"
+    (predicting, header) = re.findall(shown_prediction, CSV, re.DOTALL)[0]
     predict.main([*predicting.split(), "--scale.num-workers", "0"])
     assert Path("predicted.csv").read_text().partition("\n")[0].endswith(header.partition("[…]")[2])
     # Another CPU rounds otherwise, and may take two or three of the 178 rows for the other class.
