@@ -7,7 +7,7 @@ line and every field is a flag.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from torch import Tensor, nn
 
@@ -18,11 +18,18 @@ from blitz.errors import UserError, require
 from blitz.fields import may_change as may_change
 from blitz.metrics import Loss, Metrics
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Batch = Mapping[str, Tensor]
 
 Draws = Callable[[int], Tensor]
 """`draws(count)` gives float32 of shape (batch, count), uniform in [0, 1): for each row a function of the seed, the
 epoch and the row alone. Called again it gives the same numbers."""
+
+StepDraws = Callable[[int], Tensor]
+"""`draws(count)` gives float32 of shape (count,), uniform in [0, 1): a function of the seed and the step alone, and so
+the same on every worker. Called again it gives the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,14 @@ class Recipe(ABC):
         """What turns fetched columns into the model's inputs, on the device; by default nothing."""
         return batch
 
+    def choices(self, draws: StepDraws) -> dict[str, Any]:
+        """What a training step chooses at random for all its rows: keyword arguments of `forward`; by default none.
+
+        Evaluation passes none, so that it is not left to chance: the defaults of `forward` hold there. Where a choice
+        leaves weights out, set `find_unused_parameters`: they and their momentum stay as they are in such a step.
+        """
+        return {}
+
     def forward(self, model: nn.Module, batch: Batch) -> Any:
         """The model's outputs for a batch."""
         return model(batch["inputs"])
@@ -182,6 +197,13 @@ class Recipe(ABC):
         values = outputs.double().reshape(len(outputs), -1)
         names = ["prediction"] if values.shape[1] == 1 else [f"prediction_{n}" for n in range(values.shape[1])]
         return dict(zip(names, values.T.tolist(), strict=True))
+
+    def picture(self, model: nn.Module, split: Split) -> "Figure | None":
+        """A picture of what the model, on the CPU and in evaluation mode, does with rows of a split; by default none.
+
+        Matplotlib is slow to import: do so in here.
+        """
+        return None
 
     def metrics(self) -> Metrics:
         """How outputs are judged; the mean loss is always reported."""

@@ -19,6 +19,7 @@ from blitz.recipe import Recipe
 from blitz.recipes import find_recipe, recipe_names, recipe_to_json
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.open_run import Resume, finished_result, open_run
+from blitz.training.pictures import draw
 from blitz.training.run_directory import RunDirectory
 from jobs.command_line import parse, run
 from jobs.left_out import list_left_out
@@ -93,6 +94,9 @@ def _train(settings: TrainSettings) -> dict[str, Any]:
             launch(job, datasets, settings.scale)
         result = directory.read_json("result.json")
         assert result is not None
+        picture = draw(recipe, directory, step=result["best_checkpoint"], split="val")
+        if picture:
+            print(f"picture: {picture}")
     _summarise(directory, result)
     return result
 

@@ -1,6 +1,7 @@
 """A parabola with noise and a net of one small hidden layer: what the blitz's notes compare optimizers on."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
@@ -10,7 +11,11 @@ from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.metrics import Regression
 from blitz.models.mlp import MLP, Activation
+from blitz.pictures import fitted_curve
 from blitz.recipe import Batch, Optim, Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ROWS = {"train": 1000, "val": 200}
 _NOISE = 0.1
@@ -45,3 +50,6 @@ class Parabola(Recipe):
 
     def metrics(self) -> Regression:
         return Regression()
+
+    def picture(self, model: nn.Module, split: Split) -> "Figure":
+        return fitted_curve(model, **self.dataset(split).columns)

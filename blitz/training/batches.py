@@ -15,7 +15,7 @@ from blitz.recipe import Batch, Recipe
 from blitz.training.world import World
 
 # Other keys than those of (seed, epoch), which decide the order.
-_AUGMENTATION = 1
+_AUGMENTATION, _CHOICES = 1, 2
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,17 @@ class StepBatch:
     """(share,): which rows they are."""
     seed: int
     epoch: int
+    step: int
 
     def draws(self, count: int) -> Tensor:
         """`blitz.recipe.Draws` of these rows."""
         keys = keys_for(key_for(self.seed, self.epoch, _AUGMENTATION), self.numbers.astype(np.uint64))
         return torch.from_numpy(uniforms(keys, count)).to(self.weights.device)
+
+    def step_draws(self, count: int) -> Tensor:
+        """`blitz.recipe.StepDraws` of this step."""
+        key = np.array([key_for(self.seed, self.step, _CHOICES)], np.uint64)
+        return torch.from_numpy(uniforms(key, count)[0])
 
     def micro_batches(self, recipe: Recipe) -> Iterator[tuple[Batch, Tensor]]:
         """The share's columns, augmented and preprocessed, and weights, in pieces as large as the recipe says."""
@@ -70,7 +76,7 @@ def step_batches(block: Block, plan: Plan, world: World) -> Iterator[StepBatch]:
         # Copies, because a copy begins at an aligned address: the order in which CPU kernels sum depends on it, and
         # where a batch lies in its block depends on where the run began.
         batch = {name: column.clone() for name, column in zip(columns, piece, strict=True)}
-        yield StepBatch(batch, weight.clone(), count, digest, taken, plan.seed, step // plan.steps_per_epoch)
+        yield StepBatch(batch, weight.clone(), count, digest, taken, plan.seed, step // plan.steps_per_epoch, step)
 
 
 def on_device(columns: Columns, device: torch.device) -> Batch:

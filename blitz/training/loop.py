@@ -177,12 +177,12 @@ class _Training:
         """One optimizer step on the global batch."""
         recipe, world, progress = self.recipe, self.world, self.progress
         world.seed_generators(key_for(recipe.model_seed, progress.step, world.rank))
-        micro_batches = list(batch.micro_batches(recipe))
+        micro_batches, choices = list(batch.micro_batches(recipe)), recipe.choices(batch.step_draws)
         skips = recipe.on_nan == "skip"
         before = self.loss_sum.clone() if skips else None
         for number, (columns, weights) in enumerate(micro_batches, start=1):
             with self._gradients(shared=number == len(micro_batches)), memory_named(len(weights)):
-                _, losses = forward_and_loss(recipe, self.step_model, columns, world.device)
+                _, losses = forward_and_loss(recipe, self.step_model, columns, world.device, choices)
                 loss = torch.dot(losses, weights)
                 loss.backward()
             if not self.gradients_checked:

@@ -1,6 +1,6 @@
 """A recipe's model on a device, and one forward pass, as training and evaluation share them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -59,15 +59,17 @@ def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[A
     return nullcontext() if recipe.precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
 
 
-def forward_and_loss(recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device) -> tuple[Any, Tensor]:
-    """Outputs and fp32 losses of shape (batch,), under the recipe's precision.
+def forward_and_loss(
+    recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device, choices: Mapping[str, Any] | None = None
+) -> tuple[Any, Tensor]:
+    """Outputs and fp32 losses of shape (batch,), under the recipe's precision; `choices` are those of a training step.
 
     Raises:
         UserError: if the recipe's loss is not one number a row.
     """
     rows = len(next(iter(batch.values())))
     with _precision(recipe, device):
-        outputs = recipe.forward(model, batch)
+        outputs = recipe.forward(model, batch, **(choices or {}))
         losses = recipe.loss(outputs, batch)
     if losses.shape != (rows,):
         raise UserError(

@@ -19,7 +19,13 @@ def build_optimizer(settings: Optim, model: nn.Module) -> optim.Optimizer:
             momentum = settings.momentum
             if momentum is None:
                 momentum = 0.9 if settings.name == "momentum" else 0.0
-            return optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, fused=True)
+            sgd = optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, fused=True)
+            if momentum:
+                # What the first gradient would make of nothing. The fused update takes no mixture of parameters that
+                # have had a gradient and of some that have one for the first time.
+                for parameter in parameters:
+                    sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            return sgd
         case "rmsprop":
             momentum = settings.momentum or 0.0
             return optim.RMSprop(parameters, lr=lr, alpha=settings.alpha, momentum=momentum, weight_decay=decay)

@@ -1,0 +1,12 @@
+"""Examples of nothing: inputs and targets that have nothing to do with each other, and can only be learned by heart."""
+
+import numpy as np
+
+from blitz.data.arrays import ArrayDataset
+
+
+def noise(*, rows: int, inputs: int, targets: int, seed: int) -> ArrayDataset:
+    """`inputs` (rows, inputs) and `targets` (rows, targets): independent standard normal float32, drawn from `seed`."""
+    random = np.random.default_rng(seed)
+    x, y = (random.standard_normal((rows, width), dtype=np.float32) for width in (inputs, targets))
+    return ArrayDataset(inputs=x, targets=y)

@@ -1,0 +1,53 @@
+"""What a small model has learned, drawn over the rows that it was shown.
+
+Matplotlib takes a second to import, and most runs draw nothing: it is imported where something is drawn.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+_CURVE_POINTS, _GRID_SIDE = 300, 300
+
+
+def fitted_curve(model: nn.Module, inputs: Array, targets: Array) -> "Figure":
+    """The points, `inputs` and `targets` of shape (rows, 1), and what the model says between them."""
+    from matplotlib.figure import Figure
+
+    x = np.linspace(inputs.min(), inputs.max(), _CURVE_POINTS, dtype=np.float32)[:, None]
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(inputs, targets, s=8, alpha=0.5, label="points")
+    axes.plot(x, model(torch.from_numpy(x)).numpy(), color="C3", label="model")
+    axes.legend()
+    return figure
+
+
+def decision_regions(model: nn.Module, inputs: Array, targets: Array, *, classes: Sequence[str]) -> "Figure":
+    """The points, `inputs` of shape (rows, 2), in the colours of their classes, and over which ground each class wins.
+
+    `targets` are class numbers of shape (rows,).
+    """
+    from matplotlib.figure import Figure
+
+    low, high = inputs.min(0) - 1, inputs.max(0) + 1
+    x, y = np.meshgrid(*(np.linspace(low[axis], high[axis], _GRID_SIDE, dtype=np.float32) for axis in (0, 1)))
+    won = model(torch.from_numpy(np.stack([x.ravel(), y.ravel()], 1))).argmax(1).numpy().reshape(x.shape)
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    colours = [f"C{number}" for number in range(len(classes))]
+    axes.contourf(x, y, won, levels=np.arange(len(classes) + 1) - 0.5, colors=colours, alpha=0.25)
+    for number, name in enumerate(classes):
+        points = inputs[targets == number]
+        axes.scatter(points[:, 0], points[:, 1], s=8, color=colours[number], label=name)
+    axes.legend()
+    return figure
