@@ -94,7 +94,7 @@ class Recipe(ABC):
     seed: int = 0
     """Decides the initial weights, the order of the rows and every other random choice."""
     init_seed: int | None = None
-    """Decides the initial weights and dropout in the place of `seed`: another beginning on the same order of rows."""
+    """Decides the initial weights in the place of `seed`: another beginning, on the same rows with the same dropout."""
     epochs: int = may_change(1)
     """Passes over the training rows."""
     max_steps: int | None = may_change(None)
@@ -140,11 +140,6 @@ class Recipe(ABC):
         """The name on the command line: that of the recipe's file."""
         return type(self).__module__.rpartition(".")[2]
 
-    @property
-    def model_seed(self) -> int:
-        """What the initial weights and dropout are drawn with."""
-        return self.seed if self.init_seed is None else self.init_seed
-
     def fitted(self) -> Self:
         """This recipe with what it takes from its training data, such as class names and scales; by default itself."""
         return self
@@ -155,7 +150,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def build_model(self) -> nn.Module:
-        """A new model; its initial weights are drawn from the ambient generator, seeded with `model_seed`."""
+        """A new model; its initial weights are drawn from the ambient generator, which is seeded."""
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
         """What training does to fetched columns at random before they are preprocessed, on the device.

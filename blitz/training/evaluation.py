@@ -1,6 +1,6 @@
 """Exact evaluation: sums over rows, added up over blocks and ranks, each row counted once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import nn
 from blitz.data.plan import Block, Plan, Split
 from blitz.errors import DataError
 from blitz.metrics import Sums
-from blitz.recipe import Recipe
+from blitz.recipe import Batch, Recipe
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Display
@@ -21,6 +21,23 @@ from blitz.training.world import World
 
 ROWS_A_FORWARD = 1024
 """Where the recipe names no micro-batch."""
+
+
+def evaluated(
+    block: Block, recipe: Recipe, device: torch.device, *, most_rows: int = ROWS_A_FORWARD
+) -> tuple[bool, Iterator[Batch]]:
+    """Whether any row of a block counts, and its preprocessed rows in parts for a forward pass; pad rows are left out.
+
+    Every rank is to add up the same names: of a block that is all padding it is one row, to be counted as none.
+    """
+    counted = block.weights > 0
+    counts = bool(counted.any())
+    taken = counted if counts else np.arange(len(counted)) < 1
+    columns = {name: column[taken] for name, column in block.columns.items()}
+    batch = laid_out(recipe, recipe.preprocess(on_device(columns, device)))
+    size = recipe.micro_batch_size or most_rows
+    starts = range(0, int(taken.sum()), size)
+    return counts, ({name: column[start : start + size] for name, column in batch.items()} for start in starts)
 
 
 class Evaluation:
@@ -38,15 +55,8 @@ class Evaluation:
     @torch.no_grad()
     def add(self, block: Block) -> None:
         """Add up a block's rows; pad rows are left out."""
-        # Every rank adds up the same names: one whose block is all padding takes a row of it and counts it as none.
-        counted = block.weights > 0
-        counts = bool(counted.any())
-        taken = counted if counts else np.arange(len(counted)) < 1
-        columns = {name: column[taken] for name, column in block.columns.items()}
-        batch = laid_out(self._recipe, self._recipe.preprocess(on_device(columns, self._world.device)))
-        size = self._recipe.micro_batch_size or ROWS_A_FORWARD
-        for start in range(0, int(taken.sum()), size):
-            part = {name: column[start : start + size] for name, column in batch.items()}
+        counts, parts = evaluated(block, self._recipe, self._world.device)
+        for part in parts:
             outputs, losses = forward_and_loss(self._recipe, self._model, part, self._world.device)
             rows = torch.tensor(len(losses), device=losses.device)
             sums = {"rows": rows, "loss": losses.double().sum(), **self._metrics.sums(outputs, part)}

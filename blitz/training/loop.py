@@ -99,6 +99,15 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest figures."""
 
+    def take_note_of(self, value: float, *, higher_is_better: bool) -> bool:
+        """See whether the figure that names the best checkpoint is the best so far."""
+        best = math.nan if self.best is None else self.best.value
+        # Anything is better than nothing, or than a figure that is none.
+        better = math.isnan(best) or (value > best if higher_is_better else value < best)
+        if better:
+            self.best = Best(self.step, value)
+        return better
+
     @classmethod
     def of(cls, state: dict[str, Any], world: World) -> "Progress":
         """What a checkpoint's state says, as this rank goes on from it."""
@@ -176,7 +185,7 @@ class _Training:
     def step(self, batch: StepBatch) -> None:
         """One optimizer step on the global batch."""
         recipe, world, progress = self.recipe, self.world, self.progress
-        world.seed_generators(key_for(recipe.model_seed, progress.step, world.rank))
+        world.seed_generators(key_for(recipe.seed, progress.step, world.rank))
         micro_batches, choices = list(batch.micro_batches(recipe)), recipe.choices(batch.step_draws)
         skips = recipe.on_nan == "skip"
         before = self.loss_sum.clone() if skips else None
@@ -265,11 +274,7 @@ class _Training:
         self.evaluation = None
         progress, metrics = self.progress, self.recipe.metrics()
         progress.metrics = {f"val/{name}": value for name, value in figures.items()}
-        value = figures[metrics.best]
-        best = math.nan if progress.best is None else progress.best.value
-        # Anything is better than nothing, or than a figure that is none.
-        if math.isnan(best) or (value > best if metrics.higher_is_better else value < best):
-            progress.best = Best(progress.step, value)
+        progress.take_note_of(figures[metrics.best], higher_is_better=metrics.higher_is_better)
         self._write(progress.metrics)
         shown = "  ".join(f"val/{name} {figures[name]:.4f}" for name in dict.fromkeys(("loss", metrics.best)))
         self.display.line(f"step {progress.step}: {shown}")

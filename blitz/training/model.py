@@ -13,12 +13,12 @@ from blitz.training.world import World
 
 
 def build_model(recipe: Recipe, world: World) -> nn.Module:
-    """The recipe's model on the device, with the initial weights that its seed gives.
+    """The recipe's model on the device, with the initial weights that its `init_seed` gives, or else its `seed`.
 
     Raises:
         UserError: if batch norm is to be synchronised where torch cannot.
     """
-    torch.manual_seed(recipe.model_seed)
+    torch.manual_seed(recipe.seed if recipe.init_seed is None else recipe.init_seed)
     model = recipe.build_model().to(world.device)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)

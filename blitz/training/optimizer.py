@@ -13,12 +13,9 @@ State = dict[str, Tensor]
 def build_optimizer(settings: Optim, model: nn.Module) -> optim.Optimizer:
     """torch's optimizer, in its fused form where it has one: one call a step, not a loop over the parameters."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    lr, decay = settings.lr, settings.weight_decay
+    lr, decay, momentum = settings.lr, settings.weight_decay, momentum_of(settings)
     match settings.name:
         case "sgd" | "momentum":
-            momentum = settings.momentum
-            if momentum is None:
-                momentum = 0.9 if settings.name == "momentum" else 0.0
             sgd = optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, fused=True)
             if momentum:
                 # What the first gradient would make of nothing. The fused update takes no mixture of parameters that
@@ -27,12 +24,18 @@ def build_optimizer(settings: Optim, model: nn.Module) -> optim.Optimizer:
                     sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             return sgd
         case "rmsprop":
-            momentum = settings.momentum or 0.0
             return optim.RMSprop(parameters, lr=lr, alpha=settings.alpha, momentum=momentum, weight_decay=decay)
         case "adam":
             return optim.Adam(parameters, lr=lr, betas=settings.betas, weight_decay=decay, fused=True)
         case "adamw":
             return optim.AdamW(parameters, lr=lr, betas=settings.betas, weight_decay=decay, fused=True)
+
+
+def momentum_of(settings: Optim) -> float:
+    """Of sgd, momentum and rmsprop: what was set, or by default 0.9 for `momentum` and 0 for the others."""
+    if settings.momentum is None:
+        return 0.9 if settings.name == "momentum" else 0.0
+    return settings.momentum
 
 
 def learning_rate(settings: Optim, step: int, total_steps: int) -> float:

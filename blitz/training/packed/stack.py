@@ -1,0 +1,112 @@
+"""The models of all lanes as one: weights side by side, and passes over a batch that all lanes share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from blitz.recipe import Batch, Recipe
+from blitz.training.checkpoint import Tensors
+from blitz.training.model import build_model, forward_and_loss
+from blitz.training.world import World
+
+
+class Stack:
+    """One lane for each of `recipes`, which differ in nothing but `optim` and `init_seed`.
+
+    Raises:
+        ValueError: if the model has no trained parameters, or some of different types.
+    """
+
+    def __init__(self, recipes: Sequence[Recipe], world: World) -> None:
+        seeds = list(dict.fromkeys(recipe.init_seed for recipe in recipes))
+        first_of = {recipe.init_seed: recipe for recipe in reversed(recipes)}
+        models = [build_model(first_of[seed], world) for seed in seeds]
+        places = [seeds.index(recipe.init_seed) for recipe in recipes]
+        self.model = models[0]
+        trained = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
+        if len({one.dtype for one in trained.values()}) != 1:
+            raise ValueError("its trained parameters are of several types, or there are none")
+        self._shapes = {name: one.shape for name, one in trained.items()}
+        self._sizes = [one.numel() for one in trained.values()]
+        tensors = [_tensors(model) for model in models]
+        rows = [torch.cat([each[name].flatten() for name in trained]) for each in tensors]
+        self.weights = torch.stack(rows)[places].requires_grad_()
+        """(lanes, parameters), a leaf: all that is trained of a lane lies side by side."""
+        self.fixed = {
+            name: torch.stack([each[name] for each in tensors])[places] for name in tensors[0] if name not in trained
+        }
+        """Buffers and frozen parameters, each (lanes, …)."""
+        self._pass = _Pass(recipes[0], self.model, world.device)
+        self._stored = _stored_names(self.model)
+
+    def losses(self, batch: Batch, weights: Tensor, choices: Mapping[str, Any]) -> Tensor:
+        """The weighted sum of each lane's losses on a batch of a step, (lanes,); gradients flow back to `weights`.
+
+        Whatever a pass draws at random is drawn once, for all lanes: what the solo run draws.
+        """
+
+        def loss(row: Tensor, fixed: Tensors) -> Tensor:
+            return torch.dot(self._forward(row, fixed, batch, choices)[1], weights)
+
+        losses: Tensor = vmap(loss, randomness="same")(self.weights, self.fixed)
+        return losses
+
+    def outputs(self, batch: Batch) -> tuple[Any, Tensor]:
+        """Outputs, each tensor of them (lanes, …), and losses, (lanes, batch)."""
+
+        def forward(row: Tensor, fixed: Tensors) -> tuple[Any, Tensor]:
+            return self._forward(row, fixed, batch, {})
+
+        outputs: tuple[Any, Tensor] = vmap(forward, randomness="same")(self.weights, self.fixed)
+        return outputs
+
+    def _forward(self, row: Tensor, fixed: Tensors, batch: Batch, choices: Mapping[str, Any]) -> tuple[Any, Tensor]:
+        """Outputs and losses of one lane."""
+        tensors = {f"model.{name}": one for name, one in {**self.named(row), **fixed}.items()}
+        outputs: tuple[Any, Tensor] = functional_call(self._pass, tensors, (batch, choices))
+        return outputs
+
+    def named(self, row: Tensor) -> Tensors:
+        """The parts of (parameters,) by the names of the parameters, in their shapes: views."""
+        parts = zip(self._shapes.items(), row.split(self._sizes), strict=True)
+        return {name: part.view(shape) for (name, shape), part in parts}
+
+    def state_dict(self, row: Tensor, fixed: Tensors) -> Tensors:
+        """What `state_dict` of a lane's model would give, from its weights and the rest."""
+        tensors = {**self.named(row), **fixed}
+        return {name: tensors[own] for name, own in self._stored.items()}
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these lanes alone."""
+        self.weights = self.weights.detach()[rows].requires_grad_()
+        self.fixed = {name: one[rows] for name, one in self.fixed.items()}
+
+
+class _Pass(nn.Module):
+    """What `functional_call` calls: a recipe may do anything with its model."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.model, self._recipe, self._device = model, recipe, device
+
+    def forward(self, batch: Batch, choices: Mapping[str, Any]) -> tuple[Any, Tensor]:
+        """Outputs and losses of shape (batch,)."""
+        return forward_and_loss(self._recipe, self.model, batch, self._device, choices)
+
+
+def _tensors(model: nn.Module) -> Tensors:
+    """Parameters and buffers, each under its first name."""
+    return {name: one.detach() for name, one in [*model.named_parameters(), *model.named_buffers()]}
+
+
+def _stored_names(model: nn.Module) -> dict[str, str]:
+    """For each name of the state dict the first name of its tensor: a tensor may have several."""
+    first: dict[Tensor, str] = {}
+    for name, one in [*model.named_parameters(), *model.named_buffers()]:
+        first.setdefault(one, name)
+    every = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    names = {name: first[one] for name, one in every}
+    return {name: names[name] for name in model.state_dict()}
