@@ -117,6 +117,25 @@ class Distance:
 
 
 @dataclass(frozen=True)
+class ClassFigures:
+    """How many rows of a class there are, and how many of them were told right."""
+
+    name: str
+    rows: int
+    right: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the rows that were told right; no number where there are none."""
+        return self.right / self.rows if self.rows else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the accuracy lies with a confidence of 95 %."""
+        return wilson_interval(self.right, self.rows)
+
+
+@dataclass(frozen=True)
 class Classification:
     """Accuracy, over all and for each class, from one confusion matrix of integer counts.
 
@@ -124,30 +143,59 @@ class Classification:
     """
 
     classes: tuple[str, ...]
+    top_k: int = 5
+    """Where there are more classes, the share of rows whose class is among so many highest scores is told too."""
     best: str = "accuracy"
     higher_is_better: bool = True
 
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`confusion`: counts of shape (classes, classes), truth down and prediction across.
 
-        Of more than 200 classes only its diagonal and the sums of its rows, `right` and `rows_of`.
+        Of more than 200 classes only its diagonal and the sums of its rows, `right` and `rows_of`. Of more than
+        `top_k`, `in_top_k`: how many rows have their class among the highest scores.
         """
         count, targets, predicted = len(self.classes), batch["targets"].long(), outputs.argmax(1)
+        highest = {}
+        if count > self.top_k:
+            highest["in_top_k"] = (outputs.topk(self.top_k, dim=1).indices == targets[:, None]).sum()
         if count > _MOST_CONFUSED:
             right = torch.bincount(targets[targets == predicted], minlength=count)
-            return {"right": right, "rows_of": torch.bincount(targets, minlength=count)}
+            return {"right": right, "rows_of": torch.bincount(targets, minlength=count), **highest}
         cells = targets * count + predicted
-        return {"confusion": torch.bincount(cells, minlength=count * count).reshape(count, count)}
+        return {"confusion": torch.bincount(cells, minlength=count * count).reshape(count, count), **highest}
 
     def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """`accuracy`, and `accuracy/<class>` for each class that occurs."""
+        """`accuracy`, `top_<k>_accuracy`, and `accuracy/<class>` for each class that occurs."""
+        by_class, total = self.by_class(sums), self.total(sums)
+        figures = {"accuracy": total.right / max(1, total.rows)}
+        if "in_top_k" in sums:
+            figures[f"top_{self.top_k}_accuracy"] = sums["in_top_k"].item() / max(1, total.rows)
+        return figures | {f"accuracy/{each.name}": each.accuracy for each in by_class if each.rows}
+
+    def by_class(self, sums: Mapping[str, Tensor]) -> list[ClassFigures]:
+        """For each class in turn."""
         if "confusion" in sums:
             right, rows = sums["confusion"].diagonal(), sums["confusion"].sum(1)
         else:
             right, rows = sums["right"], sums["rows_of"]
-        by_class = {
-            f"accuracy/{name}": right[number].item() / rows[number].item()
-            for number, name in enumerate(self.classes)
-            if rows[number] > 0
-        }
-        return {"accuracy": right.sum().item() / max(1, rows.sum().item()), **by_class}
+        counts = zip(self.classes, rows.tolist(), right.tolist(), strict=True)
+        return [ClassFigures(name, of, told) for name, of, told in counts]
+
+    def total(self, sums: Mapping[str, Tensor]) -> ClassFigures:
+        """Over all classes."""
+        by_class = self.by_class(sums)
+        return ClassFigures("all", sum(each.rows for each in by_class), sum(each.right for each in by_class))
+
+
+def wilson_interval(right: int, rows: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """The score interval of a share, with the default `z` of a confidence of 95 %.
+
+    Unlike the share give or take its standard error it holds for few rows, and for all or none of them right (Wilson
+    1927, "Probable inference, the law of succession, and statistical inference", J. Am. Stat. Assoc. 22).
+    """
+    if not rows:
+        return 0.0, 1.0
+    share, squared = right / rows, z * z / rows
+    middle = (share + squared / 2) / (1 + squared)
+    reach = z * math.sqrt(share * (1 - share) / rows + squared / (4 * rows)) / (1 + squared)
+    return (0.0 if right == 0 else middle - reach), (1.0 if right == rows else middle + reach)

@@ -1,24 +1,28 @@
-"""Evaluate a checkpoint of a run: its loss, accuracy, accuracy for each class and confusion matrix.
+"""Evaluate a checkpoint of a run: its loss and figures; of classes each one's accuracy and the confusion matrix.
 
     python -m jobs.evaluate RUN [flags]
 
 RUN is the run directory that jobs.train printed, a path or a URI; a name alone is looked for in runs/. The figures are
-also written to evaluations/<split>-<step>.json in the run.
+also written to evaluations/<split>-<step>.json in the run, and those of classes to CSVs beside it; a recipe that draws
+leaves its picture in pictures/.
 """
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 
 from blitz.data.plan import Plan, Split
 from blitz.errors import require
 from blitz.launch.launch import launch, place_of
 from blitz.launch.scale import Scale
-from blitz.metrics import Classification
+from blitz.metrics import Classification, Sums
 from blitz.recipe import Recipe
 from blitz.training.evaluation import EvaluateJob
+from blitz.training.pictures import draw
 from blitz.training.run_directory import RunDirectory
+from jobs.class_tables import accuracies, accuracies_csv, confusion, confusion_csv
 from jobs.command_line import run
 from jobs.left_out import list_left_out
 from jobs.stored_run import parse_for_run
@@ -70,20 +74,35 @@ def _evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, 
     launch(job, {"val": dataset}, settings.scale)
     result = directory.read_json(job.result_file)
     assert result is not None
+    if isinstance(metrics := recipe.metrics(), Classification):
+        _classes(directory, job, metrics, result)
+    draw(recipe, directory, step=job.step, split=split)
     return result
 
 
+def _classes(directory: RunDirectory, job: EvaluateJob, metrics: Classification, result: dict[str, Any]) -> None:
+    """Write what is known of single classes beside the evaluation's file."""
+    place, _, _ = job.result_file.rpartition(".")
+    directory.write(f"{place}.classes.csv", accuracies_csv(metrics.by_class(_sums(result))))
+    if "confusion" in result["sums"]:
+        directory.write(f"{place}.confusion.csv", confusion_csv(metrics.classes, result["sums"]["confusion"]))
+
+
+def _sums(result: dict[str, Any]) -> Sums:
+    return {name: torch.tensor(value) for name, value in result["sums"].items()}
+
+
 def _print(result: dict[str, Any], recipe: Recipe) -> None:
+    metrics = recipe.metrics()
     print(f"step {result['step']}, {result['sums']['rows']} rows of {result['split']}")
     for name, value in result["figures"].items():
-        print(f"{name:24} {value:.4f}")
-    metrics = recipe.metrics()
-    if isinstance(metrics, Classification) and "confusion" in result["sums"]:
-        width = max(6, *(len(name) + 1 for name in metrics.classes))
-        print(f"\nconfusion matrix: truth down, prediction across\n{'':{width}}", end="")
-        print("".join(f"{name:>{width}}" for name in metrics.classes))
-        for name, row in zip(metrics.classes, result["sums"]["confusion"], strict=True):
-            print(f"{name:{width}}" + "".join(f"{count:>{width}}" for count in row))
+        if not (isinstance(metrics, Classification) and name.startswith("accuracy/")):
+            print(f"{name:24} {value:.4f}")
+    if isinstance(metrics, Classification):
+        sums = _sums(result)
+        print(f"\n{accuracies(metrics.total(sums), metrics.by_class(sums))}")
+        if "confusion" in sums:
+            print(f"\n{confusion(metrics.classes, result['sums']['confusion'])}")
 
 
 if __name__ == "__main__":

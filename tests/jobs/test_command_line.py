@@ -121,6 +121,8 @@ def test_a_run_is_trained_found_again_continued_and_evaluated(call: Call, tmp_pa
     assert "confusion matrix" in evaluated.out
     written = json.loads((run / "evaluations" / "val-6.json").read_text())
     assert sum(map(sum, written["sums"]["confusion"])) == written["sums"]["rows"] == 40
+    beside = {file.name.partition(".")[2] for file in (run / "evaluations").iterdir()}
+    assert beside == {"json", "classes.csv", "confusion.csv"}
     trained = result(RunDirectory(str(run)))["metrics"]["val/accuracy"]
     assert written["figures"]["accuracy"] == pytest.approx(trained)
 
