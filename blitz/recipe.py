@@ -5,7 +5,7 @@ line and every field is a flag.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -69,6 +69,21 @@ class Optim:
                 self.name in ("sgd", "momentum", "rmsprop"),
                 f"--optim.momentum does not apply to {self.name}; use --optim.betas",
             )
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Parameters that are learned in the same way."""
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    lr_factor: float = 1.0
+    """Their learning rate, as a multiple of their optimizer's."""
+    optim: Optim | None = None
+    """An optimizer of their own; all groups without one share the recipe's. Each clips the gradients of its own."""
+    from_step: int | None = 0
+    """The step from which on they are learned; None is never. Until then they are frozen, and batch norms among them
+    neither use nor gather the statistics of a batch."""
 
 
 _COUNTS = (
@@ -152,6 +167,14 @@ class Recipe(ABC):
     def build_model(self) -> nn.Module:
         """A new model; its initial weights are drawn from the ambient generator, which is seeded."""
 
+    def parameter_groups(self, model: nn.Module, steps_per_epoch: int) -> Sequence[Group]:
+        """What is learned how; by default all parameters that require gradients, alike.
+
+        Each of those is in one group. A group may have a learning rate of its own, an optimizer of its own, as each of
+        two networks that are learned together has, or be frozen, for good or until a step.
+        """
+        return [Group("all", [parameter for parameter in model.parameters() if parameter.requires_grad])]
+
     def augment(self, batch: Batch, draws: Draws) -> Batch:
         """What training does to fetched columns at random before they are preprocessed, on the device.
 
@@ -172,7 +195,7 @@ class Recipe(ABC):
         return {}
 
     def forward(self, model: nn.Module, batch: Batch) -> Any:
-        """The model's outputs for a batch."""
+        """The model's outputs for a batch; of a `ModuleDict` of several networks, whatever `loss` needs of them."""
         return model(batch["inputs"])
 
     @abstractmethod

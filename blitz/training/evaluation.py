@@ -15,7 +15,7 @@ from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Display
 from blitz.training.faults import Faults
-from blitz.training.model import build_model, forward_and_loss
+from blitz.training.model import Forward, build_model, forward_and_loss
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
@@ -44,7 +44,8 @@ class Evaluation:
     """One pass over the evaluation rows."""
 
     def __init__(self, recipe: Recipe, model: nn.Module, world: World) -> None:
-        self._recipe, self._model, self._world = recipe, model, world
+        self._recipe, self._world = recipe, world
+        self._forward = Forward(recipe, model)
         self._metrics = recipe.metrics()
         self._sums: Sums = {}
         # A recipe may have frozen a part of its model: it goes on as it was.
@@ -57,7 +58,7 @@ class Evaluation:
         """Add up a block's rows; pad rows are left out."""
         counts, parts = evaluated(block, self._recipe, self._world.device)
         for part in parts:
-            outputs, losses = forward_and_loss(self._recipe, self._model, part, self._world.device)
+            outputs, losses = forward_and_loss(self._recipe, self._forward, part, self._world.device)
             rows = torch.tensor(len(losses), device=losses.device)
             sums = {"rows": rows, "loss": losses.double().sum(), **self._metrics.sums(outputs, part)}
             for name, value in sums.items():

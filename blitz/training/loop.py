@@ -24,8 +24,8 @@ from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
 from blitz.training.faults import Faults
-from blitz.training.model import build_model, forward_and_loss, memory_named
-from blitz.training.optimizer import build_optimizer, learning_rate, load_optimizer_state, optimizer_state
+from blitz.training.model import Forward, build_model, forward_and_loss, memory_named
+from blitz.training.optimizer import Optimizers
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
@@ -163,52 +163,57 @@ class _Training:
         self.job, self.writer, self.world, self.display = job, writer, world, display
         self.recipe = recipe = job.recipe
         self.model = build_model(recipe, world)
-        self.optimizer = build_optimizer(recipe.optim, self.model)
+        self.optimizers = Optimizers(recipe, self.model, job.plan)
         self.progress = self._restore(first_step) if first_step else Progress()
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=world.device)
-        # Evaluation and checkpoints use `model` itself; a training step goes through what wraps it.
-        self.replica = world.replicate(self.model, find_unused_parameters=recipe.find_unused_parameters)
-        self.step_model: nn.Module = torch.compile(self.replica) if recipe.compile else self.replica  # type: ignore[assignment]
         self.evaluation: Evaluation | None = None
-        self.gradients_checked = False
         self.clock = _Clock()
         self.saved_step, self.saved_at = first_step, time.monotonic()
         if world.leads:
             job.run.rewind(first_step)
 
+    def _wrap(self) -> None:
+        """Make what training steps go through: evaluation and checkpoints use `model` itself.
+
+        DistributedDataParallel wants it anew when other parameters are learned than were before.
+        """
+        forward = Forward(self.recipe, self.model)
+        self.replica = self.world.replicate(forward, find_unused_parameters=self.recipe.find_unused_parameters)
+        self.forward: nn.Module = torch.compile(self.replica) if self.recipe.compile else self.replica  # type: ignore[assignment]
+        self.gradients_checked = False
+
     def _restore(self, step: int) -> Progress:
         checkpoint = Checkpoint.load(self.job.run, step)
         self.model.load_state_dict(checkpoint.weights)
-        load_optimizer_state(self.optimizer, self.model, checkpoint.optimizer)
+        self.optimizers.load_state(checkpoint.optimizer)
         return Progress.of(checkpoint.state, self.world)
 
     def step(self, batch: StepBatch) -> None:
         """One optimizer step on the global batch."""
         recipe, world, progress = self.recipe, self.world, self.progress
+        if self.optimizers.freeze(progress.step):
+            self._wrap()
         world.seed_generators(key_for(recipe.seed, progress.step, world.rank))
         micro_batches, choices = list(batch.micro_batches(recipe)), recipe.choices(batch.step_draws)
         skips = recipe.on_nan == "skip"
         before = self.loss_sum.clone() if skips else None
         for number, (columns, weights) in enumerate(micro_batches, start=1):
             with self._gradients(shared=number == len(micro_batches)), memory_named(len(weights)):
-                _, losses = forward_and_loss(recipe, self.step_model, columns, world.device, choices)
+                _, losses = forward_and_loss(recipe, self.forward, columns, world.device, choices)
                 loss = torch.dot(losses, weights)
                 loss.backward()
             if not self.gradients_checked:
                 self._check_gradients()
             self.loss_sum.add_(loss.detach(), alpha=batch.rows / world.size)
-        clip = recipe.optim.grad_clip_norm
         # Of the global batch, as the gradients are: every rank finds the same.
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip or math.inf) if clip or skips else None
-        if before is not None and norm is not None and not norm.isfinite():
+        finite = self.optimizers.clip(look=skips)
+        if before is not None and not finite:
             self.loss_sum.copy_(before)
             self.display.line(f"step {progress.step + 1} is left out: its gradient is not finite")
         else:
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(recipe.optim, progress.step, self.job.plan.total_steps)
-            self.optimizer.step()
+            self.optimizers.step(progress.step)
             progress.loss_rows += batch.rows
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizers.zero_grad()
 
         progress.step += 1
         progress.rows_digest = (progress.rows_digest + batch.digest) & MASK64
@@ -246,7 +251,7 @@ class _Training:
         self._write(
             {
                 "train/loss": loss,
-                "lr": self.optimizer.param_groups[0]["lr"],
+                **self.optimizers.rates(),
                 "examples_per_second": round(self.clock.examples_per_second(), 1),
                 "world_size": self.world.size,
             }
@@ -300,8 +305,8 @@ class _Training:
         self._require_finite("norm of the weights", nn.utils.get_total_norm(self.model.parameters()).item())
         self.world.share_buffers(self.model)
         if self.world.leads:
-            optimizer = optimizer_state(self.optimizer, self.model)
-            checkpoint = Checkpoint(progress.step, self.model.state_dict(), optimizer, asdict(progress))
+            optimizer, state = self.optimizers.state(), asdict(progress)
+            checkpoint = Checkpoint(progress.step, self.model.state_dict(), optimizer, state)
             self.writer.save(checkpoint, best=progress.best.step if progress.best else None)
         self.saved_step, self.saved_at = progress.step, time.monotonic()
         self.clock.go_on()

@@ -1,6 +1,6 @@
 """A recipe's model on a device, and one forward pass, as training and evaluation share them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -27,6 +27,21 @@ def build_model(recipe: Recipe, world: World) -> nn.Module:
             raise UserError("--sync-batch-norm needs GPUs: torch has no synchronised batch norm for CPUs")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model
+
+
+class Forward(nn.Module):
+    """A recipe's forward pass as a module: what wraps it wraps all that the recipe does with its model.
+
+    DistributedDataParallel averages the gradients of what it has called itself, and nothing calls a `ModuleDict`.
+    """
+
+    def __init__(self, recipe: Recipe, model: nn.Module) -> None:
+        super().__init__()
+        self.recipe, self.model = recipe, model
+
+    def forward(self, batch: Batch, **choices: Any) -> Any:
+        """The model's outputs for a batch."""
+        return self.recipe.forward(self.model, batch, **choices)
 
 
 def forward(recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device) -> Any:
@@ -60,16 +75,22 @@ def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[A
 
 
 def forward_and_loss(
-    recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device, choices: Mapping[str, Any] | None = None
+    recipe: Recipe,
+    forward_pass: Callable[..., Any],
+    batch: Batch,
+    device: torch.device,
+    choices: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Tensor]:
-    """Outputs and fp32 losses of shape (batch,), under the recipe's precision; `choices` are those of a training step.
+    """Outputs of a forward pass and fp32 losses of shape (batch,), under the recipe's precision.
+
+    `choices` are those of a training step.
 
     Raises:
         UserError: if the recipe's loss is not one number a row.
     """
     rows = len(next(iter(batch.values())))
     with _precision(recipe, device):
-        outputs = recipe.forward(model, batch, **(choices or {}))
+        outputs = forward_pass(batch, **(choices or {}))
         losses = recipe.loss(outputs, batch)
     if losses.shape != (rows,):
         raise UserError(

@@ -1,18 +1,123 @@
-"""torch's own optimizers, and a learning-rate schedule that is a function of the step."""
+"""torch's own optimizers over what a recipe says is learned how, at rates that are a function of the step."""
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
+from torch.nn.modules.batchnorm import _NormBase
 
-from blitz.recipe import Optim
+from blitz.data.plan import Plan
+from blitz.errors import require
+from blitz.recipe import Group, Optim, Recipe
 
 State = dict[str, Tensor]
 
 
-def build_optimizer(settings: Optim, model: nn.Module) -> optim.Optimizer:
-    """torch's optimizer, in its fused form where it has one: one call a step, not a loop over the parameters."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+class Optimizers:
+    """What takes a step: one optimizer for each group of parameters that has its own, and one for all others.
+
+    Raises:
+        UserError: if the recipe's groups leave parameters out, hold some twice, or begin with nothing to learn.
+    """
+
+    def __init__(self, recipe: Recipe, model: nn.Module, plan: Plan) -> None:
+        self._model, self._total_steps = model, plan.total_steps
+        self._groups = recipe.parameter_groups(model, plan.steps_per_epoch)
+        _require_whole(recipe, model, self._groups)
+        # A recipe may keep a norm as it is by itself.
+        grouped = {parameter for group in self._groups for parameter in group.parameters}
+        self._norms = [
+            module
+            for module in model.modules()
+            if isinstance(module, _NormBase) and module.training and not grouped.isdisjoint(module.parameters())
+        ]
+        self._learned: list[Group] = []
+        ever = [group for group in self._groups if group.from_step is not None]
+        shared = [group for group in ever if group.optim is None]
+        own = [(group.optim, [group]) for group in ever if group.optim is not None]
+        each = [(recipe.optim, shared), *own] if shared else own
+        self._each = [(settings, build_optimizer(settings, map(_as_torch_has_it, groups))) for settings, groups in each]
+
+    def freeze(self, step: int) -> bool:
+        """Freeze what is not learned in `step`, and nothing else; whether that is a change."""
+        learned = [group for group in self._groups if group.from_step is not None and step >= group.from_step]
+        if learned == self._learned:
+            return False
+        self._learned = learned
+        for group in self._groups:
+            for parameter in group.parameters:
+                parameter.requires_grad_(group in learned)
+        for norm in self._norms:
+            norm.train(any(parameter.requires_grad for parameter in norm.parameters()))
+        return True
+
+    def clip(self, *, look: bool) -> bool:
+        """Scale gradients down as far as is asked for; whether all are finite, if they are to be looked at."""
+        finite = True
+        for settings, optimizer in self._each:
+            clip = settings.grad_clip_norm
+            if clip or look:
+                parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+                norm = nn.utils.clip_grad_norm_(parameters, clip or math.inf)
+                finite = finite and (not look or bool(norm.isfinite()))
+        return finite
+
+    def step(self, step: int) -> None:
+        """Take step `step`, counted from 0."""
+        for settings, optimizer in self._each:
+            rate = learning_rate(settings, step, self._total_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["lr_factor"]
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for _, optimizer in self._each:
+            optimizer.zero_grad(set_to_none=True)
+
+    def rates(self) -> dict[str, float]:
+        """The learning rate of the last step as `lr`, and for each of several groups as `lr/<name>`."""
+        learned = {group.name for group in self._learned}
+        groups = [group for _, optimizer in self._each for group in optimizer.param_groups]
+        rates = {f"lr/{group['name']}": group["lr"] if group["name"] in learned else 0.0 for group in groups}
+        return {"lr": groups[0]["lr"], **(rates if len(rates) > 1 else {})}
+
+    def state(self) -> State:
+        """The optimizers' tensors by name, as `exp_avg/<parameter>`; settings are the recipe's and not among them."""
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self._model.named_parameters()}
+        return {
+            f"{key}/{names[parameter]}": value
+            for _, optimizer in self._each
+            for parameter, state in optimizer.state.items()
+            for key, value in state.items()
+            if isinstance(value, Tensor)
+        }
+
+    def load_state(self, stored: State) -> None:
+        """Put back what `state` gave."""
+        parameters = dict(self._model.named_parameters())
+        of_each: dict[Tensor, State] = {}
+        for name, value in stored.items():
+            key, _, parameter_name = name.partition("/")
+            parameter = parameters[parameter_name]
+            if value.shape == parameter.shape:
+                # In the parameter's memory format: fused updates go through both in the order of their memory.
+                value = torch.empty_like(parameter, device="cpu").copy_(value)
+            of_each.setdefault(parameter, {})[key] = value
+        for _, optimizer in self._each:
+            ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            state = {n: of_each[parameter] for n, parameter in enumerate(ordered) if parameter in of_each}
+            # torch knows which of its tensors belongs on which device.
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def build_optimizer(settings: Optim, parameters: Iterable[Any]) -> optim.Optimizer:
+    """torch's optimizer of parameters or of torch's own groups of them.
+
+    In its fused form where it has one: one call a step, not a loop over the parameters.
+    """
     lr, decay, momentum = settings.lr, settings.weight_decay, momentum_of(settings)
     match settings.name:
         case "sgd" | "momentum":
@@ -20,8 +125,9 @@ def build_optimizer(settings: Optim, model: nn.Module) -> optim.Optimizer:
             if momentum:
                 # What the first gradient would make of nothing. The fused update takes no mixture of parameters that
                 # have had a gradient and of some that have one for the first time.
-                for parameter in parameters:
-                    sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+                for group in sgd.param_groups:
+                    for parameter in group["params"]:
+                        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             return sgd
         case "rmsprop":
             return optim.RMSprop(parameters, lr=lr, alpha=settings.alpha, momentum=momentum, weight_decay=decay)
@@ -51,29 +157,25 @@ def learning_rate(settings: Optim, step: int, total_steps: int) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def optimizer_state(optimizer: optim.Optimizer, model: nn.Module) -> State:
-    """The optimizer's tensors by name, as `exp_avg/<parameter>`; its settings are the recipe's and not among them."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    return {
-        f"{key}/{names[parameter]}": value
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    }
+def _as_torch_has_it(group: Group) -> dict[str, Any]:
+    return {"params": list(group.parameters), "name": group.name, "lr_factor": group.lr_factor}
 
 
-def load_optimizer_state(optimizer: optim.Optimizer, model: nn.Module, stored: State) -> None:
-    """Put back what `optimizer_state` gave."""
-    groups = optimizer.param_groups
-    numbers = {parameter: n for n, parameter in enumerate(p for group in groups for p in group["params"])}
-    parameters = dict(model.named_parameters())
-    state: dict[int, State] = {}
-    for name, value in stored.items():
-        key, _, parameter_name = name.partition("/")
-        parameter = parameters[parameter_name]
-        if value.shape == parameter.shape:
-            # In the parameter's memory format: fused updates go through both in the order of their memory.
-            value = torch.empty_like(parameter, device="cpu").copy_(value)
-        state.setdefault(numbers[parameter], {})[key] = value
-    # torch knows which of its tensors belongs on which device.
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _require_whole(recipe: Recipe, model: nn.Module, groups: Sequence[Group]) -> None:
+    places: dict[nn.Parameter, list[str]] = {}
+    for group in groups:
+        for parameter in group.parameters:
+            places.setdefault(parameter, []).append(group.name)
+    for name, parameter in model.named_parameters():
+        found = places.get(parameter, [])
+        require(
+            len(found) == 1 or not (found or parameter.requires_grad),
+            f"recipe {recipe.name}: parameter_groups has {name} in {' and '.join(found) or 'none'} of its groups; "
+            "each parameter belongs in one",
+        )
+    names = [group.name for group in groups]
+    require(len(set(names)) == len(names), f"recipe {recipe.name}: two of the groups {', '.join(names)} share a name")
+    require(
+        any(group.from_step == 0 and len(group.parameters) for group in groups),
+        f"recipe {recipe.name}: no parameter is learned in the first step",
+    )

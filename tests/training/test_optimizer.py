@@ -42,7 +42,7 @@ def test_cosine_without_warm_up_agrees_with_torch() -> None:
     ],
 )
 def test_momentum_is_what_was_asked_for(settings: Optim, momentum: float) -> None:
-    assert build_optimizer(settings, nn.Linear(1, 1)).param_groups[0]["momentum"] == momentum
+    assert build_optimizer(settings, nn.Linear(1, 1).parameters()).param_groups[0]["momentum"] == momentum
 
 
 @pytest.mark.parametrize(

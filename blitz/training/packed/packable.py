@@ -9,7 +9,7 @@ from blitz.data.arrays import MapStyleDataset
 from blitz.data.plan import Chunk, Shares, fetch
 from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
-from blitz.training.model import build_model, forward_and_loss
+from blitz.training.model import Forward, build_model, forward_and_loss
 from blitz.training.packed.stack import Stack
 from blitz.training.world import World
 
@@ -28,6 +28,8 @@ def why_not_packable(recipe: Recipe, train_rows: MapStyleDataset, *, world: Worl
         return "--on-nan skip leaves out steps of one trial and not of the others"
     if recipe.find_unused_parameters:
         return "a step may leave weights out, as --find-unused-parameters says, and optimizers then pass over them"
+    if type(recipe).parameter_groups is not Recipe.parameter_groups:
+        return "it learns its parameters in groups of its own"
     batch = _some_rows(recipe, train_rows, world)
     model = build_model(recipe, world)
     if reason := _why_not_alone(recipe, model, batch, world):
@@ -52,7 +54,8 @@ def _why_not_alone(recipe: Recipe, model: nn.Module, batch: StepBatch, world: Wo
     world.seed_generators(recipe.seed)
     micro_batches, choices = list(batch.micro_batches(recipe)), recipe.choices(batch.step_draws)
     for columns, weights in micro_batches:
-        torch.dot(forward_and_loss(recipe, model, columns, world.device, choices)[1], weights).backward()
+        _, losses = forward_and_loss(recipe, Forward(recipe, model), columns, world.device, choices)
+        torch.dot(losses, weights).backward()
     changed = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
     if changed:
         return f"its model changes {changed[0]} while it trains, as batch norm does"

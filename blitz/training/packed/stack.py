@@ -1,6 +1,7 @@
 """The models of all lanes as one: weights side by side, and passes over a batch that all lanes share."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -94,7 +95,8 @@ class _Pass(nn.Module):
 
     def forward(self, batch: Batch, choices: Mapping[str, Any]) -> tuple[Any, Tensor]:
         """Outputs and losses of shape (batch,)."""
-        return forward_and_loss(self._recipe, self.model, batch, self._device, choices)
+        forward = partial(self._recipe.forward, self.model)
+        return forward_and_loss(self._recipe, forward, batch, self._device, choices)
 
 
 def _tensors(model: nn.Module) -> Tensors:
