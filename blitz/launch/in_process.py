@@ -1,5 +1,7 @@
 """A job in this process: no Ray, no daemon, one device."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from blitz.data.plan import Shares
@@ -7,15 +9,19 @@ from blitz.launch.job import Datasets, Job, row_bytes_of
 from blitz.launch.loader import Loader
 from blitz.launch.progress_bar import ProgressBar
 from blitz.launch.scale import Scale
+from blitz.training.display import Display
 from blitz.training.world import World
 
 
-def run_in_process(job: Job, datasets: Datasets, scale: Scale) -> None:
-    """Run a job on this machine's GPU, or on its CPUs."""
+def run_in_process(job: Job, datasets: Datasets, scale: Scale, *, display: Display | None = None) -> None:
+    """Run a job on this machine's GPU, or on its CPUs; without a display it has a progress bar."""
     use_gpu = scale.use_gpu != "no" and torch.cuda.is_available()
     world = World(rank=0, size=1, device=torch.device("cuda", 0) if use_gpu else torch.device("cpu"))
     first_step, row_bytes = job.first_step(), row_bytes_of(datasets)
     loader = Loader(datasets, Shares.of(job.plan, world_size=1, row_bytes=row_bytes), row_bytes)
-    with ProgressBar(first_step=first_step, total_steps=job.plan.total_steps) as display:
-        blocks = loader.blocks(first_step, workers=job.recipe.loader_workers, display=display)
-        job.start(blocks, world=world, first_step=first_step, display=display)
+    shows: AbstractContextManager[Display] = (
+        nullcontext(display) if display else ProgressBar(first_step=first_step, total_steps=job.plan.total_steps)
+    )
+    with shows as shown:
+        blocks = loader.blocks(first_step, workers=job.recipe.loader_workers, display=shown)
+        job.start(blocks, world=world, first_step=first_step, display=shown)

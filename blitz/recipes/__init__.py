@@ -6,12 +6,16 @@ import pkgutil
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import tyro
 
 from blitz.errors import UserError
 from blitz.recipe import Recipe
 
 _SHOWN_CHARACTERS = 40
+
+SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
 
 
 def recipe_names() -> list[str]:
@@ -102,3 +106,76 @@ def _leaves(instance: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """All that decides what is learned, flat: names such as `optim.lr`, in the order of the fields."""
     return dict(_leaves(recipe))
+
+
+def setting_types(kind: Any, prefix: str = "") -> dict[str, Any]:
+    """The type of every flag of a recipe class by its name, such as `optim.lr`; of groups, such as `optim`, not."""
+    types: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if typing.get_origin(hint) is Annotated:
+            if tyro.conf.Suppress in hint.__metadata__:
+                continue
+            hint = typing.get_args(hint)[0]
+        if dataclasses.is_dataclass(hint):
+            types |= setting_types(hint, f"{prefix}{name}.")
+        else:
+            types[f"{prefix}{name}"] = hint
+    return types
+
+
+def setting_value(recipe: Recipe, name: str) -> Any:
+    """The value of a setting, by a name such as `optim.lr`."""
+    value: Any = recipe
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def with_settings(recipe: SomeRecipe, settings: Mapping[str, Any]) -> SomeRecipe:
+    """`recipe` with other values of some settings, by names such as `optim.lr`.
+
+    Raises:
+        UserError: if they do not go together.
+    """
+    changed: SomeRecipe = _with_settings(recipe, settings)
+    return changed
+
+
+def _with_settings(instance: Any, settings: Mapping[str, Any]) -> Any:
+    # One change for each group: on the way to it, values might not go together.
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        head, _, rest = name.partition(".")
+        groups.setdefault(head, {})[rest] = value
+    hints = typing.get_type_hints(type(instance))
+    changed = {
+        head: _value(hints[head], inner[""]) if "" in inner else _with_settings(getattr(instance, head), inner)
+        for head, inner in groups.items()
+    }
+    return dataclasses.replace(instance, **changed)
+
+
+def flags_of(recipe: Recipe) -> list[str]:
+    """The words that the command line of jobs.train takes after the recipe's name to give these settings."""
+    default, words = type(recipe)(), []
+    for name in setting_types(type(recipe)):
+        value = setting_value(recipe, name)
+        if value != setting_value(default, name):
+            words += _flag(name.replace("_", "-"), value)
+    return words
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        group, dot, last = name.rpartition(".")
+        return [f"--{name}" if value else f"--{group}{dot}no-{last}"]
+    return [f"--{name}", *shown_words(value)]
+
+
+def shown_words(value: Any) -> list[str]:
+    """A value in the words that a flag takes."""
+    if isinstance(value, Mapping):
+        return [word for pair in value.items() for one in pair for word in shown_words(one)]
+    if isinstance(value, tuple | list):
+        return [word for one in value for word in shown_words(one)]
+    return [str(value)]

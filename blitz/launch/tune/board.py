@@ -1,0 +1,71 @@
+"""How a sweep shows how far it is: a table that is redrawn in a terminal, elsewhere a line for each trial."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from blitz.launch.tune.sweep import Sweep
+from blitz.training.sweep_directory import Trial
+
+_ROWS = 12
+
+
+class Lines:
+    """Where a sweep's lines go: to the terminal above the table, once there is one."""
+
+    def __init__(self) -> None:
+        self.console: Console | None = None
+
+    def step(self, number: int) -> None: ...
+    def loss(self, value: float) -> None: ...
+
+    def line(self, text: str) -> None:
+        """A line for the user to read."""
+        if self.console is None:
+            print(text, flush=True)
+
+
+@contextmanager
+def board(sweep: Sweep, lines: Lines) -> Iterator[None]:
+    """While the block runs, the sweep's best trials and those under way, where a terminal shows them."""
+    console = Console()
+    if not (console.is_terminal and sys.stdout.isatty()):
+        yield
+        return
+    lines.console = console
+    with Live(get_renderable=lambda: table(sweep), console=console, refresh_per_second=4):
+        yield
+    lines.console = None
+
+
+def table(sweep: Sweep) -> Table:
+    """The sweep's state as it is now."""
+    trials = list(sweep.trials.values())
+    states = Counter(trial.state for trial in trials)
+    title = f"{sum(trial.ended for trial in trials)} of {sweep.total} trials"
+    drawn = Table(title=", ".join([title, *(f"{count} {state}" for state, count in states.items())]))
+    names = sweep.directory.names
+    for heading in ("trial", *names, "state", "step", f"best {sweep.plan.metric}"):
+        drawn.add_column(heading, justify="left" if heading in names else "right")
+    for trial in shown_first(trials, higher_is_better=sweep.plan.higher_is_better)[:_ROWS]:
+        figure = "" if trial.best is None else f"{trial.best:.4f}"
+        values = [_brief(trial.settings, name) for name in names]
+        drawn.add_row(str(trial.number), *values, trial.state, str(trial.step), figure)
+    return drawn
+
+
+def shown_first(trials: list[Trial], *, higher_is_better: bool) -> list[Trial]:
+    """The best first; those without a figure last."""
+    sign = -1 if higher_is_better else 1
+    return sorted(trials, key=lambda trial: (trial.best is None, sign * (trial.best or 0.0), trial.number))
+
+
+def _brief(settings: Mapping[str, Any], name: str) -> str:
+    value = settings.get(name, "")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,163 @@
+"""Which values a sweep tries: at random, in a grid, or where Optuna expects the best.
+
+What is drawn for trial n is a function of the seed, of n and, for Optuna, of what the trials before it came to. So a
+sweep that is continued or extended goes on with the same draws.
+"""
+
+import itertools
+import math
+from typing import Any, Protocol
+
+import numpy as np
+from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Quantized, Uniform
+
+from blitz.errors import UserError
+from blitz.launch.tune.space import Draw, Mode, Space
+from blitz.randomness import key_for
+
+
+class Search(Protocol):
+    """What draws."""
+
+    def draw(self, number: int) -> Draw | None:
+        """The values of trial `number`; None where there are no more."""
+
+    def begun(self, number: int, draw: Draw) -> None:
+        """Trial `number` has these values already."""
+
+    def tell(self, number: int, draw: Draw, value: float | None) -> None:
+        """What trial `number` came to; None if it came to nothing."""
+
+
+def search_of(name: str, space: Space, *, seed: int, mode: Mode) -> Search:
+    """What draws.
+
+    Raises:
+        UserError: if it cannot draw from such a space.
+    """
+    match name:
+        case "random":
+            return RandomSearch(space, seed)
+        case "grid":
+            return GridSearch(space)
+    return OptunaSearch(space, seed, mode)
+
+
+class RandomSearch:
+    """Independent draws."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._dimensions, self._seed = space.dimensions, seed
+
+    def draw(self, number: int) -> Draw | None:
+        """Ray Tune's distributions, drawn from a generator of the seed and the number alone."""
+        random = np.random.default_rng(key_for(self._seed, number))
+        return {name: _plain(domain.sample(random_state=random)) for name, domain in self._dimensions.items()}
+
+    def begun(self, number: int, draw: Draw) -> None:
+        """Nothing."""
+
+    def tell(self, number: int, draw: Draw, value: float | None) -> None:
+        """Nothing."""
+
+
+class GridSearch:
+    """Every combination of choices and of evenly spaced values of ranges, in the order of the space."""
+
+    def __init__(self, space: Space) -> None:
+        levels = {name: _levels(name, domain, space.grid_points) for name, domain in space.dimensions.items()}
+        draws = (dict(zip(levels, values, strict=True)) for values in itertools.product(*levels.values()))
+        # Values that belong to another choice than the one that was made do not tell two trials apart.
+        self._draws = list({repr(space.settings(draw)): draw for draw in reversed(list(draws))}.values())[::-1]
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def draw(self, number: int) -> Draw | None:
+        """The next combination."""
+        return self._draws[number] if number < len(self._draws) else None
+
+    def begun(self, number: int, draw: Draw) -> None:
+        """Nothing."""
+
+    def tell(self, number: int, draw: Draw, value: float | None) -> None:
+        """Nothing."""
+
+
+class OptunaSearch:
+    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011)."""
+
+    def __init__(self, space: Space, seed: int, mode: Mode) -> None:
+        # Here, because it takes long to import and other searches have no use for it.
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._optuna, self._seed = optuna, seed
+        self._distributions = optuna_distributions(space)
+        self._study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
+        self._asked: dict[int, Any] = {}
+
+    def draw(self, number: int) -> Draw | None:
+        """What the sampler proposes, of a state that the seed and the number make."""
+        sampler = self._optuna.samplers.TPESampler
+        self._study.sampler = sampler(seed=key_for(self._seed, number) % (1 << 32), constant_liar=True)
+        self._asked[number] = self._study.ask(self._distributions)
+        return {name: _plain(value) for name, value in self._asked[number].params.items()}
+
+    def begun(self, number: int, draw: Draw) -> None:
+        """Count it among those that are under way."""
+        self._study.enqueue_trial(draw)
+        self._asked[number] = self._study.ask(self._distributions)
+
+    def tell(self, number: int, draw: Draw, value: float | None) -> None:
+        """Let the next draws know."""
+        if number not in self._asked:
+            self.begun(number, draw)
+        failed = value is None or not math.isfinite(value)
+        state = self._optuna.trial.TrialState
+        self._study.tell(
+            self._asked.pop(number), None if failed else value, state=state.FAIL if failed else state.COMPLETE
+        )
+
+
+def optuna_distributions(space: Space) -> dict[str, Any]:
+    """The dimensions of a space as Optuna has them.
+
+    Raises:
+        UserError: if it has no such distribution.
+    """
+    from ray.tune.search.optuna import OptunaSearch as RaysSearch
+
+    found: dict[str, Any] = {}
+    for name, domain in space.dimensions.items():
+        try:
+            (found[name],) = RaysSearch.convert_search_space({"x": domain}).values()
+        except ValueError:
+            raise UserError(
+                f"--search optuna cannot draw {name} from {type(domain.get_sampler()).__name__}; "
+                "take a range, such as uniform or loguniform, or --search random"
+            ) from None
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Without numpy's types, which JSON does not know."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _levels(name: str, domain: Domain, points: int) -> list[Any]:
+    if isinstance(domain, Categorical):
+        return list(domain.categories)
+    sampler, step = domain.get_sampler(), None
+    if isinstance(sampler, Quantized):
+        sampler, step = sampler.sampler, sampler.q
+    if not isinstance(sampler, Uniform | LogUniform) or not isinstance(domain, Float | Integer):
+        raise UserError(f"--search grid: {name} has no bounds; take a range or a choice, or --search random")
+    spaced = np.geomspace if isinstance(sampler, LogUniform) else np.linspace
+    # Ray's ranges of whole numbers end before their upper bound, unless they are quantised.
+    upper = domain.upper - 1 if isinstance(domain, Integer) and step is None else domain.upper
+    values = spaced(domain.lower, upper, points)
+    if isinstance(domain, Integer) or step is not None:
+        step = step or 1
+        values = np.unique(np.round(values / step) * step)
+    return [int(value) if isinstance(domain, Integer) else float(value) for value in values]

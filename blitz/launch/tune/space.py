@@ -1,0 +1,184 @@
+"""What a sweep varies, as a file in `tune_spaces/` says it: Ray Tune's own distributions by the command line's names.
+
+A choice may be a dictionary, which sets several settings of a group together. That is how settings that depend on each
+other are said: `"optim": tune.choice([{"name": "sgd"}, {"name": "momentum", "momentum": tune.uniform(0.5, 0.99)}])`.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import typeguard
+from ray import tune
+from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
+
+from blitz.errors import UserError, require
+from blitz.recipe import Recipe
+from blitz.recipes import find_recipe, setting_types, with_settings
+
+SearchName = Literal["random", "grid", "optuna"]
+SchedulerName = Literal["asha", "none"]
+Mode = Literal["min", "max"]
+Draw = dict[str, Any]
+"""A number for each dimension of a space: of a choice, which one it is."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Which recipe, what varies, and what decides."""
+
+    recipe: str
+    """Its name on the command line."""
+    parameters: Mapping[str, Any]
+    """What varies: a distribution of Ray Tune's for each name of a setting, as the command line has it."""
+    metric: str | None = None
+    """The figure that decides, as `val/loss`; by default the one that decides which checkpoint of a run is the best."""
+    mode: Mode | None = None
+    """Whether less or more of `metric` is better: it needs to be said where a metric is named."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """What all trials have other than the recipe's own defaults."""
+    num_trials: int = 16
+    search: SearchName = "random"
+    scheduler: SchedulerName = "none"
+    grace_evaluations: int = 1
+    """For asha: no trial is stopped before it has been evaluated so often."""
+    reduction: int = 3
+    """For asha: one in so many trials goes on at each rung, and rungs are so many times as far apart."""
+    grid_points: int = 5
+    """For a grid: values of each range of numbers."""
+
+    def base(self) -> Recipe:
+        """The recipe before anything is varied.
+
+        Raises:
+            UserError: if it or what the space says of it does not exist or does not fit.
+        """
+        kind = find_recipe(self.recipe)
+        types = setting_types(kind)
+        for name, value in self.overrides.items():
+            _check_value(types, name, value, where="its overrides")
+        for name, what in self.parameters.items():
+            _check(types, name, what)
+        require(self.metric is None or self.mode is not None, f"the space's metric is {self.metric}; say its mode")
+        return with_settings(kind(), self.overrides)
+
+    def decides(self, recipe: Recipe) -> tuple[str, Mode]:
+        """The figure that decides and its direction."""
+        metrics = recipe.metrics()
+        if self.metric is not None and self.mode is not None:
+            return self.metric, self.mode
+        return f"val/{metrics.best}", "max" if metrics.higher_is_better else "min"
+
+    @property
+    def dimensions(self) -> dict[str, Domain]:
+        """What is drawn, by a name that `settings` understands."""
+        return {name: domain for key, what in self.parameters.items() for name, domain in _dimensions(key, what)}
+
+    @property
+    def names(self) -> list[str]:
+        """Every setting that varies."""
+        return list(dict.fromkeys(name for key, what in self.parameters.items() for name, _ in _leaves(key, what)))
+
+    def settings(self, draw: Draw) -> dict[str, Any]:
+        """The settings that a draw stands for; those that do not belong to what was chosen are not among them."""
+        return {
+            name: value for key, what in self.parameters.items() for name, value in _settled(key, key, what, draw)
+        }
+
+    def text(self) -> dict[str, str]:
+        """What varies, for people to read."""
+        return {key: _text(what) for key, what in self.parameters.items()}
+
+
+def _options(what: Any) -> list[Any] | None:
+    """What is chosen from; None of anything but a choice."""
+    if isinstance(what, Mapping) and what.keys() == {"grid_search"}:
+        return list(what["grid_search"])
+    return list(what.categories) if isinstance(what, Categorical) else None
+
+
+def _dimensions(key: str, what: Any) -> Iterator[tuple[str, Domain]]:
+    options = _options(what)
+    if options is not None:
+        yield key, tune.choice(range(len(options)))
+        for number, option in enumerate(options):
+            for name, inner in option.items() if isinstance(option, Mapping) else ():
+                yield from _dimensions(f"{key}[{number}].{name}", inner)
+    elif isinstance(what, Domain):
+        yield key, what
+
+
+def _settled(name: str, dimension: str, what: Any, draw: Draw) -> Iterator[tuple[str, Any]]:
+    options = _options(what)
+    if options is None:
+        yield name, draw[dimension] if isinstance(what, Domain) else what
+        return
+    number = draw[dimension]
+    if isinstance(options[number], Mapping):
+        for inner, value in options[number].items():
+            yield from _settled(f"{name}.{inner}", f"{dimension}[{number}].{inner}", value, draw)
+    else:
+        yield name, options[number]
+
+
+def _leaves(name: str, what: Any) -> Iterator[tuple[str, Any]]:
+    """Every setting that a parameter may set, with its distribution or value; of a choice, each."""
+    for option in _options(what) or [what]:
+        if isinstance(option, Mapping) and _options(option) is None:
+            for inner, value in option.items():
+                yield from _leaves(f"{name}.{inner}", value)
+        elif option is not what and _options(option) is not None:
+            yield from _leaves(name, option)
+        else:
+            yield name, option
+
+
+def _check(types: Mapping[str, Any], key: str, what: Any) -> None:
+    for name, value in _leaves(key, what):
+        if not isinstance(value, Domain):
+            _check_value(types, name, value, where="the space")
+            continue
+        hint = _type_of(types, name, where="the space")
+        require(
+            not isinstance(value, Function),
+            f"the space varies {name} by sample_from, which draws by itself, so that the same command could not go "
+            "on with the same draws; let settings that depend on each other be choices of dictionaries",
+        )
+        wanted = float if isinstance(value, Float) else int
+        accepted = get_args(hint) or (hint,)
+        fits = float in accepted or (isinstance(value, Integer) and wanted in accepted)
+        require(fits, f"the space varies {name} by {value.domain_str} of {wanted.__name__}; it must be {_called(hint)}")
+
+
+def _check_value(types: Mapping[str, Any], name: str, value: Any, *, where: str) -> None:
+    hint = _type_of(types, name, where=where)
+    try:
+        typeguard.check_type(tuple(value) if isinstance(value, list) else value, hint)
+    except typeguard.TypeCheckError:
+        raise UserError(f"{where} has {value!r} for {name}; it must be {_called(hint)}") from None
+
+
+def _type_of(types: Mapping[str, Any], name: str, *, where: str) -> Any:
+    if name in types:
+        return types[name]
+    group = [other for other in types if other.startswith(f"{name}.")]
+    close = difflib.get_close_matches(name, types, n=1)
+    if group:
+        raise UserError(f"{where} names {name}, a group of settings; choose from dictionaries, or name {group[0]}")
+    raise UserError(f"{where} names {name}, which the recipe has not{f'; perhaps {close[0]}' if close else ''}")
+
+
+def _called(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _text(what: Any) -> str:
+    options = _options(what)
+    if options is not None:
+        return f"one of {', '.join(map(_text, options))}"
+    if isinstance(what, Domain):
+        return f"{type(what.get_sampler()).__name__.strip('_').lower()} in {what.domain_str}"
+    if isinstance(what, Mapping):
+        return f"{{{', '.join(f'{name}: {_text(inner)}' for name, inner in what.items())}}}"
+    return str(what)
