@@ -1,4 +1,4 @@
-"""List the runs in a storage: how far each has come, and how well it does.
+"""List the runs and sweeps in a storage: how far each has come, and how well it does.
 
 python -m jobs.runs [--storage URI]
 """
@@ -36,7 +36,8 @@ def main(words: list[str]) -> None:
 def _row(summary: RunSummary, now: datetime) -> tuple[str, str, str, str, str]:
     total = "?" if summary.total_steps is None else str(summary.total_steps)
     best = "" if summary.best is None else f"{summary.best[0]} {summary.best[1]:.4f}"
-    return summary.name, summary.state, f"{summary.step}/{total}", best, f"{_age(now - summary.written)} ago"
+    step = f"{summary.step}/{total}{' trials' if summary.is_sweep else ''}"
+    return summary.name, summary.state, step, best, f"{_age(now - summary.written)} ago"
 
 
 def _age(age: timedelta) -> str:

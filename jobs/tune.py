@@ -71,9 +71,7 @@ def main(words: list[str]) -> None:
 
 def read_settings(name: str, space: Space, flags: list[str]) -> TuneSettings:
     """What the command line says over what the space has."""
-    default = TuneSettings(
-        space.base(), num_trials=space.num_trials, search=space.search, scheduler=space.scheduler
-    )
+    default = TuneSettings(space.base(), num_trials=space.num_trials, search=space.search, scheduler=space.scheduler)
     return parse(default, flags, prog=f"{PROG} {name}", description=about(name))
 
 
@@ -93,9 +91,7 @@ def tune(name: str, space: Space, settings: TuneSettings) -> SweepResult:
         num_trials=settings.num_trials,
     )
     directory = RunDirectory.of(settings.storage, settings.run or default_name(plan))
-    result = run_sweep(
-        plan, directory, settings.scale, packed=settings.packed, max_concurrent=settings.max_concurrent
-    )
+    result = run_sweep(plan, directory, settings.scale, packed=settings.packed, max_concurrent=settings.max_concurrent)
     _summarise(plan, result)
     return result
 

@@ -1,4 +1,4 @@
-"""Optimizer, learning rate, weight decay and warm-up for handwritten digits."""
+"""Optimizer, learning rate, momentum and weight decay for handwritten digits."""
 
 from ray import tune
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ray.util.queue import Queue
 
 from blitz.launch.progress_bar import ProgressBar
-from blitz.training.display import Display
+from blitz.training.display import Display, Silence
 
 _SECONDS_BETWEEN = 0.2
 
@@ -49,14 +49,6 @@ class RelayedDisplay:
         self._update, self._sent = _Update(), time.monotonic()
 
 
-class _Silence:
-    """What a rank other than the first shows."""
-
-    def step(self, number: int) -> None: ...
-    def loss(self, value: float) -> None: ...
-    def line(self, text: str) -> None: ...
-
-
 class _Lines(io.TextIOBase):
     """A text stream whose lines go to a display."""
 
@@ -74,7 +66,7 @@ class _Lines(io.TextIOBase):
 def relayed(queue: Queue, *, leads: bool) -> Iterator[Display]:
     """The display of a worker; what the leading one prints goes to the driver too."""
     if not leads:
-        yield _Silence()
+        yield Silence()
         return
     display = RelayedDisplay(queue)
     with redirect_stdout(_Lines(display)):

@@ -14,3 +14,16 @@ class Display(Protocol):
 
     def line(self, text: str) -> None:
         """A line for the user to read."""
+
+
+class Silence:
+    """Shows nothing."""
+
+    def step(self, number: int) -> None:
+        """Nothing."""
+
+    def loss(self, value: float) -> None:
+        """Nothing."""
+
+    def line(self, text: str) -> None:
+        """Nothing."""

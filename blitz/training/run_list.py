@@ -1,5 +1,6 @@
 """The runs in a storage, and how far each has come, by a few small reads of each."""
 
+import csv
 import fcntl
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +23,12 @@ _QUIET = timedelta(minutes=10)
 _TAIL_BYTES = 1 << 16
 """Of metrics.jsonl: room for a line with a thousand figures."""
 _READERS = 16
-_WRITTEN = ("metrics.jsonl", "result.json", "recipe.json")
+_WRITTEN = ("metrics.jsonl", "result.json", "recipe.json", "sweep.json", "trials.csv")
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run."""
+    """One run, or one sweep, whose steps are its trials."""
 
     name: str
     state: State
@@ -38,6 +39,7 @@ class RunSummary:
     """The figure that decides which checkpoint is the best, as `val/accuracy`, and its value there."""
     written: datetime
     """When it last wrote something."""
+    is_sweep: bool = False
 
 
 def list_runs(storage: str, *, quiet: timedelta = _QUIET) -> list[RunSummary]:
@@ -61,12 +63,16 @@ def list_runs(storage: str, *, quiet: timedelta = _QUIET) -> list[RunSummary]:
 
 
 def _summary(name: str, run: RunDirectory, quiet: timedelta) -> RunSummary | None:
-    """None for a folder that is no run."""
+    """None for a folder that is neither a run nor a sweep."""
     files, root = open_place(run.uri)
     infos = files.get_file_info([f"{root}/{file}" for file in _WRITTEN])
     written = [info.mtime for info in infos if info.mtime is not None]
+    if not written:
+        return None
+    if (sweep := run.read_json("sweep.json")) is not None:
+        return _summary_of_sweep(name, run, sweep, max(written), quiet)
     recipe = run.read_json("recipe.json")
-    if recipe is None or not written:
+    if recipe is None:
         return None
     result, plan = run.read_json("result.json"), run.read_json("plan.json")
     checkpoint = _newest_checkpoint(run, files, root)
@@ -78,6 +84,28 @@ def _summary(name: str, run: RunDirectory, quiet: timedelta) -> RunSummary | Non
         total_steps=plan["total_steps"] if plan else None,
         best=_best(recipe, checkpoint),
         written=max(written),
+    )
+
+
+def _summary_of_sweep(
+    name: str, run: RunDirectory, sweep: dict[str, Any], written: datetime, quiet: timedelta
+) -> RunSummary:
+    files, root = open_place(run.uri)
+    table = run.read("trials.csv").decode() if run.exists("trials.csv") else ""
+    rows = list(csv.DictReader(table.splitlines()))
+    ended = sum(row["state"] != "running" for row in rows)
+    figures = [float(row["best"]) for row in rows if row["state"] == "finished"]
+    best = (min if sweep["mode"] == "min" else max)(figures, default=None)
+    is_running = _is_running(files, root, quiet, written)
+    state: State = "finished" if ended >= sweep["num_trials"] else "running" if is_running else "stopped"
+    return RunSummary(
+        name=name,
+        state=state,
+        step=ended,
+        total_steps=sweep["num_trials"],
+        best=None if best is None else (sweep["metric"], best),
+        written=written,
+        is_sweep=True,
     )
 
 

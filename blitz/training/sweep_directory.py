@@ -5,7 +5,8 @@
       trials.csv             a row a trial: what varied, state, last and best figure, step, seconds, error
       trials/<number>/       recipe.json, metrics.jsonl, and trial.json, which is written when it begins and ends
       best/                  the best trial as an ordinary run
-      pictures/              curves, the metric against each setting, importances
+      importance.json        how much each parameter decides
+      pictures/              the same, loss curves, and the metric against each setting
 
 trials.csv is made of the trial.json files, so that what ends a sweep at any moment leaves it as they say.
 """

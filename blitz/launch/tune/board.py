@@ -11,19 +11,17 @@ from rich.live import Live
 from rich.table import Table
 
 from blitz.launch.tune.sweep import Sweep
+from blitz.training.display import Silence
 from blitz.training.sweep_directory import Trial
 
 _ROWS = 12
 
 
-class Lines:
+class Lines(Silence):
     """Where a sweep's lines go: to the terminal above the table, once there is one."""
 
     def __init__(self) -> None:
         self.console: Console | None = None
-
-    def step(self, number: int) -> None: ...
-    def loss(self, value: float) -> None: ...
 
     def line(self, text: str) -> None:
         """A line for the user to read."""

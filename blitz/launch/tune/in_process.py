@@ -11,22 +11,13 @@ from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
+from blitz.training.display import Silence
 from blitz.training.loop import Checkpoints
 from blitz.training.open_run import finished_result
+from blitz.training.packed import Rungs
 from blitz.training.run_directory import RunDirectory
-from blitz.training.rungs import Rungs, rung_evaluations
 from blitz.training.sweep_directory import Trial
 from blitz.training.trial import Figures, GoesOn, TrialJob, figures_of
-
-_MOST_EVALUATIONS = 1 << 30
-
-
-class Silence:
-    """A display that shows nothing: the sweep's own says how far its trials are."""
-
-    def step(self, number: int) -> None: ...
-    def loss(self, value: float) -> None: ...
-    def line(self, text: str) -> None: ...
 
 
 def trial_job(recipe: Recipe, datasets: Datasets, run: RunDirectory, goes_on: GoesOn) -> TrialJob | None:
@@ -53,18 +44,23 @@ def one_after_another(sweep: Sweep, data: TrialData, scale: Scale) -> None:
 
 
 class _Asha:
-    """What tells a trial whether to go on, and the sweep how it does."""
+    """What tells a trial whether to go on, and the sweep how it does.
+
+    The rungs of packs, at which each trial goes on that is among the best of those that came before it.
+    """
 
     def __init__(self, sweep: Sweep) -> None:
         self._sweep, space = sweep, sweep.plan.space
         self.stopped: set[int] = set()
         self._evaluations: Counter[int] = Counter()
-        rungs = rung_evaluations(grace=space.grace_evaluations, reduction=space.reduction, total=_MOST_EVALUATIONS)
+        # In evaluations rather than steps: trials may differ in what a step is.
         self._rungs = Rungs(
-            rungs if sweep.plan.scheduler == "asha" else [],
-            reduction=space.reduction,
+            sweep.plan.metric,
             higher_is_better=sweep.plan.higher_is_better,
+            grace_steps=space.grace_evaluations,
+            reduction_factor=space.reduction,
         )
+        self._seen: dict[int, list[float]] = {}
         for trial in sweep.trials.values():
             if trial.ended:
                 self.replay(trial, trial.step)
@@ -76,9 +72,17 @@ class _Asha:
     def _measured(self, number: int, step: int, figures: Figures) -> bool:
         value = self._sweep.measured(number, step, figures)
         self._evaluations[number] += 1
-        if not self._rungs.goes_on(self._evaluations[number], value):
+        if self._sweep.plan.scheduler == "asha" and not self._goes_on(self._evaluations[number], value):
             self.stopped.add(number)
         return number not in self.stopped
+
+    def _goes_on(self, evaluation: int, value: float) -> bool:
+        rung = next(step for step in self._rungs.steps() if step >= evaluation)
+        if rung != evaluation:
+            return True
+        seen = self._seen.setdefault(rung, [])
+        seen.append(value)
+        return len(seen) - 1 in self._rungs.kept(seen)
 
     def replay(self, trial: Trial, step: int) -> bool:
         """Count what a trial did up to a step before this process began; whether it goes on."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from blitz.errors import UserError, require
+from blitz.errors import UserError
 from blitz.launch.launch import place_of
 from blitz.launch.scale import Scale
 from blitz.launch.tune.board import Lines, board
@@ -82,5 +82,4 @@ def run_sweep(
 
 
 def _run(sweep: Sweep, data: TrialData, scale: Scale, *, packed: Packed, max_concurrent: int | None) -> None:
-    require(max_concurrent is None or max_concurrent >= 1, f"--max-concurrent is {max_concurrent}; it must be 1 or more")
     one_after_another(sweep, data, scale)

@@ -5,7 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from blitz.launch.tune.search import optuna_distributions
+from blitz.errors import UserError
+from blitz.launch.tune.search import new_study, optuna_distributions
 from blitz.launch.tune.sweep import SweepPlan
 from blitz.training.sweep_directory import SweepDirectory, Trial
 
@@ -21,7 +22,9 @@ def draw_pictures(plan: SweepPlan, directory: SweepDirectory, trials: list[Trial
     drawn = {"curves": _curves(Figure, plan, directory, trials)}
     for name in plan.space.names:
         drawn[f"by-{name}"] = _against(Figure, plan, trials, name)
-    drawn["importance"] = _importance(Figure, importances(plan, trials))
+    if found := importances(plan, trials):
+        directory.run.write_json("importance.json", found)
+    drawn["importance"] = _importance(Figure, found)
     for name, figure in drawn.items():
         if figure is not None:
             picture = io.BytesIO()
@@ -75,7 +78,8 @@ def _against(figure_class: Any, plan: SweepPlan, trials: list[Trial], name: str)
     axes = figure.add_subplot(xlabel=name, ylabel=f"best {plan.metric}")
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for _, value in shown)
     for kind, colour in colours.items():
-        points = [(value if numbers else str(value), trial.best) for trial, value in shown if kind_of(plan, trial) == kind]
+        own = [(trial, value) for trial, value in shown if kind_of(plan, trial) == kind]
+        points = [(value if numbers else str(value), trial.best) for trial, value in own]
         if points:
             axes.scatter(*zip(*points, strict=True), color=colour, label=kind, s=18)
     if numbers and min(value for _, value in shown) > 0 and _decades([value for _, value in shown]) > 1:
@@ -100,15 +104,14 @@ def importances(plan: SweepPlan, trials: list[Trial]) -> dict[str, float]:
     ended = [trial for trial in trials if trial.best is not None and math.isfinite(trial.best)]
     if len(ended) < _LEAST_FOR_IMPORTANCE or len({trial.best for trial in ended}) < 2:
         return {}
-    import optuna
-
-    distributions = optuna_distributions(plan.space)
-    study = optuna.create_study(direction="maximize" if plan.higher_is_better else "minimize")
+    try:
+        distributions = optuna_distributions(plan.space)
+    except UserError:
+        # Of a distribution that Optuna does not have it knows no importance.
+        return {}
+    optuna, study = new_study(plan.mode)
     study.add_trials(
-        [
-            optuna.trial.create_trial(params=trial.draw, distributions=distributions, value=trial.best)
-            for trial in ended
-        ]
+        [optuna.trial.create_trial(params=trial.draw, distributions=distributions, value=trial.best) for trial in ended]
     )
     found: Mapping[str, float] = optuna.importance.get_param_importances(
         study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()

@@ -88,13 +88,9 @@ class OptunaSearch:
     """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011)."""
 
     def __init__(self, space: Space, seed: int, mode: Mode) -> None:
-        # Here, because it takes long to import and other searches have no use for it.
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._optuna, self._seed = optuna, seed
+        self._seed = seed
         self._distributions = optuna_distributions(space)
-        self._study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
+        self._optuna, self._study = new_study(mode)
         self._asked: dict[int, Any] = {}
 
     def draw(self, number: int) -> Draw | None:
@@ -118,6 +114,15 @@ class OptunaSearch:
         self._study.tell(
             self._asked.pop(number), None if failed else value, state=state.FAIL if failed else state.COMPLETE
         )
+
+
+def new_study(mode: Mode) -> tuple[Any, Any]:
+    """Optuna, and a study of its own in memory."""
+    # Here, because it takes long to import and other searches have no use for it.
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna, optuna.create_study(direction="maximize" if mode == "max" else "minimize")
 
 
 def optuna_distributions(space: Space) -> dict[str, Any]:
@@ -148,7 +153,8 @@ def _plain(value: Any) -> Any:
 def _levels(name: str, domain: Domain, points: int) -> list[Any]:
     if isinstance(domain, Categorical):
         return list(domain.categories)
-    sampler, step = domain.get_sampler(), None
+    sampler: Any = domain.get_sampler()
+    step = None
     if isinstance(sampler, Quantized):
         sampler, step = sampler.sampler, sampler.q
     if not isinstance(sampler, Uniform | LogUniform) or not isinstance(domain, Float | Integer):

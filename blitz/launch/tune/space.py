@@ -82,9 +82,7 @@ class Space:
 
     def settings(self, draw: Draw) -> dict[str, Any]:
         """The settings that a draw stands for; those that do not belong to what was chosen are not among them."""
-        return {
-            name: value for key, what in self.parameters.items() for name, value in _settled(key, key, what, draw)
-        }
+        return {name: value for key, what in self.parameters.items() for name, value in _settled(key, key, what, draw)}
 
     def text(self) -> dict[str, str]:
         """What varies, for people to read."""

@@ -136,7 +136,7 @@ class Sweep:
         self._unfinished = [trial for trial in self.trials.values() if not trial.ended]
         most = len(search) if isinstance(search, GridSearch) else plan.num_trials
         self.total = max(len(self.trials), min(plan.num_trials, most))
-        directory.run.write_json("sweep.json", plan.to_json())
+        directory.run.write_json("sweep.json", {**plan.to_json(), "num_trials": self.total})
 
     def next(self) -> Trial | None:
         """The next trial, which has now begun; first those that were cut off."""

@@ -22,7 +22,7 @@ class TrialData:
         self._settings: dict[str, Any] = {}
         self._read(self._settings)
         plan = self.plan
-        require(plan.eval_rows > 0, f"recipe {recipe.name} has no rows to evaluate on, so that no trial would be better")
+        require(plan.eval_rows > 0, f"recipe {recipe.name} has no rows to evaluate on, which decide")
 
     def _read(self, settings: dict[str, Any]) -> None:
         self._settings, self.fitted = settings, with_settings(self._recipe, settings).fitted()
