@@ -40,7 +40,8 @@ def one_after_another(sweep: Sweep, data: TrialData, scale: Scale) -> None:
             job = trial_job(recipe, datasets, run, asha.of(trial))
             if job is not None and asha.replay(trial, job.first_step()):
                 run_in_process(job, datasets, scale, display=Silence())
-            sweep.end(trial.number, "stopped" if trial.number in asha.stopped else "finished")
+            early = job is not None and sweep.trials[trial.number].step < job.plan.total_steps
+            sweep.end(trial.number, "stopped" if early else "finished")
 
 
 class _Asha:
