@@ -16,6 +16,10 @@ class RunFailed(RuntimeError):
     """A run that stopped before its end, told in one line; the same command continues it."""
 
 
+class Stopped(Exception):
+    """A run that was told to leave, and has saved; the same command goes on where it was."""
+
+
 def require(holds: bool, message: str) -> None:
     """Raise a UserError with `message` unless `holds`."""
     if not holds:

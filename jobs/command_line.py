@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from blitz.errors import RunFailed, UserError
+from blitz.errors import RunFailed, Stopped, UserError
 
 Settings = TypeVar("Settings")
 
@@ -55,7 +55,8 @@ def _is_rule(line: str) -> bool:
 
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
-    """Run a command and leave with its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for all else."""
+    """Run a command and leave with its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM, 1 for
+    all else."""
     with _errors_in_one_line():
         main(sys.argv[1:])
     sys.exit(0)
@@ -69,10 +70,13 @@ def _errors_in_one_line() -> Iterator[None]:
         _leave(f"error: {error}", code=2)
     except KeyboardInterrupt:
         _leave("interrupted; the same command continues from the last checkpoint", code=130)
+    except Stopped as stopped:
+        _leave(str(stopped), code=143)
     except Exception as error:
         with tempfile.NamedTemporaryFile("w", prefix="blitz-", suffix=".log", delete=False) as log:
             log.write(traceback.format_exc())
-        _leave(f"failed: {_what_and_where(error)}; the whole trace is in {log.name}", code=1)
+        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", []))
+        _leave(f"failed: {_what_and_where(error)}{notes}; the whole trace is in {log.name}", code=1)
 
 
 def _what_and_where(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Ray clusters of a test's own: real processes, with ports and a folder of their own."""
 
+import json
 import os
 import shutil
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +46,14 @@ class Head:
         assert done.returncode == 0 or not check, done.stdout
         return done.stdout
 
+    def job_state(self, job: str) -> str:
+        """What `ray job status` says of a submitted job, without a process that imports Ray."""
+        request = urllib.request.Request(
+            f"{self.dashboard}/api/jobs/{job}", headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        with urllib.request.urlopen(request) as answer:
+            return str(json.load(answer)["status"])
+
 
 @contextmanager
 def head_node(*flags: str, cpus: int = 4, env: Mapping[str, str] = {}) -> Iterator[Head]:
@@ -55,6 +65,8 @@ def head_node(*flags: str, cpus: int = 4, env: Mapping[str, str] = {}) -> Iterat
     path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
     # The patience of `ray job stop`: its 3 seconds are few on a machine with more work than cores.
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60", "OMP_NUM_THREADS": "1"}
+    # Nobody is left to be told that a node is about to end.
+    settings["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     outer = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = {**outer, **settings, **token, "PATH": path, **env}

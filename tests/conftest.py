@@ -2,12 +2,16 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from tests.clusters import Head, head_node
 from tests.object_store import s3_server
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 # More threads than a loaded machine has free cores wait for each other far longer than they compute.
 torch.set_num_threads(1)
@@ -46,6 +50,17 @@ def ray_runtime() -> Iterator[None]:
     ray.init("local", num_cpus=4, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> "Iterator[Cluster]":
+    """A cluster to add nodes to: a head of one CPU, which misses a node some two seconds after it was killed."""
+    from ray.cluster_utils import Cluster
+
+    checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+    cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, "_system_config": checks})
+    yield cluster
+    cluster.shutdown()
 
 
 @pytest.fixture(scope="session")

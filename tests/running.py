@@ -1,9 +1,11 @@
 """How tests run a recipe and look at what it left."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -34,6 +36,16 @@ def train(
     job = TrainJob(recipe, plan, run, checkpoints or Checkpoints())
     launch(job, datasets, Scale(num_workers=num_workers, max_failures=max_failures, use_gpu=use_gpu))
     return run
+
+
+def train_workers() -> list[psutil.Process]:
+    """Ray Train's worker processes on the clusters of this process."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if any("RayTrainWorker" in part for part in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def result(run: RunDirectory) -> dict[str, Any]:

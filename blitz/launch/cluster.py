@@ -29,6 +29,8 @@ def connected() -> Iterator[None]:
             f"RAY_ADDRESS is {address}, and no cluster lets this process in; if there is one, it "
             "may want a token: set RAY_AUTH_MODE=token; if not, start one with `ray start --head`"
         ) from error
+    # Ray has no setting for what its nodes have to say, such as a page on each that is lost: it is in Ray's own logs.
+    ray._private.worker._worker_logs_enabled = False
     try:
         yield
     finally:

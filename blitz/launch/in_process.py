@@ -1,6 +1,9 @@
 """A job in this process: no Ray, no daemon, one device."""
 
-from contextlib import AbstractContextManager, nullcontext
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 
 import torch
 
@@ -10,11 +13,16 @@ from blitz.launch.loader import Loader
 from blitz.launch.progress_bar import ProgressBar
 from blitz.launch.scale import Scale
 from blitz.training.display import Display
+from blitz.training.notice import Notice, NoticeBoard
 from blitz.training.world import World
 
 
 def run_in_process(job: Job, datasets: Datasets, scale: Scale, *, display: Display | None = None) -> None:
-    """Run a job on this machine's GPU, or on its CPUs; without a display it has a progress bar."""
+    """Run a job on this machine's GPU, or on its CPUs; without a display it has a progress bar.
+
+    Raises:
+        Stopped: if this process is told to leave, and what it has done is saved.
+    """
     use_gpu = scale.use_gpu != "no" and torch.cuda.is_available()
     world = World(rank=0, size=1, device=torch.device("cuda", 0) if use_gpu else torch.device("cpu"))
     first_step, row_bytes = job.first_step(), row_bytes_of(datasets)
@@ -22,6 +30,34 @@ def run_in_process(job: Job, datasets: Datasets, scale: Scale, *, display: Displ
     shows: AbstractContextManager[Display] = (
         nullcontext(display) if display else ProgressBar(first_step=first_step, total_steps=job.plan.total_steps)
     )
-    with shows as shown:
-        blocks = loader.blocks(first_step, workers=job.recipe.loader_workers, display=shown)
-        job.start(blocks, world=world, first_step=first_step, display=shown)
+    with (
+        shows as shown,
+        told_by_sigterm() as board,
+        closing(loader.blocks(first_step, workers=job.recipe.loader_workers, display=shown)) as blocks,
+    ):
+        job.start(blocks, world=world, first_step=first_step, display=shown, board=board)
+
+
+@contextmanager
+def told_by_sigterm() -> Iterator[NoticeBoard]:
+    """What Slurm, Kubernetes and spot machines send some seconds before they kill.
+
+    Until somebody looks, as training does after each second, and once it has come, it ends this process as ever.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    told, heeded = threading.Event(), threading.current_thread() is threading.main_thread()
+
+    def note(*_: object) -> None:
+        told.set()
+        signal.signal(signal.SIGTERM, before)
+
+    def look() -> Notice:
+        if heeded and not told.is_set():
+            signal.signal(signal.SIGTERM, note)
+        return Notice.LEAVE if told.is_set() else Notice.NONE
+
+    try:
+        yield look
+    finally:
+        if heeded:
+            signal.signal(signal.SIGTERM, before)

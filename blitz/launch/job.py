@@ -10,6 +10,7 @@ from blitz.data.plan import Block, Plan, Split
 from blitz.errors import DataError
 from blitz.recipe import Recipe
 from blitz.training.display import Display
+from blitz.training.notice import NoticeBoard
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
@@ -34,8 +35,10 @@ class Job(Protocol):
     def first_step(self) -> int:
         """The step to begin or to go on with, as files say at this moment."""
 
-    def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
-        """Do it, on this rank's blocks from `first_step` on."""
+    def start(
+        self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display, board: NoticeBoard = ...
+    ) -> None:
+        """Do it, on this rank's blocks from `first_step` on; what can be saved at any step looks at `board`."""
 
 
 def row_bytes_of(datasets: Datasets) -> int:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
@@ -36,7 +36,9 @@ class Loader:
     row_bytes: int
     trial_s: float = 0.4
 
-    def blocks(self, first_step: int, *, workers: Literal["auto"] | int, display: Display) -> Iterator[Block]:
+    def blocks(
+        self, first_step: int, *, workers: Literal["auto"] | int, display: Display
+    ) -> Generator[Block, None, None]:
         """From `first_step` on, in order. A block's columns are good until the next block but one is asked for."""
         if workers == "auto":
             workers, why = self.best_workers(first_step)

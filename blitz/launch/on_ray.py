@@ -1,5 +1,6 @@
 """A job on Ray: N Ray Train workers, fed by one stream through Ray Data."""
 
+import os
 import signal
 import tempfile
 import threading
@@ -7,22 +8,31 @@ from dataclasses import dataclass
 
 import ray
 import ray.data
-import ray.exceptions
 import ray.train
 import ray.train.torch
-import torch.distributed
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from blitz.data.plan import Shares
-from blitz.errors import RunFailed, UserError
 from blitz.launch.cluster import connected
+from blitz.launch.failures import EndAtMistakes, told
 from blitz.launch.job import Datasets, Job, row_bytes_of
 from blitz.launch.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.relay import relayed, shown
 from blitz.launch.scale import Node, Scale, workers_for
 from blitz.launch.storage_probe import check_every_node_sees
+from blitz.launch.worker_log import collected
+from blitz.training.notice import Notice
+from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
+
+_SETTINGS = {
+    # Else Ray Train's workers print everything twice.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # Between looks at the workers, the last of which sees that they are done or have failed; 2 by default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
+"""Of Ray Train, which takes them from the environment alone."""
 
 
 def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
@@ -42,6 +52,8 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
         queue = Queue(actor_options={"num_cpus": 0})
         # Ray Data's own bars would be drawn over ours.
         ray.data.DataContext.get_current().enable_progress_bars = False
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
         with tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
             trainer = TorchTrainer(
                 _work,
@@ -57,14 +69,18 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
                 dataset_config=stream,
                 run_config=ray.train.RunConfig(
                     storage_path=scratch,
-                    failure_config=ray.train.FailureConfig(max_failures=scale.max_failures),
+                    # A machine that is taken away is no failure, and says nothing of whether the run can end.
+                    failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
+                        max_failures=scale.max_failures, max_preemption_failures=-1
+                    ),
+                    callbacks=[EndAtMistakes()],  # type: ignore[list-item]
                 ),
             )
             with shown(queue, first_step=job.first_step(), total_steps=job.plan.total_steps):
-                _fit(trainer)
+                _fit(trainer, job.run)
 
 
-def _fit(trainer: TorchTrainer) -> None:
+def _fit(trainer: TorchTrainer, run: RunDirectory) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     if threading.current_thread() is threading.main_thread():
         # What `ray job stop` sends. Ray's own answer is to leave at once, which leaves an actor of Ray Train behind.
@@ -74,36 +90,12 @@ def _fit(trainer: TorchTrainer) -> None:
     except SystemExit:
         # Ray Train's own answer to Ctrl-C, once it has stopped the workers.
         raise KeyboardInterrupt from None
-    except ray.train.WorkerGroupError as error:
-        failures = {rank: _original(failure) for rank, failure in sorted(error.worker_failures.items())}
-        # The ranks that only lost their peers fail too; what they say hides the reason.
-        for rank, failure in failures.items():
-            if isinstance(failure, UserError):
-                # Its own line: Ray Data adds advice on its settings below.
-                raise UserError(str(failure).splitlines()[0]) from error
-            if isinstance(failure, RunFailed):
-                raise RunFailed(str(failure)) from error
-            if isinstance(failure, ray.exceptions.RayActorError):
-                raise RunFailed(f"a worker died (rank {rank} of {len(failures)}); the same command goes on") from error
-        rank, failure = min(failures.items(), key=lambda each: (_lost_its_peers(each[1]), each[0]))
-        raise RunFailed(f"{type(failure).__name__} in rank {rank}: {failure}") from error
+    except ray.train.TrainingFailedError as error:
+        raise told(error, run) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _lost_its_peers(failure: BaseException) -> bool:
-    return isinstance(failure, torch.distributed.DistError) or "gloo" in str(failure) or "NCCL" in str(failure)
-
-
-def _original(failure: Exception) -> BaseException:
-    """What a worker raised, without what Ray wraps it in."""
-    for name in ("_base_exc", "health_check_failure", "cause"):
-        wrapped = getattr(failure, name, None)
-        if isinstance(wrapped, Exception):
-            return _original(wrapped)
-    return failure
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,12 @@ def _work(config: dict[str, _Work]) -> None:
     """What each Ray Train worker runs."""
     work = config["work"]
     world = World.of(ray.train.torch.get_device())
-    shares = Shares.of(work.job.plan, world_size=world.size, row_bytes=work.row_bytes)
-    first_step, blocks = blocks_of(ray.train.get_dataset_shard(STREAM), shares)
-    with relayed(work.queue, leads=world.leads) as display:
-        work.job.start(blocks, world=world, first_step=first_step, display=display)
+    with collected(work.job.run, world), relayed(work.queue, leads=world.leads) as display:
+        shares = Shares.of(work.job.plan, world_size=world.size, row_bytes=work.row_bytes)
+        first_step, blocks = blocks_of(ray.train.get_dataset_shard(STREAM), shares)
+        work.job.start(blocks, world=world, first_step=first_step, display=display, board=_board)
+
+
+def _board() -> Notice:
+    """Whether a node of this run is about to be taken away: its machine's owner or the autoscaler drains it."""
+    return Notice.NONE if ray.train.get_preemption_info() is None else Notice.SAVE

@@ -175,9 +175,10 @@ def _serve(fetch: Fetch, slots: list[_Slot], connection: Connection, theirs: Con
     """Answer until there is nobody left to ask."""
     # Else this end of it would outlive the process that asks, and `recv` would wait for ever.
     theirs.close()
-    # Ctrl-C is for the process that asks, which then ends this one; what that does on SIGTERM is not for this one.
+    # Ctrl-C and SIGTERM, which go to all processes of a terminal or a job, are for the process that asks: it ends this
+    # one once it has saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # There are other processes for the other cores.
     torch.set_num_threads(1)
     while True:

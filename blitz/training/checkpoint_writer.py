@@ -11,9 +11,13 @@ from typing import Any, Self
 
 from blitz.errors import UserError
 from blitz.training.checkpoint import Checkpoint
+from blitz.training.event_file import begin_event_file, event_record
 from blitz.training.run_directory import RunDirectory
 
 _SECONDS_BETWEEN_METRICS = 10.0
+
+_Line = tuple[float, Mapping[str, Any]]
+"""Seconds since 1970, and a line of metrics.jsonl."""
 
 
 class CheckpointWriter:
@@ -27,8 +31,9 @@ class CheckpointWriter:
         self._run, self._keep, self._appends = run, keep, run.appends
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._in_flight: Future[None] | None = None
-        self._lines: list[Mapping[str, Any]] = []
+        self._lines: list[_Line] = []
         self._lines_written = time.monotonic()
+        self._event_file = ""
 
     def __enter__(self) -> Self:
         return self
@@ -44,12 +49,21 @@ class CheckpointWriter:
         finally:
             self._thread.shutdown()
 
+    def begin(self, step: int) -> None:
+        """Leave in the run only what was so at `step`: what came after it is about to be made again."""
+        self._run.rewind(step)
+        self._event_file = begin_event_file(self._run, step, time_s=time.time())
+
     def add_metrics(self, line: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl: at once where a file can be appended to, else every ten seconds or so."""
+        """Add a line to metrics.jsonl, and what it says to the event file.
+
+        At once where a file can be appended to, else every ten seconds or so.
+        """
+        self._lines.append((time.time(), line))
         if self._appends:
-            self._run.append_metrics([line])
+            lines, self._lines = self._lines, []
+            self._write_metrics(lines)
             return
-        self._lines.append(line)
         idle = self._in_flight is None or self._in_flight.done()
         if idle and time.monotonic() - self._lines_written >= _SECONDS_BETWEEN_METRICS:
             self._begin(self._write_metrics)
@@ -96,11 +110,12 @@ class CheckpointWriter:
         self._lines_written = time.monotonic()
         self._in_flight = self._thread.submit(write, lines, *what)
 
-    def _write_metrics(self, lines: list[Mapping[str, Any]]) -> None:
+    def _write_metrics(self, lines: list[_Line]) -> None:
         if lines:
-            self._run.append_metrics(lines)
+            self._run.append_metrics(line for _, line in lines)
+            self._run.append(self._event_file, b"".join(event_record(line, time_s=at) for at, line in lines))
 
-    def _write_checkpoint(self, lines: list[Mapping[str, Any]], checkpoint: Checkpoint, best: int | None) -> None:
+    def _write_checkpoint(self, lines: list[_Line], checkpoint: Checkpoint, best: int | None) -> None:
         # First: a run goes on from its newest checkpoint, and finds the metrics up to there.
         self._write_metrics(lines)
         checkpoint.save(self._run)

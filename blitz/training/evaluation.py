@@ -16,6 +16,7 @@ from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Display
 from blitz.training.faults import Faults
 from blitz.training.model import Forward, build_model, forward_and_loss
+from blitz.training.notice import NoticeBoard, nothing_told
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
@@ -97,7 +98,15 @@ class EvaluateJob:
         """0: an evaluation begins at the beginning."""
         return 0
 
-    def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
+    def start(
+        self,
+        blocks: Iterable[Block],
+        *,
+        world: World,
+        first_step: int,
+        display: Display,
+        board: NoticeBoard = nothing_told,
+    ) -> None:
         """Evaluate."""
         model = build_model(self.recipe, world)
         model.load_state_dict(Checkpoint.load(self.run, self.step).weights)

@@ -5,9 +5,10 @@ It is given blocks of rows and a place among the ranks, and knows nothing of whe
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from blitz.data.plan import Block, Plan
-from blitz.errors import RunFailed, require
+from blitz.errors import RunFailed, Stopped, require
 from blitz.randomness import MASK64, key_for
 from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
@@ -25,6 +26,7 @@ from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
 from blitz.training.faults import Faults
 from blitz.training.model import Forward, build_model, forward_and_loss, memory_named
+from blitz.training.notice import Notice, NoticeBoard, SaveCalls, nothing_told
 from blitz.training.optimizer import Optimizers
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
@@ -37,7 +39,7 @@ class Checkpoints:
     every_steps: int | None = None
     """Write one after every so many steps too; one is always written after an evaluation and at the end."""
     every_seconds: float | None = None
-    """Write one also once so many seconds have passed since the last, at the next block of rows."""
+    """Write one also once so many seconds have passed since the last."""
     keep: int = 2
     """Keep this many of the newest, and the best."""
 
@@ -57,14 +59,23 @@ class TrainJob:
     run: RunDirectory
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
-    def first_step(self) -> int:
-        """The step to begin or to go on with: that of the newest checkpoint."""
-        return min(self.plan.total_steps, max(self.run.checkpoint_steps(), default=0))
+    @property
+    def first_step(self) -> Callable[[], int]:
+        """Says the step to begin or to go on with, that of the newest checkpoint, also in a process without torch."""
+        return partial(self.run.newest_step, self.plan.total_steps)
 
-    def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
+    def start(
+        self,
+        blocks: Iterable[Block],
+        *,
+        world: World,
+        first_step: int,
+        display: Display,
+        board: NoticeBoard = nothing_told,
+    ) -> None:
         """Train."""
         with CheckpointWriter(self.run, keep=self.checkpoints.keep) as writer:
-            train(self, blocks, writer, world=world, first_step=first_step, display=display)
+            train(self, blocks, writer, world=world, first_step=first_step, display=display, board=board)
 
     def saves_after(self, steps: int) -> bool:
         """Whether a checkpoint is written once `steps` steps are done."""
@@ -124,6 +135,7 @@ def train(
     world: World,
     first_step: int,
     display: Display,
+    board: NoticeBoard = nothing_told,
 ) -> None:
     """Train from `first_step` to the end of the plan and leave the run directory complete.
 
@@ -131,26 +143,34 @@ def train(
 
     Raises:
         UserError: if the recipe's loss is not one number a row, or if the storage does not take what is written.
+        Stopped: once it has saved, if `board` tells it to leave.
     """
     training = _Training(job, writer, world, first_step, display)
+    calls = SaveCalls(world, board, display, every_seconds=job.checkpoints.every_seconds, first_step=first_step)
     faults = Faults(job.recipe, job.plan, job.run, world=world, display=display)
     for block in blocks:
         faults.note(block)
         if block.chunk.split == "train":
-            if training.save_is_due():
-                training.save()
             for batch in step_batches(block, job.plan, world):
                 training.step(batch)
                 step = training.progress.step
                 if step % job.recipe.log_every_steps == 0 or step == job.plan.total_steps:
                     training.log()
-                if job.saves_after(step) and not job.plan.evaluates_after(step):
+                # A checkpoint before the evaluation that is due would be one from which it is never made.
+                if job.plan.evaluates_after(step):
+                    continue
+                call = calls.after(step)
+                if job.saves_after(step) or call != Notice.NONE:
                     training.save()
+                    calls.saved()
+                if call == Notice.LEAVE:
+                    raise Stopped(f"told to leave: saved at step {step}; the same command goes on from there")
         else:
             training.evaluate(block)
             if block.chunk.ends_pass:
                 training.finish_evaluation()
                 training.save()
+                calls.saved()
     training.finish()
 
 
@@ -168,9 +188,8 @@ class _Training:
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=world.device)
         self.evaluation: Evaluation | None = None
         self.clock = _Clock()
-        self.saved_step, self.saved_at = first_step, time.monotonic()
         if world.leads:
-            job.run.rewind(first_step)
+            writer.begin(first_step)
 
     def _wrap(self) -> None:
         """Make what training steps go through: evaluation and checkpoints use `model` itself.
@@ -285,14 +304,6 @@ class _Training:
         self.display.line(f"step {progress.step}: {shown}")
         self.clock.go_on()
 
-    def save_is_due(self) -> bool:
-        """Whether so many seconds have passed that a checkpoint is to be written: rank 0's clock decides for all."""
-        seconds = self.job.checkpoints.every_seconds
-        if seconds is None or self.progress.step == self.saved_step:
-            return False
-        due = self.world.leads and time.monotonic() - self.saved_at >= seconds
-        return bool(self.world.sum(torch.tensor(int(due))))
-
     def save(self) -> None:
         """Begin to write a checkpoint."""
         self.clock.stop()
@@ -308,7 +319,6 @@ class _Training:
             optimizer, state = self.optimizers.state(), asdict(progress)
             checkpoint = Checkpoint(progress.step, self.model.state_dict(), optimizer, state)
             self.writer.save(checkpoint, best=progress.best.step if progress.best else None)
-        self.saved_step, self.saved_at = progress.step, time.monotonic()
         self.clock.go_on()
 
     def finish(self) -> None:

@@ -18,6 +18,7 @@ from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Display
 from blitz.training.evaluation import ROWS_A_FORWARD
 from blitz.training.model import build_model, forward
+from blitz.training.notice import NoticeBoard, nothing_told
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
@@ -46,7 +47,15 @@ class PredictJob:
         """The first batch that is not predicted yet."""
         return max((stop for stop, _ in self._whole()), default=0)
 
-    def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
+    def start(
+        self,
+        blocks: Iterable[Block],
+        *,
+        world: World,
+        first_step: int,
+        display: Display,
+        board: NoticeBoard = nothing_told,
+    ) -> None:
         """Predict."""
         model = build_model(self.recipe, world)
         model.load_state_dict(Checkpoint.load(self.run, self.step).weights)

@@ -4,6 +4,8 @@
       recipe.json            what was asked for, complete
       plan.json              what it comes to: rows, batch size, steps
       metrics.jsonl          one JSON object a line
+      events.out.tfevents.*  the same for TensorBoard, a file each start
+      logs/                  what each worker of a run on Ray prints and raises, a file each start
       bad_rows.csv           rows of a CSV that are left out, if there are any
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
       pictures/              of its best checkpoint, if its recipe draws one
@@ -66,9 +68,9 @@ class RunDirectory:
         files, place = self._open(path)
         return bool(files.get_file_info(place).type != pyarrow.fs.FileType.NotFound)
 
-    def names(self) -> list[str]:
-        """Names of the files in it."""
-        files, place = self._open("")
+    def names(self, folder: str = "") -> list[str]:
+        """Names of the files in it, or in a folder of it."""
+        files, place = self._open(folder)
         return [info.base_name for info in files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))]
 
     def read(self, path: str) -> bytes:
@@ -94,6 +96,20 @@ class RunDirectory:
             stream.write(data)
         if local:
             files.move(target, place)
+
+    @property
+    def appends(self) -> bool:
+        """Whether a file can grow without being written anew."""
+        return isinstance(self._open("")[0], pyarrow.fs.LocalFileSystem)
+
+    def append(self, path: str, data: bytes) -> None:
+        """Add to the end of a file. Where a store cannot append, it is written anew."""
+        place = Path(self._open(path)[1])
+        if self.appends and place.exists():
+            with place.open("ab") as stream:
+                stream.write(data)
+        else:
+            self.write(path, (self.read(path) if self.exists(path) else b"") + data)
 
     def write_json(self, path: str, value: Mapping[str, Any]) -> None:
         """Write a JSON object whole."""
@@ -156,19 +172,9 @@ class RunDirectory:
 
     # Metrics.
 
-    @property
-    def appends(self) -> bool:
-        """Whether a line can be added to metrics.jsonl without writing it anew."""
-        return isinstance(self._open("")[0], pyarrow.fs.LocalFileSystem)
-
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Add lines to metrics.jsonl. Where a store cannot append, the file is written anew."""
-        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        if self.appends:
-            with Path(self._open("metrics.jsonl")[1]).open("ab") as stream:
-                stream.write(text)
-        else:
-            self.write("metrics.jsonl", (self.read("metrics.jsonl") if self.exists("metrics.jsonl") else b"") + text)
+        """Add lines to metrics.jsonl."""
+        self.append("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line that was cut off is left out."""
@@ -209,6 +215,10 @@ class RunDirectory:
             raise self.refused("read", error) from error
         steps = (int(info.base_name) for info in found if info.base_name.isdecimal())
         return sorted(step for step in steps if self._checkpoint_state(step) is not None)
+
+    def newest_step(self, most: int) -> int:
+        """The step of the newest checkpoint, or 0, but `most` at most."""
+        return min(most, max(self.checkpoint_steps(), default=0))
 
     def checkpoint_step(self, which: Literal["best", "last"] | int) -> int:
         """The step of the best or the newest checkpoint, or `which` itself.

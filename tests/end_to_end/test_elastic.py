@@ -2,23 +2,28 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
 
 from blitz.launch.scale import Node, Scale, workers_for
 from blitz.recipe import Optim
 from blitz.recipes.digits import Digits
 from blitz.training.loop import Checkpoints
 from blitz.training.run_directory import RunDirectory
-from tests.running import losses, result, train
+from tests.running import losses, result, train, train_workers
 
 RECIPE = Digits(
     epochs=10_000, global_batch_size=31, log_every_steps=10, evaluate_every_steps=100_000,
@@ -28,18 +33,16 @@ FLAGS = shlex.split(
     "digits --epochs 10000 --global-batch-size 31 --log-every-steps 10 --evaluate-every-steps 100000"
     " --checkpoint.every-steps 100 --optim.name momentum --optim.lr 0.001 --optim.schedule constant"
     " --optim.warmup-steps 0 --run elastic --scale.min-workers 1 --scale.max-workers 3 --scale.resize-every-s 1"
-    " --max-failures 5"
+    " --max-failures 1"
 )
 SECONDS_TO_WAIT = 300
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """One node of one CPU, for one worker; a node that is killed is missed after some two seconds."""
-    checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
-    cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, "_system_config": checks})
-    yield cluster
-    cluster.shutdown()
+SECONDS_OF_NOTICE = 10
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
+    # A node that is about to be taken still counts for one with room.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
+}
 
 
 def world_sizes(folder: Path) -> list[tuple[int, int]]:
@@ -50,43 +53,66 @@ def world_sizes(folder: Path) -> list[tuple[int, int]]:
     return [(line["step"], line["world_size"]) for line in found if "world_size" in line]
 
 
-def wait_for(workers: int, folder: Path, run: subprocess.Popen[bytes]) -> None:
-    """Until so many workers have made two checkpoints."""
+def wait_for(workers: int, folder: Path, run: subprocess.Popen[bytes]) -> int:
+    """Until so many workers have made two checkpoints; the first step that they have logged."""
     end = time.monotonic() + SECONDS_TO_WAIT
     while time.monotonic() < end:
         assert run.poll() is None, run.returncode
-        steps = [step for step, size in world_sizes(folder) if size == workers]
+        newest_first = reversed(world_sizes(folder))
+        steps = [step for step, _ in takewhile(lambda line: line[1] == workers, newest_first)]
         # Ten steps a line and a hundred a checkpoint: what comes after one is made again by the next workers.
         if len(steps) > 20:
-            return
+            return steps[-1]
         time.sleep(0.1)
     raise AssertionError(f"{workers} workers did not come within {SECONDS_TO_WAIT} s: {world_sizes(folder)[-3:]}")
 
 
+def preempt(node: Any, cluster: Cluster, printed: Path) -> int:
+    """Give notice of a node's end, and take it away when it is time; the step that the run has saved by then."""
+    end = time.time() + SECONDS_OF_NOTICE
+    gcs = GcsClient(address=cluster.address)
+    reason = autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
+    accepted, why = gcs.drain_node(node.node_id, reason, "", int(end * 1000))
+    assert accepted, why
+    workers = train_workers()
+    while not (saved := re.findall(r"step (\d+): a machine is about to be taken away", printed.read_text())):
+        assert time.time() < end, printed.read_text()
+        time.sleep(0.05)
+    psutil.wait_procs(workers, timeout=SECONDS_TO_WAIT)
+    assert time.time() > end
+    cluster.remove_node(node, allow_graceful=False)
+    return int(saved[0])
+
+
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_nodes_that_join_or_are_killed_change_the_number_of_workers_and_nothing_else(
+def test_nodes_that_join_are_killed_or_taken_away_change_the_number_of_workers_and_nothing_else(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    env = {**os.environ, "RAY_ADDRESS": cluster.address, "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen([sys.executable, "-m", "jobs.train", *FLAGS, "--storage", str(tmp_path)], env=env)
+    env = {**os.environ, **SETTINGS, "RAY_ADDRESS": cluster.address}
+    command, printed = [sys.executable, "-m", "jobs.train", *FLAGS, "--storage", str(tmp_path)], tmp_path / "printed"
+    with printed.open("w") as output:
+        run = subprocess.Popen(command, env=env, stdout=output)
     try:
         wait_for(1, tmp_path, run)
-        _, third = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+        second, third = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
         wait_for(3, tmp_path, run)
         cluster.remove_node(third, allow_graceful=False)
         wait_for(2, tmp_path, run)
+        # The one failure that is allowed is used up.
+        saved = preempt(second, cluster, printed)
+        assert wait_for(1, tmp_path, run) > saved
         run.send_signal(signal.SIGINT)
         assert run.wait(timeout=SECONDS_TO_WAIT) == 130
     finally:
         run.kill()
 
     sizes = [size for _, size in world_sizes(tmp_path)]
-    assert [size for place, size in enumerate(sizes) if sizes[place - 1 : place] != [size]] == [1, 3, 2]
+    assert [size for place, size in enumerate(sizes) if sizes[place - 1 : place] != [size]] == [1, 3, 2, 1]
     # What is left is done in this process, from wherever the workers had come to; the same steps without a change are
     # another run.
     elastic = RunDirectory.of(str(tmp_path), "elastic")
-    steps = elastic.checkpoint_steps()[-1] + 100
+    steps = elastic.checkpoint_steps()[-1] // 100 * 100 + 200
     recipe = Digits(**{**vars(RECIPE), "max_steps": steps})
     train(recipe, tmp_path / "elastic")
     fixed = train(recipe, tmp_path / "fixed", checkpoints=Checkpoints(every_steps=100_000))

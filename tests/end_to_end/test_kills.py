@@ -10,17 +10,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from ray.cluster_utils import Cluster
 
 from blitz.errors import RunFailed
 from blitz.recipe import Optim
 from blitz.recipes.digits import Digits
 from blitz.training.loop import Checkpoints
 from blitz.training.run_directory import RunDirectory
-from tests.running import losses, result, same_bits, train, weights
+from tests.running import losses, result, same_bits, train, train_workers, weights
 
 RECIPE = Digits(epochs=12, global_batch_size=31, log_every_steps=1, optim=Optim(name="momentum", lr=0.01))
 """47 steps an epoch, 564 in all; 2 and 3 workers do not divide the batch."""
@@ -75,12 +77,13 @@ def kill_in_process(folder: Path, *, at: int) -> RunDirectory:
 
 
 def kill_a_worker() -> None:
-    workers = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if any("RayTrainWorker" in part for part in process.cmdline())
-    ]
-    RANDOM.choice(workers).kill()
+    RANDOM.choice(train_workers()).kill()
+
+
+@pytest.fixture(scope="module")
+def calm(ray_runtime: None, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """On two workers, never stopped."""
+    return train(RECIPE, tmp_path_factory.mktemp("calm"), num_workers=2, checkpoints=CHECKPOINTS)
 
 
 def test_a_killed_run_resumes_to_the_bits_of_one_that_was_never_stopped(
@@ -95,14 +98,41 @@ def test_a_killed_run_resumes_to_the_bits_of_one_that_was_never_stopped(
 
 
 @pytest.mark.cluster
-@pytest.mark.usefixtures("ray_runtime")
 def test_a_killed_worker_is_replaced_and_the_run_ends_with_the_same_bits(
-    undisturbed: RunDirectory, tmp_path: Path
+    undisturbed: RunDirectory, calm: RunDirectory, tmp_path: Path
 ) -> None:
-    calm = train(RECIPE, tmp_path / "calm", num_workers=2, checkpoints=CHECKPOINTS)
-    with at_step(RANDOM.randrange(15, 300), tmp_path / "killed", kill_a_worker) as acted:
-        killed = train(RECIPE, tmp_path / "killed", num_workers=2, max_failures=1, checkpoints=CHECKPOINTS)
+    with at_step(RANDOM.randrange(15, 300), tmp_path, kill_a_worker) as acted:
+        killed = train(RECIPE, tmp_path, num_workers=2, max_failures=1, checkpoints=CHECKPOINTS)
     assert acted.is_set()
+    assert same_bits(weights(killed), weights(calm))
+    assert losses(killed) == losses(calm)
+    assert result(killed)["rows_digest"] == result(undisturbed)["rows_digest"]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_killed_driver_and_then_a_killed_node_change_no_bit(
+    undisturbed: RunDirectory, calm: RunDirectory, cluster: Cluster, tmp_path: Path
+) -> None:
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    command = [*train_command(tmp_path), "--scale.num-workers", "2", "--max-failures", "1"]
+    env = {**ONE_THREAD, "RAY_ADDRESS": cluster.address}
+
+    def kill_a_node() -> None:
+        cluster.remove_node(nodes.pop(RANDOM.randrange(2)), allow_graceful=False)
+        nodes.append(cluster.add_node(num_cpus=1))
+
+    try:
+        driver = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+        with at_step(RANDOM.randrange(15, 250), tmp_path / "killed", driver.kill):
+            assert driver.wait() == -signal.SIGKILL
+        with at_step(RANDOM.randrange(300, 500), tmp_path / "killed", kill_a_node) as acted:
+            subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
+    finally:
+        for node in nodes:
+            cluster.remove_node(node, allow_graceful=False)
+    assert acted.is_set()
+    killed = RunDirectory.of(str(tmp_path), "killed")
     assert same_bits(weights(killed), weights(calm))
     assert losses(killed) == losses(calm)
     assert result(killed)["rows_digest"] == result(undisturbed)["rows_digest"]
@@ -128,6 +158,25 @@ def test_a_run_killed_on_two_workers_goes_on_in_this_process(undisturbed: RunDir
     run = train(RECIPE, tmp_path, checkpoints=CHECKPOINTS)
     assert losses(run) == pytest.approx(losses(undisturbed), abs=1e-5)
     assert result(run)["rows_digest"] == result(undisturbed)["rows_digest"]
+
+
+def test_a_run_that_is_told_to_leave_saves_the_step_that_it_is_at(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*train_command(tmp_path), "--epochs", "10000", "--checkpoint.every-steps", "1000000"],
+        env=ONE_THREAD,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with at_step(RANDOM.randrange(15, 300), tmp_path / "killed", process.terminate):
+        _, printed = process.communicate()
+    run = RunDirectory.of(str(tmp_path), "killed")
+    step = run.checkpoint_steps()[-1]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert printed == f"told to leave: saved at step {step}; the same command goes on from there\n"
+    assert run.metrics()[-1]["step"] == step
+    undisturbed = train(replace(RECIPE, max_steps=step, epochs=10000), tmp_path / "undisturbed")
+    assert same_bits(weights(run), weights(undisturbed))
 
 
 @pytest.mark.parametrize("flags", [[], pytest.param(["--scale.num-workers", "2"], marks=pytest.mark.cluster)])

@@ -96,6 +96,7 @@ class Faulty(Digits):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         if self.fault == "exception":
+            print("what the recipe prints")
             raise KeyError("my own mistake")
         losses = super().loss(outputs, batch)
         return losses.mean() if self.fault == "loss" else losses
@@ -119,17 +120,29 @@ class Broken:
         ("rows", UserError, r"^rows.csv:17: column 'age' holds 'abc'; expected a number$"),
         ("loss", UserError, r"^recipe .* one number a row"),
         ("model", UserError, r"^recipe .* does not depend on never_used.weight; .* --find-unused-parameters"),
-        ("exception", RunFailed, r"^KeyError in rank \d: 'my own mistake'$"),
+        ("exception", RunFailed, r"(?m)^KeyError in rank \d: 'my own mistake'$"),
     ],
 )
 def test_what_goes_wrong_in_a_worker_or_in_a_task_of_ray_data_is_told_in_one_line(
     fault: str, kind: type[Exception], says: str, tmp_path: Path
 ) -> None:
+    # A mistake of the user is not tried again.
+    max_failures = 3 if kind is UserError else 0
     with pytest.raises(kind, match=says) as error:
-        train(Faulty(fault=fault), tmp_path, num_workers=2)
+        train(Faulty(fault=fault), tmp_path, num_workers=2, max_failures=max_failures)
     assert "\n" not in str(error.value)
-    # The recipe's own line is in what the command takes it from.
-    assert fault != "exception" or "test_worker_counts.py" in str(error.value.__cause__)
+    first, second = sorted((tmp_path / "logs").iterdir())
+    assert first.read_text().startswith("rank 0 of 2 on ")
+    assert second.read_text().startswith("rank 1 of 2 on ")
+    if fault == "exception":
+        # The recipe's own line is in what the command takes it from.
+        assert "test_worker_counts.py" in str(error.value.__cause__)
+        (note,) = error.value.__notes__
+        log = Path(note.removeprefix("the rank's log is "))
+        assert log in (first, second)
+        assert "what the recipe prints" in log.read_text()
+        assert "test_worker_counts.py" in log.read_text()
+        assert log.read_text().endswith("KeyError: 'my own mistake'\n")
 
 
 def test_unused_parameters_train_on_two_workers_if_the_recipe_says_so(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_no_line_of_metrics_is_lost_also_where_an_exception_ends_the_run(run: Ru
 
     try:
         with CheckpointWriter(run, keep=2) as writer:
+            writer.begin(0)
             writer.add_metrics({"step": 1})
             writer.add_metrics({"step": 2})
             writer.save(checkpoint(2), best=None)
@@ -63,6 +64,7 @@ def test_no_line_of_metrics_is_lost_also_where_an_exception_ends_the_run(run: Ru
 def test_metrics_reach_the_storage_between_checkpoints(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blitz.training.checkpoint_writer._SECONDS_BETWEEN_METRICS", 0.0)
     with CheckpointWriter(run, keep=2) as writer:
+        writer.begin(0)
         writer.add_metrics({"step": 1})
         writer.wait()
         assert run.metrics() == [{"step": 1}]
