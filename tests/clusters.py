@@ -9,12 +9,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from blitz.launch.address import asks_for_token
 
 TOKEN = "a token that only these tests know, long enough for Ray"
 _BIN = Path(sys.executable).parent
@@ -56,8 +58,13 @@ class Head:
 
 
 @contextmanager
-def head_node(*flags: str, cpus: int = 4, env: Mapping[str, str] = {}) -> Iterator[Head]:
-    """A head node on free ports that asks for a token; stopped, with all that it started, when the block ends."""
+def head_node(
+    *flags: str, cpus: int = 4, env: Mapping[str, str] = {}, before: Callable[[str], object] = str
+) -> Iterator[Head]:
+    """A head node on free ports that asks for a token; stopped, with all that it started, when the block ends.
+
+    `before` is called with its address before it is started.
+    """
     # Not in pytest's own folder: the paths of sockets must be short.
     folder = Path(tempfile.mkdtemp(prefix="blitz-ray-"))
     port, dashboard, client = _free_ports(3)
@@ -71,6 +78,7 @@ def head_node(*flags: str, cpus: int = 4, env: Mapping[str, str] = {}) -> Iterat
     outer = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = {**outer, **settings, **token, "PATH": path, **env}
     log = folder / "head.log"
+    before(f"{_own_address()}:{port}")
     with log.open("w") as output:
         ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
         head = psutil.Popen(
@@ -111,6 +119,12 @@ def joined_node(head: Head, *within: str, cpus: int = 2) -> Iterator[psutil.Proc
         yield node
     finally:
         _stop(node)
+
+
+def env_of_driver(address: str) -> dict[str, str]:
+    """The environment for a command on the cluster at `address`, which wants a token if this process has had one."""
+    env = {**os.environ, "RAY_ADDRESS": address, "OMP_NUM_THREADS": "1"}
+    return {**env, "RAY_AUTH_MODE": "token"} if asks_for_token(address) else env
 
 
 def _stop(node: psutil.Process) -> None:

@@ -14,12 +14,13 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from blitz.data.plan import Shares
+from blitz.launch.autoscaler import grows
 from blitz.launch.cluster import connected
 from blitz.launch.failures import EndAtMistakes, told
 from blitz.launch.job import Datasets, Job, row_bytes_of
 from blitz.launch.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.relay import relayed, shown
-from blitz.launch.scale import Node, Scale, workers_for
+from blitz.launch.scale import Node, Scale, told_of, workers_for
 from blitz.launch.storage_probe import check_every_node_sees
 from blitz.launch.worker_log import collected
 from blitz.training.notice import Notice
@@ -44,7 +45,10 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
     """
     with connected():
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        workers = workers_for(scale, [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in resources])
+        nodes = [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in resources]
+        workers = workers_for(scale, nodes, grows=grows())
+        if workers.room_for is not None:
+            print(f"waits for the cluster to grow: {told_of(workers)}", flush=True)
         check_every_node_sees(job.run)
         row_bytes = row_bytes_of(datasets)
         refs = {split: ray.put(dataset) for split, dataset in datasets.items()}

@@ -8,6 +8,7 @@ import ray
 import ray.exceptions
 
 from blitz.errors import require
+from blitz.launch.autoscaler import grows
 
 _TASK_CPUS = 0.25
 """Such work waits for files more than it computes."""
@@ -17,7 +18,7 @@ def map_on_ray(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator
     """What `map` gives, on the cluster that this process is connected to."""
     task = ray.remote(num_cpus=_TASK_CPUS)(_call)
     cpus = ray.cluster_resources().get("CPU", 0)
-    require(cpus >= _TASK_CPUS, "the cluster has no CPUs to look at files with; add a node that has")
+    require(cpus >= _TASK_CPUS or grows(), "the cluster has no CPUs to look at files with; add a node that has")
     # Twice as many as can be worked on, so that none waits for another to be sent.
     most = max(1, int(2 * cpus / _TASK_CPUS))
     under_way: deque[Any] = deque()

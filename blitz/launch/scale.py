@@ -105,19 +105,24 @@ class Workers:
     """That each task of Ray Data reserves."""
     gpus: int
     """Of each worker."""
+    room_for: int | None = None
+    """Where the cluster is still to grow: how many it has room for now."""
 
 
-def workers_for(scale: Scale, nodes: Sequence[Node]) -> Workers:
+def workers_for(scale: Scale, nodes: Sequence[Node], *, grows: bool = False) -> Workers:
     """The workers of a run on a cluster, such that one more of their size is left for Ray Data on some node.
+
+    One that `grows` by an autoscaler may come to give more than its nodes of now can.
 
     Raises:
         UserError: if the cluster can never give them.
     """
     all_cpus, all_gpus = sum(node.cpus for node in nodes), int(sum(node.gpus for node in nodes))
-    require(scale.use_gpu != "yes" or all_gpus > 0, "--scale.use-gpu yes: the cluster has no GPU; use auto or no")
-    use_gpu = scale.use_gpu != "no" and all_gpus > 0
+    asks_for_gpu = scale.use_gpu == "yes"
+    require(not asks_for_gpu or all_gpus > 0 or grows, "--scale.use-gpu yes: the cluster has no GPU; use auto or no")
+    use_gpu = asks_for_gpu or (scale.use_gpu == "auto" and all_gpus > 0)
     if scale.max_workers is not None:
-        return _elastic(scale, nodes, use_gpu=use_gpu)
+        return _elastic(scale, nodes, use_gpu=use_gpu, grows=grows)
     if scale.num_workers == "auto":
         count = max(1, all_gpus if use_gpu else _most(nodes, scale.cpus_per_worker or 1.0, use_gpu=False))
     else:
@@ -125,6 +130,9 @@ def workers_for(scale: Scale, nodes: Sequence[Node]) -> Workers:
     for cpus in [scale.cpus_per_worker] if scale.cpus_per_worker else _sizes(nodes, count):
         if count <= _most(nodes, cpus, use_gpu=use_gpu):
             return Workers(count, cpus, min(1.0, cpus), int(use_gpu))
+    if grows:
+        cpus = scale.cpus_per_worker or 1.0
+        return Workers(count, cpus, min(1.0, cpus), int(use_gpu), room_for=_most(nodes, cpus, use_gpu=use_gpu))
     least = scale.cpus_per_worker or _MIN_CPUS_PER_WORKER
     most = _most(nodes, least, use_gpu=use_gpu)
     has = f"{all_gpus} GPUs, one a worker, and {all_cpus:g} CPUs" if use_gpu else f"{all_cpus:g} CPUs"
@@ -134,17 +142,28 @@ def workers_for(scale: Scale, nodes: Sequence[Node]) -> Workers:
     )
 
 
-def _elastic(scale: Scale, nodes: Sequence[Node], *, use_gpu: bool) -> Workers:
+def told_of(workers: Workers) -> str:
+    """Why a run on a cluster that grows has to wait."""
+    count = workers.count if isinstance(workers.count, int) else workers.count[0]
+    gpu = " and a GPU" if workers.gpus else ""
+    return (
+        f"it has room for {workers.room_for} of {count} workers of {workers.cpus:g} CPUs{gpu}; `ray status` says what "
+        "its autoscaler makes of that"
+    )
+
+
+def _elastic(scale: Scale, nodes: Sequence[Node], *, use_gpu: bool, grows: bool) -> Workers:
     assert scale.max_workers is not None
     least, cpus = scale.min_workers or 1, scale.cpus_per_worker or _ELASTIC_CPUS
     # Nodes may come and go, so room for Ray Data must be left on every one: a bit of each CPU.
     most = _most(nodes, cpus, use_gpu=use_gpu, task=_ELASTIC_TASK_CPUS)
     require(
-        least <= most,
+        least <= most or grows,
         f"--scale.min-workers is {least}, and the cluster now has room for {most} of {cpus:g} CPUs"
         f"{' and a GPU' if use_gpu else ''}; ask for fewer",
     )
-    return Workers((least, scale.max_workers), cpus, _ELASTIC_TASK_CPUS, int(use_gpu))
+    room_for = most if most < least else None
+    return Workers((least, scale.max_workers), cpus, _ELASTIC_TASK_CPUS, int(use_gpu), room_for=room_for)
 
 
 def _most(nodes: Sequence[Node], cpus: float, *, use_gpu: bool, task: float | None = None) -> int:

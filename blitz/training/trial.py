@@ -10,6 +10,7 @@ from blitz.data.plan import Block
 from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.display import Display
 from blitz.training.loop import TrainJob, train
+from blitz.training.notice import NoticeBoard, nothing_told
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
@@ -25,10 +26,19 @@ class TrialJob(TrainJob):
 
     goes_on: GoesOn
 
-    def start(self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display) -> None:
+    def start(
+        self,
+        blocks: Iterable[Block],
+        *,
+        world: World,
+        first_step: int,
+        display: Display,
+        board: NoticeBoard = nothing_told,
+    ) -> None:
         """Train until the end of the plan, or until `goes_on` says no."""
         with _Follower(self.run, keep=self.checkpoints.keep, goes_on=self.goes_on) as writer:
-            train(self, _until(blocks, writer, world), writer, world=world, first_step=first_step, display=display)
+            trial = _until(blocks, writer, world)
+            train(self, trial, writer, world=world, first_step=first_step, display=display, board=board)
 
 
 class _Follower(CheckpointWriter):

@@ -1,7 +1,6 @@
 """A run whose number of workers follows the nodes of the cluster."""
 
 import json
-import os
 import re
 import shlex
 import signal
@@ -23,6 +22,7 @@ from blitz.recipe import Optim
 from blitz.recipes.digits import Digits
 from blitz.training.loop import Checkpoints
 from blitz.training.run_directory import RunDirectory
+from tests.clusters import env_of_driver
 from tests.running import losses, result, train, train_workers
 
 RECIPE = Digits(
@@ -38,7 +38,6 @@ FLAGS = shlex.split(
 SECONDS_TO_WAIT = 300
 SECONDS_OF_NOTICE = 10
 SETTINGS = {
-    "OMP_NUM_THREADS": "1",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
     # A node that is about to be taken still counts for one with room.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
@@ -89,7 +88,7 @@ def preempt(node: Any, cluster: Cluster, printed: Path) -> int:
 def test_nodes_that_join_are_killed_or_taken_away_change_the_number_of_workers_and_nothing_else(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    env = {**os.environ, **SETTINGS, "RAY_ADDRESS": cluster.address}
+    env = {**env_of_driver(cluster.address), **SETTINGS}
     command, printed = [sys.executable, "-m", "jobs.train", *FLAGS, "--storage", str(tmp_path)], tmp_path / "printed"
     with printed.open("w") as output:
         run = subprocess.Popen(command, env=env, stdout=output)

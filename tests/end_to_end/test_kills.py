@@ -22,6 +22,7 @@ from blitz.recipe import Optim
 from blitz.recipes.digits import Digits
 from blitz.training.loop import Checkpoints
 from blitz.training.run_directory import RunDirectory
+from tests.clusters import env_of_driver
 from tests.running import losses, result, same_bits, train, train_workers, weights
 
 RECIPE = Digits(epochs=12, global_batch_size=31, log_every_steps=1, optim=Optim(name="momentum", lr=0.01))
@@ -116,7 +117,7 @@ def test_a_killed_driver_and_then_a_killed_node_change_no_bit(
 ) -> None:
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     command = [*train_command(tmp_path), "--scale.num-workers", "2", "--max-failures", "1"]
-    env = {**ONE_THREAD, "RAY_ADDRESS": cluster.address}
+    env = env_of_driver(cluster.address)
 
     def kill_a_node() -> None:
         cluster.remove_node(nodes.pop(RANDOM.randrange(2)), allow_graceful=False)

@@ -64,6 +64,22 @@ def test_what_a_cluster_can_never_give_is_refused(scale: Scale, nodes: list[Node
         workers_for(scale, nodes)
 
 
+@pytest.mark.parametrize(
+    ("scale", "count", "room_for"),
+    [
+        (Scale(num_workers=8), 8, 1),
+        (Scale(num_workers=8, cpus_per_worker=4), 8, 0),
+        (Scale(num_workers=2, use_gpu="yes"), 2, 0),
+        (Scale(min_workers=3, max_workers=8), (3, 8), 2),
+        (Scale(num_workers=1), 1, None),
+        (Scale(min_workers=2, max_workers=8), (2, 8), None),
+    ],
+)
+def test_a_cluster_that_grows_is_waited_for(scale: Scale, count: int | tuple[int, int], room_for: int | None) -> None:
+    workers = workers_for(scale, [Node(2, 0)], grows=True)
+    assert (workers.count, workers.room_for) == (count, room_for)
+
+
 def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

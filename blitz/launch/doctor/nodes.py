@@ -15,11 +15,12 @@ from ray.util.state.exception import RayStateApiException
 
 from blitz.errors import UserError
 from blitz.launch.address import asks_for_token
+from blitz.launch.autoscaler import grows
 from blitz.launch.doctor.data import fetched
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, begun, checked, merged
 from blitz.launch.doctor.machine import Machine, this_machine, versions
 from blitz.launch.job import Datasets
-from blitz.launch.scale import Node, Scale, workers_for
+from blitz.launch.scale import Node, Scale, told_of, workers_for
 from blitz.launch.storage_probe import check_every_node_sees
 from blitz.training.run_directory import RunDirectory
 
@@ -79,7 +80,9 @@ def _on(node: dict[str, Any], function: Any) -> Any:
 
 
 def _workers(scale: Scale, nodes: Nodes) -> Finding:
-    workers = workers_for(scale, [_has(node) for node in nodes.values()])
+    workers = workers_for(scale, [_has(node) for node in nodes.values()], grows=grows())
+    if workers.room_for is not None:
+        return Finding("warning", "workers", f"the run will wait for the cluster to grow: {told_of(workers)}")
     gpus = f" and {workers.gpus} GPU" if workers.gpus else ""
     cpus = sum(_has(node).cpus for node in nodes.values())
     fit = f"{workers.count} of {workers.cpus:g} CPU{gpus} each fit beside Ray Data"

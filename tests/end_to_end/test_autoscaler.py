@@ -1,0 +1,72 @@
+"""A cluster that has fewer nodes than a run asks for, and adds them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blitz.recipes.digits import Digits
+from blitz.training.run_directory import RunDirectory
+from tests.clusters import head_node
+from tests.running import result, train
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+def autoscaling(address: str) -> dict[str, Any]:
+    """For `ray start --autoscaling-config`: nodes of this machine, of two CPUs each."""
+    types = {
+        "head": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+    }
+    provider = {
+        "type": "fake_multinode",
+        "gcs_address": address,
+        "use_node_id_as_ip": True,
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    }
+    nothing = ["initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray"]
+    return {
+        "cluster_name": "grows",
+        "max_workers": 2,
+        "upscaling_speed": 100,
+        "idle_timeout_minutes": 5,
+        "provider": provider,
+        "available_node_types": types,
+        "head_node_type": "head",
+        "auth": {},
+        "docker": {},
+        "head_node": {},
+        "worker_nodes": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        **{f"{name}_commands": [] for name in nothing},
+    }
+
+
+def test_a_run_waits_for_the_nodes_that_the_autoscaler_adds(tmp_path: Path) -> None:
+    config = tmp_path / "autoscaling.json"
+    env = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
+    flags = [f"--autoscaling-config={config}"]
+    with head_node(
+        *flags, cpus=1, env=env, before=lambda address: config.write_text(json.dumps(autoscaling(address)))
+    ) as head:
+        words = ["digits", "--epochs", "1", "--scale.num-workers", "2", "--scale.cpus-per-worker", "1", "--run", "run"]
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs.train", *words, "--storage", str(tmp_path)],
+            env={**head.env, "RAY_ADDRESS": head.address},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "waits for the cluster to grow: it has room for 0 of 2 workers of 1 CPUs;" in done.stdout
+    alone = train(Digits(epochs=1), tmp_path / "alone")
+    assert result(RunDirectory.of(str(tmp_path), "run"))["rows_digest"] == result(alone)["rows_digest"]
