@@ -53,7 +53,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["nosuch"], "there is no recipe 'nosuch'; there are cifar10, digits, image_csv"),
+        (["nosuch"], "there is no recipe 'nosuch'; there are blobs, cifar10"),
         ([], "name a recipe first"),
         (["--epochs", "3", "digits"], "name a recipe first"),
         (["digits", "--optim.lrr", "3"], "--optim.lrr, 3; perhaps --optim.lr"),
