@@ -16,8 +16,11 @@ class RunFailed(RuntimeError):
     """A run that stopped before its end, told in one line; the same command continues it."""
 
 
-class Stopped(Exception):
-    """A run that was told to leave, and has saved; the same command goes on where it was."""
+class Stopped(BaseException):
+    """A run that was told to leave, and has saved; the same command goes on where it was.
+
+    No Exception, as KeyboardInterrupt is none: who goes on after a trial that failed has to leave too.
+    """
 
 
 def require(holds: bool, message: str) -> None:
