@@ -1,5 +1,7 @@
+import gzip
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +34,18 @@ def test_data() -> Path:
 
 
 @pytest.hookimpl(tryfirst=True)
+@pytest.fixture(scope="session")
+def mnist_root(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MNIST unpacked, as torchvision reads it."""
+    root = tmp_path_factory.mktemp("mnist")
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for packed in (test_data / "MNIST" / "raw").glob("*.gz"):
+        with gzip.open(packed) as source, (raw / packed.stem).open("wb") as target:
+            shutil.copyfileobj(source, target)
+    return root
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():

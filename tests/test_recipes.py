@@ -1,7 +1,6 @@
 """Every recipe that ships: its figure on real data, and that it is stored and found again."""
 
 import dataclasses
-import gzip
 import json
 import shutil
 import subprocess
@@ -25,18 +24,6 @@ from blitz.recipes.mnist import Mnist
 from blitz.recipes.parabola import Parabola
 from blitz.recipes.random_mlp import RandomMLP
 from tests.running import result, train, weights
-
-
-@pytest.fixture(scope="session")
-def mnist_root(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MNIST unpacked, as torchvision reads it."""
-    root = tmp_path_factory.mktemp("mnist")
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for packed in (test_data / "MNIST" / "raw").glob("*.gz"):
-        with gzip.open(packed) as source, (raw / packed.stem).open("wb") as target:
-            shutil.copyfileobj(source, target)
-    return root
 
 
 def test_the_shipped_digits_are_whole_and_split_without_overlap() -> None:

@@ -1,0 +1,113 @@
+"""How each recipe is made small: the one place where a new one says so to be tested like all others."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blitz.data.csv.features import CsvData
+from blitz.data.csv.image_rows import ImageCsvData
+from blitz.data.vision import VisionData
+from blitz.recipe import Optim, Recipe
+from blitz.recipes.blobs import Blobs
+from blitz.recipes.cifar10 import Cifar10
+from blitz.recipes.digits import Digits
+from blitz.recipes.dynamic_net import DynamicNetOnNoise
+from blitz.recipes.image_csv import Augmentation, ImageCsv, VisionModel
+from blitz.recipes.lenet import LeNetOnMnist
+from blitz.recipes.mnist import Mnist
+from blitz.recipes.parabola import Parabola
+from blitz.recipes.random_mlp import RandomMLP
+from blitz.recipes.table_csv import Layers, TableCsv
+from tests.pictures import coloured
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where data lie."""
+
+    made: Path
+    """A folder to make data in."""
+    real: Path
+    """That of the fixture `test_data`."""
+    mnist: Path
+    """That of the fixture `mnist_root`."""
+
+
+@dataclass(frozen=True)
+class Small:
+    """A recipe on few rows."""
+
+    recipe: Recipe
+    without_chance: dict[str, Any] = field(default_factory=dict)
+    """Settings without dropout and random changes of rows, to learn a batch by heart."""
+    lr: float = 0.01
+    """Of Adam, with which a batch is learned by heart."""
+    same_losses: bool = True
+    """Whether two workers have the losses of one to rounding: with neither dropout nor batch norm."""
+
+    @property
+    def short(self) -> Recipe:
+        """Two epochs of five steps, the last of which is of 5 rows."""
+        return replace(
+            self.recipe,
+            epochs=2,
+            max_train_rows=37,
+            max_eval_rows=21,
+            global_batch_size=8,
+            evaluate_every_steps=None,
+            log_every_steps=1,
+        )
+
+    @property
+    def one_batch(self) -> Recipe:
+        """A hundred steps on the same 8 rows."""
+        return replace(
+            self.short,
+            epochs=100,
+            max_train_rows=8,
+            evaluate_every_steps=100,
+            optim=Optim(name="adam", lr=self.lr),
+            **self.without_chance,
+        )
+
+
+def _table(places: Places) -> Small:
+    random, file = np.random.default_rng(0), places.made / "table.csv"
+    lines = [f"{one:.3f},{'xyz'[code]},{'no' if one + code < 1 else 'yes'}" for one, code in _numbers(random)]
+    file.write_text("\n".join(["number,letter,answer", *lines, ""]))
+    data = CsvData(train_csv=str(file), target="answer", val_fraction=0.3, cache=str(places.made / "cache"))
+    return Small(TableCsv(data=data), {"model": Layers(dropout=0)}, same_losses=False)
+
+
+def _numbers(random: np.random.Generator) -> list[tuple[float, int]]:
+    return [(float(random.normal()), int(random.integers(3))) for _ in range(60)]
+
+
+def _images(places: Places) -> Small:
+    data = ImageCsvData(
+        train_csv=str(coloured(places.made / "images", 60)),
+        val_fraction=0.3,
+        cache=str(places.made / "cache"),
+        size=32,
+        loader_workers=0,
+    )
+    recipe = ImageCsv(data=data, model=VisionModel(name="squeezenet1_1"))
+    plain = {"augmentation": Augmentation(flip=False, min_area=1.0)}
+    return Small(recipe, plain, lr=1e-3, same_losses=False)
+
+
+SMALL: dict[str, Callable[[Places], Small]] = {
+    "blobs": lambda places: Small(Blobs(), lr=0.05),
+    "cifar10": lambda places: Small(Cifar10(data=VisionData(root=str(places.real)))),
+    "digits": lambda places: Small(Digits()),
+    "dynamic_net": lambda places: Small(DynamicNetOnNoise(), lr=1e-3),
+    "image_csv": _images,
+    "lenet": lambda places: Small(LeNetOnMnist(data=VisionData(root=str(places.mnist)))),
+    "mnist": lambda places: Small(Mnist(data=VisionData(root=str(places.mnist)))),
+    "parabola": lambda places: Small(Parabola(), lr=0.05),
+    "random_mlp": lambda places: Small(RandomMLP(), lr=1e-3),
+    "table_csv": _table,
+}

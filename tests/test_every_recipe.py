@@ -1,0 +1,84 @@
+"""What every recipe that ships can do, on few rows: `small_recipes.py` says how each is made small."""
+
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from blitz.recipes import recipe_names
+from blitz.training.loop import Checkpoints, TrainJob
+from blitz.training.run_directory import RunDirectory
+from tests.running import losses, result, same_bits, train, weights
+from tests.small_recipes import SMALL, Places, Small
+from tests.two_processes import run_on_two
+
+SmallOf = Callable[[str], Small]
+RunOf = Callable[[str], RunDirectory]
+
+every_recipe = pytest.mark.parametrize("name", recipe_names())
+
+
+def test_every_recipe_is_made_small() -> None:
+    assert sorted(SMALL) == recipe_names(), "say in tests/small_recipes.py how it is"
+
+
+@pytest.fixture(scope="module")
+def small_of(test_data: Path, mnist_root: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallOf:
+    return cache(lambda name: SMALL[name](Places(tmp_path_factory.mktemp(name), test_data, mnist_root)))
+
+
+@pytest.fixture(scope="module")
+def whole_run(small_of: SmallOf, tmp_path_factory: pytest.TempPathFactory) -> RunOf:
+    """The run of a recipe in this process that is never stopped."""
+    often = Checkpoints(every_steps=7, keep=10)
+    return cache(lambda name: train(small_of(name).short, tmp_path_factory.mktemp(f"{name}-whole"), checkpoints=often))
+
+
+@pytest.fixture(scope="module")
+def run_of_two_processes(small_of: SmallOf, tmp_path_factory: pytest.TempPathFactory) -> RunOf:
+    """The run of a recipe on two ranks; all recipes share one start of the two processes."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    jobs = {}
+    for name in SMALL:
+        recipe = small_of(name).short.fitted()
+        plan = recipe.plan(len(recipe.dataset("train")), len(recipe.dataset("val")))
+        jobs[name] = TrainJob(recipe, plan, RunDirectory.of(str(folder / name)))
+    run_on_two(list(jobs.values()), folder)
+    return lambda name: jobs[name].run
+
+
+@every_recipe
+def test_a_recipe_learns_one_batch_by_heart(name: str, small_of: SmallOf, tmp_path: Path) -> None:
+    seen = losses(train(small_of(name).one_batch, tmp_path))
+    assert len(seen) == 100
+    assert seen[-1] < 0.1 * seen[0]
+
+
+@every_recipe
+def test_a_recipe_goes_on_after_a_kill_to_the_bits_of_the_whole_run(
+    name: str, small_of: SmallOf, whole_run: RunOf, tmp_path: Path
+) -> None:
+    whole = whole_run(name)
+    # As the run is found if it is killed within the second epoch.
+    shutil.copytree(whole.uri, tmp_path / "killed")
+    (tmp_path / "killed" / "result.json").unlink()
+    killed = RunDirectory.of(str(tmp_path / "killed"))
+    killed.delete_checkpoint(10)
+    assert max(killed.checkpoint_steps()) == 7
+    train(small_of(name).short, killed.uri)
+    assert same_bits(weights(killed), weights(whole))
+    assert losses(killed) == losses(whole)
+    assert result(killed)["rows_digest"] == result(whole)["rows_digest"]
+
+
+@every_recipe
+def test_two_processes_of_torch_distributed_take_the_rows_and_the_steps_of_one(
+    name: str, small_of: SmallOf, whole_run: RunOf, run_of_two_processes: RunOf
+) -> None:
+    together, alone = run_of_two_processes(name), whole_run(name)
+    assert result(together)["rows_digest"] == result(alone)["rows_digest"]
+    assert len(losses(together)) == 10
+    if small_of(name).same_losses:
+        assert losses(together) == pytest.approx(losses(alone), rel=1e-4)

@@ -1,0 +1,62 @@
+"""Jobs on two ranks of torch.distributed, without Ray: what many recipes can afford.
+
+The ranks fetch their own rows, by the plan that Ray's stream cuts too. `python -m tests.two_processes FOLDER RANK`
+is one of them.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from blitz.data.plan import Shares, fetch
+from blitz.launch.job import Datasets, row_bytes_of
+from blitz.training.loop import TrainJob
+from blitz.training.world import World
+
+_RANKS = 2
+
+
+class _Silent:
+    def step(self, number: int) -> None: ...
+
+    def loss(self, value: float) -> None: ...
+
+    def line(self, text: str) -> None: ...
+
+
+def run_on_two(jobs: Sequence[TrainJob], folder: Path) -> None:
+    """Run the jobs one after the other, each from its beginning on both ranks."""
+    (folder / "jobs.pickle").write_bytes(pickle.dumps(jobs))
+    command = [sys.executable, "-m", "tests.two_processes", str(folder)]
+    ranks = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(_RANKS)]
+    said = [process.communicate()[1] for process in ranks]
+    assert all(process.returncode == 0 for process in ranks), "\n".join(said)
+
+
+def _run(folder: Path, rank: int) -> None:
+    torch.set_num_threads(1)
+    # A rank whose peer has failed gives up at once, or at the latest then.
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=_RANKS, timeout=timedelta(minutes=5)
+    )
+    world = World.of(torch.device("cpu"))
+    for job in pickle.loads((folder / "jobs.pickle").read_bytes()):
+        datasets: Datasets = {"train": job.recipe.dataset("train"), "val": job.recipe.dataset("val")}
+        shares = Shares.of(job.plan, world_size=world.size, row_bytes=row_bytes_of(datasets))
+        blocks = (fetch(datasets[chunk.split], shares, chunk, rank) for chunk in shares.chunks(0))
+        job.start(blocks, world=world, first_step=0, display=_Silent())
+    # Without a last word from the other, its connections end under its hands.
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    _run(Path(sys.argv[1]), int(sys.argv[2]))
