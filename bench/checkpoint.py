@@ -67,9 +67,9 @@ class Mlp(Recipe):
 class AlternatingWriter(CheckpointWriter):
     """Writes every second checkpoint in the background, and returns from the others once they are whole."""
 
-    def save(self, checkpoint: Checkpoint, *, best: int | None) -> None:
+    def save(self, checkpoint: Checkpoint, *, best: int | None, beside: Mapping[str, Any] | None = None) -> None:
         """Write it."""
-        super().save(checkpoint, best=best)
+        super().save(checkpoint, best=best, beside=beside)
         if checkpoint.step // EVERY % 2:
             self.wait()
 

@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import torch
 from torch import Tensor, nn
 
 from blitz.data.arrays import MapStyleDataset
 from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan, Split
 from blitz.errors import UserError, require
+from blitz.examples import Example, class_examples, number_examples
 from blitz.fields import may_change as may_change
-from blitz.metrics import Loss, Metrics
+from blitz.metrics import Classification, Distance, Loss, Metrics, Regression
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -222,6 +224,25 @@ class Recipe(ABC):
         Matplotlib is slow to import: do so in here.
         """
         return None
+
+    def examples(self, outputs: Any, batch: Batch) -> list[Example]:
+        """What to show of some evaluated rows; by default what the metrics compare, none where that is not known."""
+        metrics = self.metrics()
+        if isinstance(metrics, Classification):
+            return class_examples(outputs, batch["targets"], metrics.classes)
+        if isinstance(metrics, Regression | Distance):
+            truths = batch["targets"].reshape(outputs.shape)
+            return number_examples(self.predictions(outputs, batch), self.predictions(truths, batch))
+        return []
+
+    def pictures(self, batch: Batch) -> Tensor | None:
+        """Rows as they were fetched, as pictures: uint8 of shape (batch, 1 or 3, height, width); None if they are none.
+
+        By default `inputs` where they are of that kind.
+        """
+        inputs = batch.get("inputs")
+        shown = inputs is not None and inputs.dtype == torch.uint8 and inputs.dim() == 4 and inputs.shape[1] in (1, 3)
+        return inputs if shown else None
 
     def metrics(self) -> Metrics:
         """How outputs are judged; the mean loss is always reported."""

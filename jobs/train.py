@@ -49,7 +49,7 @@ def main(words: list[str]) -> None:
     if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nRecipes: {', '.join(recipe_names())}")
         return
-    train(read_settings(words, prog=PROG))
+    train(read_settings(words, prog=PROG), command=shlex.join(["python", "-m", "jobs.train", *words]))
 
 
 def read_settings(words: list[str], *, prog: str) -> TrainSettings:
@@ -64,17 +64,17 @@ def read_settings(words: list[str], *, prog: str) -> TrainSettings:
     return parse(default, flags, prog=f"{prog} {words[0]}", description=description)
 
 
-def train(settings: TrainSettings) -> dict[str, Any]:
-    """Train, or continue, and print how; the content of the run's result.json.
+def train(settings: TrainSettings, *, command: str = "") -> dict[str, Any]:
+    """Train, or continue, and print how; the content of the run's result.json. `command` is what was typed for it.
 
     Raises:
         UserError: if it can never start, before anything is started.
     """
     with place_of(settings.scale):
-        return _train(settings)
+        return _train(settings, command)
 
 
-def _train(settings: TrainSettings) -> dict[str, Any]:
+def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
     recipe = settings.recipe.fitted()
     datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
@@ -88,7 +88,7 @@ def _train(settings: TrainSettings) -> dict[str, Any]:
             directory.write_json("recipe.json", recipe_to_json(recipe))
             directory.write_json("plan.json", asdict(plan))
             list_left_out(datasets.values(), directory)
-            job = TrainJob(recipe, plan, directory, settings.checkpoint)
+            job = TrainJob(recipe, plan, directory, settings.checkpoint, command)
             if step := job.first_step():
                 print(f"continues from step {step} of {plan.total_steps}")
             launch(job, datasets, settings.scale)

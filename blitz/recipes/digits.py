@@ -29,6 +29,9 @@ class Digits(Recipe):
     def preprocess(self, batch: Batch) -> Batch:
         return {**batch, "inputs": batch["inputs"].float() / 16}
 
+    def pictures(self, batch: Batch) -> Tensor:
+        return batch["inputs"].int().mul(255).div(16).byte()
+
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(outputs, batch["targets"], reduction="none")
 

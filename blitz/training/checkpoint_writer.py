@@ -49,10 +49,12 @@ class CheckpointWriter:
         finally:
             self._thread.shutdown()
 
-    def begin(self, step: int) -> None:
-        """Leave in the run only what was so at `step`: what came after it is about to be made again."""
-        self._run.rewind(step)
+    def begin(self, step: int) -> int:
+        """Leave in the run only what was so at `step`, as what came after it is about to be made again; the step that
+        was reached."""
+        reached = self._run.rewind(step)
         self._event_file = begin_event_file(self._run, step, time_s=time.time())
+        return reached
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl, and what it says to the event file.
@@ -68,15 +70,17 @@ class CheckpointWriter:
         if idle and time.monotonic() - self._lines_written >= _SECONDS_BETWEEN_METRICS:
             self._begin(self._write_metrics)
 
-    def save(self, checkpoint: Checkpoint, *, best: int | None) -> None:
+    def save(self, checkpoint: Checkpoint, *, best: int | None, beside: Mapping[str, Any] | None = None) -> None:
         """Begin to write a checkpoint, and to delete those that are then no longer kept.
+
+        `beside` names JSON files of the run, and what they are to hold.
 
         Raises:
             UserError: if the storage did not take what was written before.
         """
         # In this order there is never more than one copy.
         self.wait()
-        self._begin(self._write_checkpoint, checkpoint.copied(), best)
+        self._begin(self._write_checkpoint, checkpoint.copied(), best, beside or {})
 
     def finish(self) -> None:
         """Return once everything is written.
@@ -115,9 +119,13 @@ class CheckpointWriter:
             self._run.append_metrics(line for _, line in lines)
             self._run.append(self._event_file, b"".join(event_record(line, time_s=at) for at, line in lines))
 
-    def _write_checkpoint(self, lines: list[_Line], checkpoint: Checkpoint, best: int | None) -> None:
+    def _write_checkpoint(
+        self, lines: list[_Line], checkpoint: Checkpoint, best: int | None, beside: Mapping[str, Any]
+    ) -> None:
         # First: a run goes on from its newest checkpoint, and finds the metrics up to there.
         self._write_metrics(lines)
+        for path, content in beside.items():
+            self._run.write_json(path, content)
         checkpoint.save(self._run)
         steps = self._run.checkpoint_steps()
         for step in set(steps) - {best, *steps[-self._keep :]}:

@@ -1,19 +1,22 @@
 """Exact evaluation: sums over rows, added up over blocks and ranks, each row counted once."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from blitz.data.order import Rows
 from blitz.data.plan import Block, Plan, Split
 from blitz.errors import DataError
-from blitz.metrics import Sums
+from blitz.metrics import Classification, Sums
 from blitz.recipe import Batch, Recipe
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Display
+from blitz.training.examples import Examples
 from blitz.training.faults import Faults
 from blitz.training.model import Forward, build_model, forward_and_loss
 from blitz.training.notice import NoticeBoard, nothing_told
@@ -24,10 +27,22 @@ ROWS_A_FORWARD = 1024
 """Where the recipe names no micro-batch."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """Rows of a block that go through one forward pass."""
+
+    rows: Rows
+    """Which they are."""
+    fetched: Batch
+    """Their columns on the device, as they were fetched."""
+    batch: Batch
+    """The same, preprocessed."""
+
+
 def evaluated(
     block: Block, recipe: Recipe, device: torch.device, *, most_rows: int = ROWS_A_FORWARD
-) -> tuple[bool, Iterator[Batch]]:
-    """Whether any row of a block counts, and its preprocessed rows in parts for a forward pass; pad rows are left out.
+) -> tuple[bool, Iterator[Part]]:
+    """Whether any row of a block counts, and its rows in parts for a forward pass; pad rows are left out.
 
     Every rank is to add up the same names: of a block that is all padding it is one row, to be counted as none.
     """
@@ -35,10 +50,15 @@ def evaluated(
     counts = bool(counted.any())
     taken = counted if counts else np.arange(len(counted)) < 1
     columns = {name: column[taken] for name, column in block.columns.items()}
-    batch = laid_out(recipe, recipe.preprocess(on_device(columns, device)))
+    fetched = on_device(columns, device)
+    batch, numbers = laid_out(recipe, recipe.preprocess(fetched)), block.rows[taken]
     size = recipe.micro_batch_size or most_rows
-    starts = range(0, int(taken.sum()), size)
-    return counts, ({name: column[start : start + size] for name, column in batch.items()} for start in starts)
+    slices = [slice(start, start + size) for start in range(0, len(numbers), size)]
+    return counts, (Part(numbers[rows], _cut(fetched, rows), _cut(batch, rows)) for rows in slices)
+
+
+def _cut(batch: Batch, rows: slice) -> Batch:
+    return {name: column[rows] for name, column in batch.items()}
 
 
 class Evaluation:
@@ -49,6 +69,7 @@ class Evaluation:
         self._forward = Forward(recipe, model)
         self._metrics = recipe.metrics()
         self._sums: Sums = {}
+        self._examples = Examples(recipe, model, world)
         # A recipe may have frozen a part of its model: it goes on as it was.
         self._modes = [(module, module.training) for module in model.modules()]
         world.share_buffers(model)
@@ -59,9 +80,11 @@ class Evaluation:
         """Add up a block's rows; pad rows are left out."""
         counts, parts = evaluated(block, self._recipe, self._world.device)
         for part in parts:
-            outputs, losses = forward_and_loss(self._recipe, self._forward, part, self._world.device)
-            rows = torch.tensor(len(losses), device=losses.device)
-            sums = {"rows": rows, "loss": losses.double().sum(), **self._metrics.sums(outputs, part)}
+            outputs, losses = forward_and_loss(self._recipe, self._forward, part.batch, self._world.device)
+            if counts:
+                self._examples.add(part.fetched, part.rows, outputs, losses, part.batch)
+            count = torch.tensor(len(losses), device=losses.device)
+            sums = {"rows": count, "loss": losses.double().sum(), **self._metrics.sums(outputs, part.batch)}
             for name, value in sums.items():
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * counts
 
@@ -71,12 +94,32 @@ class Evaluation:
         Raises:
             DataError: if none of the rows is of use.
         """
-        for module, training in self._modes:
-            module.training = training
         sums = {name: self._world.sum(value) for name, value in sorted(self._sums.items())}
         if not sums["rows"]:
             raise DataError("of the rows to evaluate on, none is of use")
         return sums, {"loss": sums["loss"].item() / sums["rows"].item(), **self._metrics.figures(sums)}
+
+    def record(self, sums: Sums, figures: dict[str, float], *, split: Split, step: int) -> dict[str, Any]:
+        """What a file in evaluations/ holds of the pass; every rank asks for it.
+
+        `by_class` begins with all rows, `interval` is that of the accuracy.
+        """
+        metrics = self._metrics
+        by_class = [metrics.total(sums), *metrics.by_class(sums)] if isinstance(metrics, Classification) else []
+        return {
+            "split": split,
+            "step": step,
+            "best": metrics.best,
+            "figures": figures,
+            "sums": {name: value.tolist() for name, value in sums.items()},
+            "by_class": [{**asdict(one), "interval": one.interval if one.rows else None} for one in by_class],
+            "examples": self._examples.found(),
+        }
+
+    def close(self) -> None:
+        """Leave the model as it was before the pass."""
+        for module, training in self._modes:
+            module.training = training
 
 
 @dataclass(frozen=True)
@@ -116,7 +159,6 @@ class EvaluateJob:
             faults.note(block)
             evaluation.add(block)
         sums, figures = evaluation.finish()
+        result = evaluation.record(sums, figures, split=self.split, step=self.step)
         if world.leads:
-            counts = {name: value.tolist() for name, value in sums.items()}
-            result = {"split": self.split, "step": self.step, "figures": figures, "sums": counts}
             self.run.write_json(self.result_file, result)

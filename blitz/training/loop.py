@@ -5,8 +5,8 @@ It is given blocks of rows and a place among the ranks, and knows nothing of whe
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.checkpoint_writer import CheckpointWriter
+from blitz.training.clock import Clock
 from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
 from blitz.training.faults import Faults
@@ -58,6 +59,8 @@ class TrainJob:
     plan: Plan
     run: RunDirectory
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    command: str = ""
+    """What was typed to begin or to go on with it, if that is known."""
 
     @property
     def first_step(self) -> Callable[[], int]:
@@ -148,30 +151,30 @@ def train(
     training = _Training(job, writer, world, first_step, display)
     calls = SaveCalls(world, board, display, every_seconds=job.checkpoints.every_seconds, first_step=first_step)
     faults = Faults(job.recipe, job.plan, job.run, world=world, display=display)
-    for block in blocks:
-        faults.note(block)
-        if block.chunk.split == "train":
-            for batch in step_batches(block, job.plan, world):
-                training.step(batch)
-                step = training.progress.step
-                if step % job.recipe.log_every_steps == 0 or step == job.plan.total_steps:
-                    training.log()
-                # A checkpoint before the evaluation that is due would be one from which it is never made.
-                if job.plan.evaluates_after(step):
-                    continue
-                call = calls.after(step)
-                if job.saves_after(step) or call != Notice.NONE:
+    with training.told_how_it_ends():
+        for block in training.clock.timed(blocks):
+            faults.note(block)
+            if block.chunk.split == "train":
+                for batch in step_batches(block, job.plan, world):
+                    training.step(batch)
+                    step = training.progress.step
+                    if step % job.recipe.log_every_steps == 0 or step == job.plan.total_steps:
+                        training.log()
+                    # A checkpoint before the evaluation that is due would be one from which it is never made.
+                    if job.plan.evaluates_after(step):
+                        continue
+                    call = calls.after(step)
+                    if job.saves_after(step) or call != Notice.NONE:
+                        training.save()
+                        calls.saved()
+                    if call == Notice.LEAVE:
+                        raise Stopped(f"told to leave: saved at step {step}; the same command goes on from there")
+            else:
+                training.evaluate(block)
+                if block.chunk.ends_pass:
                     training.save()
                     calls.saved()
-                if call == Notice.LEAVE:
-                    raise Stopped(f"told to leave: saved at step {step}; the same command goes on from there")
-        else:
-            training.evaluate(block)
-            if block.chunk.ends_pass:
-                training.finish_evaluation()
-                training.save()
-                calls.saved()
-    training.finish()
+        training.finish()
 
 
 class _Training:
@@ -187,9 +190,11 @@ class _Training:
         self.progress = self._restore(first_step) if first_step else Progress()
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=world.device)
         self.evaluation: Evaluation | None = None
-        self.clock = _Clock()
+        self.clock = Clock()
+        self.beside_checkpoint: dict[str, Any] = {}
         if world.leads:
-            writer.begin(first_step)
+            reached = writer.begin(first_step)
+            self._note("resumed" if first_step else "started", reached=reached, command=job.command)
 
     def _wrap(self) -> None:
         """Make what training steps go through: evaluation and checkpoints use `model` itself.
@@ -271,7 +276,7 @@ class _Training:
             {
                 "train/loss": loss,
                 **self.optimizers.rates(),
-                "examples_per_second": round(self.clock.examples_per_second(), 1),
+                **self.clock.figures(),
                 "world_size": self.world.size,
             }
         )
@@ -286,27 +291,33 @@ class _Training:
 
     def evaluate(self, block: Block) -> None:
         """Add a block of evaluation rows to the pass that is under way, or begin one."""
-        if self.evaluation is None:
-            self.clock.stop()
-            self.evaluation = Evaluation(self.recipe, self.model, self.world)
-        self.evaluation.add(block)
+        with self.clock.on("evaluation"):
+            if self.evaluation is None:
+                self.evaluation = Evaluation(self.recipe, self.model, self.world)
+            self.evaluation.add(block)
+            if block.chunk.ends_pass:
+                self._finish_evaluation(self.evaluation)
 
-    def finish_evaluation(self) -> None:
+    def _finish_evaluation(self, evaluation: Evaluation) -> None:
         """Write the figures of the pass and see whether they are the best."""
-        assert self.evaluation is not None
-        _, figures = self.evaluation.finish()
-        self.evaluation = None
+        sums, figures = evaluation.finish()
         progress, metrics = self.progress, self.recipe.metrics()
         progress.metrics = {f"val/{name}": value for name, value in figures.items()}
-        progress.take_note_of(figures[metrics.best], higher_is_better=metrics.higher_is_better)
+        if progress.take_note_of(figures[metrics.best], higher_is_better=metrics.higher_is_better):
+            record = evaluation.record(sums, figures, split="val", step=progress.step)
+            self.beside_checkpoint = {"evaluations/best.json": record}
+        evaluation.close()
+        self.evaluation = None
         self._write(progress.metrics)
         shown = "  ".join(f"val/{name} {figures[name]:.4f}" for name in dict.fromkeys(("loss", metrics.best)))
         self.display.line(f"step {progress.step}: {shown}")
-        self.clock.go_on()
 
     def save(self) -> None:
         """Begin to write a checkpoint."""
-        self.clock.stop()
+        with self.clock.on("checkpoint"):
+            self._save()
+
+    def _save(self) -> None:
         progress = replace(
             self.progress,
             rows_digest=self.world.sum_digest(self.progress.rows_digest),
@@ -318,15 +329,17 @@ class _Training:
         if self.world.leads:
             optimizer, state = self.optimizers.state(), asdict(progress)
             checkpoint = Checkpoint(progress.step, self.model.state_dict(), optimizer, state)
-            self.writer.save(checkpoint, best=progress.best.step if progress.best else None)
-        self.clock.go_on()
+            best = progress.best.step if progress.best else None
+            self.writer.save(checkpoint, best=best, beside=self.beside_checkpoint)
+        self.beside_checkpoint = {}
 
     def finish(self) -> None:
         """Write result.json: the last thing that a run does, once all else is written."""
         progress = self.progress
         digest = self.world.sum_digest(progress.rows_digest)
         if self.world.leads:
-            self.writer.finish()
+            with self.clock.on("checkpoint"):
+                self.writer.finish()
             result = {
                 "steps": progress.step,
                 "epochs": progress.step / self.job.plan.steps_per_epoch,
@@ -334,33 +347,30 @@ class _Training:
                 "best_checkpoint": progress.best.step if progress.best else progress.step,
                 "rows_digest": f"{digest:016x}",
             }
+            self._note("finished", **self.clock.figures())
             self.job.run.write_json("result.json", result)
+
+    @contextmanager
+    def told_how_it_ends(self) -> Iterator[None]:
+        """What ends the run before its end in this context is told in its events, if the storage still takes it."""
+        try:
+            yield
+        except BaseException as error:
+            if self.world.leads:
+                why = (str(error).splitlines() or [""])[0]
+                kinds = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}
+                what = kinds.get(type(error), "failed")
+                with suppress(OSError):
+                    self._note(what, error=f"{type(error).__name__}: {why}" if why else type(error).__name__)
+            raise
+
+    def _note(self, what: str, **more: Any) -> None:
+        """Add to the run's events; `time` is in seconds since 1970."""
+        place = {"time": round(time.time(), 3), "step": self.progress.step, "world_size": self.world.size}
+        self.job.run.add_event({"what": what, **place, "device": self.world.device.type, **more})
 
     def _write(self, figures: dict[str, float]) -> None:
         if self.world.leads:
             step = self.progress.step
             epoch = round(step / self.job.plan.steps_per_epoch, 4)
             self.writer.add_metrics({"step": step, "epoch": epoch, **figures})
-
-
-class _Clock:
-    """Rows a second of training, evaluation and checkpoints left out."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self._started = time.perf_counter()
-        self._stopped: float | None = None
-
-    def stop(self) -> None:
-        self._stopped = time.perf_counter()
-
-    def go_on(self) -> None:
-        assert self._stopped is not None
-        self._started += time.perf_counter() - self._stopped
-
-    def examples_per_second(self) -> float:
-        """The rate since the last call."""
-        now = time.perf_counter()
-        rate = self.rows / (now - self._started)
-        self.rows, self._started = 0, now
-        return rate

@@ -5,7 +5,9 @@
       plan.json              what it comes to: rows, batch size, steps
       metrics.jsonl          one JSON object a line
       events.out.tfevents.*  the same for TensorBoard, a file each start
+      events.jsonl           a line each time that the run was started, went on, failed or finished
       logs/                  what each worker of a run on Ray prints and raises, a file each start
+      evaluations/           what the best checkpoint's evaluation found, and what jobs.evaluate did
       bad_rows.csv           rows of a CSV that are left out, if there are any
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
       pictures/              of its best checkpoint, if its recipe draws one
@@ -170,17 +172,28 @@ class RunDirectory:
         except Timeout:
             raise UserError(f"another process is training {self.uri}; wait for it, or name another --run") from None
 
-    # Metrics.
+    # Metrics and events.
 
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add lines to metrics.jsonl."""
-        self.append("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+        self.append("metrics.jsonl", _to_lines(lines))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line that was cut off is left out."""
-        if not self.exists("metrics.jsonl"):
+        return self._read_lines("metrics.jsonl")
+
+    def add_event(self, event: Mapping[str, Any]) -> None:
+        """Add to events.jsonl, which tells what happened to the run, also what it was rewound from since."""
+        self.append("events.jsonl", _to_lines([event]))
+
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of events.jsonl."""
+        return self._read_lines("events.jsonl")
+
+    def _read_lines(self, path: str) -> list[dict[str, Any]]:
+        if not self.exists(path):
             return []
-        whole, _, _ = self.read("metrics.jsonl").rpartition(b"\n")
+        whole, _, _ = self.read(path).rpartition(b"\n")
         return [json.loads(line) for line in whole.splitlines()]
 
     def add_bad_rows(self, records: Iterable[str]) -> None:
@@ -192,13 +205,16 @@ class RunDirectory:
         """The records of bad_rows.csv."""
         return self.read("bad_rows.csv").decode().split("\n")[1:-1] if self.exists("bad_rows.csv") else []
 
-    def rewind(self, step: int) -> None:
-        """Leave only what was so at `step`: what came after it is about to be made again."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
-        self.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
-        if self.exists("result.json"):
-            files, place = self._open("result.json")
+    def rewind(self, step: int) -> int:
+        """Leave only what was so at `step`: what came after it is about to be made again. The step that was reached."""
+        lines = self.metrics()
+        self.write("metrics.jsonl", _to_lines(line for line in lines if line["step"] <= step))
+        evaluation = self.read_json("evaluations/best.json")
+        gone = ["result.json", *(["evaluations/best.json"] if evaluation and evaluation["step"] > step else [])]
+        for path in filter(self.exists, gone):
+            files, place = self._open(path)
             files.delete_file(place)
+        return max(step, lines[-1]["step"] if lines else 0)
 
     # Checkpoints.
 
@@ -273,3 +289,7 @@ class RunDirectory:
         if self.exists(f"checkpoints/{step}/state.json"):
             files.delete_file(f"{place}/state.json")
         self.delete_folder(f"checkpoints/{step}")
+
+
+def _to_lines(objects: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(one) + "\n" for one in objects).encode()

@@ -37,9 +37,9 @@ class StackedEvaluation:
         most_rows = max(1, _LANE_ROWS_A_FORWARD // self._lanes)
         counts, parts = evaluated(block, self._recipe, self._world.device, most_rows=most_rows)
         for part in parts:
-            outputs, losses = self._stack.outputs(part)
+            outputs, losses = self._stack.outputs(part.batch)
             rows = torch.full((self._lanes,), losses.shape[1], device=losses.device)
-            sums = {"rows": rows, "loss": losses.double().sum(1), **self._metric_sums(outputs, part)}
+            sums = {"rows": rows, "loss": losses.double().sum(1), **self._metric_sums(outputs, part.batch)}
             for name, value in sums.items():
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * counts
 

@@ -1,0 +1,57 @@
+"""What a run's time goes to: every moment to one account."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from blitz.data.plan import Block
+
+Account = Literal["data", "compute", "evaluation", "checkpoint"]
+
+
+class Clock:
+    """Seconds of this process by account, since they were last asked for.
+
+    `data` is waiting for rows to train on, `checkpoint` what the loop loses to writing, and `compute` all else. On a
+    GPU the loop runs ahead of the device, and waits for it where it reads the loss: that too is `compute`.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        """Trained on since the seconds were last asked for."""
+        self._account: Account = "compute"
+        self._since = time.perf_counter()
+        self._seconds: dict[Account, float] = {"data": 0.0, "compute": 0.0, "evaluation": 0.0, "checkpoint": 0.0}
+
+    def _turn_to(self, account: Account, *, spent: Account | None = None) -> None:
+        now = time.perf_counter()
+        self._seconds[spent or self._account] += now - self._since
+        self._account, self._since = account, now
+
+    @contextmanager
+    def on(self, account: Account) -> Iterator[None]:
+        """What is done in this context goes to `account`."""
+        before = self._account
+        self._turn_to(account)
+        yield
+        self._turn_to(before)
+
+    def timed(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """The blocks; the wait for one to evaluate on is a part of the evaluation."""
+        self._turn_to("data")
+        for block in blocks:
+            self._turn_to("compute", spent="data" if block.chunk.split == "train" else "evaluation")
+            yield block
+            self._turn_to("data")
+        self._turn_to("compute")
+
+    def figures(self) -> dict[str, float]:
+        """`examples_per_second` of training, evaluation and checkpoints left out, and `<account>_seconds`; from now on
+        it counts anew."""
+        self._turn_to(self._account)
+        trained = self._seconds["data"] + self._seconds["compute"]
+        rate = {"examples_per_second": round(self.rows / trained, 1)} if self.rows else {}
+        seconds = {f"{account}_seconds": round(spent, 4) for account, spent in self._seconds.items()}
+        self.rows, self._seconds = 0, dict.fromkeys(self._seconds, 0.0)
+        return {**rate, **seconds}
