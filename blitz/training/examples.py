@@ -120,7 +120,8 @@ class _TopRows:
 def _gravity(metrics: Metrics, outputs: Any, losses: Tensor, batch: Batch) -> Tensor:
     """How grave each row's mistake is: of a class how sure the model was of a wrong one, of all else the loss."""
     if isinstance(metrics, Classification):
-        sureness, predicted = outputs.float().softmax(1).max(1)
+        scores: Tensor = outputs
+        sureness, predicted = scores.float().softmax(1).max(1)
         return sureness.where(predicted != batch["targets"], -torch.inf)
     return losses.where(losses.isfinite(), -torch.inf)
 

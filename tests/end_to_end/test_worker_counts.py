@@ -62,11 +62,16 @@ def test_rows_and_losses_are_the_same_on_any_number_of_workers(
 def test_an_evaluation_gives_the_same_integer_counts_on_any_number_of_workers(
     num_workers: int, recipe: Cifar10, in_process: RunDirectory
 ) -> None:
-    def counts(num_workers: int) -> Any:
+    def found(num_workers: int) -> Any:
         settings = EvaluateSettings(recipe, checkpoint="last", scale=Scale(num_workers=num_workers))
-        return evaluate(in_process, settings)["sums"]
+        return evaluate(in_process, settings)
 
-    alone, together = counts(0), counts(num_workers)
+    def shown(examples: Any) -> dict[str, list[int]]:
+        return {kind: [one["row"] for one in rows] for kind, rows in examples.items()}
+
+    one, other = found(0), found(num_workers)
+    assert shown(other["examples"]) == shown(one["examples"])
+    alone, together = one["sums"], other["sums"]
     assert together["confusion"] == alone["confusion"]
     assert together["rows"] == alone["rows"] == sum(map(sum, alone["confusion"])) == 1003
     assert together["loss"] == pytest.approx(alone["loss"], rel=1e-6)

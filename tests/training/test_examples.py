@@ -86,12 +86,3 @@ def test_of_numbers_there_is_a_bounded_sample_in_the_targets_own_units(tmp_path:
         assert one["truth"] == {"prediction": pytest.approx(targets[one["row"], 0].item())}
     errors = [abs(one["truth"]["prediction"] - one["prediction"]["prediction"]) for one in examples["mistakes"]]
     assert errors == sorted(errors, reverse=True)
-
-
-@pytest.mark.cluster
-@pytest.mark.usefixtures("ray_runtime")
-def test_two_workers_show_the_same_rows(run: RunDirectory, tmp_path: Path) -> None:
-    job_run = train(RECIPE, tmp_path, num_workers=2)
-    one, other = record(run)["examples"], record(job_run)["examples"]
-    assert [each["row"] for each in one["random"]] == [each["row"] for each in other["random"]]
-    assert {each["row"] for each in one["mistakes"]} == {each["row"] for each in other["mistakes"]}
