@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from blitz.data.csv.image_rows import CsvImages, ImageCsvData
+from blitz.data.csv.image_rows import CsvImages
+from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.images import decode_image
 from blitz.data.plan import Plan, Shares
 from blitz.launch.job import row_bytes_of

@@ -7,9 +7,10 @@ line and every field is a flag.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
+import tyro
 from torch import Tensor, nn
 
 from blitz.data.arrays import MapStyleDataset
@@ -88,6 +89,26 @@ class Group:
     neither use nor gather the statistics of a batch."""
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """The weights that a run has begun with, which are kept in its initial.safetensors."""
+
+    step: int | None
+    """Of a run."""
+    sha256: str
+    """Of the weights, hexadecimal."""
+    source: str = may_change("")
+    """A run, a file, or what the recipe names."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that a recipe brings."""
+
+    source: str
+    tensors: Mapping[str, Tensor]
+
+
 _COUNTS = (
     "epochs",
     "max_steps",
@@ -142,6 +163,11 @@ class Recipe(ABC):
     sync_batch_norm: bool = False
     """Batch statistics over all workers rather than over each one's share."""
     optim: Optim = Optim()
+    init_from: str | None = may_change(None)
+    """Begin with the weights of another run, as far as they fit, or with those of a file: .safetensors, .pth or .pt."""
+    init_checkpoint: Literal["best", "last"] | int = may_change("best")
+    """Which checkpoint of that run: the best, the newest, or that of a step."""
+    begins_with: Annotated[Beginning | None, tyro.conf.Suppress] = None
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -168,6 +194,18 @@ class Recipe(ABC):
     @abstractmethod
     def build_model(self) -> nn.Module:
         """A new model; its initial weights are drawn from the ambient generator, which is seeded."""
+
+    @property
+    def begins_elsewhere(self) -> bool:
+        """Whether the initial weights are those of another model."""
+        return self.init_from is not None
+
+    def pretrained(self) -> Pretrained | None:
+        """Weights to begin with where `init_from` names none, as far as they fit; by default none.
+
+        Called once, where the run is started; they are kept in the run.
+        """
+        return None
 
     def parameter_groups(self, model: nn.Module, steps_per_epoch: int) -> Sequence[Group]:
         """What is learned how; by default all parameters that require gradients, alike.

@@ -17,6 +17,7 @@ from blitz.launch.launch import launch, place_of
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
 from blitz.recipes import find_recipe, recipe_names, recipe_to_json
+from blitz.training.initial_weights import take_over
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.open_run import Resume, finished_result, open_run
 from blitz.training.pictures import draw
@@ -78,6 +79,7 @@ def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
     recipe = settings.recipe.fitted()
     datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
+    recipe, initial = take_over(recipe)
     directory = open_run(recipe, storage=settings.storage, run=settings.run, resume=settings.resume)
     print(f"run: {directory}")
     result = finished_result(directory, plan)
@@ -91,6 +93,9 @@ def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
             job = TrainJob(recipe, plan, directory, settings.checkpoint, command)
             if step := job.first_step():
                 print(f"continues from step {step} of {plan.total_steps}")
+            elif initial is not None:
+                initial.write(directory)
+                print("\n".join(initial.lines()))
             launch(job, datasets, settings.scale)
         result = directory.read_json("result.json")
         assert result is not None

@@ -14,6 +14,7 @@ from blitz.launch.launch import launch
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
 from blitz.training.checkpoint import Checkpoint
+from blitz.training.initial_weights import take_over
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.run_directory import RunDirectory
 
@@ -33,6 +34,9 @@ def train(
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
     run = RunDirectory.of(str(place))
     run.probe()
+    recipe, initial = take_over(recipe)
+    if initial is not None:
+        initial.write(run)
     job = TrainJob(recipe, plan, run, checkpoints or Checkpoints())
     launch(job, datasets, Scale(num_workers=num_workers, max_failures=max_failures, use_gpu=use_gpu))
     return run

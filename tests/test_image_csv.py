@@ -14,7 +14,8 @@ import torch
 import torchvision
 
 from blitz.data.arrays import FAULT
-from blitz.data.csv.image_rows import CsvImages, ImageCsvData
+from blitz.data.csv.image_rows import CsvImages
+from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Block, Plan, Shares, Split, fetch
 from blitz.errors import DataError, UserError
 from blitz.models.vision import require_fits

@@ -5,12 +5,14 @@ import warnings
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from blitz.errors import UserError
 
 # Their second heads give outputs in training alone, which a loss on one output has no use for.
-_ONE_HEAD = {"googlenet": {"aux_logits": False}, "inception_v3": {"aux_logits": False}}
+# And their weights are made for inputs in [-1, 1], to which they change such as ImageNet's other weights are made for.
+_INCEPTION = {"aux_logits": False, "transform_input": True}
+_ONE_HEAD = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
 
 
 def vision_model(name: str, *, outputs: int, size: int) -> nn.Module:
@@ -34,6 +36,31 @@ def vision_model(name: str, *, outputs: int, size: int) -> nn.Module:
             name, weights=None, num_classes=outputs, **sized, **_ONE_HEAD.get(name, {})
         )
     return model
+
+
+def published_weights(name: str, which: str) -> tuple[str, dict[str, Tensor]]:
+    """The name and the tensors of weights that torchvision publishes for a model, `DEFAULT` the best of them.
+
+    They are downloaded once, to torch's own cache.
+
+    Raises:
+        UserError: if there are none of that name, or they cannot be downloaded.
+    """
+    published = torchvision.models.get_model_weights(name)
+    if which not in published.__members__:
+        raise UserError(
+            f"--weights: torchvision has no weights {which!r} for {name}; it has {', '.join(published.__members__)}"
+        )
+    weights = published[which]
+    try:
+        # Checked against the hash in its name, and loaded without running code.
+        tensors = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"--weights: {weights.url} cannot be downloaded ({str(error).splitlines()[0]}); fetch it where that is "
+            "possible and give the file with --init-from FILE, or begin with new weights: --weights None"
+        ) from error
+    return f"torchvision's {weights}", dict(tensors)
 
 
 def require_fits(name: str, *, outputs: int, size: int) -> None:

@@ -8,7 +8,8 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.crops import Crops, middle, recolored
-from blitz.data.csv.image_rows import CsvImages, ImageCsvData, ImageFit, fit_images, image_inputs, image_rows
+from blitz.data.csv.image_rows import CsvImages, ImageFit, fit_images, image_inputs, image_rows
+from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.metrics import Classification, Distance, Regression

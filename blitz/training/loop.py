@@ -26,6 +26,7 @@ from blitz.training.clock import Clock
 from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
 from blitz.training.faults import Faults
+from blitz.training.initial_weights import load_initial
 from blitz.training.model import Forward, build_model, forward_and_loss, memory_named
 from blitz.training.notice import Notice, NoticeBoard, SaveCalls, nothing_told
 from blitz.training.optimizer import Optimizers
@@ -186,6 +187,8 @@ class _Training:
         self.job, self.writer, self.world, self.display = job, writer, world, display
         self.recipe = recipe = job.recipe
         self.model = build_model(recipe, world)
+        if not first_step:
+            load_initial(recipe, self.model, job.run)
         self.optimizers = Optimizers(recipe, self.model, job.plan)
         self.progress = self._restore(first_step) if first_step else Progress()
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=world.device)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from blitz.data.arrays import FAULT, ArrayDataset, Columns, MapStyleDataset, new_column
-from blitz.data.csv.image_rows import ImageCsvData
+from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.order import Rows
 from blitz.data.plan import Block, Plan, Shares
 from blitz.errors import DataError, RunFailed

@@ -1,6 +1,5 @@
 """A CSV of images and labels: what is fitted on its training rows, and its rows as a model takes them."""
 
-import fnmatch
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -14,69 +13,18 @@ import pyarrow
 from blitz.data.arrays import FAULT, Columns, new_column
 from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.columns import ColumnType
-from blitz.data.csv.images import NO_SUCH_FILE, ImageCheck, check_images
+from blitz.data.csv.image_source import ImageCsvData
+from blitz.data.csv.images import NO_SUCH_FILE, check_images
 from blitz.data.csv.index import CsvIndex, index_csv
-from blitz.data.csv.source import CsvSource, Mask
+from blitz.data.csv.source import Mask
 from blitz.data.csv.statistics import statistics_of
-from blitz.data.csv.streaming_pass import CsvOptions, Head
+from blitz.data.csv.streaming_pass import CsvOptions
 from blitz.data.csv.table import CsvTable, unknown_labels
 from blitz.data.order import Rows
 from blitz.data.plan import Split
 from blitz.errors import DataError, require
 from blitz.fields import may_change
-from blitz.storage import Folder, absolute, folder_of
-
-Fit = Literal["crop", "stretch"]
-Task = Literal["auto", "classification", "numbers", "points"]
-
-_LARGEST = 4096
-_IMAGE_NAMES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
-
-
-@dataclass(frozen=True)
-class ImageCsvData(CsvSource):
-    """Which column of which CSV names the images, and what is learned of them."""
-
-    image_column: str | None = None
-    """Paths or URIs of the images; by default the column that holds names such as cat.jpg."""
-    label_column: tuple[str, ...] = ()
-    """What is learned: one column of classes or numbers, or several of numbers; `part_*` names all that begin so. By
-    default all columns but the images'."""
-    image_root: str | None = may_change(None)
-    """Folder that relative paths start from; by default the CSV's."""
-    image_check: ImageCheck = may_change("whole")
-    """Before training, see whether all files exist, or also whether they are whole, by their first and last bytes."""
-    task: Task = "auto"
-    """points are pairs of columns, x and y in pixels of the image, that move with it. auto classifies one column of
-    categories, and else predicts numbers."""
-    fit: Fit = "crop"
-    """How images become square: cut to the middle, or stretched as a whole."""
-    size: int = 224
-    """Side in pixels of what the model sees."""
-    resize: int | None = None
-    """Side in pixels that images are decoded to: the model sees a crop of it, in training a random one, and else the
-    middle. By default size · 8/7, but with --data.fit stretch the size."""
-    loader_workers: Literal["auto"] | int = may_change("auto")
-    """In this process: how many other processes decode images; auto tries and says. On Ray the cluster's CPUs do."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.size >= 1, f"--data.size is {self.size}; it must be at least 1")
-        resize, workers = self.resize, self.loader_workers
-        for name, side in (("size", self.size), ("resize", resize or 1)):
-            require(side <= _LARGEST, f"--data.{name} is {side}; it must be at most {_LARGEST} pixels")
-        require(
-            resize is None or resize >= self.size,
-            f"--data.resize is {resize}; it must be at least --data.size, {self.size}",
-        )
-        require(workers == "auto" or workers >= 0, f"--data.loader-workers is {workers}; it must be auto, 0 or more")
-
-    @property
-    def decoded(self) -> int:
-        """Side in pixels that images are decoded to."""
-        if self.resize is not None:
-            return self.resize
-        return round(self.size * 8 / 7) if self.fit == "crop" else self.size
+from blitz.storage import Folder, absolute, folder_of, is_folder
 
 
 @dataclass(frozen=True)
@@ -212,11 +160,7 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
     """
     data.check()
     _checked.clear()
-    head = data.read_head()
-    image_column = data.image_column or _image_column(head, data.train_csv)
-    if image_column not in head.columns:
-        raise DataError(f"{data.train_csv} has no column '{image_column}'; it has: {', '.join(head.columns)}")
-    targets = _targets_of(head, data, image_column)
+    image_column, targets = data.columns()
     index = data.train_index(_train_options(data, image_column, targets))
     kinds = {index.column(name).type for name in targets}
     task = data.task
@@ -257,12 +201,12 @@ def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> Cs
     Raises:
         DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
-    if split == "val" and data.val_csv is not None:
+    if split == "val" and data.val_place is not None:
         options = data.options(types=fit.types, label_columns=fit.targets, image_column=fit.image_column)
-        index = index_csv(data.val_csv, data.cache, options)
+        index = index_csv(data.val_place, data.cache, options)
         bad = _faults(index, fit.targets)
         if fit.classes:
-            bad += unknown_labels(index, fit.targets[0], fit.classes, data.train_csv)
+            bad += unknown_labels(index, fit.targets[0], fit.classes, data.train_place)
         kept = np.ones(index.rows, bool)
         kept[bad.rows()] = False
     else:
@@ -281,6 +225,7 @@ def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
     Raises:
         DataError: if it cannot be read, or has no column of images.
     """
+    require(not is_folder(csv), f"{csv} is a folder; name a CSV with a column '{fit.image_column}' of images")
     index = index_csv(csv, data.cache, data.options(types={}, label_columns=(), image_column=fit.image_column))
     return CsvImages(
         index,
@@ -311,14 +256,16 @@ def _faults(index: CsvIndex, targets: Collection[str]) -> BadRows:
 
 
 def _root(data: ImageCsvData, index: CsvIndex) -> str:
-    return absolute(data.image_root) if data.image_root is not None else folder_of(index.csv)
+    if data.image_root is not None:
+        return absolute(data.image_root)
+    return absolute(index.csv) if is_folder(index.csv) else folder_of(index.csv)
 
 
 def _train_options(data: ImageCsvData, image_column: str, targets: tuple[str, ...]) -> CsvOptions:
     types: dict[str, ColumnType] = {**data.types}
     if len(targets) > 1 or data.task in ("numbers", "points"):
         types.update(dict.fromkeys(targets, "number"))
-    elif data.task == "classification":
+    elif data.task == "classification" or data.train_dir is not None:
         types[targets[0]] = "category"
     return data.options(types=types, label_columns=targets, image_column=image_column)
 
@@ -327,48 +274,3 @@ def _train_options(data: ImageCsvData, image_column: str, targets: tuple[str, ..
 def _folder(root: str, process: int) -> Folder:
     """For each process its own: a forked one cannot use the connections of the one that it was forked from."""
     return Folder(root)
-
-
-def _image_column(head: Head, csv: str) -> str:
-    """The only column whose cells look like the names of image files."""
-    if not head.rows:
-        raise DataError(f"{csv} has a header and no rows")
-    found = [
-        name
-        for name, cells in head.columns.items()
-        if 2 * sum(cell.lower().endswith(_IMAGE_NAMES) for cell in cells) > len(cells)
-    ]
-    if len(found) != 1:
-        raise DataError(
-            f"{csv}: {len(found) or 'none'} of the columns {', '.join(head.columns)} holds names of image files; "
-            "name the one to read with --data.image-column"
-        )
-    return found[0]
-
-
-def _targets_of(head: Head, data: ImageCsvData, image_column: str) -> tuple[str, ...]:
-    others = [name for name in head.columns if name != image_column]
-    for pattern in data.label_column:
-        if not fnmatch.filter(others, pattern):
-            raise DataError(f"{data.train_csv} has no column '{pattern}' to learn; it has: {', '.join(head.columns)}")
-    wanted = data.label_column or ("*",)
-    found = tuple(name for name in others if any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted))
-    if not found:
-        raise DataError(f"{data.train_csv} has only the column '{image_column}'; there must be one to learn")
-    several = len(found) > 1
-    require(
-        not (several and data.task == "classification"),
-        f"--data.task classification learns one column, and there are {len(found)}: {', '.join(found[:8])} …; "
-        "name it with --data.label-column",
-    )
-    require(
-        data.task != "points" or len(found) % 2 == 0,
-        f"--data.task points learns pairs of columns, x and y, and there are {len(found)}: {', '.join(found[:8])} …",
-    )
-    texts = [name for name in found if several and not head.holds_numbers(name)]
-    if texts:
-        raise DataError(
-            f"{data.train_csv}: column '{texts[0]}' is not of numbers, and only those are learned several at once; "
-            "name what is learned with --data.label-column"
-        )
-    return found

@@ -5,6 +5,7 @@
 <cache>/<key>.bad.arrow   the bad rows
 <cache>/<key>.json        the report; written last, so that a key has all three or counts for nothing
 <cache>/<key>.seen.json   of a CSV's path: its size, time of change, content hash and encoding when last read
+<cache>/<content>.csv     the CSV that a folder of class folders amounts to
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from blitz.data.csv.bad_rows import BadRows, write_faults
 from blitz.data.csv.columns import ColumnReport
 from blitz.data.csv.conflicts import conflicting_labels
 from blitz.data.csv.dialect import Dialect, Encoding, EncodingScan
+from blitz.data.csv.folders import listing
 from blitz.data.csv.streaming_pass import CsvOptions, read_csv
 from blitz.errors import DataError
 from blitz.storage import absolute, fingerprint, open_place
@@ -40,7 +42,7 @@ class CsvIndex:
     """A CSV that has been read: where its index lies, and what the pass over it found."""
 
     csv: str
-    """The CSV's path or URI as it was given, which messages name."""
+    """The CSV's path or URI as it was given, or that of the folder of class folders, which messages name."""
     path: str
     """The Arrow IPC file. Bad rows are in it, too, except for ragged ones."""
     dialect: Dialect
@@ -94,7 +96,8 @@ class CsvIndex:
 def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = None) -> CsvIndex:
     """The index of a CSV, from the folder `cache` if it is there for the same content and options.
 
-    A CSV whose size and time of change are those of the last time is not read; another one is read once to hash it.
+    A CSV whose size and time of change are those of the last time is not read; another one is read once to hash it. A
+    folder of class folders is taken for the CSV that it amounts to.
 
     Raises:
         DataError: if the CSV is missing or empty, is no text, has no header or lacks a column that `options` name.
@@ -138,6 +141,8 @@ class _Source:
     def of(cls, name: str, folder: Path) -> "_Source":
         files, path = open_place(name)
         info = files.get_file_info(path)
+        if info.type == pyarrow.fs.FileType.Directory:
+            return cls._of_folder(name, folder)
         if info.type != pyarrow.fs.FileType.File:
             raise DataError(f"{name} is not there; name a CSV file")
         if info.size == 0:
@@ -152,6 +157,15 @@ class _Source:
             if began - info.mtime_ns / 1e9 > _RACY_S:
                 _write(memo, json.dumps(seen))
         return cls(name, seen["content"], seen["encoding"])
+
+    @classmethod
+    def _of_folder(cls, name: str, folder: Path) -> "_Source":
+        text = listing(name)
+        content = hashlib.sha256(text).hexdigest()
+        target = folder / f"{content[:32]}.csv"
+        if not target.exists():
+            _write(target, text.decode())
+        return cls(str(target), content, "utf-8")
 
 
 def _scan(name: str, files: pyarrow.fs.FileSystem, path: str) -> dict[str, str]:

@@ -53,16 +53,26 @@ class CsvSource:
         worst = self.max_bad_fraction
         require(0 <= worst <= 1, f"--data.max-bad-fraction is {worst}; it must be from 0 to 1")
 
+    @property
+    def train_place(self) -> str:
+        """Where the rows to train on are."""
+        return self.train_csv
+
+    @property
+    def val_place(self) -> str | None:
+        """Where other rows to evaluate on are."""
+        return self.val_csv
+
     def check(self) -> None:
         """Refuse what cannot be trained on.
 
         Raises:
             UserError: if no CSV is named, or two ways to evaluate are.
         """
-        require(bool(self.train_csv), "name the CSV to train on with --data.train-csv FILE")
+        require(bool(self.train_place), "name the CSV to train on with --data.train-csv FILE")
         require(
-            self.val_csv is None or self.val_fraction is None,
-            "--data.val-csv and --data.val-fraction are two ways to evaluate; give one of them",
+            self.val_place is None or self.val_fraction is None,
+            f"{self.val_place} and --data.val-fraction are two ways to evaluate; give one of them",
         )
 
     def options(
@@ -77,7 +87,7 @@ class CsvSource:
         Raises:
             DataError: if it is not there, or has no header.
         """
-        return read_head(self.train_csv, self.options(types={}, label_columns=()))
+        return read_head(self.train_place, self.options(types={}, label_columns=()))
 
     def train_index(self, options: CsvOptions, *, content: str | None = None) -> CsvIndex:
         """The index of the CSV to train on.
@@ -85,7 +95,7 @@ class CsvSource:
         Raises:
             DataError: if it cannot be used, or if it has other `content` than a run was begun with.
         """
-        index = index_csv(self.train_csv, self.cache, options)
+        index = index_csv(self.train_place, self.cache, options)
         if content not in (None, index.content):
             raise DataError(f"{index.csv} has changed since the run was begun; restore it, or begin another run")
         return index

@@ -31,6 +31,8 @@ def why_not_packable(recipe: Recipe, train_rows: MapStyleDataset, *, world: Worl
         return "--precision bf16 has no hold on the convolutions of a stack"
     if recipe.find_unused_parameters:
         return "a step may leave weights out, as --find-unused-parameters says, and optimizers then pass over them"
+    if recipe.begins_elsewhere:
+        return "each trial begins with the weights of another model"
     if type(recipe).parameter_groups is not Recipe.parameter_groups:
         return "it learns its parameters in groups of its own"
     batch = _some_rows(recipe, train_rows, world)
