@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from blitz.data.csv.features import CsvData
-from blitz.data.csv.image_rows import ImageCsvData
+from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.vision import VisionData
 from blitz.recipe import Optim, Recipe
 from blitz.recipes.blobs import Blobs
 from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits
 from blitz.recipes.dynamic_net import DynamicNetOnNoise
+from blitz.recipes.finetune import Finetune
 from blitz.recipes.image_csv import Augmentation, ImageCsv, VisionModel
 from blitz.recipes.lenet import LeNetOnMnist
 from blitz.recipes.mnist import Mnist
@@ -99,11 +100,25 @@ def _images(places: Places) -> Small:
     return Small(recipe, plain, lr=1e-3, same_losses=False)
 
 
+def _finetuned(places: Places) -> Small:
+    """The head alone for two of the ten steps; a batch is learned by heart by all of it."""
+    small = _images(places)
+    assert isinstance(small.recipe, ImageCsv)
+    fields: dict[str, Any] = {
+        "weights": None,
+        "backbone_lr_factor": 1.0,
+        "freeze": "backbone",
+        "unfreeze_after_epochs": 0.4,
+    }
+    return replace(small, recipe=Finetune(data=small.recipe.data, model=small.recipe.model, **fields))
+
+
 SMALL: dict[str, Callable[[Places], Small]] = {
     "blobs": lambda places: Small(Blobs(), lr=0.05),
     "cifar10": lambda places: Small(Cifar10(data=VisionData(root=str(places.real)))),
     "digits": lambda places: Small(Digits()),
     "dynamic_net": lambda places: Small(DynamicNetOnNoise(), lr=1e-3),
+    "finetune": _finetuned,
     "image_csv": _images,
     "lenet": lambda places: Small(LeNetOnMnist(data=VisionData(root=str(places.mnist)))),
     "mnist": lambda places: Small(Mnist(data=VisionData(root=str(places.mnist)))),
