@@ -13,9 +13,9 @@ import tyro
 
 from blitz.errors import require
 from blitz.launch.scale import Scale
-from blitz.launch.tune.launch import Packed, SweepResult, default_name, run_sweep
+from blitz.launch.tune.launch import Packed, SweepResult, run_sweep
+from blitz.launch.tune.plan import SweepPlan
 from blitz.launch.tune.space import SchedulerName, SearchName, Space
-from blitz.launch.tune.sweep import SweepPlan
 from blitz.recipe import Recipe
 from blitz.recipes import setting_types, setting_value, shown_words
 from blitz.training.run_directory import RunDirectory
@@ -90,13 +90,13 @@ def tune(name: str, space: Space, settings: TuneSettings) -> SweepResult:
         seed=settings.search_seed,
         num_trials=settings.num_trials,
     )
-    directory = RunDirectory.of(settings.storage, settings.run or default_name(plan))
+    directory = RunDirectory.of(settings.storage, settings.run or plan.default_name())
     result = run_sweep(plan, directory, settings.scale, packed=settings.packed, max_concurrent=settings.max_concurrent)
-    _summarise(plan, result)
+    _summarise(result)
     return result
 
 
-def _summarise(plan: SweepPlan, result: SweepResult) -> None:
+def _summarise(result: SweepResult) -> None:
     failed = [trial for trial in result.trials if trial.state == "failed"]
     print(f"sweep: {result.directory}")
     print(f"{len(result.trials)} trials in trials.csv, pictures in pictures/: {', '.join(result.pictures)}")
@@ -106,7 +106,9 @@ def _summarise(plan: SweepPlan, result: SweepResult) -> None:
     if best is None:
         print("no trial came to its end, so that none is the best")
         return
-    print(f"\nbest: trial {best.number}, {plan.metric} {best.best:.6g} (last {best.last:.6g} at step {best.step})")
+    print(
+        f"\nbest: trial {best.number}, {result.goal.metric} {best.best:.6g} (last {best.last:.6g} at step {best.step})"
+    )
     recipe = result.best_recipe
     for setting in setting_types(type(recipe)):
         marker = "*" if setting in best.settings else " "

@@ -2,16 +2,17 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 
 import torch
 
-from blitz.data.plan import Shares
+from blitz.data.plan import Block, Plan, Shares
 from blitz.launch.job import Datasets, Job, row_bytes_of
 from blitz.launch.loader import Loader
 from blitz.launch.progress_bar import ProgressBar
 from blitz.launch.scale import Scale
+from blitz.recipe import Recipe
 from blitz.training.display import Display
 from blitz.training.notice import Notice, NoticeBoard
 from blitz.training.world import World
@@ -23,19 +24,16 @@ def run_in_process(job: Job, datasets: Datasets, scale: Scale, *, display: Displ
     Raises:
         Stopped: if this process is told to leave, and what it has done is saved.
     """
-    use_gpu = scale.use_gpu != "no" and torch.cuda.is_available()
-    world = World(rank=0, size=1, device=torch.device("cuda", 0) if use_gpu else torch.device("cpu"))
-    first_step, row_bytes = job.first_step(), row_bytes_of(datasets)
-    loader = Loader(datasets, Shares.of(job.plan, world_size=1, row_bytes=row_bytes), row_bytes)
+    first_step = job.first_step()
     shows: AbstractContextManager[Display] = (
         nullcontext(display) if display else ProgressBar(first_step=first_step, total_steps=job.plan.total_steps)
     )
     with (
         shows as shown,
         told_by_sigterm() as board,
-        closing(loader.blocks(first_step, workers=job.recipe.loader_workers, display=shown)) as blocks,
+        closing(blocks_here(job.recipe, job.plan, datasets, first_step=first_step, display=shown)) as blocks,
     ):
-        job.start(blocks, world=world, first_step=first_step, display=shown, board=board)
+        job.start(blocks, world=world_here(scale), first_step=first_step, display=shown, board=board)
 
 
 @contextmanager
@@ -61,3 +59,18 @@ def told_by_sigterm() -> Iterator[NoticeBoard]:
     finally:
         if heeded:
             signal.signal(signal.SIGTERM, before)
+
+
+def world_here(scale: Scale) -> World:
+    """This process alone, on its GPU if it is to use one and there is one."""
+    use_gpu = scale.use_gpu != "no" and torch.cuda.is_available()
+    return World(rank=0, size=1, device=torch.device("cuda", 0) if use_gpu else torch.device("cpu"))
+
+
+def blocks_here(
+    recipe: Recipe, plan: Plan, datasets: Datasets, *, first_step: int, display: Display
+) -> Generator[Block, None, None]:
+    """All blocks of a run from a step on, for one rank in this process."""
+    row_bytes = row_bytes_of(datasets)
+    loader = Loader(datasets, Shares.of(plan, world_size=1, row_bytes=row_bytes), row_bytes)
+    return loader.blocks(first_step, workers=recipe.loader_workers, display=display)

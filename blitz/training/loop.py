@@ -123,6 +123,16 @@ class Progress:
             self.best = Best(self.step, value)
         return better
 
+    def result(self, plan: Plan) -> dict[str, Any]:
+        """What result.json holds; `rows_digest` must be the sum over all ranks."""
+        return {
+            "steps": self.step,
+            "epochs": self.step / plan.steps_per_epoch,
+            "metrics": self.metrics,
+            "best_checkpoint": self.best.step if self.best else self.step,
+            "rows_digest": f"{self.rows_digest:016x}",
+        }
+
     @classmethod
     def of(cls, state: dict[str, Any], world: World) -> "Progress":
         """What a checkpoint's state says, as this rank goes on from it."""
@@ -343,15 +353,8 @@ class _Training:
         if self.world.leads:
             with self.clock.on("checkpoint"):
                 self.writer.finish()
-            result = {
-                "steps": progress.step,
-                "epochs": progress.step / self.job.plan.steps_per_epoch,
-                "metrics": progress.metrics,
-                "best_checkpoint": progress.best.step if progress.best else progress.step,
-                "rows_digest": f"{digest:016x}",
-            }
             self._note("finished", **self.clock.figures())
-            self.job.run.write_json("result.json", result)
+            self.job.run.write_json("result.json", replace(progress, rows_digest=digest).result(self.job.plan))
 
     @contextmanager
     def told_how_it_ends(self) -> Iterator[None]:

@@ -178,6 +178,10 @@ class RunDirectory:
         """Add lines to metrics.jsonl."""
         self.append("metrics.jsonl", _to_lines(lines))
 
+    def write_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write metrics.jsonl whole."""
+        self.write("metrics.jsonl", _to_lines(lines))
+
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line that was cut off is left out."""
         return self._read_lines("metrics.jsonl")
@@ -208,7 +212,7 @@ class RunDirectory:
     def rewind(self, step: int) -> int:
         """Leave only what was so at `step`: what came after it is about to be made again. The step that was reached."""
         lines = self.metrics()
-        self.write("metrics.jsonl", _to_lines(line for line in lines if line["step"] <= step))
+        self.write_metrics(line for line in lines if line["step"] <= step)
         evaluation = self.read_json("evaluations/best.json")
         gone = ["result.json", *(["evaluations/best.json"] if evaluation and evaluation["step"] > step else [])]
         for path in filter(self.exists, gone):

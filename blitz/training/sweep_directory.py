@@ -14,18 +14,43 @@ trials.csv is made of the trial.json files, so that what ends a sweep at any mom
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from blitz.recipes import shown_words
 from blitz.training.run_directory import RunDirectory
 
 TrialState = Literal["running", "finished", "stopped", "failed"]
 
-_READERS = 16
+_THREADS = 16
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 _FIRST_COLUMNS, _LAST_COLUMNS = ("trial",), ("state", "last", "best", "step", "seconds", "error")
+
+
+Mode = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The figure that decides, as `val/accuracy`, and whether less or more of it is better."""
+
+    metric: str
+    mode: Mode
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more is better."""
+        return self.mode == "max"
+
+    def rank(self, value: float | None) -> tuple[bool, float]:
+        """What sorts figures, the best first and none last."""
+        missing = value is None or math.isnan(value)
+        return missing, 0.0 if value is None or missing else -value if self.higher_is_better else value
 
 
 @dataclass(frozen=True)
@@ -48,6 +73,9 @@ class Trial:
     seconds: float = 0.0
     error: str = ""
     """Why it failed, in one line."""
+    batch: int = 0
+    """The number of the first of those that it is trained together with."""
+    batch_size: int = 1
 
     @property
     def id(self) -> str:
@@ -59,10 +87,18 @@ class Trial:
         """Whether nothing is left to be done."""
         return self.state != "running"
 
-    def measured(self, step: int, value: float, *, higher_is_better: bool) -> Self:
+    def measured(self, step: int, value: float, goal: Goal) -> Self:
         """This trial after another look at the figure that decides."""
-        best = value if self.best is None else (max if higher_is_better else min)(value, self.best)
+        best = value if self.best is None else min(self.best, value, key=goal.rank)
         return replace(self, step=step, last=value, best=best)
+
+    def followed(self, metrics: Iterable[Mapping[str, Any]], goal: Goal) -> Self:
+        """This trial as the lines of its metrics.jsonl say."""
+        trial = replace(self, step=0, last=None, best=None)
+        for line in metrics:
+            if goal.metric in line:
+                trial = trial.measured(line["step"], line[goal.metric], goal)
+        return trial
 
 
 @dataclass(frozen=True)
@@ -82,17 +118,15 @@ class SweepDirectory:
         """The best trial as an ordinary run."""
         return replace(self.run, uri=RunDirectory.of(self.run.uri, "best").uri)
 
-    def write_trial(self, trial: Trial) -> None:
-        """Write how far a trial is."""
-        self.run.write_json(f"trials/{trial.id}/trial.json", asdict(trial))
+    def write_trials(self, trials: Iterable[Trial]) -> None:
+        """Write how far trials are."""
+        each(lambda trial: self.run.write_json(f"trials/{trial.id}/trial.json", asdict(trial)), trials)
 
     def trials(self) -> list[Trial]:
         """All trials that have begun, in their order."""
         numbers = RunDirectory.of(self.run.uri, "trials").names()
-        # An object store answers late, and to many at once.
-        with ThreadPoolExecutor(_READERS) as readers:
-            found = readers.map(lambda name: self.run.read_json(f"trials/{name}/trial.json"), sorted(numbers))
-            return [_trial(stored) for stored in found if stored is not None]
+        found = each(lambda name: self.run.read_json(f"trials/{name}/trial.json"), sorted(numbers))
+        return [_trial(stored) for stored in found if stored is not None]
 
     def write_table(self, trials: Iterable[Trial]) -> None:
         """Write trials.csv."""
@@ -124,6 +158,12 @@ class SweepDirectory:
         best = self.best
         stored = best.read_json("trial.json") if best.exists("result.json") else None
         return stored["number"] if stored else None
+
+
+def each(function: Callable[[Item], Done], items: Iterable[Item]) -> list[Done]:
+    """What a function of files gives for each of many items: an object store answers late, and to many at once."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(function, items))
 
 
 def _trial(stored: Mapping[str, Any]) -> Trial:

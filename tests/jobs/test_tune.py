@@ -21,6 +21,7 @@ from tune_spaces import space_names
 
 QUICK = ["--epochs", "3", "--scale.num-workers", "0"]
 ALONE = ["--packed", "no"]
+EACH_WAY = pytest.mark.parametrize("way", [ALONE, []], ids=["alone", "packed"])
 
 
 def sweep(place: Path, *words: str, space: str = "optimizers", run: str = "s") -> list[dict[str, str]]:
@@ -33,6 +34,10 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
 
 
+def settings_of(row: dict[str, str]) -> list[str]:
+    return [value for name, value in row.items() if name not in ("last", "best", "seconds")]
+
+
 def without_seconds(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
@@ -43,10 +48,11 @@ def test_without_words_the_spaces_are_listed(capsys: pytest.CaptureFixture[str])
     assert listed == space_names() == ["cifar10", "digits", "mnist", "optimizers", "table_csv"]
 
 
+@EACH_WAY
 def test_a_sweep_leaves_its_trials_its_best_run_and_the_command_that_repeats_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    way: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = sweep(tmp_path, *ALONE, "--num-trials", "9")
+    rows = sweep(tmp_path, *way, "--num-trials", "9")
     printed = capsys.readouterr().out
     assert [row["trial"] for row in rows] == [str(number) for number in range(9)]
     assert {row["state"] for row in rows} == {"finished"}
@@ -65,20 +71,28 @@ def test_a_sweep_leaves_its_trials_its_best_run_and_the_command_that_repeats_it(
     (command,) = re.findall(r"^repeat it: python -m jobs.train (.*)$", printed, re.MULTILINE)
     train.main([*shlex.split(command), "--scale.num-workers", "0", "--storage", str(tmp_path), "--run", "again"])
     again = RunDirectory.of(str(tmp_path), "again")
-    assert losses(again) == losses(run)
-    assert result(again) == result(run)
+    if way == ALONE:
+        assert losses(again) == losses(run)
+        assert result(again) == result(run)
+    assert losses(again) == pytest.approx(losses(run), rel=1e-4)
+    assert result(again)["metrics"] == pytest.approx(result(run)["metrics"], rel=1e-4)
+    assert {**result(again), "metrics": None} == {**result(run), "metrics": None}
     assert json.loads((tmp_path / "again" / "recipe.json").read_text()) == run.read_json("recipe.json")
     evaluate.main([str(run), "--scale.num-workers", "0"])
     assert f"{float(best['best']):.4f}" in capsys.readouterr().out
 
 
-def test_a_sweep_is_extended_by_the_draws_that_a_longer_one_has(tmp_path: Path) -> None:
-    short = sweep(tmp_path, *ALONE, "--num-trials", "1")
+@EACH_WAY
+def test_a_sweep_is_extended_by_the_draws_that_a_longer_one_has(way: list[str], tmp_path: Path) -> None:
+    short = sweep(tmp_path, *way, "--num-trials", "2")
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "s" / "trials").rglob("*")}
-    longer = sweep(tmp_path, *ALONE, "--num-trials", "2")
-    assert longer[:1] == short
+    longer = sweep(tmp_path, *way, "--num-trials", "4")
+    assert longer[:2] == short
     assert all(file.stat().st_mtime_ns == written for file, written in files.items())
-    assert without_seconds(longer) == without_seconds(sweep(tmp_path, *ALONE, "--num-trials", "2", run="whole"))
+    whole = sweep(tmp_path, *way, "--num-trials", "4", run="whole")
+    assert [settings_of(row) for row in longer] == [settings_of(row) for row in whole]
+    for name in ("last", "best"):
+        assert [float(row[name]) for row in longer] == pytest.approx([float(row[name]) for row in whole], rel=1e-4)
 
 
 def test_asha_stops_the_worse_early_and_goes_on_alike(tmp_path: Path) -> None:
@@ -92,8 +106,9 @@ def test_asha_stops_the_worse_early_and_goes_on_alike(tmp_path: Path) -> None:
     assert without_seconds(sweep(tmp_path, *words, "--num-trials", "7", run="parts")) == without_seconds(rows)
 
 
+@EACH_WAY
 def test_a_trial_that_raises_is_recorded_and_the_others_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    way: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build = Parabola.build_model
 
@@ -103,7 +118,7 @@ def test_a_trial_that_raises_is_recorded_and_the_others_go_on(
         return build(recipe)
 
     monkeypatch.setattr(Parabola, "build_model", build_or_raise)
-    rows = sweep(tmp_path, *ALONE, "--num-trials", "4")
+    rows = sweep(tmp_path, *way, "--num-trials", "4")
     assert {(row["optim.name"] == "rmsprop", row["state"], row["error"]) for row in rows} == {
         (True, "failed", "OSError: no room"),
         (False, "finished", ""),
@@ -111,15 +126,40 @@ def test_a_trial_that_raises_is_recorded_and_the_others_go_on(
     assert "1 failed; the first: trial 0: OSError: no room" in capsys.readouterr().out
     assert "build_or_raise" in (tmp_path / "s" / "trials" / "0000" / "error.log").read_text()
     # What failed is not tried again.
-    assert sweep(tmp_path, *ALONE, "--num-trials", "4") == rows
+    assert sweep(tmp_path, *way, "--num-trials", "4") == rows
 
 
-def test_a_trial_that_diverges_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@EACH_WAY
+def test_a_trial_that_diverges_fails_alone(way: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space = Space(recipe="parabola", parameters={"optim.lr": ray_tune.grid_search([1e9, 0.1])}, search="grid")
     space_here(monkeypatch, space)
-    rows = sweep(tmp_path, *ALONE, "--optim.name", "sgd", space="optimizers")
+    rows = sweep(tmp_path, *way, "--optim.name", "sgd", space="optimizers")
     assert [row["state"] for row in rows] == ["failed", "finished"]
     assert "not finite" in rows[0]["error"] or "nan" in rows[0]["error"] or "inf" in rows[0]["error"]
+
+
+def test_what_cannot_be_packed_is_trained_alone_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = sweep(tmp_path, "--num-trials", "2", "--on-nan", "skip")
+    assert "not packed: --on-nan skip leaves out steps of one trial and not of the others\n" in capsys.readouterr().out
+    assert [row["state"] for row in rows] == ["finished", "finished"]
+    with pytest.raises(UserError, match="--packed 2: --on-nan skip leaves out"):
+        sweep(tmp_path, "--on-nan", "skip", "--packed", "2", run="other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_packs_of_several_shapes_and_beginnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {
+        "hidden": ray_tune.grid_search([(4,), (8, 8)]),
+        "init_seed": ray_tune.grid_search([1, 2]),
+        "seed": ray_tune.grid_search([0, 5]),
+    }
+    space_here(monkeypatch, Space(recipe="parabola", parameters=parameters, search="grid"))
+    in_packs, alone = sweep(tmp_path), sweep(tmp_path, *ALONE, run="alone")
+    assert [settings_of(row) for row in in_packs] == [settings_of(row) for row in alone]
+    assert [float(row["best"]) for row in in_packs] == pytest.approx([float(row["best"]) for row in alone], rel=1e-4)
+    assert len({row["best"] for row in alone}) == 8
 
 
 def space_here(monkeypatch: pytest.MonkeyPatch, space: Space) -> None:
@@ -157,7 +197,7 @@ def test_settings_that_do_not_go_together_are_refused_with_a_mend(
 
 def test_another_sweep_or_a_run_of_that_name_is_refused(tmp_path: Path) -> None:
     sweep(tmp_path, *ALONE, "--num-trials", "1", "--epochs", "1")
-    with pytest.raises(UserError, match="a sweep of another recipe and search; repeat its settings"):
+    with pytest.raises(UserError, match="is a sweep of another recipe and search; repeat its settings"):
         sweep(tmp_path, *ALONE, "--epochs", "2", "--search", "grid")
     with pytest.raises(UserError, match="is a run; name another"):
         sweep(tmp_path / "s", *ALONE, "--num-trials", "1", run="best")

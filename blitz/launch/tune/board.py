@@ -12,7 +12,6 @@ from rich.table import Table
 
 from blitz.launch.tune.sweep import Sweep
 from blitz.training.display import Silence
-from blitz.training.sweep_directory import Trial
 
 _ROWS = 12
 
@@ -49,19 +48,13 @@ def table(sweep: Sweep) -> Table:
     title = f"{sum(trial.ended for trial in trials)} of {sweep.total} trials"
     drawn = Table(title=", ".join([title, *(f"{count} {state}" for state, count in states.items())]))
     names = sweep.directory.names
-    for heading in ("trial", *names, "state", "step", f"best {sweep.plan.metric}"):
+    for heading in ("trial", *names, "state", "step", f"best {sweep.goal.metric}"):
         drawn.add_column(heading, justify="left" if heading in names else "right")
-    for trial in shown_first(trials, higher_is_better=sweep.plan.higher_is_better)[:_ROWS]:
+    for trial in sorted(trials, key=sweep.rank)[:_ROWS]:
         figure = "" if trial.best is None else f"{trial.best:.4f}"
         values = [_brief(trial.settings, name) for name in names]
         drawn.add_row(str(trial.number), *values, trial.state, str(trial.step), figure)
     return drawn
-
-
-def shown_first(trials: list[Trial], *, higher_is_better: bool) -> list[Trial]:
-    """The best first; those without a figure last."""
-    sign = -1 if higher_is_better else 1
-    return sorted(trials, key=lambda trial: (trial.best is None, sign * (trial.best or 0.0), trial.number))
 
 
 def _brief(settings: Mapping[str, Any], name: str) -> str:

@@ -1,22 +1,26 @@
-"""The trials of a sweep one after another in this process."""
+"""The trials of a sweep in this process: packed where they can be, else one after another."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 
-from blitz.launch.in_process import run_in_process
+from blitz.errors import require
+from blitz.launch.in_process import run_in_process, world_here
 from blitz.launch.job import Datasets
 from blitz.launch.scale import Scale
-from blitz.launch.tune.sweep import Sweep
+from blitz.launch.tune.pack import record_pack, run_pack
+from blitz.launch.tune.plan import SweepPlan
+from blitz.launch.tune.sweep import NotMeasured, Sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
 from blitz.training.display import Silence
 from blitz.training.loop import Checkpoints
 from blitz.training.open_run import finished_result
-from blitz.training.packed import Rungs
+from blitz.training.packed import PackJob, Rungs, common_part, why_not_packable
 from blitz.training.run_directory import RunDirectory
-from blitz.training.sweep_directory import Trial
+from blitz.training.sweep_directory import Goal, Trial, one_line
 from blitz.training.trial import Figures, GoesOn, TrialJob, figures_of
 
 
@@ -32,50 +36,114 @@ def trial_job(recipe: Recipe, datasets: Datasets, run: RunDirectory, goes_on: Go
 
 def one_after_another(sweep: Sweep, data: TrialData, scale: Scale) -> None:
     """Train every trial that is left, from its newest checkpoint on."""
-    asha = _Asha(sweep)
+    alone = Alone(sweep, data, scale)
     while (trial := sweep.next()) is not None:
+        alone.train(trial)
+
+
+def in_packs(sweep: Sweep, data: TrialData, scale: Scale, *, most: int) -> None:
+    """Train the trials that are left in packs of at most so many; what cannot be packed, one after another."""
+    alone, said = Alone(sweep, data, scale), set()
+    while trials := sweep.next_batch(most):
+        for pack in packs_of(sweep, data, trials):
+            if (reason := _why_not_trained(sweep, data, scale, pack)) is not None:
+                if reason not in said:
+                    sweep.display.line(f"not packed: {reason}")
+                    said.add(reason)
+                for trial in pack:
+                    alone.train(trial)
+
+
+def _why_not_trained(sweep: Sweep, data: TrialData, scale: Scale, pack: list[Trial]) -> str | None:
+    """Train a pack, or say why it is not to be one."""
+    if len(pack) == 1:
+        return "a trial that shares its model with no other"
+    numbers = [trial.number for trial in pack]
+
+    def told(lane: int, step: int, figures: Figures) -> None:
+        sweep.measured(numbers[lane], step, figures)
+
+    try:
+        recipes = tuple(data.of(trial.settings)[0] for trial in pack)
+        datasets = data.datasets
+        if reason := why_not_packable(recipes[0], datasets["train"], world=world_here(scale)):
+            return reason
+        job = pack_job(sweep, recipes, datasets)
+        lanes = run_pack(job, datasets, scale, sweep.goal, told)
+    except NotMeasured:
+        raise
+    except Exception as error:
+        # By itself each trial tells whether it is to blame.
+        return one_line(error)
+    record_pack(sweep, pack, job, lanes)
+    return None
+
+
+def packs_of(sweep: Sweep, data: TrialData, trials: list[Trial]) -> Iterator[list[Trial]]:
+    """Trials in groups that can share a stack."""
+    groups: list[tuple[Recipe, list[Trial]]] = []
+    for trial in trials:
         with sweep.failing(trial):
-            recipe, datasets = data.of(trial.settings)
-            run = sweep.directory.trial_run(trial)
-            job = trial_job(recipe, datasets, run, asha.of(trial))
-            if job is not None and asha.replay(trial, job.first_step()):
-                run_in_process(job, datasets, scale, display=Silence())
-            early = job is not None and sweep.trials[trial.number].step < job.plan.total_steps
-            sweep.end(trial.number, "stopped" if early else "finished")
+            common = common_part(data.of(trial.settings)[0])
+            members = next((members for other, members in groups if other == common), None)
+            if members is None:
+                groups.append((common, [trial]))
+            else:
+                members.append(trial)
+    yield from (members for _, members in groups)
 
 
-class _Asha:
-    """What tells a trial whether to go on, and the sweep how it does.
+def pack_job(sweep: Sweep, recipes: tuple[Recipe, ...], datasets: Datasets) -> PackJob:
+    """The recipes of trials as one."""
+    plan = recipes[0].plan(len(datasets["train"]), len(datasets["val"]))
+    halving = rungs_of(sweep.plan, sweep.goal, evaluate_every_steps=plan.evaluate_every_steps)
+    return PackJob(recipes, plan, halving if sweep.plan.scheduler == "asha" else None)
 
-    The rungs of packs, at which each trial goes on that is among the best of those that came before it.
+
+def rungs_of(plan: SweepPlan, goal: Goal, *, evaluate_every_steps: int) -> Rungs:
+    """The rungs that a space asks for."""
+    return Rungs(
+        goal.metric,
+        higher_is_better=goal.higher_is_better,
+        grace_steps=plan.space.grace_evaluations * evaluate_every_steps,
+        reduction_factor=plan.space.reduction,
+    )
+
+
+class Alone:
+    """Trains trials by themselves.
+
+    For asha at the rungs of packs each goes on that is among the best of those that came there before it.
     """
 
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep, space = sweep, sweep.plan.space
-        self.stopped: set[int] = set()
+    def __init__(self, sweep: Sweep, data: TrialData, scale: Scale) -> None:
+        self._sweep, self._data, self._scale = sweep, data, scale
+        self._stopped: set[int] = set()
         self._evaluations: Counter[int] = Counter()
         # In evaluations rather than steps: trials may differ in what a step is.
-        self._rungs = Rungs(
-            sweep.plan.metric,
-            higher_is_better=sweep.plan.higher_is_better,
-            grace_steps=space.grace_evaluations,
-            reduction_factor=space.reduction,
-        )
+        self._rungs = rungs_of(sweep.plan, sweep.goal, evaluate_every_steps=1)
         self._seen: dict[int, list[float]] = {}
-        for trial in sweep.trials.values():
+        for trial in list(sweep.trials.values()):
             if trial.ended:
-                self.replay(trial, trial.step)
+                self._replay(trial, trial.step)
 
-    def of(self, trial: Trial) -> GoesOn:
-        """What a trial is to ask."""
-        return partial(self._measured, trial.number)
+    def train(self, trial: Trial) -> None:
+        """Train a trial from its newest checkpoint on, and note its end."""
+        sweep = self._sweep
+        with sweep.failing(trial):
+            recipe, datasets = self._data.of(trial.settings)
+            job = trial_job(recipe, datasets, sweep.directory.trial_run(trial), partial(self._measured, trial.number))
+            if job is not None and self._replay(trial, job.first_step()):
+                run_in_process(job, datasets, self._scale, display=Silence())
+            early = job is not None and sweep.trials[trial.number].step < job.plan.total_steps
+            sweep.end(trial.number, "stopped" if early else "finished")
 
     def _measured(self, number: int, step: int, figures: Figures) -> bool:
         value = self._sweep.measured(number, step, figures)
         self._evaluations[number] += 1
         if self._sweep.plan.scheduler == "asha" and not self._goes_on(self._evaluations[number], value):
-            self.stopped.add(number)
-        return number not in self.stopped
+            self._stopped.add(number)
+        return number not in self._stopped
 
     def _goes_on(self, evaluation: int, value: float) -> bool:
         rung = next(step for step in self._rungs.steps() if step >= evaluation)
@@ -85,9 +153,25 @@ class _Asha:
         seen.append(value)
         return len(seen) - 1 in self._rungs.kept(seen)
 
-    def replay(self, trial: Trial, step: int) -> bool:
+    def _replay(self, trial: Trial, step: int) -> bool:
         """Count what a trial did up to a step before this process began; whether it goes on."""
-        for line in self._sweep.directory.trial_run(trial).metrics():
-            if (figures := figures_of(line)) and line["step"] <= step:
-                self._measured(trial.number, line["step"], figures)
-        return trial.number not in self.stopped
+        if self._sweep.plan.scheduler == "asha":
+            for line in self._sweep.directory.trial_run(trial).metrics():
+                if (figures := figures_of(line)) and line["step"] <= step:
+                    self._measured(trial.number, line["step"], figures)
+        return trial.number not in self._stopped
+
+
+def most_lanes(recipe: Recipe, asked: int | str) -> int:
+    """How many trials make a pack: as many as were asked for, or as some memory takes."""
+    if isinstance(asked, int):
+        return asked
+    parameters = sum(one.numel() for one in recipe.build_model().parameters())
+    require(parameters > 0, f"the model of recipe {recipe.name} has no parameters")
+    return max(1, min(_MOST_LANES, _PACK_BYTES // (_BYTES_A_PARAMETER * parameters)))
+
+
+_MOST_LANES = 256
+_PACK_BYTES = 2 << 30
+_BYTES_A_PARAMETER = 40
+"""Weights, gradients, two states of the optimizer, and a copy of all of it at the best evaluation, in float32."""

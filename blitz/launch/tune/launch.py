@@ -1,25 +1,27 @@
 """A sweep from its plan to its best trial: here is decided where its trials happen."""
 
-import hashlib
-import json
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from blitz.errors import UserError
+from blitz.errors import UserError, require
+from blitz.launch.in_process import world_here
 from blitz.launch.launch import place_of
 from blitz.launch.scale import Scale
 from blitz.launch.tune.board import Lines, board
-from blitz.launch.tune.in_process import one_after_another
+from blitz.launch.tune.in_process import in_packs, most_lanes, one_after_another
 from blitz.launch.tune.pictures import draw_pictures
-from blitz.launch.tune.sweep import Sweep, SweepPlan, open_sweep
+from blitz.launch.tune.plan import SweepPlan, open_sweep
+from blitz.launch.tune.search import search_of
+from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.recipe import Recipe
 from blitz.recipes import flags_of
 from blitz.training.open_run import stored_recipe
+from blitz.training.packed import why_not_packable
 from blitz.training.run_directory import RunDirectory
-from blitz.training.sweep_directory import Trial
+from blitz.training.sweep_directory import Goal, Trial
 
 Packed = Literal["auto", "no"] | int
 
@@ -29,6 +31,7 @@ class SweepResult:
     """What a sweep came to."""
 
     directory: RunDirectory
+    goal: Goal
     trials: list[Trial]
     best: Trial | None
     pictures: list[str]
@@ -45,12 +48,6 @@ class SweepResult:
         return f"python -m jobs.train {recipe.name} {shlex.join(flags_of(recipe))}"
 
 
-def default_name(plan: SweepPlan) -> str:
-    """`<space>-<hash>`, where the hash is of all but the number of trials: more of them extend the same sweep."""
-    asked = {name: value for name, value in plan.to_json().items() if name != "num_trials"}
-    return f"{plan.space_name}-{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:6]}"
-
-
 def run_sweep(
     plan: SweepPlan,
     directory: RunDirectory,
@@ -64,22 +61,30 @@ def run_sweep(
     Raises:
         UserError: if it can never start, before anything is started.
     """
-    search = plan.check()
+    plan.check()
     with place_of(scale):
         data = TrialData(plan.recipe)
-        opened = open_sweep(plan, directory)
+        goal = plan.space.goal(data.fitted)
+        if isinstance(packed, int):
+            reason = why_not_packable(data.fitted, data.datasets["train"], world=world_here(scale))
+            require(reason is None, f"--packed {packed}: {reason}; use auto or no")
+        search = search_of(plan.search, plan.space, seed=plan.seed, mode=goal.mode)
+        opened = open_sweep(plan, goal, directory)
         with opened.run.locked():
             lines = Lines()
-            sweep = Sweep(plan, opened, search, lines)
-            with board(sweep, lines):
-                try:
+            sweep = Sweep(plan, goal, opened, search, lines)
+            try:
+                with board(sweep, lines):
                     _run(sweep, data, scale, packed=packed, max_concurrent=max_concurrent)
-                finally:
-                    with suppress(UserError):
-                        sweep.write_table()
-            best, trials = sweep.finish(), sorted(sweep.trials.values(), key=lambda trial: trial.number)
-            return SweepResult(directory, trials, best, draw_pictures(plan, opened, trials))
+            finally:
+                with suppress(UserError):
+                    sweep.write_table()
+            best, trials = sweep.finish(), [trial for _, trial in sorted(sweep.trials.items())]
+            return SweepResult(directory, goal, trials, best, draw_pictures(sweep))
 
 
 def _run(sweep: Sweep, data: TrialData, scale: Scale, *, packed: Packed, max_concurrent: int | None) -> None:
-    one_after_another(sweep, data, scale)
+    if packed == "no":
+        one_after_another(sweep, data, scale)
+    else:
+        in_packs(sweep, data, scale, most=most_lanes(data.fitted, packed))

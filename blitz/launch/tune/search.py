@@ -12,8 +12,9 @@ import numpy as np
 from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Quantized, Uniform
 
 from blitz.errors import UserError
-from blitz.launch.tune.space import Draw, Mode, Space
+from blitz.launch.tune.space import Draw, Space
 from blitz.randomness import key_for
+from blitz.training.sweep_directory import Mode
 
 
 class Search(Protocol):

@@ -16,10 +16,10 @@ from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
 from blitz.errors import UserError, require
 from blitz.recipe import Recipe
 from blitz.recipes import find_recipe, setting_types, with_settings
+from blitz.training.sweep_directory import Goal, Mode
 
 SearchName = Literal["random", "grid", "optuna"]
 SchedulerName = Literal["asha", "none"]
-Mode = Literal["min", "max"]
 Draw = dict[str, Any]
 """A number for each dimension of a space: of a choice, which one it is."""
 
@@ -63,12 +63,12 @@ class Space:
         require(self.metric is None or self.mode is not None, f"the space's metric is {self.metric}; say its mode")
         return with_settings(kind(), self.overrides)
 
-    def decides(self, recipe: Recipe) -> tuple[str, Mode]:
-        """The figure that decides and its direction."""
-        metrics = recipe.metrics()
+    def goal(self, recipe: Recipe) -> Goal:
+        """What decides between trials of a recipe that is fitted."""
         if self.metric is not None and self.mode is not None:
-            return self.metric, self.mode
-        return f"val/{metrics.best}", "max" if metrics.higher_is_better else "min"
+            return Goal(self.metric, self.mode)
+        metrics = recipe.metrics()
+        return Goal(f"val/{metrics.best}", "max" if metrics.higher_is_better else "min")
 
     @property
     def dimensions(self) -> dict[str, Domain]:
