@@ -75,6 +75,12 @@ class RunDirectory:
         files, place = self._open(folder)
         return [info.base_name for info in files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))]
 
+    def paths(self) -> list[str]:
+        """Relative paths of all files in it, at any depth."""
+        files, root = self._open("")
+        found = files.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True, recursive=True))
+        return [info.path.removeprefix(f"{root}/") for info in found if info.type == pyarrow.fs.FileType.File]
+
     def read(self, path: str) -> bytes:
         """A file's bytes.
 

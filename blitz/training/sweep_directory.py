@@ -144,14 +144,10 @@ class SweepDirectory:
         """Make a trial's run the sweep's best: result.json is the last file, so that it is whole where that is."""
         source, best = self.trial_run(trial), self.best
         best.delete()
-        result = source.read_json("result.json")
-        assert result is not None
-        for name in ("recipe.json", "plan.json", "metrics.jsonl", "trial.json"):
-            best.write(name, source.read(name))
-        for step in source.checkpoint_steps():
-            files, state = source.read_checkpoint(step)
-            best.write_checkpoint(step, files, {name: value for name, value in state.items() if name != "files"})
-        best.write_json("result.json", result)
+        paths = sorted(source.paths(), key=lambda path: path == "result.json")
+        assert paths[-1] == "result.json"
+        for path in paths:
+            best.write(path, source.read(path))
 
     def best_trial(self) -> int | None:
         """The number of the trial in `best`, if that is whole."""
