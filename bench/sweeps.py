@@ -38,7 +38,7 @@ from blitz.training.world import World
 
 _KINDS = (Optim("sgd"), Optim("momentum", momentum=0.8), Optim("rmsprop", alpha=0.9), Optim("adam", betas=(0.9, 0.99)))
 _LANES = 16
-_LENET_STEPS = 200
+_LENET_STEPS = 100
 
 
 def recipe_of(task: str, root: str) -> Recipe:
