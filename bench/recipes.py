@@ -1,0 +1,162 @@
+"""The headline of every recipe: its figure, the command that gives it, and how long that takes, as a table.
+
+    python -m bench.recipes [RECIPE …] [--data DIR] [--most-minutes M]
+
+DIR holds CIFAR-10, MNIST and the other files as the tests have them; by default it is what BLITZ_TEST_DATA names. Each
+command runs once, in the environment of this one but for RAY_ADDRESS, from the shell to its end, with imports and
+evaluations. Beside the time on the clock stands that of the CPUs, which other work on the machine changes less.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import os
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a recipe is shown by. In its flags, DIR is the folder of the data."""
+
+    recipe: str
+    figure: str
+    """Of result.json's metrics."""
+    flags: str = ""
+
+    @property
+    def command(self) -> str:
+        """As a user gives it."""
+        return f"python -m jobs.train {self.recipe} {self.flags}".strip()
+
+
+HEADLINES = (
+    Headline("parabola", "val/rmse"),
+    Headline("blobs", "val/accuracy"),
+    Headline("random_mlp", "val/loss"),
+    Headline("dynamic_net", "val/loss"),
+    Headline("digits", "val/accuracy"),
+    Headline("mnist", "val/accuracy", "--data.root DIR"),
+    Headline("lenet", "val/accuracy", "--data.root DIR"),
+    Headline("cifar10", "val/accuracy", "--data.root DIR"),
+    Headline(
+        "table_csv",
+        "val/accuracy",
+        "--data.train-csv DIR/titanic.csv --data.target survived --data.ignore alive --data.val-fraction 0.2",
+    ),
+    Headline(
+        "image_csv",
+        "val/accuracy",
+        "--data.train-csv DIR/insects.csv --data.val-csv DIR/insects_val.csv --data.size 128",
+    ),
+    Headline(
+        "finetune",
+        "val/accuracy",
+        "--data.train-dir DIR/hymenoptera_data/train --data.val-dir DIR/hymenoptera_data/val --data.size 128",
+    ),
+)
+
+
+def lay_out(data: Path, folder: Path) -> None:
+    """Make in `folder` what the commands expect to find: MNIST unpacked, and CSVs of images."""
+    (folder / "MNIST" / "raw").mkdir(parents=True)
+    for packed in (data / "MNIST" / "raw").glob("*.gz"):
+        with gzip.open(packed) as source, (folder / "MNIST" / "raw" / packed.stem).open("wb") as target:
+            shutil.copyfileobj(source, target)
+    for name in ("cifar-10-batches-py", "hymenoptera_data", "tabular/titanic.csv"):
+        (folder / Path(name).name).symlink_to(data.resolve() / name)
+    for split, name in (("train", "insects.csv"), ("val", "insects_val.csv")):
+        files = sorted((data.resolve() / "hymenoptera_data" / split).glob("*/*.jpg"))
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows([("file", "insect"), *((str(one), one.parent.name) for one in files)])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a headline came to."""
+
+    figure: float
+    seconds: float
+    cpu_seconds: float
+
+
+def measure(headline: Headline, folder: Path, most_seconds: float) -> Measured | str:
+    """Run a headline's command; or why there is nothing to tell."""
+    words = shlex.split(headline.flags.replace("DIR", str(folder)))
+    command = [sys.executable, "-m", "jobs.train", headline.recipe, *words]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    began, cpu_began = time.perf_counter(), _cpu_seconds()
+    with tempfile.TemporaryDirectory() as storage:
+        try:
+            subprocess.run(
+                [*command, "--storage", storage, "--run", "one"],
+                check=True,
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=most_seconds,
+            )
+        except subprocess.TimeoutExpired:
+            return f"not within {most_seconds / 60:g} minutes"
+        except subprocess.CalledProcessError as error:
+            return str(error.stderr.strip().splitlines()[-1])
+        seconds, cpu_seconds = time.perf_counter() - began, _cpu_seconds() - cpu_began
+        result = json.loads(Path(storage, "one", "result.json").read_text())
+    return Measured(result["metrics"][headline.figure], seconds, cpu_seconds)
+
+
+def _cpu_seconds() -> float:
+    """Of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _told(headline: Headline, found: Measured) -> list[str]:
+    name, value = headline.figure.partition("/")[2], found.figure
+    if name == "accuracy":
+        figure = f"accuracy {100 * value:.1f} %"
+    else:
+        figure = f"{name} {value:.4f}" if value >= 0.001 else f"{name} {value:.1e}"
+    return [figure, f"{found.seconds:.0f} s", f"{found.cpu_seconds:.0f} s"]
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [headline.recipe for headline in HEADLINES]
+    parser.add_argument("recipes", nargs="*", help=f"of {', '.join(names)}; by default all")
+    parser.add_argument("--data", type=Path, default=os.environ.get("BLITZ_TEST_DATA"))
+    parser.add_argument("--most-minutes", type=float, default=30, help="a command that takes longer is ended")
+    asked = parser.parse_args()
+    if asked.data is None:
+        parser.error("say where the data lie: --data DIR, or BLITZ_TEST_DATA")
+    if unknown := set(asked.recipes) - set(names):
+        parser.error(f"there is no headline of {', '.join(sorted(unknown))}")
+    cpus = len(os.sched_getaffinity(0))
+    print(f"{cpus} CPUs, load {os.getloadavg()[0]:.1f} at the start; torch {torch.__version__}\n", flush=True)
+    print(f"| recipe | figure | command | time on {cpus} CPUs | CPU time |\n|---|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        lay_out(asked.data, folder)
+        for headline in HEADLINES:
+            if asked.recipes and headline.recipe not in asked.recipes:
+                continue
+            found = measure(headline, folder, asked.most_minutes * 60)
+            told = [found, "", ""] if isinstance(found, str) else _told(headline, found)
+            cells = [f"`{headline.recipe}`", told[0], f"`{headline.command}`", *told[1:]]
+            print(f"| {' | '.join(cells)} |", flush=True)
+    print(f"\nload {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()
