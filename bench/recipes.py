@@ -46,14 +46,14 @@ HEADLINES = (
     Headline("random_mlp", "val/loss"),
     Headline("dynamic_net", "val/loss"),
     Headline("digits", "val/accuracy"),
-    Headline("mnist", "val/accuracy", "--data.root DIR"),
-    Headline("lenet", "val/accuracy", "--data.root DIR"),
-    Headline("cifar10", "val/accuracy", "--data.root DIR"),
     Headline(
         "table_csv",
         "val/accuracy",
         "--data.train-csv DIR/titanic.csv --data.target survived --data.ignore alive --data.val-fraction 0.2",
     ),
+    Headline("mnist", "val/accuracy", "--data.root DIR"),
+    Headline("lenet", "val/accuracy", "--data.root DIR"),
+    Headline("cifar10", "val/accuracy", "--data.root DIR"),
     Headline(
         "image_csv",
         "val/accuracy",
@@ -95,6 +95,7 @@ def measure(headline: Headline, folder: Path, most_seconds: float) -> Measured |
     words = shlex.split(headline.flags.replace("DIR", str(folder)))
     command = [sys.executable, "-m", "jobs.train", headline.recipe, *words]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     began, cpu_began = time.perf_counter(), _cpu_seconds()
     with tempfile.TemporaryDirectory() as storage:
         try:
@@ -104,6 +105,7 @@ def measure(headline: Headline, folder: Path, most_seconds: float) -> Measured |
                 capture_output=True,
                 text=True,
                 env=environment,
+                cwd=storage,  # where what is prepared of CSVs may lie
                 timeout=most_seconds,
             )
         except subprocess.TimeoutExpired:
