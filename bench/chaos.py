@@ -1,15 +1,16 @@
 """Kill runs at random steps with SIGKILL, let them go on, and count how many end as if nothing had been.
 
-    python -m bench.chaos [--kills 8] [--kinds process driver worker node] [--seed 0]
+    python -m bench.chaos [--kills 20] [--kills-a-run 5] [--kinds process driver worker node] [--minutes 10] [--seed 0]
 
 `process` kills a run in one process, and gives the same command again; the others run on two workers of a cluster of
-three nodes on this machine: `driver` kills the command, and gives it again; `worker` kills a Ray Train worker; `node` a
-raylet, with all that runs on it, and another node joins. A run ends equal if its rows_digest is that of an undisturbed
-run and, on as many workers, its weights are the same bits.
+four nodes on this machine: `driver` kills the command, and gives it again; `worker` kills a Ray Train worker; `node` a
+raylet, with all that runs on it, and another node joins. A run is killed several times, on Ray in mixed ways. It ends
+equal if its rows_digest is that of an undisturbed run and, on as many workers, its weights are the same bits.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import shlex
@@ -20,12 +21,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import torch
 from ray.cluster_utils import Cluster
 
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.run_directory import RunDirectory
+from tests.clusters import env_of_driver
+from tests.running import train_workers
 
 _FLAGS = shlex.split(
     "digits --epochs 12 --global-batch-size 31 --log-every-steps 1 --checkpoint.every-steps 10 --optim.name momentum"
@@ -33,7 +35,7 @@ _FLAGS = shlex.split(
 )
 _STEPS = 564
 _POLL_S = 0.002
-_ON_RAY = ["--scale.num-workers", "2", "--max-failures", "3"]
+_ON_RAY = ["--scale.num-workers", "2", "--max-failures", "1000"]
 # A node that is killed is missed after some two seconds.
 _CHECKS = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
 
@@ -51,9 +53,9 @@ class _Runs:
             if self.cluster is None:
                 head = {"num_cpus": 1, "_system_config": _CHECKS}
                 self.cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)
-                for _ in range(2):
+                for _ in range(3):
                     self.cluster.add_node(num_cpus=1)
-            env["RAY_ADDRESS"] = self.cluster.address
+            env = env_of_driver(self.cluster.address)
         command = [sys.executable, "-m", "jobs.train", *_FLAGS, "--storage", str(folder), *(_ON_RAY if on_ray else [])]
         return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -65,23 +67,12 @@ class _Runs:
             raise RuntimeError(said.decode())
         return RunDirectory.of(str(folder), "chaos")
 
-    def workers(self) -> list[psutil.Process]:
-        """Ray Train's worker processes."""
-        found = []
-        for process in psutil.Process().children(recursive=True):
-            try:
-                if any("RayTrainWorker" in part for part in process.cmdline()):
-                    found.append(process)
-            except psutil.NoSuchProcess:
-                continue
-        return found
-
     def kill(self, kind: str, run: "subprocess.Popen[bytes]", chance: random.Random) -> None:
         """Kill what `kind` says."""
         if kind in ("process", "driver"):
             run.kill()
         elif kind == "worker":
-            chance.choice(self.workers()).kill()
+            chance.choice(train_workers()).kill()
         elif self.cluster is not None:
             # Not the head: that has the cluster's own state.
             victim = chance.choice(sorted(self.cluster.worker_nodes, key=lambda node: str(node.unique_id)))
@@ -105,47 +96,66 @@ def _equal(one: RunDirectory, other: RunDirectory) -> bool:
     return digests[0] == digests[1] and all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
 
 
+def _killed_and_equal(
+    runs: _Runs, place: Path, kinds: list[str], undisturbed: RunDirectory, chance: random.Random
+) -> bool:
+    """One run that is killed in these ways, one after the other, at steps of their own: whether it ends equal."""
+    on_ray, began = kinds != ["process"] * len(kinds), time.perf_counter()
+    run = runs.start(place, on_ray=on_ray)
+    for kind, step in zip(kinds, sorted(chance.sample(range(11, _STEPS - 60), len(kinds))), strict=True):
+        if not _wait_for(step, place, run):
+            print(f"it ended before step {step}: {run.communicate()[1].decode()}", file=sys.stderr)
+            return False
+        runs.kill(kind, run, chance)
+        if kind in ("process", "driver"):
+            run.communicate()
+            run = runs.start(place, on_ray=on_ray)
+        print(f"  {kind} at step {step}, {time.perf_counter() - began:.0f} s", flush=True)
+    _, said = run.communicate()
+    if run.returncode != 0:
+        print(said.decode(), file=sys.stderr)
+        return False
+    return _equal(RunDirectory.of(str(place), "chaos"), undisturbed)
+
+
 def main() -> None:
     """Kill, and print how each run ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills-a-run", type=int, default=5)
     kinds = ["process", "driver", "worker", "node"]
     parser.add_argument("--kinds", nargs="+", default=kinds, choices=kinds)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after so many")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    runs, chance = _Runs(), random.Random(asked.seed)
+    runs, chance, began = _Runs(), random.Random(asked.seed), time.monotonic()
+    in_turn = [asked.kinds[number % len(asked.kinds)] for number in range(asked.kills)]
     undisturbed: dict[bool, RunDirectory] = {}
-    ended: Counter[tuple[str, str]] = Counter()
+    equal, ended = Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="chaos-") as place:
         try:
-            for number in range(asked.kills):
-                kind, step = asked.kinds[number % len(asked.kinds)], chance.randrange(11, _STEPS - 60)
-                on_ray, folder = kind != "process", Path(place, str(number))
-                if on_ray not in undisturbed:
-                    undisturbed[on_ray] = runs.whole(Path(place, f"undisturbed-{on_ray}"), on_ray=on_ray)
-                began = time.perf_counter()
-                run = runs.start(folder, on_ray=on_ray)
-                came = _wait_for(step, folder, run)
-                if came:
-                    runs.kill(kind, run, chance)
-                _, said = run.communicate()
-                if kind in ("process", "driver"):
-                    runs.whole(folder, on_ray=on_ray)
-                elif run.returncode != 0:
-                    print(said.decode(), file=sys.stderr)
-                outcome = "too late to kill"
-                if came:
-                    outcome = "equal" if _equal(RunDirectory.of(str(folder), "chaos"), undisturbed[on_ray]) else "OTHER"
-                ended[kind, outcome] += 1
-                print(
-                    f"{number + 1:4} {kind:8} at step {step:4}: {outcome}, {time.perf_counter() - began:.0f} s",
-                    flush=True,
-                )
+            for on_ray in (False, True):
+                of_these = [kind for kind in in_turn if (kind != "process") == on_ray]
+                for number, first in enumerate(range(0, len(of_these), asked.kills_a_run)):
+                    if time.monotonic() - began > 60 * asked.minutes:
+                        break
+                    if on_ray not in undisturbed:
+                        undisturbed[on_ray] = runs.whole(Path(place, f"undisturbed-{on_ray}"), on_ray=on_ray)
+                    kinds = of_these[first : first + asked.kills_a_run]
+                    folder = Path(place, f"{on_ray}-{number}")
+                    same = _killed_and_equal(runs, folder, kinds, undisturbed[on_ray], chance)
+                    print(
+                        f"run {number + 1} {'on Ray' if on_ray else 'in a process'}: {'equal' if same else 'OTHER'}",
+                        flush=True,
+                    )
+                    ended.update(["runs", *kinds])
+                    equal.update(["runs", *kinds] if same else [])
         finally:
             if runs.cluster is not None:
                 runs.cluster.shutdown()
-    for (kind, outcome), count in sorted(ended.items()):
-        print(f"{kind:8} {outcome:18} {count}")
+    for name, count in ended.items():
+        what = "runs ended equal" if name == "runs" else f"kills of a {name} were in runs that ended equal"
+        print(f"{equal[name]} of {count} {what}")
 
 
 if __name__ == "__main__":

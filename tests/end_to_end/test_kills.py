@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 
 from blitz.errors import RunFailed
@@ -115,13 +116,16 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_with_the_same_bits(
 def test_a_killed_driver_and_then_a_killed_node_change_no_bit(
     undisturbed: RunDirectory, calm: RunDirectory, cluster: Cluster, tmp_path: Path
 ) -> None:
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     command = [*train_command(tmp_path), "--scale.num-workers", "2", "--max-failures", "1"]
     env = env_of_driver(cluster.address)
 
     def kill_a_node() -> None:
-        cluster.remove_node(nodes.pop(RANDOM.randrange(2)), allow_graceful=False)
-        nodes.append(cluster.add_node(num_cpus=1))
+        of_workers = {worker.ppid() for worker in train_workers()}
+        raylets = {node: node.all_processes[PROCESS_TYPE_RAYLET][0].process.pid for node in nodes}
+        victim = RANDOM.choice([node for node, raylet in raylets.items() if raylet in of_workers])
+        nodes.remove(victim)
+        cluster.remove_node(victim, allow_graceful=False)
 
     try:
         driver = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
