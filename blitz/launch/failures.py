@@ -11,7 +11,7 @@ from blitz.errors import RunFailed, UserError
 from blitz.launch.worker_log import newest_log
 from blitz.training.run_directory import RunDirectory
 
-_MORE_MEMORY = "take nodes with more memory, fewer workers a node with --scale.cpus-per-worker, or --micro-batch-size"
+_MORE_MEMORY = "take larger nodes, fewer workers on each with a larger --scale.cpus-per-worker, or --micro-batch-size"
 
 
 class EndAtMistakes(ray.train.UserCallback):
@@ -53,8 +53,19 @@ def _what(failure: BaseException, rank: str) -> str:
             f"{used[1] if used else 'nearly all of its memory'} in use; {_MORE_MEMORY}; the same command goes on"
         )
     if isinstance(failure, ray.exceptions.RayActorError):
-        return f"a worker died ({rank}); the same command goes on"
+        return _death(str(failure), rank)
     return f"{type(failure).__name__} in {rank}: {failure}"
+
+
+def _death(failure: str, rank: str) -> str:
+    ip = re.search(r"^\s*ip: (\S+)", failure, re.MULTILINE)
+    node = ip[1] if ip else "its node"
+    if "its node has died" in failure:
+        return f"a node was lost ({node}, with {rank}); the same command goes on"
+    return (
+        f"a worker died ({rank}, on {node}); the same command goes on; if `dmesg` there says that its memory ran out, "
+        f"{_MORE_MEMORY}"
+    )
 
 
 def _rank_of(failure: BaseException) -> int:

@@ -34,6 +34,11 @@ _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
 """Of Ray Train, which takes them from the environment alone."""
+_ELASTIC_SETTINGS = {
+    # For workers to find room, before their number is decided anew: for up to 20 seconds Ray still counts on a node that
+    # is lost; 60 by default.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"
+}
 
 
 def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
@@ -56,7 +61,7 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
         queue = Queue(actor_options={"num_cpus": 0})
         # Ray Data's own bars would be drawn over ours.
         ray.data.DataContext.get_current().enable_progress_bars = False
-        for name, value in _SETTINGS.items():
+        for name, value in (_SETTINGS if scale.max_workers is None else {**_SETTINGS, **_ELASTIC_SETTINGS}).items():
             os.environ.setdefault(name, value)
         with tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
             trainer = TorchTrainer(

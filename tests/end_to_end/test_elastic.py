@@ -36,11 +36,11 @@ FLAGS = shlex.split(
     " --max-failures 1"
 )
 SECONDS_TO_WAIT = 300
-SECONDS_OF_NOTICE = 10
+SECONDS_OF_NOTICE = 8
 SETTINGS = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
-    # A node that is about to be taken still counts for one with room.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
+    # A node that has been taken still counts for one with room.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "4",
 }
 
 
