@@ -35,9 +35,9 @@ _SETTINGS = {
 }
 """Of Ray Train, which takes them from the environment alone."""
 _ELASTIC_SETTINGS = {
-    # For workers to find room, before their number is decided anew: for up to 20 seconds Ray still counts on a node that
-    # is lost; 60 by default.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"
+    # For workers to find room, before their number is decided anew, because for up to 20 seconds Ray still counts on a
+    # node that is lost; 60 by default.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
 }
 
 
