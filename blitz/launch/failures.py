@@ -47,10 +47,10 @@ def told(error: Exception, run: RunDirectory) -> Exception:
 def _what(failure: BaseException, rank: str) -> str:
     if isinstance(failure, ray.exceptions.OutOfMemoryError):
         node = re.search(r"IP: ([^,)]+)", str(failure))
-        used = re.search(r"was ([\d.]+GB / [\d.]+GB)", str(failure))
+        used = re.search(r"was ([\d.]+GB used / [\d.]+GB)", str(failure))
         return (
             f"out of memory: Ray ended {rank} because its node {node[1] if node else ''} had "
-            f"{used[1] if used else 'nearly all of its memory'} in use; {_MORE_MEMORY}; the same command goes on"
+            f"{used[1] if used else 'nearly all of its memory used'}; {_MORE_MEMORY}; the same command goes on"
         )
     if isinstance(failure, ray.exceptions.RayActorError):
         return _death(str(failure), rank)

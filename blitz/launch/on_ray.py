@@ -118,7 +118,7 @@ def _work(config: dict[str, _Work]) -> None:
     """What each Ray Train worker runs."""
     work = config["work"]
     world = World.of(ray.train.torch.get_device())
-    with collected(work.job.run, world), relayed(work.queue, leads=world.leads) as display:
+    with relayed(work.queue, leads=world.leads) as display, collected(work.job.run, world):
         shares = Shares.of(work.job.plan, world_size=world.size, row_bytes=work.row_bytes)
         first_step, blocks = blocks_of(ray.train.get_dataset_shard(STREAM), shares)
         work.job.start(blocks, world=world, first_step=first_step, display=display, board=_board)
