@@ -1,9 +1,9 @@
 """What is learned on five classes of CIFAR-10, carried to the other five with few images, beside training from scratch.
 
-    python -m bench.transfer --data-root DIR [--folder DIR] [--seeds 3] [--source-images 400] [--target-images 40]
+    python -m bench.transfer --data-root DIR [--folder DIR] [--seeds 3] [--model resnet18]
 
-DIR is what torchvision's CIFAR10 reads. ResNet-18 on images of 32 pixels first learns five classes from
-`--source-images` of each; then each way to begin takes the same steps on the same `--target-images` of each of the
+DIR is what torchvision's CIFAR10 reads. A classifier of torchvision on images of 32 pixels first learns five classes
+from `--source-images` of each; then each way to begin takes the same steps on the same `--target-images` of each of the
 other five, and is judged on 200 test images of each. A line gives the mean accuracy over seeds, the least and the
 largest.
 """
@@ -27,6 +27,7 @@ from blitz.launch.scale import Scale
 from blitz.recipe import Optim
 from blitz.recipes.cifar10 import CLASSES
 from blitz.recipes.finetune import Finetune
+from blitz.recipes.image_csv import VisionModel
 from jobs.train import TrainSettings, train
 
 _FIRST, _OTHERS = (0, 1, 3, 5, 8), (2, 4, 6, 7, 9)
@@ -52,7 +53,7 @@ def accuracy(recipe: Finetune, storage: Path, run: str) -> float:
     return float(result["metrics"]["val/accuracy"])
 
 
-def compare(root: str, folder: Path, *, seeds: int, source_images: int, target_images: int) -> None:
+def compare(root: str, folder: Path, *, model: VisionModel, seeds: int, source_images: int, target_images: int) -> None:
     """Train the source and all targets, and print a line for each way to begin."""
     data = ImageCsvData(size=32, loader_workers=0, cache=str(folder / "prepared"))
     source_data, target_data = (
@@ -70,6 +71,7 @@ def compare(root: str, folder: Path, *, seeds: int, source_images: int, target_i
     source = Finetune(
         weights=None,
         backbone_lr_factor=1.0,
+        model=model,
         epochs=6,
         evaluate_every_steps=_AT_THE_END,
         data=source_data,
@@ -80,6 +82,7 @@ def compare(root: str, folder: Path, *, seeds: int, source_images: int, target_i
     scratch = Finetune(
         weights=None,
         backbone_lr_factor=1.0,
+        model=model,
         epochs=10,
         evaluate_every_steps=_AT_THE_END,
         data=target_data,
@@ -109,13 +112,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--model", default="resnet18")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--source-images", type=int, default=400)
     parser.add_argument("--target-images", type=int, default=40)
     args = parser.parse_args()
     counts = {"seeds": args.seeds, "source_images": args.source_images, "target_images": args.target_images}
     with tempfile.TemporaryDirectory() as scratch:
-        compare(args.data_root, args.folder or Path(scratch), **counts)
+        compare(args.data_root, args.folder or Path(scratch), model=VisionModel(args.model), **counts)
 
 
 if __name__ == "__main__":
