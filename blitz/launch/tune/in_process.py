@@ -1,6 +1,5 @@
 """The trials of a sweep in this process: packed where they can be, else one after another."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -10,7 +9,8 @@ from blitz.launch.in_process import run_in_process, world_here
 from blitz.launch.job import Datasets
 from blitz.launch.scale import Scale
 from blitz.launch.tune.pack import record_pack, run_pack
-from blitz.launch.tune.plan import SweepPlan
+from blitz.launch.tune.plan import rungs_of
+from blitz.launch.tune.referee import Halving
 from blitz.launch.tune.sweep import NotMeasured, Sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.recipe import Recipe
@@ -19,9 +19,9 @@ from blitz.training.display import Silence
 from blitz.training.initial_weights import take_over
 from blitz.training.loop import Checkpoints
 from blitz.training.open_run import finished_result
-from blitz.training.packed import PackJob, Rungs, common_part, why_not_packable
+from blitz.training.packed import PackJob, common_part, why_not_packable
 from blitz.training.run_directory import RunDirectory
-from blitz.training.sweep_directory import Goal, Trial, one_line
+from blitz.training.sweep_directory import Trial, one_line
 from blitz.training.trial import Figures, GoesOn, TrialJob, figures_of
 
 
@@ -104,29 +104,13 @@ def pack_job(sweep: Sweep, recipes: tuple[Recipe, ...], datasets: Datasets) -> P
     return PackJob(recipes, plan, halving if sweep.plan.scheduler == "asha" else None)
 
 
-def rungs_of(plan: SweepPlan, goal: Goal, *, evaluate_every_steps: int) -> Rungs:
-    """The rungs that a space asks for."""
-    return Rungs(
-        goal.metric,
-        higher_is_better=goal.higher_is_better,
-        grace_steps=plan.space.grace_evaluations * evaluate_every_steps,
-        reduction_factor=plan.space.reduction,
-    )
-
-
 class Alone:
-    """Trains trials by themselves.
-
-    For asha at the rungs of packs each goes on that is among the best of those that came there before it.
-    """
+    """Trains trials by themselves."""
 
     def __init__(self, sweep: Sweep, data: TrialData, scale: Scale) -> None:
         self._sweep, self._data, self._scale = sweep, data, scale
         self._stopped: set[int] = set()
-        self._evaluations: Counter[int] = Counter()
-        # In evaluations rather than steps: trials may differ in what a step is.
-        self._rungs = rungs_of(sweep.plan, sweep.goal, evaluate_every_steps=1)
-        self._seen: dict[int, list[float]] = {}
+        self._halving = Halving(rungs_of(sweep.plan, sweep.goal, evaluate_every_steps=1))
         for trial in list(sweep.trials.values()):
             if trial.ended:
                 self._replay(trial, trial.step)
@@ -144,18 +128,9 @@ class Alone:
 
     def _measured(self, number: int, step: int, figures: Figures) -> bool:
         value = self._sweep.measured(number, step, figures)
-        self._evaluations[number] += 1
-        if self._sweep.plan.scheduler == "asha" and not self._goes_on(self._evaluations[number], value):
+        if self._sweep.plan.scheduler == "asha" and not self._halving.goes_on(number, value):
             self._stopped.add(number)
         return number not in self._stopped
-
-    def _goes_on(self, evaluation: int, value: float) -> bool:
-        rung = next(step for step in self._rungs.steps() if step >= evaluation)
-        if rung != evaluation:
-            return True
-        seen = self._seen.setdefault(rung, [])
-        seen.append(value)
-        return len(seen) - 1 in self._rungs.kept(seen)
 
     def _replay(self, trial: Trial, step: int) -> bool:
         """Count what a trial did up to a step before this process began; whether it goes on."""

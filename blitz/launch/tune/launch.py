@@ -66,7 +66,7 @@ def run_sweep(
         data = TrialData(plan.recipe)
         goal = plan.space.goal(data.fitted)
         if isinstance(packed, int):
-            reason = why_not_packable(data.fitted, data.datasets["train"], world=world_here(scale))
+            reason = _why_not_packed(data, scale, packed)
             require(reason is None, f"--packed {packed}: {reason}; use auto or no")
         search = search_of(plan.search, plan.space, seed=plan.seed, mode=goal.mode)
         opened = open_sweep(plan, goal, directory)
@@ -84,7 +84,27 @@ def run_sweep(
 
 
 def _run(sweep: Sweep, data: TrialData, scale: Scale, *, packed: Packed, max_concurrent: int | None) -> None:
-    if packed == "no":
-        one_after_another(sweep, data, scale)
+    if scale.in_process:
+        if packed == "no":
+            one_after_another(sweep, data, scale)
+        else:
+            in_packs(sweep, data, scale, most=most_lanes(data.fitted, packed))
+        return
+    # Here, because a sweep in this process has no use for it.
+    from blitz.launch.tune.on_ray import packs_on_ray, tune_on_ray
+
+    reason = _why_not_packed(data, scale, packed)
+    if reason is None:
+        packs_on_ray(sweep, data, scale, packed=packed, max_concurrent=max_concurrent)
     else:
-        in_packs(sweep, data, scale, most=most_lanes(data.fitted, packed))
+        if packed != "no":
+            sweep.display.line(f"not packed: {reason}")
+        tune_on_ray(sweep, data, scale, max_concurrent=max_concurrent)
+
+
+def _why_not_packed(data: TrialData, scale: Scale, packed: Packed) -> str | None:
+    if packed == "no":
+        return "--packed no"
+    if isinstance(scale.num_workers, int) and scale.num_workers > 0:
+        return "with --scale.num-workers each trial has workers of its own"
+    return why_not_packable(data.fitted, data.datasets["train"], world=world_here(scale))

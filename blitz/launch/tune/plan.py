@@ -12,6 +12,7 @@ from blitz.launch.tune.space import SchedulerName, SearchName, Space
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json, setting_value, with_settings
 from blitz.training.open_run import require_lasting
+from blitz.training.packed import Rungs
 from blitz.training.run_directory import RunDirectory
 from blitz.training.sweep_directory import Goal, SweepDirectory
 
@@ -99,3 +100,13 @@ def _as_stored(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _as_stored(inner) for name, inner in value.items()}
     return [_as_stored(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
+def rungs_of(plan: SweepPlan, goal: Goal, *, evaluate_every_steps: int) -> Rungs:
+    """The rungs that a space asks for."""
+    return Rungs(
+        goal.metric,
+        higher_is_better=goal.higher_is_better,
+        grace_steps=plan.space.grace_evaluations * evaluate_every_steps,
+        reduction_factor=plan.space.reduction,
+    )

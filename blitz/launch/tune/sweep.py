@@ -51,6 +51,11 @@ class Sweep:
             "sweep.json", {**plan.to_json(), "metric": goal.metric, "mode": goal.mode, "num_trials": self.total}
         )
 
+    @property
+    def left(self) -> int:
+        """How many trials have still to begin."""
+        return sum(map(len, self._cut_off)) + self.total - self._next
+
     def next(self) -> Trial | None:
         """The next trial, which has now begun."""
         if self._cut_off:
