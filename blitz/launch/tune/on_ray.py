@@ -96,6 +96,7 @@ def tune_on_ray(sweep: Sweep, data: TrialData, scale: Scale, *, max_concurrent: 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     with connected(), tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
         room = _room(sweep, scale, max_concurrent)
         has_workers, asha = isinstance(scale.num_workers, int), sweep.plan.scheduler == "asha"
