@@ -256,6 +256,24 @@ class Recipe(ABC):
         names = ["prediction"] if values.shape[1] == 1 else [f"prediction_{n}" for n in range(values.shape[1])]
         return dict(zip(names, values.T.tolist(), strict=True))
 
+    def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """What an exported model gives for fetched columns, among which there are no targets: named tensors (batch, …).
+
+        By default `probabilities` where `metrics` tells classes, and else `outputs`. It is traced: what depends on
+        values must be a computation with tensors, and the number of rows may vary.
+        """
+        outputs = self.forward(model, self.preprocess(batch))
+        return {"probabilities": outputs.softmax(1)} if self._classes() else {"outputs": outputs}
+
+    def signature(self) -> dict[str, Any]:
+        """What a user of an exported model must know beside shapes, as JSON: by default the names of the classes."""
+        classes = self._classes()
+        return {"classes": list(classes)} if classes else {}
+
+    def _classes(self) -> tuple[str, ...]:
+        metrics = self.metrics()
+        return metrics.classes if isinstance(metrics, Classification) else ()
+
     def picture(self, model: nn.Module, split: Split) -> "Figure | None":
         """A picture of what the model, on the CPU and in evaluation mode, does with rows of a split; by default none.
 

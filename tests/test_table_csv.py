@@ -18,9 +18,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from blitz.data.csv.features import CsvData
+from blitz.data.plan import Split
 from blitz.errors import DataError, UserError
 from blitz.metrics import Regression
 from blitz.models.tabular_mlp import TabularMLP
+from blitz.recipe import Batch
 from blitz.recipes import differences, recipe_from_json, recipe_to_json
 from blitz.recipes.table_csv import TableCsv
 from jobs.evaluate import main as evaluate
@@ -40,6 +42,12 @@ def recipe(folder: Path, csv: Path | str, target: str = "y", **settings: Any) ->
 def write(file: Path, header: str, *rows: str) -> Path:
     file.write_text("\n".join([header, *rows, ""]))
     return file
+
+
+def fetched(fitted: TableCsv, split: Split, rows: int) -> Batch:
+    """The first rows of a split as the model takes them."""
+    columns = fitted.dataset(split).__getitems__(np.arange(rows))
+    return fitted.preprocess({name: torch.from_numpy(column) for name, column in columns.items()})
 
 
 def numbers_and_colours(file: Path, *, rows: int = 600, noise: float = 0.5) -> Path:
@@ -165,17 +173,17 @@ def test_missing_numbers_and_unseen_categories_are_values_of_their_own(tmp_path:
     val = write(tmp_path / "b.csv", "y,c,m,n", "yes,w,7,", "no,,,3", "no,z,5,2")
     fitted = recipe(tmp_path, table, val_csv=str(val)).fitted()
     assert [feature.has_missing for feature in fitted.fit.numbers] == [True, False]
-    columns = fitted.dataset("train").__getitems__(np.arange(4))
+    columns = fetched(fitted, "train", 4)
     assert columns["numbers"].tolist() == [[-1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1]]
     assert columns["categories"][:, 0].tolist() == [1, 2, 1, 0]
     assert columns["targets"].tolist() == [0, 1, 0, 1]
-    columns = fitted.dataset("val").__getitems__(np.arange(3))
+    columns = fetched(fitted, "val", 3)
     assert columns["numbers"].tolist() == [[0, 2, 1], [1, 0, 0], [0, 0, 0]]
     assert columns["categories"][:, 0].tolist() == [0, 0, 2]
-    assert {name: column.dtype.name for name, column in columns.items()} == {
-        "numbers": "float32",
-        "categories": "int64",
-        "targets": "int64",
+    assert {name: column.dtype for name, column in columns.items()} == {
+        "numbers": torch.float32,
+        "categories": torch.int64,
+        "targets": torch.int64,
     }
     assert result(train(replace(fitted, epochs=1), tmp_path / "run"))["steps"] == 1
 

@@ -56,7 +56,8 @@ def middle(images: Tensor, size: int) -> tuple[Tensor, Crops]:
     """The middle of images, `size` pixels a side, and where it lies in them."""
     side = images.shape[-1]
     first = (side - size) // 2
-    extent = torch.full((len(images), 2), size / side, device=images.device)
+    # Not `len`, which an export of the model would fix.
+    extent = torch.full((images.shape[0], 2), size / side, device=images.device)
     cut = images[:, :, first : first + size, first : first + size]
     # Not at the very centre where a pixel is left over.
     return cut, Crops(torch.full_like(extent, (2 * first + size) / side - 1), extent)

@@ -7,6 +7,18 @@ import torch
 from torch import Tensor, nn
 
 
+def standardised(
+    numbers: Tensor, *, means: Sequence[float], stds: Sequence[float], has_missing: Sequence[bool]
+) -> Tensor:
+    """(number - mean) / std as float32, and 0 for a missing one, which is NaN.
+
+    (batch, numbers) float64 → (batch, numbers + those with missing ones): each of the latter says where it was missing.
+    """
+    missing, told = numbers.isnan(), [place for place, has in enumerate(has_missing) if has]
+    scaled = (numbers - numbers.new_tensor(means)) / numbers.new_tensor(stds)
+    return torch.cat([scaled.masked_fill(missing, 0), missing[:, told]], 1).float()
+
+
 def embedding_width(codes: int) -> int:
     """Width of the embedding of a category of so many codes: fastai's `emb_sz_rule` (Howard & Gugger 2020)."""
     return int(min(600, round(1.6 * codes**0.56)))

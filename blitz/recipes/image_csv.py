@@ -1,8 +1,9 @@
 """Images that a CSV names: any classifier of torchvision, for classes, numbers or points in the image."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+import torch
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
@@ -140,6 +141,26 @@ class ImageCsv(Recipe):
                 return number_predictions(pixels.reshape(outputs.shape), dict.fromkeys(fit.targets, (0.0, 1.0)))
             case "numbers":
                 return number_predictions(outputs, {each.name: (each.mean, each.std) for each in fit.numbers})
+
+    def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        images, fit = batch["inputs"], self.fit
+        if fit.task == "classification":
+            return super().deployed(model, batch)
+        if fit.task == "numbers":
+            outputs = self.forward(model, self.preprocess(batch))
+            stds, means = (
+                outputs.new_tensor(each) for each in zip(*((n.std, n.mean) for n in fit.numbers), strict=True)
+            )
+            return {"predictions": outputs * stds + means}
+        # In pixels of the image that is given: its own frame, of which one unit is half a side.
+        half = images.shape[-1] / 2
+        batch = self.preprocess({**batch, "frame": images.new_full((images.shape[0], 4), half, dtype=torch.float32)})
+        points = self.forward(model, batch).reshape(-1, len(fit.targets) // 2, 2)
+        frame = batch["frame"][:, None]
+        return {"points": points * frame[:, :, 2:] + frame[:, :, :2]}
+
+    def signature(self) -> dict[str, Any]:
+        return {**super().signature(), **({} if self.fit.classes else {"targets": list(self.fit.targets)})}
 
     def metrics(self) -> Classification | Distance | Regression:
         fit = self.fit

@@ -1,7 +1,7 @@
 """Any CSV: a multilayer perceptron over its numbers and categories, which classifies or predicts a number."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import torch.nn.functional as F
 import tyro
@@ -11,7 +11,7 @@ from blitz.data.csv.features import CsvData, CsvFit, CsvRows, csv_inputs, csv_ro
 from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.metrics import Classification, Regression
-from blitz.models.tabular_mlp import TabularMLP
+from blitz.models.tabular_mlp import TabularMLP, standardised
 from blitz.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch, Optim, Recipe
 
@@ -64,6 +64,16 @@ class TableCsv(Recipe):
             outputs=len(self.fit.target.classes) or 1,
         )
 
+    def preprocess(self, batch: Batch) -> Batch:
+        numbers = self.fit.numbers
+        scaled = standardised(
+            batch["numbers"],
+            means=[one.mean for one in numbers],
+            stds=[one.std for one in numbers],
+            has_missing=[one.has_missing for one in numbers],
+        )
+        return {**batch, "numbers": scaled}
+
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         outputs: Tensor = model(batch["numbers"], batch["categories"])
         return outputs
@@ -78,6 +88,25 @@ class TableCsv(Recipe):
         if target.classes:
             return class_predictions(outputs, target.classes)
         return number_predictions(outputs, {target.name: (target.mean, target.std)})
+
+    def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        target = self.fit.target
+        if target.classes:
+            return super().deployed(model, batch)
+        outputs = self.forward(model, self.preprocess(batch))
+        return {"prediction": outputs.squeeze(1) * target.std + target.mean}
+
+    def signature(self) -> dict[str, Any]:
+        fit = self.fit
+        return {
+            **super().signature(),
+            "numbers": [one.name for one in fit.numbers],
+            "missing_number": "nan",
+            "categories": {
+                one.name: {value: code for code, value in enumerate(one.values, start=1)} for one in fit.categories
+            },
+            "unknown_category": 0,
+        }
 
     def metrics(self) -> Classification | Regression:
         target = self.fit.target

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from blitz.errors import UserError
 from blitz.training.run_directory import RunDirectory
 
 Tensors = dict[str, Tensor]
@@ -39,11 +41,20 @@ class Checkpoint:
         """Read a whole checkpoint, with its tensors on the CPU.
 
         Raises:
-            UserError: if there is none of that step.
+            UserError: if there is none of that step, or a file of it holds something else than tensors.
         """
         files, state = run.read_checkpoint(step)
-        weights, optimizer = (safetensors.torch.load(files[f"{name}.safetensors"]) for name in ("weights", "optimizer"))
-        return cls(step, weights, optimizer, state)
+
+        def tensors(name: str) -> Tensors:
+            try:
+                return safetensors.torch.load(files[name])
+            except safetensors.SafetensorError as error:
+                place = f"{run}/checkpoints/{step}/{name}"
+                raise UserError(
+                    f"{place} is damaged ({error}); delete its folder, and an older one is taken"
+                ) from error
+
+        return cls(step, tensors("weights.safetensors"), tensors("optimizer.safetensors"), state)
 
 
 def _copies(tensors: Tensors) -> Tensors:

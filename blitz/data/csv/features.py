@@ -121,19 +121,15 @@ class CsvRows:
         return self.table.index
 
     def __getitems__(self, rows: Rows) -> Columns:
-        """`numbers` float32 (batch, numbers), `categories` int64 (batch, categories), and `targets` (batch,).
+        """`numbers` float64 (batch, numbers), `categories` int64 (batch, categories), and `targets` (batch,).
 
-        Targets are there if the CSV has them: the int64 place of a class, or a standardised number as float32.
+        Numbers are as they stand there, NaN where missing; of the codes of a category 0 is missing or unknown. Targets
+        are there if the CSV has them: the int64 place of a class, or a standardised number as float32.
         """
         fit, cells = self.fit, self.table.__getitems__(rows)
-        numbers = np.zeros((len(rows), fit.number_columns), np.float32)
-        indicators = iter(range(len(fit.numbers), fit.number_columns))
+        numbers = np.zeros((len(rows), len(fit.numbers)))
         for place, feature in enumerate(fit.numbers):
-            missing = np.isnan(cells[feature.name])
-            with np.errstate(over="ignore"):
-                numbers[:, place] = np.where(missing, 0, (cells[feature.name] - feature.mean) / feature.std)
-            if feature.has_missing:
-                numbers[:, next(indicators)] = missing
+            numbers[:, place] = cells[feature.name]
         categories = np.zeros((len(rows), len(fit.categories)), np.int64)
         for place, category in enumerate(fit.categories):
             categories[:, place] = cells[category.name] + 1

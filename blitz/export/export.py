@@ -1,0 +1,136 @@
+"""Export a checkpoint, and hold the artifact against the model on real rows before it is left behind."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blitz.errors import UserError, require
+from blitz.export.deployed import Deployed, deploy, real_rows, signature
+from blitz.export.formats import SUFFIXES, WRITERS, Format, Outputs, Runner, quantize_onnx, require_installed
+from blitz.metrics import Classification
+from blitz.recipe import Recipe
+from blitz.training.checkpoint import Checkpoint
+from blitz.training.model import build_model
+from blitz.training.run_directory import RunDirectory
+from blitz.training.world import World
+
+_BATCHES = (1, 2, 3, 64)
+"""Batch sizes that an artifact must give the same for."""
+_MANY_ROWS = 1000
+"""Rows that a quantised artifact is judged on, which differs."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was made of a checkpoint, and how near it is to it."""
+
+    data: bytes
+    """The artifact."""
+    signature: dict[str, Any]
+    rows: int
+    """Real rows that it was held against the model on; the differences are over all of them."""
+    difference: float | None
+    """The largest, as a share of the largest value in its column, or of 1 for probabilities; None of a state dict."""
+    exact_bytes: int
+    """Size before quantisation."""
+    accuracy: tuple[float, float] | None
+    """Of the model and of the quantised artifact, where it tells classes."""
+
+
+def export(
+    recipe: Recipe, run: RunDirectory, step: int, format_: Format, *, quantize: bool, tolerance: float
+) -> Exported:
+    """Make an artifact of a checkpoint.
+
+    Raises:
+        UserError: if it cannot be made, or differs from the model by more than `tolerance`.
+    """
+    require_installed(format_)
+    require(
+        not quantize or format_ == "onnx",
+        f"--quantize is for --format onnx: torch deprecates its own quantisation, which {format_} would need",
+    )
+    model = build_model(recipe, World(rank=0, size=1, device=torch.device("cpu")))
+    model.load_state_dict(Checkpoint.load(run, step).weights)
+    with tempfile.TemporaryDirectory(prefix="blitz-export-") as folder:
+        path = Path(folder, f"artifact.{SUFFIXES[format_]}")
+        if format_ == "state_dict":
+            torch.save(model.state_dict(), path)
+            return Exported(path.read_bytes(), {}, 0, None, path.stat().st_size, None)
+        with _told_in_a_line(recipe, format_):
+            return _made(recipe, model, path, format_, quantize=quantize, tolerance=tolerance)
+
+
+def _made(
+    recipe: Recipe, model: nn.Module, path: Path, format_: Format, *, quantize: bool, tolerance: float
+) -> Exported:
+    write, runner = WRITERS[format_]
+    rows, count = real_rows(recipe, _MANY_ROWS if quantize else max(_BATCHES))
+    deployed, columns = deploy(recipe, model, rows)
+    with torch.no_grad():
+        expected = deployed(*columns.values())
+    described = signature(deployed, columns, expected)
+    write(deployed, columns, described, path)
+    exact_bytes, accuracy = path.stat().st_size, None
+    difference = _difference(runner(path, described), deployed, columns)
+    # A comparison that is false of what is no number.
+    require(
+        difference <= tolerance,
+        f"the exported model differs from the model by {difference:.2g}, and --tolerance is {tolerance:g}: its "
+        "forward pass may depend on chance, on the batch or on values that an export fixes; nothing was written",
+    )
+    if quantize:
+        quantize_onnx(path)
+        quantized = runner(path, described)
+        difference = _difference(quantized, deployed, columns)
+        accuracy = _accuracies(recipe, rows, expected, quantized(columns))
+    return Exported(path.read_bytes(), described, count, difference, exact_bytes, accuracy)
+
+
+@contextmanager
+def _told_in_a_line(recipe: Recipe, format_: Format) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    # Exporters and runtimes raise what they like.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"recipe {recipe.name} cannot be exported as {format_} ({reason}); try another --format, or give the "
+            "recipe a method `deployed` that can be traced"
+        ) from error
+
+
+@torch.no_grad()
+def _difference(artifact: Runner, deployed: Deployed, columns: Mapping[str, Tensor]) -> float:
+    """The largest over some sizes of a batch; not a number if one is not."""
+    parts = [{name: column[:size] for name, column in columns.items()} for size in _BATCHES]
+    found = [_apart(deployed(*part.values()), artifact(part)) for part in parts]
+    return torch.stack(found).max().item()
+
+
+def _apart(expected: Outputs, given: Outputs) -> Tensor:
+    """The largest difference of an output's column, as a share of the largest value there; of probabilities, of 1."""
+    found = []
+    for name, value in expected.items():
+        if given[name].shape != value.shape or given[name].dtype != value.dtype:
+            return torch.tensor(torch.inf, dtype=torch.float64)
+        exact = value.double()
+        scale = exact.new_ones(()) if name == "probabilities" else exact.abs().amax(0)
+        found.append(((given[name].double() - exact).abs() / scale.clamp(min=torch.finfo(value.dtype).tiny)).max())
+    return torch.stack(found).max()
+
+
+def _accuracies(recipe: Recipe, rows: Mapping[str, Tensor], *outputs: Outputs) -> tuple[float, float] | None:
+    metrics = recipe.metrics()
+    if not isinstance(metrics, Classification) or "targets" not in rows:
+        return None
+    first, second = (metrics.figures(metrics.sums(each["probabilities"], rows))["accuracy"] for each in outputs)
+    return first, second

@@ -1,0 +1,137 @@
+"""The formats: how each is written, and how it is run by what a user will have, which is not this project."""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from blitz.errors import require
+from blitz.export.deployed import Deployed
+
+Format = Literal["torch_export", "onnx", "torchscript", "state_dict"]
+Outputs = Mapping[str, Tensor]
+Runner = Callable[[Mapping[str, Tensor]], Outputs]
+Writer = Callable[[Deployed, Outputs, dict[str, Any], Path], None]
+SIGNATURE = "signature.json"
+"""Where an artifact holds its signature: an extra file, or in ONNX the metadata of that name."""
+
+_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def require_installed(format_: Format) -> None:
+    """Refuse a format whose packages are missing.
+
+    Raises:
+        UserError: with what to install.
+    """
+    missing = [name for name in _ONNX_PACKAGES if find_spec(name) is None] if format_ == "onnx" else []
+    require(not missing, f"--format onnx needs {', '.join(missing)}: pip install 'blitz[export]'")
+
+
+def _write_torch_export(deployed: Deployed, columns: Outputs, signature: dict[str, Any], path: Path) -> None:
+    with _quiet():
+        program = torch.export.export(deployed, tuple(columns.values()), dynamic_shapes=_dynamic(columns))
+        torch.export.save(program, path, extra_files={SIGNATURE: json.dumps(signature)})
+
+
+def _run_torch_export(path: Path, signature: dict[str, Any]) -> Runner:
+    with _quiet():
+        module = torch.export.load(path).module()
+    return lambda columns: module(*columns.values())
+
+
+def _write_torchscript(deployed: Deployed, columns: Outputs, signature: dict[str, Any], path: Path) -> None:
+    with _quiet():
+        # Not strict, because the outputs are a dictionary.
+        traced = torch.jit.trace(deployed, tuple(columns.values()), strict=False, check_trace=False)
+        torch.jit.save(traced, str(path), _extra_files={SIGNATURE: json.dumps(signature)})
+
+
+def _run_torchscript(path: Path, signature: dict[str, Any]) -> Runner:
+    with _quiet():
+        module = torch.jit.load(str(path))
+    return lambda columns: module(*columns.values())
+
+
+def _write_onnx(deployed: Deployed, columns: Outputs, signature: dict[str, Any], path: Path) -> None:
+    with _quiet():
+        program = torch.onnx.export(
+            deployed,
+            tuple(columns.values()),
+            dynamo=True,
+            dynamic_shapes=_dynamic(columns),
+            input_names=list(columns),
+            output_names=list(signature["outputs"]),
+            verbose=False,
+        )
+        assert program is not None
+        program.model.metadata_props[SIGNATURE] = json.dumps(signature)
+        # One file, however large the weights.
+        program.save(path, external_data=False)
+
+
+def _run_onnx(path: Path, signature: dict[str, Any]) -> Runner:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    taken = {each.name for each in session.get_inputs()}
+
+    def run(columns: Mapping[str, Tensor]) -> Outputs:
+        arrays = {name: column.numpy() for name, column in columns.items() if name in taken}
+        found = session.run(list(signature["outputs"]), arrays)
+        return {name: torch.from_numpy(each) for name, each in zip(signature["outputs"], found, strict=True)}
+
+    return run
+
+
+SUFFIXES: dict[Format, str] = {
+    "torch_export": "pt2",
+    "onnx": "onnx",
+    "torchscript": "torchscript.pt",
+    "state_dict": "pt",
+}
+WRITERS: dict[Format, tuple[Writer, Callable[[Path, dict[str, Any]], Runner]]] = {
+    "torch_export": (_write_torch_export, _run_torch_export),
+    "onnx": (_write_onnx, _run_onnx),
+    "torchscript": (_write_torchscript, _run_torchscript),
+}
+"""How an artifact of a format is written, and how it is run again; a state dict is nothing to run."""
+
+
+def quantize_onnx(path: Path) -> None:
+    """Make the weights of an ONNX file 8-bit integers, in place: dynamic quantisation, by ONNX Runtime."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = path.with_suffix(".prepared")
+    with _quiet():
+        quant_pre_process(str(path), str(prepared))
+        # Unsigned, because ONNX Runtime's convolutions on CPUs take no others.
+        quantize_dynamic(str(prepared), str(path), weight_type=QuantType.QUInt8)
+    prepared.unlink()
+
+
+def _dynamic(columns: Outputs) -> Any:
+    batch = torch.export.Dim("batch")
+    return {"columns": tuple({0: batch} for _ in columns)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what exporters say to their developers: deprecations of their own insides, progress, advice."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
