@@ -52,8 +52,10 @@ class Examples:
         by_chance = torch.from_numpy(uniforms(keys_for(self._key, rows.astype(np.uint64)), 1)[:, 0]).to(losses.device)
         self._kept["mistakes"].add(_gravity(self._metrics, outputs, losses, batch), columns)
         self._kept["random"].add(by_chance, columns)
-        if "sample" in self._kept:
-            narrow = {name: column for name, column in columns.items() if column[0].numel() <= _NARROW}
+        if "sample" in self._kept and isinstance(outputs, Tensor) and outputs[0].numel() <= _NARROW:
+            # As they are after preprocessing, which could not be done again without the wide ones.
+            numbers = {**batch, _ROW: columns[_ROW], _OUTPUTS: outputs}
+            narrow = {name: column for name, column in numbers.items() if column[0].numel() <= _NARROW}
             self._kept["sample"].add(by_chance, narrow)
 
     @torch.no_grad()
@@ -76,7 +78,7 @@ class Examples:
         if not len(scores):
             return []
         recipe, rows, outputs = self._recipe, columns.pop(_ROW).tolist(), columns.pop(_OUTPUTS, None)
-        batch = laid_out(recipe, recipe.preprocess(columns))
+        batch = laid_out(recipe, recipe.preprocess(columns)) if with_pictures else columns
         if outputs is None:
             outputs = forward(recipe, self._model, batch, self._world.device)
         examples = recipe.examples(outputs, batch)
