@@ -122,9 +122,7 @@ class _Pack:
         micro_batches, choices = list(batch.micro_batches(self.recipe)), self.recipe.choices(batch.step_draws)
         for columns, row_weights in micro_batches:
             with memory_named(len(row_weights)):
-                losses = self.stack.losses(columns, row_weights, choices)
-                losses.sum().backward()
-            total += losses.detach()
+                total += self.stack.backward(columns, row_weights, choices)
         gradients = weights.grad
         assert gradients is not None
         self.steps += 1

@@ -73,7 +73,7 @@ def _why_not_equal(recipe: Recipe, model: nn.Module, stack: Stack, batch: StepBa
     world.seed_generators(recipe.seed)
     micro_batches, choices = list(batch.micro_batches(recipe)), recipe.choices(batch.step_draws)
     for columns, weights in micro_batches:
-        stack.losses(columns, weights, choices).sum().backward()
+        stack.backward(columns, weights, choices)
     stacked = stack.weights.grad
     assert stacked is not None
     alone = torch.cat([one.grad.flatten() for one in model.parameters() if one.grad is not None])

@@ -13,6 +13,10 @@ from blitz.training.checkpoint import Tensors
 from blitz.training.model import build_model, forward_and_loss
 from blitz.training.world import World
 
+_KEPT_BYTES = 32 << 20
+"""By a pass over a batch on a CPU. Measured on LeNet: 16 lanes of 128 rows at once take 1.3 times as long as four of
+four lanes; 16 lanes of 32 rows at once are the fastest."""
+
 
 class Stack:
     """One lane for each of `recipes`, which differ in nothing but `optim` and `init_seed`.
@@ -42,9 +46,14 @@ class Stack:
         """Buffers and frozen parameters, each (lanes, …)."""
         self._pass = _Pass(recipes[0], self.model, world.device)
         self._stored = _stored_names(self.model)
+        self._world = world
+        self._together: dict[int, int] = {}
 
-    def losses(self, batch: Batch, weights: Tensor, choices: Mapping[str, Any]) -> Tensor:
-        """The weighted sum of each lane's losses on a batch of a step, (lanes,); gradients flow back to `weights`.
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def backward(self, batch: Batch, weights: Tensor, choices: Mapping[str, Any]) -> Tensor:
+        """Add each lane's gradient of the weighted sum of its losses on a batch of a step; that sum, (lanes,).
 
         Whatever a pass draws at random is drawn once, for all lanes: what the solo run draws.
         """
@@ -52,8 +61,38 @@ class Stack:
         def loss(row: Tensor, fixed: Tensors) -> Tensor:
             return torch.dot(self._forward(row, fixed, batch, choices)[1], weights)
 
-        losses: Tensor = vmap(loss, randomness="same")(self.weights, self.fixed)
-        return losses
+        # Lanes that go through together share a batch, but what they keep for the way back must fit the caches.
+        rows = len(weights)
+        if rows not in self._together:
+            self._together[rows] = self._lanes_together(batch, choices)
+        size, device = self._together[rows], self._world.device
+        drawn, sums = _draws_so_far(device), []
+        for first in range(0, len(self), size):
+            if first:
+                _draw_again(drawn, device)
+            lanes = slice(first, first + size)
+            part = vmap(loss, randomness="same")(self.weights[lanes], {n: one[lanes] for n, one in self.fixed.items()})
+            part.sum().backward()
+            sums.append(part.detach())
+        return torch.cat(sums)
+
+    def _lanes_together(self, batch: Batch, choices: Mapping[str, Any]) -> int:
+        """How many lanes take a batch as one: as many as keep no more than some megabytes for the way back."""
+        if self._world.device.type != "cpu":
+            return len(self)
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        drawn = _draws_so_far(self._world.device)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            outputs = self._pass(batch, choices)
+        _draw_again(drawn, self._world.device)
+        del outputs
+        return max(1, _KEPT_BYTES // max(1, sum(kept.values())))
 
     def outputs(self, batch: Batch) -> tuple[Any, Tensor]:
         """Outputs, each tensor of them (lanes, …), and losses, (lanes, batch)."""
@@ -97,6 +136,19 @@ class _Pass(nn.Module):
         """Outputs and losses of shape (batch,)."""
         forward = partial(self._recipe.forward, self.model)
         return forward_and_loss(self._recipe, forward, batch, self._device, choices)
+
+
+def _draws_so_far(device: torch.device) -> list[Tensor]:
+    """The state of the generators that a pass draws from."""
+    on_gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_gpu]
+
+
+def _draw_again(states: list[Tensor], device: torch.device) -> None:
+    """Put it back."""
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state, device)
 
 
 def _tensors(model: nn.Module) -> Tensors:

@@ -19,6 +19,7 @@ from blitz.recipe import Batch, Draws, Optim, Recipe, StepDraws, may_change
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
 from blitz.training.checkpoint import Checkpoint
+from blitz.training.packed import stack
 from tests.running import losses, train
 from tests.training.packed.packs import Heard, train_packed
 
@@ -131,10 +132,12 @@ def test_each_lane_equals_its_solo_run_whatever_lies_beside_it(recipe: Recipe, t
     assert_equal_to_solo_runs(recipes, train_packed(recipes), tmp_path)
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 3])
+@pytest.mark.parametrize(("micro_batch_size", "kept_bytes"), [(None, 32 << 20), (3, 1 << 18)])
 def test_dropout_and_all_else_that_is_random_is_that_of_the_solo_run(
-    micro_batch_size: int | None, tmp_path: Path
+    micro_batch_size: int | None, kept_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # So that the lanes go through in several parts.
+    monkeypatch.setattr(stack, "_KEPT_BYTES", kept_bytes)
     recipe = Restless(micro_batch_size=micro_batch_size)
     recipes = [replace(recipe, optim=KINDS[n % 5], init_seed=seed) for n, seed in enumerate((None, 3, None, 4, 0))]
     heard = train_packed(recipes)
