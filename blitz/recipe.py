@@ -187,6 +187,11 @@ class Recipe(ABC):
         """This recipe with what it takes from its training data, such as class names and scales; by default itself."""
         return self
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Which rows there are."""
+        return ("train", "val")
+
     @abstractmethod
     def dataset(self, split: Split) -> MapStyleDataset:
         """The rows to train on or to evaluate on."""
@@ -249,6 +254,14 @@ class Recipe(ABC):
             UserError: if the recipe takes none.
         """
         raise UserError(f"recipe {self.name} does not predict from a CSV: it has no method `inputs`")
+
+    def line_inputs(self, lines: list[str]) -> MapStyleDataset:
+        """Rows to predict for, one for each line of a text.
+
+        Raises:
+            UserError: if the recipe takes none.
+        """
+        raise UserError(f"recipe {self.name} does not predict from lines of text; name a CSV")
 
     def predictions(self, outputs: Any, batch: Batch) -> dict[str, list[str] | list[float]]:
         """What outputs say about each row, as named columns of text or numbers; by default the outputs themselves."""

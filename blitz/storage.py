@@ -5,8 +5,10 @@ import posixpath
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.fs
@@ -53,6 +55,19 @@ def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.
             retry_strategy=pyarrow.fs.AwsDefaultS3RetryStrategy(max_attempts=_PATIENT_REPEATS if patient else _REPEATS),
         )
     return files, path
+
+
+@contextmanager
+def written_whole(place: str | Path) -> Iterator[Callable[[bytes], Any]]:
+    """What writes to a file that is there once this context is left, and not before."""
+    files, path = open_place(place)
+    # An object appears when its stream is closed; a file must be moved into place.
+    local = isinstance(files, pyarrow.fs.LocalFileSystem)
+    part = f"{path}.tmp" if local else path
+    with files.open_output_stream(part, compression=None) as stream:
+        yield stream.write
+    if local:
+        files.move(part, path)
 
 
 def exists(place: str | Path) -> bool:

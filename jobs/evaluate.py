@@ -65,6 +65,10 @@ def evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, A
 
 def _evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, Any]:
     recipe, split = settings.recipe, settings.split
+    require(
+        split in recipe.splits,
+        f"--split {split}: recipe {recipe.name} has no such rows; it has {', '.join(recipe.splits)}",
+    )
     dataset = recipe.dataset(split)
     list_left_out([dataset], directory)
     rows = min(len(dataset), recipe.max_eval_rows or len(dataset))

@@ -16,7 +16,8 @@ from blitz.data.arrays import FAULT, Columns, MapStyleDataset
 from blitz.data.order import Rows, shuffled_rows
 from blitz.randomness import key_for, keys_for, mix64
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]
+"""A run trains on `train` and is evaluated on `val`; some recipes have a `test` that it never sees."""
 Weights = npt.NDArray[np.float32]
 
 # Enough rows that fetching them as one costs little a row, few enough that the first batch does not wait.

@@ -2,21 +2,19 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow
-import pyarrow.fs
 
 from blitz.data.csv.bad_rows import BadRows
 from blitz.data.csv.dialect import Dialect
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.streaming_pass import LINE, CsvOptions
 from blitz.errors import DataError
-from blitz.storage import open_place
+from blitz.storage import written_whole
 
 _ROWS_AT_ONCE = 1 << 16
 
@@ -46,7 +44,7 @@ def write_appended(
     reasons = bad.by_line() | texts.bad_rows().by_line()
     rows = errors = 0
     names = [*columns]
-    with _opened(target) as write:
+    with written_whole(target) as write:
         write(_lines([[*texts.dialect.names, *names, ERROR]], texts.dialect))
         for cells in _merged(texts, index, names, values, reasons):
             write(_lines(cells, texts.dialect))
@@ -118,16 +116,3 @@ def _lines(rows: Iterable[Sequence[str]], dialect: Dialect) -> bytes:
     for row in rows:
         (quoting if any("\r" in cell for cell in row) else plain).writerow(row)
     return text.getvalue().encode()
-
-
-@contextmanager
-def _opened(target: str) -> Iterator[Callable[[bytes], Any]]:
-    """What writes to a file that is there once this context is left, and not before."""
-    files, path = open_place(target)
-    # An object appears when its stream is closed; a file must be moved into place.
-    local = isinstance(files, pyarrow.fs.LocalFileSystem)
-    part = f"{path}.tmp" if local else path
-    with files.open_output_stream(part, compression=None) as stream:
-        yield stream.write
-    if local:
-        files.move(part, path)

@@ -1,0 +1,98 @@
+"""Text as numbers and back: byte-pair encoding that is learned from the training text, and loses nothing."""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+PAD, BEGIN, END = 0, 1, 2
+"""Tokens that stand for no text: padding, what a translation begins after, and what ends a sentence."""
+
+Tokens = npt.NDArray[np.int32]
+Merges = tuple[str, ...]
+"""Two pieces each, with a blank between them, in the order in which they were learned; a piece holds no blank."""
+
+_SPECIAL = 3
+SMALLEST = _SPECIAL + 256
+"""Tokens of a vocabulary without merges: each byte is one, so that there is no character that it lacks."""
+
+
+class Vocabulary:
+    """Byte-pair encoding over the bytes of UTF-8 (Radford et al. 2019), by the `tokenizers` library.
+
+    Two vocabularies of the same merges are the same.
+    """
+
+    def __init__(self, merges: Merges) -> None:
+        self.merges = merges
+
+    @classmethod
+    def learned(cls, texts: Iterable[str], size: int) -> "Vocabulary":
+        """One of at most `size` tokens, from the pieces that occur together most often in `texts`."""
+        from tokenizers.trainers import BpeTrainer
+
+        tokenizer = _tokenizer(())
+        trainer = BpeTrainer(vocab_size=size - _SPECIAL, initial_alphabet=_alphabet(), show_progress=False)
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tuple(" ".join(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]))
+
+    def __len__(self) -> int:
+        return _SPECIAL + int(_tokenizer(self.merges).get_vocab_size())
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, without an end."""
+        encodings = _tokenizer(self.merges).encode_batch(list(texts), add_special_tokens=False)
+        return [[number + _SPECIAL for number in encoding.ids] for encoding in encodings]
+
+    def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
+        """The text of each row of tokens up to its end; bytes that are no UTF-8 are shown as �."""
+        ids = [[number - _SPECIAL for number in _until_end(row) if number >= _SPECIAL] for row in rows]
+        # The blank that every text is made to begin with, so that its first word is like any other.
+        return [text.removeprefix(" ") for text in _tokenizer(self.merges).decode_batch(ids)]
+
+    def pieces(self, row: Sequence[int]) -> list[str]:
+        """The text of each token of a row up to its end, which is shown as ⏎."""
+        row = _until_end(row)
+        return [*_tokenizer(self.merges).decode_batch([[n - _SPECIAL] for n in row if n >= _SPECIAL]), "⏎"]
+
+    def padded(self, texts: Sequence[str], width: int) -> Tokens:
+        """Tokens of shape (texts, width): each text's, its end, and padding.
+
+        A text of `width` tokens or more is cut: its last token then is no end.
+        """
+        rows = np.full((len(texts), width), PAD, np.int32)
+        for row, numbers in zip(rows, self.encode(texts), strict=True):
+            cut = [*numbers, END][:width]
+            row[: len(cut)] = cut
+        return rows
+
+
+def _until_end(row: Sequence[int]) -> list[int]:
+    row = list(row)
+    return row[: row.index(END)] if END in row else row
+
+
+def _alphabet() -> list[str]:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    # The library lists it in another order each time.
+    return sorted(ByteLevel.alphabet())
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(merges: Merges) -> Any:
+    # Here, because a process that trains has no use for it before it fetches or judges.
+    from tokenizers import Tokenizer, decoders
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    # Two merges may come to the same piece.
+    pieces = dict.fromkeys([*_alphabet(), *(left + right for left, right in pairs)])
+    tokenizer = Tokenizer(BPE({piece: number for number, piece in enumerate(pieces)}, pairs))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer

@@ -1,0 +1,102 @@
+"""A bidirectional GRU that reads, and a GRU with Luong attention that writes."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from blitz.models.translator import PAD, State, Translator
+
+
+class BidirectionalGRU(nn.Module):
+    """A GRU in either direction over rows that end with padding: the reverse one begins at each row's last token.
+
+    Rows are turned around by an index instead of packed, so that the module can be exported.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ahead = nn.GRU(width, width // 2, batch_first=True)
+        self.back = nn.GRU(width, width // 2, batch_first=True)
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, length, width) and (batch,) → the same shape, and the last state of both, (batch, width)."""
+        place = torch.arange(inputs.shape[1], device=inputs.device)[None, :]
+        last = lengths[:, None] - 1
+        turned = torch.where(place <= last, last - place, place)[:, :, None]
+        ahead, _ = self.ahead(inputs)
+        back, _ = self.back(inputs.take_along_dim(turned, 1))
+        ends = [each.take_along_dim(last[:, :, None], 1)[:, 0] for each in (ahead, back)]
+        return torch.cat([ahead, back.take_along_dim(turned, 1)], 2), torch.cat(ends, 1)
+
+
+class LuongAttention(nn.Module):
+    """What of the source a state asks for: Luong, Pham & Manning 2015, scores `dot` and `general`, equation 8."""
+
+    def __init__(self, width: int, score: Literal["dot", "general"]) -> None:
+        super().__init__()
+        self.score = nn.Identity() if score == "dot" else nn.Linear(width, width, bias=False)
+        self.combine = nn.Linear(2 * width, width)
+
+    def forward(self, states: Tensor, memory: Tensor, is_padding: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, length, width) → the same, and weights (batch, length, source length) that are 0 for padding."""
+        scores = states @ self.score(memory).transpose(1, 2)
+        weights = scores.masked_fill(is_padding[:, None, :], -torch.inf).softmax(2)
+        return torch.tanh(self.combine(torch.cat([weights @ memory, states], 2))), weights
+
+
+class GRUTranslator(Translator):
+    """Encoder and decoder of `layers` GRUs of `width`; attention follows the decoder, and is not fed back into it.
+
+    So the decoder runs over a whole target at once, unless it is to go on from its own predictions.
+    """
+
+    def __init__(
+        self, *, vocabulary: int, width: int, layers: int, score: Literal["dot", "general"], dropout: float
+    ) -> None:
+        super().__init__(vocabulary=vocabulary, width=width, dropout=dropout)
+        self.layers = layers
+        self.encoder = nn.ModuleList(BidirectionalGRU(width) for _ in range(layers))
+        self.bridge = nn.Linear(width, layers * width)
+        self.decoder = nn.GRU(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.attention = LuongAttention(width, score)
+
+    def features(self, source: Tensor, given: Tensor, forced: Tensor | None) -> Tensor:
+        """As `Translator` says."""
+        (memory, is_padding), (hidden,) = self.start(source, given.shape[1])
+        if forced is None:
+            states, _ = self.decoder(self._embedded(given), hidden)
+            features, _ = self.attention(states, memory, is_padding)
+            return features
+        token, found = given[:, 0], []
+        for position in range(given.shape[1]):
+            # The first token is what every translation begins after.
+            if position:
+                token = torch.where(forced[:, position], given[:, position], token)
+            states, hidden = self.decoder(self._embedded(token[:, None]), hidden)
+            features, _ = self.attention(states, memory, is_padding)
+            found.append(features)
+            token = self.scores(features[:, 0]).argmax(1)
+        return torch.cat(found, 1)
+
+    def start(self, source: Tensor, length: int) -> tuple[State, State]:
+        """As `Translator` says."""
+        is_padding = source == PAD
+        lengths = (~is_padding).sum(1)
+        memory = self._embedded(source)
+        last = memory[:, 0]
+        for layer in self.encoder:
+            memory, last = layer(memory, lengths)
+            memory = self.dropout(memory)
+        hidden = torch.tanh(self.bridge(last)).reshape(-1, self.layers, self.width)
+        return [memory, is_padding], [hidden.transpose(0, 1).contiguous()]
+
+    def step(self, token: Tensor, position: Tensor, fixed: State, state: State) -> tuple[Tensor, Tensor, State]:
+        """As `Translator` says."""
+        states, hidden = self.decoder(self._embedded(token[:, None]), state[0])
+        features, weights = self.attention(states, fixed[0], fixed[1])
+        return self.scores(features[:, 0]), weights[:, 0], [hidden]
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        embedded: Tensor = self.dropout(self.embedding(tokens) * self.width**0.5)
+        return embedded

@@ -1,0 +1,89 @@
+"""What all models that translate have in common: one embedding for all tokens, also of the scores; greedy search."""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PAD, BEGIN, END = 0, 1, 2
+"""The tokens of `blitz.data.text.vocabulary` that stand for no text."""
+
+State = list[Tensor]
+
+
+class Translator(nn.Module, ABC):
+    """(batch, length) tokens of one language → scores of those of another, of both in one vocabulary.
+
+    Rows begin with their tokens and end with padding. The embedding is that of both languages, and gives the scores as
+    well (Press & Wolf 2017).
+    """
+
+    def __init__(self, *, vocabulary: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.width = width
+        self.embedding = nn.Embedding(vocabulary, width, padding_idx=PAD)
+        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        nn.init.zeros_(self.embedding.weight[PAD])
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, source: Tensor, target: Tensor, forced: Tensor | None = None) -> Tensor:
+        """Scores (tokens, vocabulary) for those of `target` that are no padding, row by row: no others are computed.
+
+        Each is predicted from the ones before, as the target has them, or where `forced` (batch, length) is false as
+        the model itself has predicted them.
+        """
+        kept = target != PAD
+        given = F.pad(target[:, :-1], (1, 0), value=BEGIN)
+        return self.scores(self.features(source, given, forced)[kept])
+
+    def scores(self, features: Tensor) -> Tensor:
+        """(…, width) → (…, vocabulary)."""
+        return F.linear(self.dropout(features), self.embedding.weight, self.bias)
+
+    @abstractmethod
+    def features(self, source: Tensor, given: Tensor, forced: Tensor | None) -> Tensor:
+        """(batch, length, width): what is known of the next token after each of `given` (batch, length)."""
+
+    @abstractmethod
+    def start(self, source: Tensor, length: int) -> tuple[State, State]:
+        """What is known of `source` before a search of at most `length` tokens: what stays, and what steps change."""
+
+    @abstractmethod
+    def step(self, token: Tensor, position: Tensor, fixed: State, state: State) -> tuple[Tensor, Tensor, State]:
+        """Scores (batch, vocabulary) of what follows `token` (batch,) at `position` (1,), attention, and the state.
+
+        Attention is (batch, source length); each row sums to 1 over what is no padding.
+        """
+
+
+class GreedySearch(nn.Module):
+    """The most likely token at each place, until each row has ended: the whole search, with its loop, as a module."""
+
+    def __init__(self, model: Translator, length: int) -> None:
+        super().__init__()
+        self.model, self.length = model, length
+
+    def forward(self, source: Tensor) -> Tensor:
+        """(batch, source length) int64 → (batch, length) int64: tokens, the end, and padding."""
+        tokens, _ = self.search(source)
+        return F.pad(tokens, (0, self.length - tokens.shape[1]), value=PAD)
+
+    def search(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (batch, steps), and attention (batch, steps, source length); as many steps as the longest row has."""
+        fixed, state = self.model.start(source, self.length)
+        token = torch.full_like(source[:, 0], BEGIN)
+        ended = torch.zeros_like(token, dtype=torch.bool)
+        tokens: list[Tensor] = []
+        attentions: list[Tensor] = []
+        for position in range(self.length):
+            at = torch.full_like(token[:1], position)
+            scores, attention, state = self.model.step(token, at, fixed, state)
+            token = scores.argmax(1).masked_fill(ended, PAD)
+            ended = ended | (token == END)
+            tokens.append(token)
+            attentions.append(attention)
+            if bool(ended.all()):
+                break
+        return torch.stack(tokens, 1), torch.stack(attentions, 1)

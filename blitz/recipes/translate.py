@@ -1,0 +1,154 @@
+"""Sequence to sequence: sentences of one language into another, by a GRU with attention or a small Transformer."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+
+from blitz.bleu import Bleu
+from blitz.data.plan import Split
+from blitz.data.text.pairs import PairRows, TextFit, csv_rows_to_translate, fit_pairs, lines_to_translate, pair_rows
+from blitz.data.text.sentences import PairData
+from blitz.data.text.vocabulary import PAD, Vocabulary
+from blitz.errors import require
+from blitz.models.gru_translator import GRUTranslator
+from blitz.models.transformer import TransformerTranslator
+from blitz.models.translator import GreedySearch
+from blitz.recipe import Batch, Draws, Optim, Recipe, may_change
+
+
+@dataclass(frozen=True)
+class TranslatorModel:
+    """The network."""
+
+    name: Literal["gru", "transformer"] = "gru"
+    """A bidirectional GRU and one with Luong attention; or a Transformer."""
+    width: int = 256
+    """Of embeddings and layers."""
+    layers: int | None = None
+    """Of the encoder, and of the decoder; by default 1 of the GRU and 3 of the Transformer."""
+    attention: Literal["dot", "general"] = "general"
+    """Luong's score, of the GRU."""
+    heads: int = 4
+    """Of the Transformer's attention."""
+    dropout: float = 0.2
+    """Share of what goes from layer to layer that a training step leaves out."""
+
+    def __post_init__(self) -> None:
+        fits = self.width >= 2 and self.width % 2 == 0 and self.heads >= 1 and self.width % self.heads == 0
+        require(fits, f"--model.width is {self.width}; it must be even, and a multiple of --model.heads {self.heads}")
+        require(self.layers is None or self.layers >= 1, f"--model.layers is {self.layers}; it must be at least 1")
+        require(0 <= self.dropout < 1, f"--model.dropout is {self.dropout}; it must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What the model says about a batch; `tokens` and what follows only where it is evaluated or predicts."""
+
+    scores: Tensor | None
+    """(tokens of the targets, vocabulary), if there are targets."""
+    tokens: Tensor | None = None
+    """(batch, steps): what it writes by itself."""
+    attention: Tensor | None = None
+    """(batch, steps, source length): where it looked for each of them."""
+
+
+@dataclass(frozen=True)
+class Translate(Recipe):
+    """Translates sentences; BLEU by sacrebleu. --data.root names files such as train.en and train.de, or take a CSV."""
+
+    epochs: int = may_change(8)
+    global_batch_size: int = 128
+    micro_batch_size: int | None = may_change(128)
+    optim: Optim = Optim(name="adam", lr=2e-3, grad_clip_norm=1.0, schedule="cosine", warmup_steps=200)
+    data: PairData = PairData()
+    model: TranslatorModel = TranslatorModel()
+    teacher_forcing: float = 1.0
+    """Of the GRU: share of the tokens that training goes on from as the target has them, not as it predicted them."""
+    label_smoothing: float = 0.1
+    """Share of the probability that training wants spread over all tokens."""
+    fitted_on: Annotated[TextFit | None, tyro.conf.Suppress] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, share in (("teacher-forcing", self.teacher_forcing), ("label-smoothing", self.label_smoothing)):
+            require(0 <= share <= 1, f"--{name} is {share}; it must be from 0 to 1")
+        forces = self.teacher_forcing == 1 or self.model.name == "gru"
+        require(forces, "--teacher-forcing is for the GRU: a Transformer computes all places at once; leave it out")
+
+    def fitted(self) -> Self:
+        return replace(self, fitted_on=fit_pairs(self.data, self.seed))
+
+    @property
+    def fit(self) -> TextFit:
+        """What is known of the training rows."""
+        assert self.fitted_on is not None
+        return self.fitted_on
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Text as tokens, and back."""
+        return Vocabulary(self.fit.merges)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        return ("train", "val", "test")
+
+    def dataset(self, split: Split) -> PairRows:
+        return pair_rows(self.data, self.fit, split, self.seed)
+
+    def inputs(self, csv: str) -> Any:
+        return csv_rows_to_translate(self.data, self.fit, csv)
+
+    def line_inputs(self, lines: list[str]) -> PairRows:
+        return lines_to_translate(self.data, self.fit, lines)
+
+    def build_model(self) -> nn.Module:
+        model, size = self.model, len(self.vocabulary)
+        general: Any = {"vocabulary": size, "width": model.width, "dropout": model.dropout}
+        if model.name == "gru":
+            return GRUTranslator(**general, layers=model.layers or 1, score=model.attention)
+        return TransformerTranslator(**general, layers=model.layers or 3, heads=model.heads)
+
+    def augment(self, batch: Batch, draws: Draws) -> Batch:
+        if self.teacher_forcing == 1:
+            return batch
+        return {**batch, "forced": draws(batch["target"].shape[1]) < self.teacher_forcing}
+
+    def forward(self, model: nn.Module, batch: Batch) -> Translation:
+        source = _trimmed(batch["source"])
+        tokens = attention = scores = None
+        if not model.training:
+            tokens, attention = GreedySearch(model, self.data.max_tokens).search(source)
+        if "target" in batch:
+            target = _trimmed(batch["target"])
+            forced = batch["forced"][:, : target.shape[1]] if "forced" in batch else None
+            scores = model(source, target, forced)
+        return Translation(scores, tokens, attention)
+
+    def loss(self, outputs: Translation, batch: Batch) -> Tensor:
+        # Sums over tokens, each of which counts as much as any other, in units of a translation of mean length: the
+        # gradient is as large as that of a mean over tokens, and does not depend on which rows share a batch.
+        assert outputs.scores is not None
+        target = batch["target"].long()
+        kept = target != PAD
+        smoothing = self.label_smoothing if outputs.tokens is None else 0.0
+        losses = F.cross_entropy(outputs.scores, target[kept], reduction="none", label_smoothing=smoothing)
+        of_places = losses.new_zeros(target.shape).masked_scatter(kept, losses)
+        return of_places.sum(1) / self.fit.target_tokens
+
+    def predictions(self, outputs: Translation, batch: Batch) -> dict[str, list[str] | list[float]]:
+        assert outputs.tokens is not None
+        return {"prediction": self.vocabulary.decode(outputs.tokens.tolist())}
+
+    def metrics(self) -> Bleu:
+        return Bleu(self.vocabulary, self.fit.target_tokens)
+
+
+def _trimmed(tokens: Tensor) -> Tensor:
+    """Without the columns at the end that are padding in every row."""
+    longest = int(tokens.ne(PAD).sum(1).max())
+    return tokens[:, :longest].to(torch.int64)
