@@ -58,14 +58,16 @@ class GRUTranslator(Translator):
         self.layers = layers
         self.encoder = nn.ModuleList(BidirectionalGRU(width) for _ in range(layers))
         self.bridge = nn.Linear(width, layers * width)
-        self.decoder = nn.GRU(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.decoder = nn.ModuleList(nn.GRUCell(width, width) for _ in range(layers))
         self.attention = LuongAttention(width, score)
 
     def features(self, source: Tensor, given: Tensor, forced: Tensor | None) -> Tensor:
         """As `Translator` says."""
-        (memory, is_padding), (hidden,) = self.start(source, given.shape[1])
+        (memory, is_padding), state = self.start(source, given.shape[1])
         if forced is None:
-            states, _ = self.decoder(self._embedded(given), hidden)
+            states = self._embedded(given)
+            for number, cell in enumerate(self.decoder):
+                states = _over_all(cell, self.dropout(states) if number else states, state[number])
             features, _ = self.attention(states, memory, is_padding)
             return features
         token, found = given[:, 0], []
@@ -73,8 +75,8 @@ class GRUTranslator(Translator):
             # The first token is what every translation begins after.
             if position:
                 token = torch.where(forced[:, position], given[:, position], token)
-            states, hidden = self.decoder(self._embedded(token[:, None]), hidden)
-            features, _ = self.attention(states, memory, is_padding)
+            state = self._next(token, state)
+            features, _ = self.attention(state[-1][:, None], memory, is_padding)
             found.append(features)
             token = self.scores(features[:, 0]).argmax(1)
         return torch.cat(found, 1)
@@ -88,15 +90,34 @@ class GRUTranslator(Translator):
         for layer in self.encoder:
             memory, last = layer(memory, lengths)
             memory = self.dropout(memory)
-        hidden = torch.tanh(self.bridge(last)).reshape(-1, self.layers, self.width)
-        return [memory, is_padding], [hidden.transpose(0, 1).contiguous()]
+        states = torch.tanh(self.bridge(last)).split(self.width, 1)
+        return [memory, is_padding], [each.contiguous() for each in states]
 
     def step(self, token: Tensor, position: Tensor, fixed: State, state: State) -> tuple[Tensor, Tensor, State]:
         """As `Translator` says."""
-        states, hidden = self.decoder(self._embedded(token[:, None]), state[0])
-        features, weights = self.attention(states, fixed[0], fixed[1])
-        return self.scores(features[:, 0]), weights[:, 0], [hidden]
+        state = self._next(token, state)
+        features, weights = self.attention(state[-1][:, None], fixed[0], fixed[1])
+        return self.scores(features[:, 0]), weights[:, 0], state
+
+    def _next(self, token: Tensor, state: State) -> State:
+        """The state of each layer, (batch, width), after one more token (batch,)."""
+        inputs = self._embedded(token)
+        states: list[Tensor] = []
+        for number, cell in enumerate(self.decoder):
+            inputs = cell(self.dropout(inputs) if number else inputs, state[number])
+            states.append(inputs)
+        return states
 
     def _embedded(self, tokens: Tensor) -> Tensor:
         embedded: Tensor = self.dropout(self.embedding(tokens) * self.width**0.5)
         return embedded
+
+
+def _over_all(cell: nn.GRUCell, inputs: Tensor, hidden: Tensor) -> Tensor:
+    """The cell's states over (batch, length, width), from `hidden` (batch, width) on, in one call.
+
+    A `nn.GRU` does the same, but torch cannot export one within the loop of a search.
+    """
+    weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+    states: Tensor = torch.gru(inputs, hidden[None], weights, True, 1, 0.0, cell.training, False, True)[0]
+    return states

@@ -19,9 +19,8 @@ class Attention(nn.Module):
     def of(self, inputs: Tensor) -> Tensor:
         """(batch, length, width) → its keys and values, (2, batch, heads, length, width / heads)."""
         batch, length, width = inputs.shape
-        return (
-            self.keys_values(inputs).reshape(batch, length, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        )
+        parts = self.keys_values(inputs).reshape(batch, length, 2, self.heads, width // self.heads)
+        return parts.permute(2, 0, 3, 1, 4)
 
     def forward(self, inputs: Tensor, keys_values: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, length, width) → the same, and weights (batch, heads, length, others); `hidden` ones are 0."""

@@ -60,8 +60,8 @@ class Translation:
 class Translate(Recipe):
     """Translates sentences; BLEU by sacrebleu. --data.root names files such as train.en and train.de, or take a CSV."""
 
-    epochs: int = may_change(8)
-    global_batch_size: int = 128
+    epochs: int = may_change(10)
+    global_batch_size: int = 64
     micro_batch_size: int | None = may_change(128)
     optim: Optim = Optim(name="adam", lr=2e-3, grad_clip_norm=1.0, schedule="cosine", warmup_steps=200)
     data: PairData = PairData()

@@ -34,9 +34,9 @@ class Vocabulary:
         """One of at most `size` tokens, from the pieces that occur together most often in `texts`."""
         from tokenizers.trainers import BpeTrainer
 
-        tokenizer = _tokenizer(())
+        tokenizer = _built(())
         trainer = BpeTrainer(vocab_size=size - _SPECIAL, initial_alphabet=_alphabet(), show_progress=False)
-        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator((f" {text}" for text in texts), trainer)
         return cls(tuple(" ".join(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]))
 
     def __len__(self) -> int:
@@ -44,13 +44,13 @@ class Vocabulary:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, without an end."""
-        encodings = _tokenizer(self.merges).encode_batch(list(texts), add_special_tokens=False)
+        encodings = _tokenizer(self.merges).encode_batch([f" {text}" if text else "" for text in texts])
         return [[number + _SPECIAL for number in encoding.ids] for encoding in encodings]
 
     def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
         """The text of each row of tokens up to its end; bytes that are no UTF-8 are shown as �."""
         ids = [[number - _SPECIAL for number in _until_end(row) if number >= _SPECIAL] for row in rows]
-        # The blank that every text is made to begin with, so that its first word is like any other.
+        # Every text is made to begin with a blank, so that its first word is like any other.
         return [text.removeprefix(" ") for text in _tokenizer(self.merges).decode_batch(ids)]
 
     def pieces(self, row: Sequence[int]) -> list[str]:
@@ -84,6 +84,11 @@ def _alphabet() -> list[str]:
 
 @lru_cache(maxsize=4)
 def _tokenizer(merges: Merges) -> Any:
+    """One that is not to be changed: it is the same for all that ask for it."""
+    return _built(merges)
+
+
+def _built(merges: Merges) -> Any:
     # Here, because a process that trains has no use for it before it fetches or judges.
     from tokenizers import Tokenizer, decoders
     from tokenizers.models import BPE
@@ -93,6 +98,6 @@ def _tokenizer(merges: Merges) -> Any:
     # Two merges may come to the same piece.
     pieces = dict.fromkeys([*_alphabet(), *(left + right for left, right in pairs)])
     tokenizer = Tokenizer(BPE({piece: number for number, piece in enumerate(pieces)}, pairs))
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
