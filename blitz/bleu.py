@@ -28,7 +28,7 @@ class Bleu:
 
     def __post_init__(self) -> None:
         # Here, because a run that is only trained on, in a process of a cluster, need not import it.
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
 
         object.__setattr__(self, "_bleu", BLEU())
 

@@ -1,11 +1,34 @@
 """A bidirectional GRU that reads, and a GRU with Luong attention that writes."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from blitz.models.loops import Carried, while_loop
 from blitz.models.translator import PAD, State, Translator
+
+
+def over_all(cell: nn.GRUCell, inputs: Tensor, hidden: Tensor) -> Tensor:
+    """The cell's states over (batch, length, width), from `hidden` (batch, width) on.
+
+    In one call; but that, like a `nn.GRU`, could only be exported for a single length.
+    """
+    weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+    if not torch.compiler.is_exporting():
+        states: Tensor = torch.gru(inputs, hidden[None], weights, True, 1, 0.0, cell.training, False, True)[0]
+        return states
+
+    def more(place: Tensor, hidden: Tensor, states: Tensor) -> Tensor:
+        return (place < states.shape[1]).squeeze()
+
+    def turn(place: Tensor, hidden: Tensor, states: Tensor) -> Carried:
+        hidden = cell(inputs.index_select(1, place)[:, 0], hidden)
+        return place + 1, hidden, states.index_copy(1, place, hidden[:, None])
+
+    states = torch.zeros_like(inputs[:, :, :1]).repeat(1, 1, cell.hidden_size)
+    place = torch.zeros(1, dtype=torch.int64, device=inputs.device)
+    return while_loop(more, turn, (place, hidden, states))[2]
 
 
 class BidirectionalGRU(nn.Module):
@@ -16,18 +39,19 @@ class BidirectionalGRU(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.ahead = nn.GRU(width, width // 2, batch_first=True)
-        self.back = nn.GRU(width, width // 2, batch_first=True)
+        self.ahead, self.back = nn.GRUCell(width, width // 2), nn.GRUCell(width, width // 2)
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, length, width) and (batch,) → the same shape, and the last state of both, (batch, width)."""
         place = torch.arange(inputs.shape[1], device=inputs.device)[None, :]
         last = lengths[:, None] - 1
         turned = torch.where(place <= last, last - place, place)[:, :, None]
-        ahead, _ = self.ahead(inputs)
-        back, _ = self.back(inputs.take_along_dim(turned, 1))
-        ends = [each.take_along_dim(last[:, :, None], 1)[:, 0] for each in (ahead, back)]
-        return torch.cat([ahead, back.take_along_dim(turned, 1)], 2), torch.cat(ends, 1)
+        begin = torch.zeros_like(inputs[:, 0, : self.ahead.hidden_size])
+        ahead = over_all(self.ahead, inputs, begin)
+        back = over_all(self.back, inputs.gather(1, turned.expand_as(inputs)), begin)
+        # Not `take_along_dim`, which torch exports for a single shape.
+        ends = [each.gather(1, last[:, :, None].expand_as(each[:, :1]))[:, 0] for each in (ahead, back)]
+        return torch.cat([ahead, back.gather(1, turned.expand_as(back))], 2), torch.cat(ends, 1)
 
 
 class LuongAttention(nn.Module):
@@ -56,9 +80,9 @@ class GRUTranslator(Translator):
     ) -> None:
         super().__init__(vocabulary=vocabulary, width=width, dropout=dropout)
         self.layers = layers
-        self.encoder = nn.ModuleList(BidirectionalGRU(width) for _ in range(layers))
+        self.encoder: Any = nn.ModuleList(BidirectionalGRU(width) for _ in range(layers))
         self.bridge = nn.Linear(width, layers * width)
-        self.decoder = nn.ModuleList(nn.GRUCell(width, width) for _ in range(layers))
+        self.decoder: Any = nn.ModuleList(nn.GRUCell(width, width) for _ in range(layers))
         self.attention = LuongAttention(width, score)
 
     def features(self, source: Tensor, given: Tensor, forced: Tensor | None) -> Tensor:
@@ -67,8 +91,8 @@ class GRUTranslator(Translator):
         if forced is None:
             states = self._embedded(given)
             for number, cell in enumerate(self.decoder):
-                states = _over_all(cell, self.dropout(states) if number else states, state[number])
-            features, _ = self.attention(states, memory, is_padding)
+                states = over_all(cell, self.dropout(states) if number else states, state[number])
+            features: Tensor = self.attention(states, memory, is_padding)[0]
             return features
         token, found = given[:, 0], []
         for position in range(given.shape[1]):
@@ -111,13 +135,3 @@ class GRUTranslator(Translator):
     def _embedded(self, tokens: Tensor) -> Tensor:
         embedded: Tensor = self.dropout(self.embedding(tokens) * self.width**0.5)
         return embedded
-
-
-def _over_all(cell: nn.GRUCell, inputs: Tensor, hidden: Tensor) -> Tensor:
-    """The cell's states over (batch, length, width), from `hidden` (batch, width) on, in one call.
-
-    A `nn.GRU` does the same, but torch cannot export one within the loop of a search.
-    """
-    weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
-    states: Tensor = torch.gru(inputs, hidden[None], weights, True, 1, 0.0, cell.training, False, True)[0]
-    return states

@@ -1,5 +1,7 @@
 """A small Transformer that translates."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ class Attention(nn.Module):
     def of(self, inputs: Tensor) -> Tensor:
         """(batch, length, width) → its keys and values, (2, batch, heads, length, width / heads)."""
         batch, length, width = inputs.shape
-        parts = self.keys_values(inputs).reshape(batch, length, 2, self.heads, width // self.heads)
+        parts: Tensor = self.keys_values(inputs).reshape(batch, length, 2, self.heads, width // self.heads)
         return parts.permute(2, 0, 3, 1, 4)
 
     def forward(self, inputs: Tensor, keys_values: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +69,8 @@ class DecoderLayer(nn.Module):
 
     def of(self, inputs: Tensor) -> Tensor:
         """Keys and values of what is written, for those that come after it."""
-        return self.written.of(self.norms[0](inputs))
+        keys_values: Tensor = self.written.of(self.norms[0](inputs))
+        return keys_values
 
     def forward(
         self, inputs: Tensor, written: Tensor, is_later: Tensor, source: Tensor, is_padding: Tensor
@@ -85,8 +88,8 @@ class TransformerTranslator(Translator):
 
     def __init__(self, *, vocabulary: int, width: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__(vocabulary=vocabulary, width=width, dropout=dropout)
-        self.encoder = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(layers))
-        self.decoder = nn.ModuleList(DecoderLayer(width, heads, dropout) for _ in range(layers))
+        self.encoder: Any = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(layers))
+        self.decoder: Any = nn.ModuleList(DecoderLayer(width, heads, dropout) for _ in range(layers))
         self.encoder_norm, self.decoder_norm = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def features(self, source: Tensor, given: Tensor, forced: Tensor | None) -> Tensor:
@@ -129,5 +132,6 @@ class TransformerTranslator(Translator):
         """(batch, length) → (batch, length, width), with the places, (length,), of its columns."""
         powers = torch.arange(self.width // 2, device=tokens.device) * (-2 / self.width)
         angles = place[:, None] * 10000.0**powers
-        embedded = self.embedding(tokens) * self.width**0.5 + torch.cat([angles.sin(), angles.cos()], 1)
-        return self.dropout(embedded)
+        embedded: Tensor = self.embedding(tokens) * self.width**0.5 + torch.cat([angles.sin(), angles.cos()], 1)
+        dropped: Tensor = self.dropout(embedded)
+        return dropped

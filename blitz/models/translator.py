@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blitz.models.loops import Carried, while_loop
+
 PAD, BEGIN, END = 0, 1, 2
 """The tokens of `blitz.data.text.vocabulary` that stand for no text."""
 
@@ -67,23 +69,25 @@ class GreedySearch(nn.Module):
 
     def forward(self, source: Tensor) -> Tensor:
         """(batch, source length) int64 → (batch, length) int64: tokens, the end, and padding."""
-        tokens, _ = self.search(source)
-        return F.pad(tokens, (0, self.length - tokens.shape[1]), value=PAD)
+        return self.search(source)[0]
 
     def search(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (batch, steps), and attention (batch, steps, source length); as many steps as the longest row has."""
+        """Tokens (batch, length), and where the model looked for each of them, (batch, length, source length)."""
         fixed, state = self.model.start(source, self.length)
         token = torch.full_like(source[:, 0], BEGIN)
-        ended = torch.zeros_like(token, dtype=torch.bool)
-        tokens: list[Tensor] = []
-        attentions: list[Tensor] = []
-        for position in range(self.length):
-            at = torch.full_like(token[:1], position)
-            scores, attention, state = self.model.step(token, at, fixed, state)
+        tokens = torch.full_like(source[:, :1], PAD).repeat(1, self.length)
+        attention = torch.zeros_like(source, dtype=self.model.bias.dtype)[:, None].repeat(1, self.length, 1)
+
+        def more(place: Tensor, token: Tensor, ended: Tensor, *_: Tensor) -> Tensor:
+            return ((place < self.length) & ~ended.all()).squeeze()
+
+        def turn(place: Tensor, token: Tensor, ended: Tensor, tokens: Tensor, seen: Tensor, *state: Tensor) -> Carried:
+            scores, weights, after = self.model.step(token, place, fixed, list(state))
             token = scores.argmax(1).masked_fill(ended, PAD)
-            ended = ended | (token == END)
-            tokens.append(token)
-            attentions.append(attention)
-            if bool(ended.all()):
-                break
-        return torch.stack(tokens, 1), torch.stack(attentions, 1)
+            tokens = tokens.index_copy(1, place, token[:, None])
+            seen = seen.index_copy(1, place, weights[:, None].to(seen.dtype))
+            return place + 1, token, ended | (token == END), tokens, seen, *after
+
+        carried = (torch.zeros_like(token[:1]), token, token == END, tokens, attention, *state)
+        _, _, _, tokens, attention, *_ = while_loop(more, turn, carried)
+        return tokens, attention

@@ -16,7 +16,7 @@ from blitz.data.text.vocabulary import PAD, Vocabulary
 from blitz.errors import require
 from blitz.models.gru_translator import GRUTranslator
 from blitz.models.transformer import TransformerTranslator
-from blitz.models.translator import GreedySearch
+from blitz.models.translator import GreedySearch, Translator
 from blitz.recipe import Batch, Draws, Optim, Recipe, may_change
 
 
@@ -121,6 +121,7 @@ class Translate(Recipe):
     def forward(self, model: nn.Module, batch: Batch) -> Translation:
         source = _trimmed(batch["source"])
         tokens = attention = scores = None
+        assert isinstance(model, Translator)
         if not model.training:
             tokens, attention = GreedySearch(model, self.data.max_tokens).search(source)
         if "target" in batch:

@@ -1,0 +1,25 @@
+"""Loops whose number of turns the data decide, in models that can be exported."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Carried = tuple[Tensor, ...]
+
+
+def while_loop(more: Callable[..., Tensor], turn: Callable[..., Carried], carried: Carried) -> Carried:
+    """`carried = turn(*carried)` for as long as `more(*carried)`, a bool of shape (), is true.
+
+    A turn gives tensors of the shapes, types and strides that it takes, and none of those themselves. Where a model is
+    exported the loop becomes part of it; by itself torch would unroll it.
+    """
+    if torch.compiler.is_exporting():
+        from torch._higher_order_ops.while_loop import while_loop as exported
+
+        within: Any = exported(more, turn, carried)
+        return tuple(within)
+    while bool(more(*carried)):
+        carried = turn(*carried)
+    return carried
