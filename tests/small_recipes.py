@@ -9,6 +9,7 @@ import numpy as np
 
 from blitz.data.csv.features import CsvData
 from blitz.data.csv.image_source import ImageCsvData
+from blitz.data.text.sentences import PairData
 from blitz.data.vision import VisionData
 from blitz.recipe import Optim, Recipe
 from blitz.recipes.blobs import Blobs
@@ -22,6 +23,7 @@ from blitz.recipes.mnist import Mnist
 from blitz.recipes.parabola import Parabola
 from blitz.recipes.random_mlp import RandomMLP
 from blitz.recipes.table_csv import Layers, TableCsv
+from blitz.recipes.translate import Translate, TranslatorModel
 from tests.pictures import coloured
 
 
@@ -113,6 +115,16 @@ def _finetuned(places: Places) -> Small:
     return replace(small, recipe=Finetune(data=small.recipe.data, model=small.recipe.model, **fields))
 
 
+def _translation(places: Places) -> Small:
+    for name in ("train", "val"):
+        for language, words in (("en", ("a man", "a dog", "sees", "wants")), ("de", ("Mann", "Hund", "sieht", "will"))):
+            lines = [f"{words[n % 2]} {words[2 + n % 3 // 2]} {n} {words[n // 4 % 4]}\n" for n in range(40)]
+            (places.made / f"{name}.{language}").write_text("".join(lines))
+    data = PairData(root=str(places.made), vocabulary=300, max_tokens=32)
+    recipe = Translate(data=data, model=TranslatorModel(width=32, dropout=0))
+    return Small(recipe, {"label_smoothing": 0.0}, lr=0.02)
+
+
 SMALL: dict[str, Callable[[Places], Small]] = {
     "blobs": lambda places: Small(Blobs(), lr=0.05),
     "cifar10": lambda places: Small(Cifar10(data=VisionData(root=str(places.real)))),
@@ -125,4 +137,5 @@ SMALL: dict[str, Callable[[Places], Small]] = {
     "parabola": lambda places: Small(Parabola(), lr=0.05),
     "random_mlp": lambda places: Small(RandomMLP(), lr=1e-3),
     "table_csv": _table,
+    "translate": _translation,
 }

@@ -19,10 +19,10 @@ from blitz.data.text.vocabulary import END, PAD, Vocabulary
 from blitz.errors import UserError
 from blitz.models.gru_translator import GRUTranslator
 from blitz.models.transformer import TransformerTranslator
-from blitz.models.translator import GreedySearch, Translator
+from blitz.models.translator import GreedySearch, Translation, Translator
 from blitz.recipe import Optim
 from blitz.recipes import recipe_to_json
-from blitz.recipes.translate import Translate, Translation, TranslatorModel
+from blitz.recipes.translate import Translate, TranslatorModel
 from blitz.training.run_directory import RunDirectory
 from jobs.evaluate import main as evaluate
 from jobs.predict import main as predict
@@ -183,6 +183,15 @@ def test_a_batch_is_learned_by_heart_and_translated_by_the_command(
     found = json.loads(learned.read("evaluations/test-60.json"))
     assert found["figures"]["bleu"] == pytest.approx(100)
 
+    # What was looked at, for people to see.
+    shown = found["examples"]["random"]
+    assert len(shown) == 8
+    for example in shown:
+        assert example["prediction"] == example["truth"] == PAIRS[example["source"]]
+        looked = example["attention"]
+        assert np.array(looked["weights"]).shape == (len(looked["prediction"]), len(looked["source"]))
+        assert "".join(looked["source"]) == f" {example['source']}⏎"
+
     here = ["--scale.num-workers", "0"]
     sources = [*PAIRS]
     lines = [sources[3], "", "  ", "猫 is unseen", sources[0]]
@@ -221,7 +230,7 @@ def test_what_cannot_be_translated_is_told_in_one_line(learned: RunDirectory, tm
         recipe(tmp_path, "transformer", teacher_forcing=0.5)
 
 
-@pytest.mark.parametrize("settings", [{}, {"teacher_forcing": 0.5}, {"name": "transformer"}])
+@pytest.mark.parametrize("settings", [{"teacher_forcing": 0.5}, {"name": "transformer"}])
 def test_a_run_that_stops_goes_on_to_the_same_bits(root: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     dropout = TranslatorModel(name=settings.get("name", "gru"), width=32, layers=1, heads=2, dropout=0.2)
     # A cosine depends on how many steps there are in all.
@@ -242,3 +251,17 @@ def test_two_workers_take_the_same_rows_and_learn_the_same(root: Path, tmp_path:
     assert losses(alone) == pytest.approx(losses(together), abs=1e-4)
     figures = [result(run)["metrics"] for run in (alone, together)]
     assert figures[0] == pytest.approx(figures[1], abs=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@torch.no_grad()
+def test_the_whole_search_is_exported_for_any_number_and_length_of_sentences(tmp_path: Path) -> None:
+    search, dim = GreedySearch(model_of("gru", layers=1), 12).eval(), torch.export.Dim
+    shapes = {"source": {0: dim("batch", max=1024), 1: dim("length", max=64)}}
+    torch.export.save(
+        torch.export.export(search, (rows_of(9, 4, width=9),), dynamic_shapes=shapes), tmp_path / "it.pt2"
+    )
+    exported = torch.export.load(tmp_path / "it.pt2").module()
+    for lengths in ((9, 4), (5,), (3, 20, 7)):
+        source = rows_of(*lengths, width=max(lengths), seed=3)
+        assert torch.equal(exported(source), search(source))

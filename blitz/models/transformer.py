@@ -55,7 +55,8 @@ class EncoderLayer(nn.Module):
         normed = self.norms[0](inputs)
         found, _ = self.attention(normed, self.attention.of(normed), is_padding)
         inputs = inputs + self.dropout(found)
-        return inputs + self.dropout(self.feedforward(self.norms[1](inputs)))
+        outputs: Tensor = inputs + self.dropout(self.feedforward(self.norms[1](inputs)))
+        return outputs
 
 
 class DecoderLayer(nn.Module):

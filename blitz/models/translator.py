@@ -1,6 +1,7 @@
 """What all models that translate have in common: one embedding for all tokens, also of the scores; greedy search."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,18 @@ PAD, BEGIN, END = 0, 1, 2
 """The tokens of `blitz.data.text.vocabulary` that stand for no text."""
 
 State = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What the model says about a batch; `tokens` and what follows only where it is evaluated or predicts."""
+
+    scores: Tensor | None
+    """(tokens of the targets, vocabulary), if there are targets."""
+    tokens: Tensor | None = None
+    """(batch, max_tokens): what it writes by itself."""
+    attention: Tensor | None = None
+    """(batch, max_tokens, source length): where it looked for each of them."""
 
 
 class Translator(nn.Module, ABC):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
-import torch
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
@@ -14,9 +13,10 @@ from blitz.data.text.pairs import PairRows, TextFit, csv_rows_to_translate, fit_
 from blitz.data.text.sentences import PairData
 from blitz.data.text.vocabulary import PAD, Vocabulary
 from blitz.errors import require
+from blitz.examples import Example, translation_examples
 from blitz.models.gru_translator import GRUTranslator
 from blitz.models.transformer import TransformerTranslator
-from blitz.models.translator import GreedySearch, Translator
+from blitz.models.translator import GreedySearch, Translation, Translator
 from blitz.recipe import Batch, Draws, Optim, Recipe, may_change
 
 
@@ -42,18 +42,6 @@ class TranslatorModel:
         require(fits, f"--model.width is {self.width}; it must be even, and a multiple of --model.heads {self.heads}")
         require(self.layers is None or self.layers >= 1, f"--model.layers is {self.layers}; it must be at least 1")
         require(0 <= self.dropout < 1, f"--model.dropout is {self.dropout}; it must be in [0, 1)")
-
-
-@dataclass(frozen=True)
-class Translation:
-    """What the model says about a batch; `tokens` and what follows only where it is evaluated or predicts."""
-
-    scores: Tensor | None
-    """(tokens of the targets, vocabulary), if there are targets."""
-    tokens: Tensor | None = None
-    """(batch, steps): what it writes by itself."""
-    attention: Tensor | None = None
-    """(batch, steps, source length): where it looked for each of them."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +133,17 @@ class Translate(Recipe):
         assert outputs.tokens is not None
         return {"prediction": self.vocabulary.decode(outputs.tokens.tolist())}
 
+    def examples(self, outputs: Translation, batch: Batch) -> list[Example]:
+        assert outputs.tokens is not None
+        assert outputs.attention is not None
+        return translation_examples(
+            self.vocabulary, batch["source"], batch["target"], outputs.tokens, outputs.attention
+        )
+
     def metrics(self) -> Bleu:
         return Bleu(self.vocabulary, self.fit.target_tokens)
 
 
 def _trimmed(tokens: Tensor) -> Tensor:
     """Without the columns at the end that are padding in every row."""
-    longest = int(tokens.ne(PAD).sum(1).max())
-    return tokens[:, :longest].to(torch.int64)
+    return tokens[:, : int(tokens.ne(PAD).sum(1).max())].long()
