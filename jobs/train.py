@@ -6,6 +6,7 @@ The same command again continues a run; `python -m jobs.train RECIPE --help` nam
 """
 
 import shlex
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
@@ -17,6 +18,8 @@ from blitz.launch.launch import launch, place_of
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
 from blitz.recipes import find_recipe, recipe_names, recipe_to_json
+from blitz.report.closing import closing_lines
+from blitz.report.record import read_record
 from blitz.training.initial_weights import take_over
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.open_run import Resume, finished_result, open_run
@@ -24,6 +27,7 @@ from blitz.training.pictures import draw
 from blitz.training.run_directory import RunDirectory
 from jobs.command_line import parse, run
 from jobs.left_out import list_left_out
+from jobs.report import report_at_the_end
 
 PROG = "python -m jobs.train"
 _MOST_FIGURES = 30
@@ -41,6 +45,8 @@ class TrainSettings:
     """Where runs lie: a folder, or a URI such as s3://bucket/runs."""
     resume: Resume = "auto"
     """auto continues the run if there is one, never begins a new one, must refuses to begin one."""
+    report: bool = True
+    """Write report.html into the run at its end."""
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     scale: Scale = field(default_factory=Scale)
 
@@ -82,6 +88,7 @@ def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
     recipe, initial = take_over(recipe)
     directory = open_run(recipe, storage=settings.storage, run=settings.run, resume=settings.resume)
     print(f"run: {directory}")
+    written: str | None = None
     result = finished_result(directory, plan)
     if result is not None:
         print("It is finished; to train on raise --epochs, to train anew give another --run or --resume never.")
@@ -102,15 +109,21 @@ def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
         picture = draw(recipe, directory, step=result["best_checkpoint"], split="val")
         if picture:
             print(f"picture: {picture}")
-    _summarise(directory, result)
+        if settings.report:
+            written = report_at_the_end(directory)
+    _summarise(directory, result, written)
     return result
 
 
-def _summarise(directory: RunDirectory, result: dict[str, Any]) -> None:
+def _summarise(directory: RunDirectory, result: dict[str, Any], report: str | None) -> None:
     figures = result["metrics"]
     for name in figures if len(figures) <= _MOST_FIGURES else [name for name in figures if name.count("/") == 1]:
         print(f"{name:24} {figures[name]:.4f}")
+    for line in closing_lines(read_record(directory), plain=not (sys.stdout.encoding or "").lower().startswith("utf")):
+        print(line)
     print(f"{result['steps']} steps, best checkpoint {result['best_checkpoint']}, rows_digest {result['rows_digest']}")
+    if report:
+        print(f"report: {report}")
     print(f"evaluate it: python -m jobs.evaluate {shlex.quote(str(directory))}")
 
 

@@ -6,6 +6,7 @@ SPACE is a file of tune_spaces/. The same command again goes on with a sweep tha
 --num-trials extends it; `python -m jobs.tune SPACE --help` names every flag.
 """
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from blitz.recipe import Recipe
 from blitz.recipes import setting_types, setting_value, shown_words
 from blitz.training.run_directory import RunDirectory
 from jobs.command_line import parse, run
+from jobs.report import report_at_the_end
 from tune_spaces import about, find_space, space_names
 
 PROG = "python -m jobs.tune"
@@ -46,6 +48,8 @@ class TuneSettings:
     """Name of the sweep. By default the space's, with a hash of its settings: the same command finds the same sweep."""
     storage: str = "runs"
     """Where runs and sweeps lie: a folder, or a URI such as s3://bucket/runs."""
+    report: bool = True
+    """Write report.html into the sweep at its end."""
     scale: Scale = field(default_factory=Scale)
 
     def __post_init__(self) -> None:
@@ -66,7 +70,8 @@ def main(words: list[str]) -> None:
         return
     require(not words[0].startswith("-"), f"name a space first: {PROG} SPACE [flags]")
     space = find_space(words[0])
-    tune(words[0], space, read_settings(words[0], space, words[1:]))
+    command = shlex.join(["python", "-m", "jobs.tune", *words])
+    tune(words[0], space, read_settings(words[0], space, words[1:]), command=command)
 
 
 def read_settings(name: str, space: Space, flags: list[str]) -> TuneSettings:
@@ -75,8 +80,8 @@ def read_settings(name: str, space: Space, flags: list[str]) -> TuneSettings:
     return parse(default, flags, prog=f"{PROG} {name}", description=about(name))
 
 
-def tune(name: str, space: Space, settings: TuneSettings) -> SweepResult:
-    """Run a sweep, or go on with it, and print what it came to.
+def tune(name: str, space: Space, settings: TuneSettings, *, command: str = "") -> SweepResult:
+    """Run a sweep, or go on with it, and print what it came to; `command` is what was typed for it.
 
     Raises:
         UserError: if it can never start, before anything is started.
@@ -93,6 +98,8 @@ def tune(name: str, space: Space, settings: TuneSettings) -> SweepResult:
     directory = RunDirectory.of(settings.storage, settings.run or plan.default_name())
     result = run_sweep(plan, directory, settings.scale, packed=settings.packed, max_concurrent=settings.max_concurrent)
     _summarise(result)
+    if settings.report and (written := report_at_the_end(directory, command=command)):
+        print(f"report: {written}")
     return result
 
 

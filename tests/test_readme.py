@@ -48,7 +48,7 @@ def test_the_recipe_is_a_whole_file_of_under_40_lines_that_trains(
 def test_every_file_in_the_tree_exists_and_every_file_is_in_the_tree() -> None:
     (tree,) = re.findall(r"```\n(.*?)```", PAGES["architecture.md"], re.DOTALL)
     named = set(re.findall(r"\b[\w]+\.py\b", tree))
-    rooms = ("jobs", "blitz", "blitz/data", "blitz/export", "blitz/training", "blitz/launch")
+    rooms = ("jobs", "blitz", "blitz/data", "blitz/export", "blitz/training", "blitz/report", "blitz/launch")
     there = {file.name for room in rooms for file in (ROOT / room).glob("*.py") if file.name != "__init__.py"}
     assert named - there == set()
     assert (

@@ -1,0 +1,264 @@
+"""Curves over the steps, as Vega-Lite charts: plain JSON, which a page draws and `vl_convert` makes pictures of."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from blitz.report.record import ACCOUNTS, Record
+
+Chart = dict[str, Any]
+
+_MOST_POINTS = 600
+"""A curve of more is drawn as means of neighbours, with a band from the least to the most."""
+_MOST_FIGURES = 4
+_HEIGHT = 260
+ZOOM = [{"name": "from", "value": None}, {"name": "to", "value": None}]
+"""Which steps are shown: the page sets them in all charts that have them."""
+
+
+def curve_charts(records: Sequence[Record]) -> dict[str, Chart]:
+    """Charts by their titles: loss, figures of the evaluations, learning rate, throughput."""
+    charts = {
+        "loss": _lines(records, {"train/loss": "training", "val/loss": "validation"}, title="loss"),
+        **{name: _lines(records, {name: name}, title=name) for name in _figures(records)},
+        "learning rate": _lines(records, {name: name for name in _rates(records)}, title="learning rate"),
+        "examples a second": _lines(records, {"examples_per_second": "examples a second"}, title="examples a second"),
+        "workers": _lines(records, {"world_size": "workers"} if _resized(records) else {}, title="workers", steps=True),
+    }
+    return {title: chart for title, chart in charts.items() if chart}
+
+
+def _figures(records: Sequence[Record]) -> list[str]:
+    names = [record.best for record in records]
+    names += [name for record in records for line in record.lines for name in line if name.startswith("val/")]
+    return [name for name in dict.fromkeys(names) if name.count("/") == 1 and name != "val/loss"][:_MOST_FIGURES]
+
+
+def _rates(records: Sequence[Record]) -> list[str]:
+    names = dict.fromkeys(name for record in records for line in record.lines for name in line)
+    return [name for name in names if name == "lr" or name.startswith("lr/")]
+
+
+def _resized(records: Sequence[Record]) -> bool:
+    sizes = [{line["world_size"] for line in record.lines if "world_size" in line} for record in records]
+    return any(len(one) > 1 for one in sizes)
+
+
+def _lines(records: Sequence[Record], names: dict[str, str], *, title: str, steps: bool = False) -> Chart | None:
+    """A chart of some figures of metrics.jsonl, whose names are given with what they are called; None if there are
+    none."""
+    points = [
+        {"run": record.name, "series": called, **point}
+        for record in records
+        for name, called in names.items()
+        for point in _thinned([line for line in record.lines if line.get(name) is not None], name)
+    ]
+    if not points:
+        return None
+    several_runs = len(records) > 1
+    several_series = len({point["series"] for point in points}) > 1
+    color: dict[str, Any] = {
+        "field": "run" if several_runs else "series",
+        "type": "nominal",
+        "title": None,
+        "sort": None,
+    }
+    if not several_runs and not several_series:
+        color["legend"] = None
+    y = {"field": "value", "type": "quantitative", "title": title, "scale": {"zero": False}}
+    line: Chart = {"y": y, "color": color}
+    if several_runs and several_series:
+        line["strokeDash"] = {"field": "series", "type": "nominal", "title": None, "sort": None}
+    tooltip = [
+        *([{"field": "run", "type": "nominal"}] if several_runs else []),
+        {"field": "series", "type": "nominal", "title": "curve"},
+        {"field": "value", "type": "quantitative", "format": ".5~g"},
+        {"field": "step", "type": "quantitative", "format": ","},
+        {"field": "epoch", "type": "quantitative", "format": ".3~f"},
+    ]
+    few = len(points) <= 40
+    layers: list[Chart] = [
+        {
+            "mark": {"type": "line", "clip": True, "strokeWidth": 2, "interpolate": "step-after" if steps else "linear"}
+            | ({"point": {"size": 36}} if few else {}),
+            "encoding": line,
+        },
+        {
+            "params": [
+                {
+                    "name": "hover",
+                    "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"},
+                }
+            ],
+            "mark": {"type": "point", "filled": True, "size": 70, "clip": True},
+            "encoding": {
+                "y": y,
+                "color": color,
+                "opacity": {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0},
+                "tooltip": tooltip,
+            },
+        },
+    ]
+    if any("low" in point for point in points):
+        band = {"y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": color}
+        layers.insert(0, {"mark": {"type": "area", "opacity": 0.2, "clip": True}, "encoding": band})
+    layers += _event_layers(records)
+    return {
+        "data": {"values": points},
+        "params": ZOOM,
+        "height": _HEIGHT,
+        "encoding": {"x": step_axis()},
+        "layer": layers,
+    }
+
+
+def step_axis() -> Chart:
+    """The steps, of which the page can show a part."""
+    scale = {"zero": False, "nice": False, "domainMin": {"expr": "from"}, "domainMax": {"expr": "to"}}
+    axis = {"grid": False, "tickCount": 6, "labelOverlap": True, "labelFlush": True}
+    return {"field": "step", "type": "quantitative", "title": "step", "scale": scale, "axis": axis}
+
+
+def _thinned(lines: Sequence[dict[str, Any]], name: str) -> Iterable[dict[str, Any]]:
+    each = -(-len(lines) // _MOST_POINTS)
+    for start in range(0, len(lines), max(1, each)):
+        group = lines[start : start + each]
+        values = [line[name] for line in group]
+        point = {"step": group[-1]["step"], "epoch": group[-1]["epoch"], "value": sum(values) / len(values)}
+        yield point if each == 1 else {**point, "low": min(values), "high": max(values)}
+
+
+def _event_layers(records: Sequence[Record]) -> list[Chart]:
+    """Where a run went on or failed, as dashed lines."""
+    marks = [
+        {"step": event["step"], "what": event["what"], "told": f"{record.name}: {told}"}
+        for record in records
+        for event, told in zip(record.events, events_told(record), strict=True)
+        if event["what"] not in ("started", "finished") or (event["what"] == "started" and event.get("reached"))
+    ]
+    if not marks:
+        return []
+    tooltip = {"field": "told", "type": "nominal", "title": "event"}
+    label = {"type": "text", "align": "center", "baseline": "bottom", "fontSize": 11, "color": {"expr": "alarm"}}
+    return [
+        {
+            "data": {"values": marks},
+            "mark": {
+                "type": "rule",
+                "color": {"expr": "alarm"},
+                "strokeWidth": 1.5,
+                "strokeDash": [4, 3],
+                "clip": True,
+            },
+            "encoding": {"x": step_axis(), "tooltip": tooltip},
+        },
+        {
+            "data": {"values": _spread(marks)},
+            "transform": [{"filter": "(from === null || datum.step >= from) && (to === null || datum.step <= to)"}],
+            "mark": label,
+            "encoding": {
+                "x": step_axis(),
+                "y": {"value": -3},
+                "text": {"field": "what"},
+                "tooltip": tooltip,
+            },
+        },
+    ]
+
+
+def _spread(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One label for all that happened at a step."""
+    whats: dict[int, list[str]] = {}
+    for mark in marks:
+        whats.setdefault(mark["step"], []).append(mark["what"])
+    told = {mark["step"]: mark["told"] for mark in marks}
+    return [{"step": step, "what": ", ".join(dict.fromkeys(each)), "told": told[step]} for step, each in whats.items()]
+
+
+def events_told(record: Record) -> list[str]:
+    """Each event in a sentence."""
+    return [_told(event) for event in record.events]
+
+
+def _told(event: dict[str, Any]) -> str:
+    when = datetime.fromtimestamp(event["time"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    workers = event["world_size"]
+    where = f"{workers} worker{'s' if workers > 1 else ''}, {event.get('device', 'cpu')}"
+    reached = event.get("reached")
+    lost = f", having reached step {reached:,}" if reached and reached > event["step"] else ""
+    error = f": {event['error']}" if event.get("error") else ""
+    return f"{event['what']} at step {event['step']:,}{lost}{error} ({where}; {when})"
+
+
+def time_chart(records: Sequence[Record]) -> Chart | None:
+    """What the time went to, a bar a run."""
+    bars = [
+        {"run": record.name, "account": ACCOUNTS[account], "seconds": seconds, "order": order}
+        for record in records
+        for order, (account, seconds) in enumerate(record.seconds.items())
+    ]
+    if not bars:
+        return None
+    return {
+        "data": {"values": bars},
+        "height": 44 * len(records),
+        "mark": {"type": "bar", "cornerRadius": 2},
+        "encoding": {
+            "x": {
+                "field": "seconds",
+                "type": "quantitative",
+                "title": "seconds",
+                "stack": "zero",
+                "axis": {"tickCount": 6},
+            },
+            "y": {"field": "run", "type": "nominal", "title": None, "axis": None if len(records) == 1 else {}},
+            "color": {"field": "account", "type": "nominal", "sort": list(ACCOUNTS.values()), "title": None},
+            "order": {"field": "order"},
+            "tooltip": [
+                {"field": "account", "type": "nominal", "title": "time"},
+                {"field": "seconds", "type": "quantitative", "format": ",.2f"},
+            ],
+        },
+    }
+
+
+def time_over_steps(record: Record) -> Chart | None:
+    """How the share of what time goes to changed in the course of a run."""
+    lines = [line for line in record.lines if "compute_seconds" in line]
+    each = max(1, -(-len(lines) // 120))
+    points = [
+        {
+            "step": group[-1]["step"],
+            "account": called,
+            "order": order,
+            "seconds": sum(line.get(f"{account}_seconds", 0.0) for line in group),
+        }
+        for group in (lines[start : start + each] for start in range(0, len(lines), each))
+        for order, (account, called) in enumerate(ACCOUNTS.items())
+    ]
+    if len(lines) < 3:
+        return None
+    return {
+        "data": {"values": points},
+        "params": ZOOM,
+        "height": 140,
+        "mark": {"type": "area", "clip": True, "interpolate": "step-before"},
+        "encoding": {
+            "x": step_axis(),
+            "y": {
+                "field": "seconds",
+                "type": "quantitative",
+                "stack": "normalize",
+                "title": "share of time",
+                "axis": {"format": "%"},
+            },
+            "color": {
+                "field": "account",
+                "type": "nominal",
+                "sort": list(ACCOUNTS.values()),
+                "title": None,
+                "legend": None,
+            },
+            "order": {"field": "order"},
+        },
+    }

@@ -1,0 +1,226 @@
+"""One self-contained page: all that it shows and all that draws it is in the file, so it opens from a disk."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from blitz.report.classes import class_chart, confusion_chart, number_charts
+from blitz.report.curves import Chart, curve_charts, events_told, time_chart, time_over_steps
+from blitz.report.record import ACCOUNTS, Record, differing
+from blitz.report.sweep import Sweep, curves_by, sweep_charts
+from blitz.report.theme import DARK, LIGHT
+from blitz.report.words import duration, number, rounded, shown
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_PNG_WIDTH, _PNG_SCALE = 560, 2.0
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is shown of one run, of several or of a sweep."""
+
+    template: str
+    charts: dict[str, Chart]
+    """By the names that the template has for them."""
+    context: dict[str, Any]
+    """What else the template shows."""
+
+    def html(self) -> str:
+        """The whole file."""
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+        environment = Environment(
+            loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        )
+        environment.filters |= {"shown": shown, "number": number, "duration": duration, "rounded": rounded}
+        return environment.get_template(self.template).render(
+            charts=self.charts,
+            themes={"light": LIGHT, "dark": DARK},
+            drawing=vega(),
+            style=(_TEMPLATES / "page.css").read_text(),
+            script=(_TEMPLATES / "page.js").read_text(),
+            **self.context,
+        )
+
+    def pngs(self) -> dict[str, bytes]:
+        """The charts as pictures, by names of files."""
+        import vl_convert
+
+        config = {**LIGHT, "background": "white"}
+        pictures = {}
+        for name, chart in self.charts.items():
+            sized = {"width": _PNG_WIDTH, "padding": 12, **chart}
+            words = re.findall("[a-z0-9]+", name.lower().removeprefix("curve "))
+            pictures[f"{'-'.join(words)}.png"] = vl_convert.vegalite_to_png(sized, scale=_PNG_SCALE, config=config)
+        return pictures
+
+
+def run_page(record: Record) -> Page:
+    """The page of one run."""
+    evaluation = record.evaluation
+    curves = {f"curve {title}": chart for title, chart in curve_charts([record]).items()}
+    by_class, class_note = class_chart(evaluation) if evaluation else (None, "")
+    numbers = number_charts(evaluation) if evaluation else {}
+    charts = {
+        **curves,
+        "time": time_chart([record]),
+        "time over steps": time_over_steps(record),
+        "by class": by_class,
+        "confusion": confusion_chart(evaluation) if evaluation else None,
+        **{f"number {name}": chart for name, chart in numbers.items()},
+        **_attention_charts(evaluation),
+    }
+    context = {
+        "title": record.name,
+        "record": record,
+        "tiles": _tiles(record),
+        "curves": list(curves),
+        "events": list(zip(record.events, events_told(record), strict=True)),
+        "class_note": class_note,
+        "numbers": list(numbers),
+        "examples": (evaluation or {}).get("examples", {}),
+        "seconds": _seconds(record),
+    }
+    return Page("run.html", _there(charts), context)
+
+
+def comparison_page(records: Sequence[Record]) -> Page:
+    """The page of several runs, side by side."""
+    names = list(dict.fromkeys(name for record in records for name in record.figures))
+    curves = {f"curve {title}": chart for title, chart in curve_charts(records).items()}
+    context = {
+        "title": " · ".join(record.name for record in records),
+        "records": records,
+        "figures": [(name, [record.figures.get(name) for record in records]) for name in names],
+        "differing": differing(records),
+        "curves": list(curves),
+        "colours": [f"var(--series-{place % 8})" for place in range(len(records))],
+    }
+    return Page("comparison.html", _there({**curves, "time": time_chart(records)}), context)
+
+
+def sweep_page(sweep: Sweep) -> Page:
+    """The page of a sweep."""
+    context = {"title": sweep.name, "sweep": sweep, "curves_by": curves_by(sweep)}
+    return Page("sweep.html", _there(sweep_charts(sweep)), context)
+
+
+def _there(charts: dict[str, Chart | None]) -> dict[str, Chart]:
+    return {name: chart for name, chart in charts.items() if chart is not None}
+
+
+def vega() -> str:
+    """The script that draws Vega-Lite charts, as one file without requests.
+
+    To put it together takes seconds, so it is kept in the user's cache.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blitz"
+    kept = folder / f"vega-{metadata.version('vl-convert-python')}.js"
+    try:
+        return kept.read_text()
+    except OSError:
+        pass
+    import vl_convert
+
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        new = kept.with_suffix(f".{os.getpid()}")
+        new.write_text(script)
+        new.replace(kept)
+    except OSError:
+        # A home that cannot be written costs these seconds each time, and no report.
+        pass
+    return script
+
+
+def _tiles(record: Record) -> list[tuple[str, str, str]]:
+    """What matters most: a figure, what it is, and what there is to say of it."""
+    tiles = []
+    evaluation = record.evaluation
+    if evaluation:
+        value = evaluation["figures"].get(evaluation["best"])
+        overall = evaluation["by_class"][0] if evaluation.get("by_class") else None
+        interval = overall["interval"] if overall and evaluation["best"] == "accuracy" else None
+        share = f"95 %: {interval[0]:.1%} to {interval[1]:.1%}" if interval else f"step {evaluation['step']:,}"
+        tiles.append((f"{value:.1%}" if interval else number(value), record.best, share))
+        if evaluation["best"] != "loss":
+            tiles.append((number(evaluation["figures"]["loss"]), "val/loss", f"step {evaluation['step']:,}"))
+    planned = record.plan.get("total_steps")
+    epochs = record.lines[-1]["epoch"] if record.lines else 0
+    tiles.append((f"{record.step:,}", f"of {planned:,} steps" if planned else "steps", f"{number(epochs)} epochs"))
+    if record.examples_per_second:
+        tiles.append((number(record.examples_per_second), "examples a second", f"median; {_workers(record)}"))
+    if record.seconds:
+        starts = sum(event["what"] in ("started", "resumed") for event in record.events)
+        told = "in one go" if starts == 1 else f"of the steps that count, in {starts} starts"
+        tiles.append((duration(sum(record.seconds.values())), "training", told))
+    return tiles
+
+
+def _workers(record: Record) -> str:
+    """On how many it ran."""
+    counts = sorted({line["world_size"] for line in record.lines if "world_size" in line})
+    told = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{told} worker{'' if told == '1' else 's'}"
+
+
+def _seconds(record: Record) -> list[tuple[str, float, float]]:
+    """What time went to, seconds, and their share."""
+    whole = sum(record.seconds.values())
+    return [(ACCOUNTS[account], seconds, seconds / whole) for account, seconds in record.seconds.items()]
+
+
+def _attention_charts(evaluation: dict[str, Any] | None) -> dict[str, Chart]:
+    """Where a translation looked, a chart for each of the random examples that say so."""
+    shown_examples = (evaluation or {}).get("examples", {}).get("random", [])
+    return {
+        f"attention {place}": parallel_words(example)
+        for place, example in enumerate(shown_examples)
+        if "attention" in example
+    }
+
+
+def parallel_words(example: dict[str, Any]) -> Chart:
+    """A translation's words down, its source's across, and how much each looked at which."""
+    cells = [
+        {"from": column, "to": row, "source": source, "word": word, "share": share}
+        for row, (word, shares) in enumerate(zip(example["prediction_tokens"], example["attention"], strict=True))
+        for column, (source, share) in enumerate(zip(example["source_tokens"], shares, strict=True))
+    ]
+    told = {"domain": False, "ticks": False, "labelLimit": 90}
+    words = {side: [cell for cell in cells if cell[other] == 0] for side, other in (("from", "to"), ("to", "from"))}
+    labels = {
+        side: {**told, "labelExpr": _labels([cell["source" if side == "from" else "word"] for cell in each])}
+        for side, each in words.items()
+    }
+    return {
+        "data": {"values": cells},
+        "height": 22 * len(example["prediction_tokens"]),
+        "mark": {"type": "rect", "cornerRadius": 2},
+        "encoding": {
+            "x": {
+                "field": "from",
+                "type": "ordinal",
+                "title": None,
+                "axis": {**labels["from"], "orient": "top", "labelAngle": -40},
+            },
+            "y": {"field": "to", "type": "ordinal", "title": None, "axis": labels["to"]},
+            "color": {"field": "share", "type": "quantitative", "legend": None, "scale": {"domain": [0, 1]}},
+            "tooltip": [
+                {"field": "word", "type": "nominal"},
+                {"field": "source", "type": "nominal", "title": "looked at"},
+                {"field": "share", "type": "quantitative", "format": ".0%"},
+            ],
+        },
+    }
+
+
+def _labels(words: Sequence[str]) -> str:
+    """An expression of Vega that gives a place its word: a word may occur twice."""
+    return f"{json.dumps(list(words))}[datum.value]"

@@ -1,0 +1,148 @@
+"""What the files of a run say, read once."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from blitz.errors import UserError
+from blitz.training.run_directory import RunDirectory
+
+ACCOUNTS = {"compute": "compute", "data": "waiting for data", "evaluation": "evaluation", "checkpoint": "checkpoints"}
+"""What time goes to, as metrics.jsonl names it and as people do."""
+
+_ENDS = ("finished", "failed", "interrupted", "stopped")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run."""
+
+    name: str
+    place: str
+    recipe: dict[str, Any]
+    """As it was asked for."""
+    plan: dict[str, Any]
+    lines: list[dict[str, Any]]
+    """Of metrics.jsonl."""
+    events: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    evaluation: dict[str, Any] | None
+    """Of the best checkpoint; of a run that kept none, the newest that jobs.evaluate made."""
+    bad_rows: int
+    pictures: list[str]
+    """What the recipe has drawn, as `data:` URIs."""
+
+    @property
+    def state(self) -> str:
+        """How it stands."""
+        if self.result:
+            return "finished"
+        last = self.events[-1]["what"] if self.events else ""
+        return last if last in _ENDS else "running or cut off"
+
+    @property
+    def step(self) -> int:
+        """How far it is."""
+        steps = [line["step"] for line in self.lines]
+        return int(self.result["steps"]) if self.result else max(steps, default=0)
+
+    @property
+    def best(self) -> str:
+        """Name of the figure that decides which checkpoint is the best, as `val/accuracy`."""
+        return f"val/{self.evaluation['best']}" if self.evaluation else "val/loss"
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Of the best checkpoint, by names such as `val/accuracy`; of single classes none."""
+        if self.evaluation is None:
+            return {}
+        split = self.evaluation["split"]
+        return {f"{split}/{name}": value for name, value in self.evaluation["figures"].items() if "/" not in name}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What the time of the steps that count went to."""
+        told = [*self.lines, *self.events]
+        spent = {account: sum(line.get(f"{account}_seconds", 0.0) for line in told) for account in ACCOUNTS}
+        return spent if any(spent.values()) else {}
+
+    @property
+    def examples_per_second(self) -> float | None:
+        """The median."""
+        rates = sorted(line["examples_per_second"] for line in self.lines if "examples_per_second" in line)
+        return rates[len(rates) // 2] if rates else None
+
+    @property
+    def started(self) -> datetime | None:
+        """When it was begun."""
+        return datetime.fromtimestamp(self.events[0]["time"], UTC) if self.events else None
+
+    @property
+    def command(self) -> str:
+        """What was typed last to begin it or to go on with it."""
+        typed: list[str] = [event["command"] for event in self.events if event.get("command")]
+        return typed[-1] if typed else ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The recipe, flat: names such as `optim.lr`."""
+        return dict(_leaves(self.recipe))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def read_record(run: RunDirectory) -> Record:
+    """The run in a directory.
+
+    Raises:
+        UserError: if there is none.
+    """
+    recipe = run.read_json("recipe.json")
+    if recipe is None:
+        raise UserError(f"there is no run in {run}: it has no recipe.json")
+    return Record(
+        name=run.uri.partition("?")[0].rstrip("/").rpartition("/")[2],
+        place=run.uri,
+        recipe=recipe,
+        plan=run.read_json("plan.json") or {},
+        lines=run.metrics(),
+        events=run.events(),
+        result=run.read_json("result.json"),
+        evaluation=run.read_json("evaluations/best.json") or _newest_evaluation(run),
+        bad_rows=max(0, len(run.bad_rows())),
+        pictures=[_uri(run, name) for name in _newest_pictures(run)],
+    )
+
+
+def _newest_evaluation(run: RunDirectory) -> dict[str, Any] | None:
+    found = [run.read_json(f"evaluations/{name}") for name in run.names("evaluations") if name.endswith(".json")]
+    # One of an older version does not say what is best.
+    whole = [one for one in found if one is not None and "best" in one]
+    return max(whole, key=lambda one: one["step"], default=None)
+
+
+def _newest_pictures(run: RunDirectory) -> list[str]:
+    names = [name for name in run.names("pictures") if name.endswith(".png")]
+    steps = {name: int(name.removesuffix(".png").rpartition("-")[2]) for name in names if name[:-4][-1:].isdigit()}
+    return [name for name, step in sorted(steps.items()) if step == max(steps.values())]
+
+
+def _uri(run: RunDirectory, name: str) -> str:
+    return f"data:image/png;base64,{base64.b64encode(run.read(f'pictures/{name}')).decode()}"
+
+
+def differing(records: Sequence[Record]) -> dict[str, list[Any]]:
+    """Settings in which runs differ, and the value of each run."""
+    settings = [record.settings for record in records]
+    names = dict.fromkeys(name for one in settings for name in one)
+    values = {name: [one.get(name) for one in settings] for name in names}
+    return {name: each for name, each in values.items() if len({json.dumps(one) for one in each}) > 1}

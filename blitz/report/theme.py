@@ -1,0 +1,67 @@
+"""Colours and type of the charts, in light and in dark."""
+
+from typing import Any
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def _theme(
+    *, text: str, faint: str, grid: str, series: list[str], ramp: list[str], strong: str, alarm: str
+) -> dict[str, Any]:
+    return {
+        "background": None,
+        "font": FONT,
+        "view": {"stroke": None},
+        "axis": {
+            "labelColor": faint,
+            "titleColor": text,
+            "gridColor": grid,
+            "domainColor": grid,
+            "tickColor": grid,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": 500,
+            "titlePadding": 8,
+            "tickSize": 4,
+        },
+        "legend": {
+            "labelColor": text,
+            "titleColor": text,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "orient": "top",
+            "title": None,
+            "symbolBaseStrokeColor": faint,
+            "symbolStrokeWidth": 2,
+            "labelLimit": 320,
+        },
+        "title": {"color": text},
+        "style": {"cell": {"stroke": None}},
+        # What charts name as {"expr": "alarm"} and so on.
+        "params": [
+            {"name": name, "value": colour}
+            for name, colour in {"ink": text, "faint": faint, "strong": strong, "alarm": alarm}.items()
+        ],
+        "mark": {"color": series[0]},
+        "range": {"category": series, "heatmap": ramp, "ramp": ramp},
+    }
+
+
+LIGHT = _theme(
+    text="#1c2733",
+    faint="#5b6b7c",
+    grid="#e3e8ee",
+    series=["#2563eb", "#ea7317", "#0f9d76", "#c2407a", "#7c4fd0", "#a87b00", "#0891b2", "#6b7280"],
+    ramp=["#f1f5fb", "#bcd3f7", "#7fabef", "#3f7fe0", "#1d4fae"],
+    strong="#ffffff",
+    alarm="#d1242f",
+)
+DARK = _theme(
+    text="#e6edf3",
+    faint="#9aa8b6",
+    grid="#2b3540",
+    series=["#6ea8fe", "#ffa657", "#4cc9a0", "#f07fb0", "#b197fc", "#e3b341", "#56c7dc", "#9aa8b6"],
+    ramp=["#18212b", "#1f3a63", "#2a5aa3", "#4a86e0", "#9cc3ff"],
+    strong="#0f151b",
+    alarm="#ff7b72",
+)
