@@ -1,9 +1,9 @@
 """What is learned on five classes of CIFAR-10, carried to the other five with few images, beside training from scratch.
 
-    python -m bench.transfer --data-root DIR [--folder DIR] [--seeds 3] [--source-images 600] [--target-images 40]
+    python -m bench.transfer --data-root DIR [--folder DIR] [--seeds 3] [--model resnet18]
 
-DIR is what torchvision's CIFAR10 reads. ResNet-18 on images of 32 pixels first learns five classes from
-`--source-images` of each; then each way to begin takes the same steps on the same `--target-images` of each of the
+DIR is what torchvision's CIFAR10 reads. A classifier of torchvision on images of 32 pixels first learns five classes
+from `--source-images` of each; then each way to begin takes the same steps on the same `--target-images` of each of the
 other five, and is judged on 200 test images of each. A line gives the mean accuracy over seeds, the least and the
 largest.
 """
@@ -27,10 +27,12 @@ from blitz.launch.scale import Scale
 from blitz.recipe import Optim
 from blitz.recipes.cifar10 import CLASSES
 from blitz.recipes.finetune import Finetune
+from blitz.recipes.image_csv import VisionModel
 from jobs.train import TrainSettings, train
 
 _FIRST, _OTHERS = (0, 1, 3, 5, 8), (2, 4, 6, 7, 9)
 _TEST_IMAGES = 200
+_AT_THE_END = 1_000_000
 
 
 def make_folders(root: str, folder: Path, split: Split, classes: Sequence[int], images: int) -> str:
@@ -51,7 +53,7 @@ def accuracy(recipe: Finetune, storage: Path, run: str) -> float:
     return float(result["metrics"]["val/accuracy"])
 
 
-def compare(root: str, folder: Path, *, seeds: int, source_images: int, target_images: int) -> None:
+def compare(root: str, folder: Path, *, model: VisionModel, seeds: int, source_images: int, target_images: int) -> None:
     """Train the source and all targets, and print a line for each way to begin."""
     data = ImageCsvData(size=32, loader_workers=0, cache=str(folder / "prepared"))
     source_data, target_data = (
@@ -69,7 +71,9 @@ def compare(root: str, folder: Path, *, seeds: int, source_images: int, target_i
     source = Finetune(
         weights=None,
         backbone_lr_factor=1.0,
+        model=model,
         epochs=6,
+        evaluate_every_steps=_AT_THE_END,
         data=source_data,
         optim=Optim("momentum", 0.05, schedule="cosine"),
     )
@@ -78,7 +82,9 @@ def compare(root: str, folder: Path, *, seeds: int, source_images: int, target_i
     scratch = Finetune(
         weights=None,
         backbone_lr_factor=1.0,
-        epochs=12,
+        model=model,
+        epochs=10,
+        evaluate_every_steps=_AT_THE_END,
         data=target_data,
         optim=Optim("momentum", 0.02, schedule="cosine"),
     )
@@ -86,10 +92,9 @@ def compare(root: str, folder: Path, *, seeds: int, source_images: int, target_i
     ways = {
         "from scratch": scratch,
         "all, layers before the head at a tenth": replace(carried, backbone_lr_factor=0.1),
-        "all at one rate": carried,
         "the new head alone": replace(carried, freeze="backbone"),
         "the head, and all at a tenth from the middle": replace(
-            carried, freeze="backbone", backbone_lr_factor=0.1, unfreeze_after_epochs=6.0
+            carried, freeze="backbone", backbone_lr_factor=0.1, unfreeze_after_epochs=5.0
         ),
     }
     for way, recipe in ways.items():
@@ -107,13 +112,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--model", default="resnet18")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--source-images", type=int, default=600)
+    parser.add_argument("--source-images", type=int, default=400)
     parser.add_argument("--target-images", type=int, default=40)
     args = parser.parse_args()
     counts = {"seeds": args.seeds, "source_images": args.source_images, "target_images": args.target_images}
     with tempfile.TemporaryDirectory() as scratch:
-        compare(args.data_root, args.folder or Path(scratch), **counts)
+        compare(args.data_root, args.folder or Path(scratch), model=VisionModel(args.model), **counts)
 
 
 if __name__ == "__main__":

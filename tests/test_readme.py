@@ -17,6 +17,7 @@ from jobs import command_line, predict, prepare, train
 ROOT = Path(__file__).parents[1]
 PAGES = {file.name: file.read_text() for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 CSV = PAGES["your-own-csv.md"]
+_PAGES_OF_TRAINING = ("README.md", "training.md", "your-own-csv.md", "transfer-learning.md", "costs.md")
 
 
 @pytest.fixture
@@ -67,7 +68,8 @@ def test_every_test_and_every_page_that_a_page_names_exists() -> None:
 
 
 def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    for module, word in ((train, "cifar10"), (train, "table_csv"), (train, "image_csv"), (prepare, "people.csv")):
+    words = [(train, word) for word in ("cifar10", "table_csv", "image_csv", "finetune")]
+    for module, word in (*words, (prepare, "people.csv")):
         with pytest.raises(SystemExit):
             module.main([word, "--help"])
     text = capsys.readouterr().out
@@ -85,7 +87,7 @@ def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str])
         "--help",
         "--shm-size",
     }
-    text_of_pages = "\n".join(PAGES[page] for page in ("README.md", "training.md", "your-own-csv.md", "costs.md"))
+    text_of_pages = "\n".join(PAGES[page] for page in _PAGES_OF_TRAINING)
     flags = set(re.findall(r"--[a-z][\w.-]*", text_of_pages)) - of_its_examples
     assert len(flags) > 15
     assert sorted(flag for flag in flags if flag not in text) == []

@@ -8,13 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 from torch import nn
 
-from blitz.recipe import Optim
+from blitz.recipe import Optim, Recipe
+from blitz.training.initial_weights import take_over
+from blitz.training.loop import TrainJob
+from blitz.training.run_directory import RunDirectory
 from tests.end_to_end.test_kills import ONE_THREAD, at_step
 from tests.running import losses, result, same_bits, train, weights
 from tests.training.test_groups import Grouped
 from tests.two_networks import CHECKPOINTS, TwoNetworks
+from tests.two_processes import run_on_two
 
 RANDOM = random.Random(6)
 
@@ -31,16 +36,6 @@ def test_two_networks_that_are_killed_go_on_to_the_bits_of_a_run_that_was_never_
     assert result(killed) == result(calm)
 
 
-@pytest.mark.cluster
-@pytest.mark.usefixtures("ray_runtime")
-def test_two_networks_learn_the_same_on_two_workers(tmp_path: Path) -> None:
-    recipe = TwoNetworks(epochs=3)
-    alone = train(recipe, tmp_path / "alone")
-    together = train(recipe, tmp_path / "together", num_workers=2)
-    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
-    assert result(together)["rows_digest"] == result(alone)["rows_digest"]
-
-
 @dataclass(frozen=True)
 class AlikeAnywhere(Grouped):
     """Nothing in it depends on the number of workers, as dropout and batch norm do."""
@@ -52,14 +47,29 @@ class AlikeAnywhere(Grouped):
         return model
 
 
-@pytest.mark.cluster
-@pytest.mark.usefixtures("ray_runtime")
-def test_layers_are_unfrozen_on_two_workers_as_in_this_process(tmp_path: Path) -> None:
-    recipe = AlikeAnywhere(optim=Optim(name="momentum", lr=0.1))
-    alone = train(recipe, tmp_path / "alone")
-    together = train(recipe, tmp_path / "together", num_workers=2)
-    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
-    at_once, frozen = (losses(train(replace(recipe, body_from_step=step), tmp_path / str(step))) for step in (0, None))
-    assert losses(alone)[:8] == frozen[:8]
-    assert losses(alone) != frozen
-    assert losses(alone) != at_once
+def job_of(recipe: Recipe, folder: Path) -> TrainJob:
+    plan = recipe.plan(len(recipe.dataset("train")), len(recipe.dataset("val")))
+    return TrainJob(recipe, plan, RunDirectory.of(str(folder)))
+
+
+def test_two_processes_learn_two_networks_unfreeze_layers_and_begin_elsewhere_as_one_does(tmp_path: Path) -> None:
+    networks = TwoNetworks(epochs=3)
+    layers = AlikeAnywhere(optim=Optim(name="momentum", lr=0.1))
+    source = train(replace(layers, body_from_step=0), tmp_path / "source")
+    source_file = tmp_path / "source.safetensors"
+    source_file.write_bytes(safetensors.torch.save(weights(source)))
+    carried, initial = take_over(replace(layers, init_from=str(source_file)))
+    assert initial is not None
+    initial.write(RunDirectory.of(str(tmp_path / "two" / "carried")))
+    recipes: dict[str, Recipe] = {"networks": networks, "layers": layers, "carried": carried}
+    (tmp_path / "two").mkdir(exist_ok=True)
+    run_on_two([job_of(recipe, tmp_path / "two" / name) for name, recipe in recipes.items()], tmp_path / "two")
+    for name, recipe in recipes.items():
+        alone, together = train(recipe, tmp_path / name), RunDirectory.of(str(tmp_path / "two" / name))
+        assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+        assert result(together)["rows_digest"] == result(alone)["rows_digest"]
+    at_once, frozen = (losses(train(replace(layers, body_from_step=step), tmp_path / str(step))) for step in (0, None))
+    found = losses(RunDirectory.of(str(tmp_path / "layers")))
+    assert found[:8] == frozen[:8]
+    assert found not in (frozen, at_once)
+    assert losses(RunDirectory.of(str(tmp_path / "carried")))[0] != pytest.approx(found[0], rel=0.01)

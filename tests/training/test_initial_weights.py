@@ -15,12 +15,16 @@ from torch import nn
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
 from blitz.errors import DataError, UserError
+from blitz.launch.in_process import run_in_process
+from blitz.launch.job import Datasets
+from blitz.launch.scale import Scale
+from blitz.launch.tune.in_process import trial_job
 from blitz.metrics import Classification
 from blitz.models.weights_file import read_weights
 from blitz.recipe import Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.digits import Digits
-from blitz.training.initial_weights import take_over
+from blitz.training.initial_weights import load_initial, take_over
 from blitz.training.run_directory import RunDirectory
 from jobs.train import TrainSettings
 from jobs.train import train as train_job
@@ -217,9 +221,17 @@ def test_files_that_are_no_weights_are_told_in_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_run_that_begins_elsewhere_is_not_begun_without_those_weights(source: RunDirectory, tmp_path: Path) -> None:
-    from blitz.training.initial_weights import load_initial
+def test_the_trials_of_a_sweep_begin_with_them_too(source: RunDirectory, tmp_path: Path) -> None:
+    recipe, run = only(SMALL, source), RunDirectory.of(str(tmp_path))
+    run.probe()
+    datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
+    job = trial_job(recipe, datasets, run, lambda *_: True)
+    assert job is not None
+    run_in_process(job, datasets, Scale(num_workers=0))
+    assert same_bits(weights(run), weights(source, source.checkpoint_step("best")))
 
+
+def test_a_run_that_begins_elsewhere_is_not_begun_without_those_weights(source: RunDirectory, tmp_path: Path) -> None:
     recipe = only(SMALL, source)
     with pytest.raises(UserError, match=r"only jobs.train begins with the weights of another"):
         load_initial(recipe, recipe.build_model(), RunDirectory.of(str(tmp_path)))

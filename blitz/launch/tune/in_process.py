@@ -16,6 +16,7 @@ from blitz.launch.tune.trial_data import TrialData
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
 from blitz.training.display import Silence
+from blitz.training.initial_weights import take_over
 from blitz.training.loop import Checkpoints
 from blitz.training.open_run import finished_result
 from blitz.training.packed import PackJob, common_part, why_not_packable
@@ -29,6 +30,9 @@ def trial_job(recipe: Recipe, datasets: Datasets, run: RunDirectory, goes_on: Go
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
     if finished_result(run, plan) is not None:
         return None
+    recipe, initial = take_over(recipe)
+    if initial is not None and not run.checkpoint_steps():
+        initial.write(run)
     run.write_json("recipe.json", recipe_to_json(recipe))
     run.write_json("plan.json", asdict(plan))
     return TrialJob(recipe, plan, run, Checkpoints(keep=1), goes_on=goes_on)
