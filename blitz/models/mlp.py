@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 Activation = Literal["relu", "sigmoid", "tanh", "softplus"]
 
-_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
     "softplus": nn.Softplus,
 }
+"""The modules by the names that flags have for them."""
 
 
 class MLP(nn.Module):
@@ -21,7 +22,7 @@ class MLP(nn.Module):
 
     def __init__(self, widths: Sequence[int], *, activation: Activation = "relu") -> None:
         super().__init__()
-        layers = [(nn.Linear(before, after), _ACTIVATIONS[activation]()) for before, after in pairwise(widths)]
+        layers = [(nn.Linear(before, after), ACTIVATIONS[activation]()) for before, after in pairwise(widths)]
         self.layers = nn.Sequential(*[module for layer in layers for module in layer][:-1])
 
     def forward(self, numbers: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from blitz.models.mlp import ACTIVATIONS, Activation
+
 
 def standardised(
     numbers: Tensor, *, means: Sequence[float], stds: Sequence[float], has_missing: Sequence[bool]
@@ -25,13 +27,20 @@ def embedding_width(codes: int) -> int:
 
 
 class TabularMLP(nn.Module):
-    """An embedding for each category, beside the numbers; hidden layers with ReLU and dropout; one linear layer.
+    """An embedding for each category, beside the numbers; hidden layers, each with dropout; one linear layer.
 
     (batch, numbers) and (batch, categories) → (batch, outputs), where category c holds codes below `codes[c]`.
     """
 
     def __init__(
-        self, *, numbers: int, codes: Sequence[int], hidden: Sequence[int], dropout: float, outputs: int
+        self,
+        *,
+        numbers: int,
+        codes: Sequence[int],
+        hidden: Sequence[int],
+        dropout: float,
+        outputs: int,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         embeddings = [nn.Embedding(count, embedding_width(count)) for count in codes]
@@ -40,7 +49,8 @@ class TabularMLP(nn.Module):
             nn.init.zeros_(embedding.weight[0])
         self.embeddings = nn.ModuleList(embeddings)
         widths = [numbers + sum(embedding_width(count) for count in codes), *hidden]
-        layers = [(nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)) for before, after in pairwise(widths)]
+        between = ACTIVATIONS[activation]
+        layers = [(nn.Linear(before, after), between(), nn.Dropout(dropout)) for before, after in pairwise(widths)]
         self.layers = nn.Sequential(*(module for layer in layers for module in layer), nn.Linear(widths[-1], outputs))
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:

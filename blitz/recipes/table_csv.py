@@ -11,6 +11,7 @@ from blitz.data.csv.features import CsvData, CsvFit, CsvRows, csv_inputs, csv_ro
 from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.metrics import Classification, Regression
+from blitz.models.mlp import Activation
 from blitz.models.tabular_mlp import TabularMLP, standardised
 from blitz.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch, Optim, Recipe
@@ -24,6 +25,8 @@ class Layers:
     """Widths of the hidden layers."""
     dropout: float = 0.1
     """Share of a hidden layer's outputs that a training step leaves out."""
+    activation: Activation = "relu"
+    """What follows each hidden layer."""
 
     def __post_init__(self) -> None:
         require(all(width >= 1 for width in self.hidden), f"--model.hidden is {self.hidden}; each must be at least 1")
@@ -62,6 +65,7 @@ class TableCsv(Recipe):
             hidden=self.model.hidden,
             dropout=self.model.dropout,
             outputs=len(self.fit.target.classes) or 1,
+            activation=self.model.activation,
         )
 
     def preprocess(self, batch: Batch) -> Batch:
