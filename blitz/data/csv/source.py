@@ -70,9 +70,10 @@ class CsvSource:
             UserError: if no CSV is named, or two ways to evaluate are.
         """
         require(bool(self.train_place), "name the CSV to train on with --data.train-csv FILE")
+        flag = "--data.val-csv" if self.val_csv else "--data.val-dir"
         require(
             self.val_place is None or self.val_fraction is None,
-            f"{self.val_place} and --data.val-fraction are two ways to evaluate; give one of them",
+            f"{flag} and --data.val-fraction are two ways to evaluate; give one of them",
         )
 
     def options(
