@@ -64,6 +64,7 @@ HEADLINES = (
         "val/accuracy",
         "--data.train-dir DIR/hymenoptera_data/train --data.val-dir DIR/hymenoptera_data/val --data.size 128",
     ),
+    Headline("translate", "val/bleu", "--data.root DIR/multi30k"),
 )
 
 
@@ -73,7 +74,7 @@ def lay_out(data: Path, folder: Path) -> None:
     for packed in (data / "MNIST" / "raw").glob("*.gz"):
         with gzip.open(packed) as source, (folder / "MNIST" / "raw" / packed.stem).open("wb") as target:
             shutil.copyfileobj(source, target)
-    for name in ("cifar-10-batches-py", "hymenoptera_data", "tabular/titanic.csv"):
+    for name in ("cifar-10-batches-py", "hymenoptera_data", "multi30k", "tabular/titanic.csv"):
         (folder / Path(name).name).symlink_to(data.resolve() / name)
     for split, name in (("train", "insects.csv"), ("val", "insects_val.csv")):
         files = sorted((data.resolve() / "hymenoptera_data" / split).glob("*/*.jpg"))
@@ -128,7 +129,7 @@ def _told(headline: Headline, found: Measured) -> list[str]:
     if name == "accuracy":
         figure = f"accuracy {100 * value:.1f} %"
     else:
-        figure = f"{name} {value:.4f}" if value >= 0.001 else f"{name} {value:.1e}"
+        figure = f"{name} {value:.4g}" if value >= 0.001 else f"{name} {value:.1e}"
     return [figure, f"{found.seconds:.0f} s", f"{found.cpu_seconds:.0f} s"]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.recipes import HEADLINES
 from blitz.recipes import recipe_names
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.run_directory import RunDirectory
@@ -20,8 +21,9 @@ RunOf = Callable[[str], RunDirectory]
 every_recipe = pytest.mark.parametrize("name", recipe_names())
 
 
-def test_every_recipe_is_made_small() -> None:
+def test_every_recipe_is_made_small_and_has_a_headline() -> None:
     assert sorted(SMALL) == recipe_names(), "say in tests/small_recipes.py how it is"
+    assert sorted(headline.recipe for headline in HEADLINES) == recipe_names(), "say in bench/recipes.py which it has"
 
 
 @pytest.fixture(scope="module")
