@@ -272,7 +272,7 @@ def test_bad_rows_are_refused_or_left_out_and_listed(tmp_path: Path, capsys: pyt
             {"ignore": ("x", "one")},
             "no column to learn 'y' from: numbers and categories are learned from, and there is na",
         ),
-        ({"val_csv": "b.csv", "val_fraction": 0.2}, "b.csv and --data.val-fraction are two ways to evaluate"),
+        ({"val_csv": "b.csv", "val_fraction": 0.2}, "--data.val-csv and --data.val-fraction are two ways to evaluate"),
         ({"val_fraction": 0.01}, "--data.val-fraction 0.01 of the 20 rows"),
     ],
 )
