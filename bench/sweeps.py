@@ -1,12 +1,13 @@
 """Sweeps: packed, and one trial after another in the loop that people write, as whole commands in one run.
 
-    python -m bench.sweeps [--trials 64 256] [--data-root DIR] [--rounds 1]
+    python -m bench.sweeps [--trials 64 256] [--data-root DIR] [--rounds 1] [--no-ray]
 
 The space `optimizers`, and 16 trials of `digits` and of LeNet on CIFAR-10 in batches of 4, 32 and 128. Both loops take
 equally many steps and evaluations on the same trials: four optimizers at random learning rates. `pack` is the stack
-alone, `jobs.tune` the command with all that it writes. Seconds are from the shell to the end of the command; CPU
-seconds are those of all its processes, which other work on the machine does not change as much. Where a ratio is below
-1, packing loses.
+alone, `jobs.tune` the command with all that it writes, and `Ray Tune` that command with a process for each trial on a
+local Ray: of 16 trials, because it takes long, so that its ratio is of trials an hour. Seconds are from the shell to
+the end of the command; CPU seconds are those of all its processes, which other work on the machine does not change as
+much. Where a ratio is below 1, packing loses.
 """
 
 import argparse
@@ -131,14 +132,15 @@ class Cost:
     cpu_seconds: float
 
 
-def cost_of(words: list[str]) -> Cost:
-    """Run it to its end.
+def cost_of(words: list[str], **environment: str) -> Cost:
+    """Run it to its end. The processes of a Ray that it starts are not its children, and their CPU seconds not known.
 
     Raises:
         RuntimeError: if it fails.
     """
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -146,11 +148,18 @@ def cost_of(words: list[str]) -> Cost:
     return Cost(time.perf_counter() - started, usage.ru_utime + usage.ru_stime)
 
 
-def compare(task: str, trials: int, root: str, rounds: int) -> None:
+def ray_tune_seconds(trials: int, folder: Path) -> float:
+    """Of `trials` trials of the space `optimizers` under Ray Tune, each in its process, as many at a time as CPUs."""
+    flags = ["--num-trials", str(trials), "--packed", "no", "--storage", str(folder)]
+    return cost_of(["jobs.tune", "optimizers", *flags], RAY_ADDRESS="local").seconds
+
+
+def compare(task: str, trials: int, root: str, rounds: int, *, ray: bool) -> None:
     """Print what each way costs, and the ratios to the plain loop."""
     mine = ["bench.sweeps", "--data-root", root, "--trials", str(trials), "--only"]
     commands = {"plain loop": [*mine, f"plain:{task}"], "pack": [*mine, f"pack:{task}"]}
     costs: dict[str, list[Cost]] = {}
+    with_ray: list[float] = []
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             if task == "parabola":
@@ -158,6 +167,8 @@ def compare(task: str, trials: int, root: str, rounds: int) -> None:
                 commands["jobs.tune"] = ["jobs.tune", "optimizers", *flags, "--scale.num-workers", "0"]
             for name, words in commands.items():
                 costs.setdefault(name, []).append(cost_of(words))
+            if task == "parabola" and ray:
+                with_ray.append(ray_tune_seconds(_LANES, Path(folder)))
     print(f"\n{task}, {trials} trials, {rounds} rounds; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
     for name, found in costs.items():
         seconds, cpu = (statistics.median(getattr(one, unit) for one in found) for unit in ("seconds", "cpu_seconds"))
@@ -165,6 +176,14 @@ def compare(task: str, trials: int, root: str, rounds: int) -> None:
         ratio = statistics.median(base.seconds / one.seconds for base, one in pairs)
         cpu_ratio = statistics.median(base.cpu_seconds / one.cpu_seconds for base, one in pairs)
         print(f"  {name:12} {seconds:8.1f} s {cpu:8.1f} CPU s   {ratio:6.2f} times as fast, by CPU {cpu_ratio:.2f}")
+    if with_ray:
+        seconds = statistics.median(with_ray)
+        ratio = statistics.median(
+            (trials / one.seconds) / (_LANES / each) for one, each in zip(costs["jobs.tune"], with_ray, strict=True)
+        )
+        print(
+            f"  {'Ray Tune':12} {seconds:8.1f} s for {_LANES} trials; jobs.tune has {ratio:.1f} times its trials an hour"
+        )
 
 
 def main() -> None:
@@ -174,6 +193,7 @@ def main() -> None:
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--tasks", nargs="+", default=["parabola", "digits", "lenet-4", "lenet-32", "lenet-128"])
+    parser.add_argument("--no-ray", action="store_true")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
@@ -183,7 +203,7 @@ def main() -> None:
         return
     for task in arguments.tasks:
         for count in arguments.trials if task == "parabola" else [_LANES]:
-            compare(task, count, arguments.data_root, arguments.rounds)
+            compare(task, count, arguments.data_root, arguments.rounds, ray=not arguments.no_ray)
 
 
 if __name__ == "__main__":
