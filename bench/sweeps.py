@@ -181,9 +181,8 @@ def compare(task: str, trials: int, root: str, rounds: int, *, ray: bool) -> Non
         ratio = statistics.median(
             (trials / one.seconds) / (_LANES / each) for one, each in zip(costs["jobs.tune"], with_ray, strict=True)
         )
-        print(
-            f"  {'Ray Tune':12} {seconds:8.1f} s for {_LANES} trials; jobs.tune has {ratio:.1f} times its trials an hour"
-        )
+        said = f"for {_LANES} trials; jobs.tune has {ratio:.1f} times its trials an hour"
+        print(f"  {'Ray Tune':12} {seconds:8.1f} s {said}")
 
 
 def main() -> None:
