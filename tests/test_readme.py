@@ -82,6 +82,8 @@ def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str])
         "--photos",
         "--images",
         "--no-ray",
+        "--model",
+        "--source-images",
         "--slope",
         "--optim.lrr",
         "--help",
