@@ -65,7 +65,9 @@ def _lines(records: Sequence[Record], names: dict[str, str], *, title: str, step
     }
     if not several_runs and not several_series:
         color["legend"] = None
-    y = {"field": "value", "type": "quantitative", "title": title, "scale": {"zero": False}}
+    # Rates and counts are seen against nothing, all else against itself.
+    scale = {"zero": not any(name.startswith(("train/", "val/")) for name in names)}
+    y = {"field": "value", "type": "quantitative", "title": title, "scale": scale}
     line: Chart = {"y": y, "color": color}
     if several_runs and several_series:
         line["strokeDash"] = {"field": "series", "type": "nominal", "title": None, "sort": None}

@@ -17,6 +17,7 @@ from blitz.report.theme import DARK, LIGHT
 from blitz.report.words import duration, number, rounded, shown
 
 _TEMPLATES = Path(__file__).with_name("templates")
+_MOST_ATTENTIONS = 8
 _PNG_WIDTH, _PNG_SCALE = 560, 2.0
 
 
@@ -180,40 +181,36 @@ def _attention_charts(evaluation: dict[str, Any] | None) -> dict[str, Chart]:
     """Where a translation looked, a chart for each of the random examples that say so."""
     shown_examples = (evaluation or {}).get("examples", {}).get("random", [])
     return {
-        f"attention {place}": parallel_words(example)
-        for place, example in enumerate(shown_examples)
+        f"attention {place}": _attention_chart(example["attention"])
+        for place, example in enumerate(shown_examples[:_MOST_ATTENTIONS])
         if "attention" in example
     }
 
 
-def parallel_words(example: dict[str, Any]) -> Chart:
-    """A translation's words down, its source's across, and how much each looked at which."""
+def _attention_chart(attention: dict[str, Any]) -> Chart:
+    """A translation's pieces down, its source's across, and how much each looked at which."""
+    sources, said = attention["source"], attention["prediction"]
     cells = [
-        {"from": column, "to": row, "source": source, "word": word, "share": share}
-        for row, (word, shares) in enumerate(zip(example["prediction_tokens"], example["attention"], strict=True))
-        for column, (source, share) in enumerate(zip(example["source_tokens"], shares, strict=True))
+        {"from": column, "to": row, "source": source, "piece": piece, "share": share}
+        for row, (piece, shares) in enumerate(zip(said, attention["weights"], strict=False))
+        for column, (source, share) in enumerate(zip(sources, shares, strict=False))
     ]
-    told = {"domain": False, "ticks": False, "labelLimit": 90}
-    words = {side: [cell for cell in cells if cell[other] == 0] for side, other in (("from", "to"), ("to", "from"))}
-    labels = {
-        side: {**told, "labelExpr": _labels([cell["source" if side == "from" else "word"] for cell in each])}
-        for side, each in words.items()
-    }
+    told = {"domain": False, "ticks": False, "labelLimit": 90, "labelOverlap": False}
     return {
         "data": {"values": cells},
-        "height": 22 * len(example["prediction_tokens"]),
+        "height": 22 * len(said),
         "mark": {"type": "rect", "cornerRadius": 2},
         "encoding": {
             "x": {
                 "field": "from",
                 "type": "ordinal",
                 "title": None,
-                "axis": {**labels["from"], "orient": "top", "labelAngle": -40},
+                "axis": {**told, "labelExpr": _labels(sources), "orient": "top", "labelAngle": -40},
             },
-            "y": {"field": "to", "type": "ordinal", "title": None, "axis": labels["to"]},
+            "y": {"field": "to", "type": "ordinal", "title": None, "axis": {**told, "labelExpr": _labels(said)}},
             "color": {"field": "share", "type": "quantitative", "legend": None, "scale": {"domain": [0, 1]}},
             "tooltip": [
-                {"field": "word", "type": "nominal"},
+                {"field": "piece", "type": "nominal"},
                 {"field": "source", "type": "nominal", "title": "looked at"},
                 {"field": "share", "type": "quantitative", "format": ".0%"},
             ],

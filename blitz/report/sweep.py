@@ -198,7 +198,8 @@ class _Axis:
             places = {value: spread(figure) for value, figure in there.items() if figure is not None}
             ticks = [(0.0, f"{figures[0]:.4g}"), (1.0, f"{figures[-1]:.4g}")]
         else:
-            places = {name: place / max(1, len(there) - 1) for place, name in enumerate(sorted(there))}
+            names = sorted(there)
+            places = {name: place / (len(names) - 1) if len(names) > 1 else 0.5 for place, name in enumerate(names)}
             ticks = [(place, name) for name, place in places.items()]
         places = {value: bottom + place * (1 - bottom) for value, place in places.items()}
         ticks = [(bottom + place * (1 - bottom), tick) for place, tick in ticks]

@@ -6,7 +6,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 
 
 def _theme(
-    *, text: str, faint: str, grid: str, series: list[str], ramp: list[str], strong: str, alarm: str
+    *, text: str, faint: str, grid: str, series: list[str], heat: list[str], depth: list[str], strong: str, alarm: str
 ) -> dict[str, Any]:
     return {
         "background": None,
@@ -43,7 +43,7 @@ def _theme(
             for name, colour in {"ink": text, "faint": faint, "strong": strong, "alarm": alarm}.items()
         ],
         "mark": {"color": series[0]},
-        "range": {"category": series, "heatmap": ramp, "ramp": ramp},
+        "range": {"category": series, "heatmap": heat, "ramp": depth},
     }
 
 
@@ -52,7 +52,8 @@ LIGHT = _theme(
     faint="#5b6b7c",
     grid="#e3e8ee",
     series=["#2563eb", "#ea7317", "#0f9d76", "#c2407a", "#7c4fd0", "#a87b00", "#0891b2", "#6b7280"],
-    ramp=["#f1f5fb", "#bcd3f7", "#7fabef", "#3f7fe0", "#1d4fae"],
+    heat=["#f1f5fb", "#bcd3f7", "#7fabef", "#3f7fe0", "#1d4fae"],
+    depth=["#a9c6f5", "#3f7fe0", "#143a85"],
     strong="#ffffff",
     alarm="#d1242f",
 )
@@ -61,7 +62,8 @@ DARK = _theme(
     faint="#9aa8b6",
     grid="#2b3540",
     series=["#6ea8fe", "#ffa657", "#4cc9a0", "#f07fb0", "#b197fc", "#e3b341", "#56c7dc", "#9aa8b6"],
-    ramp=["#18212b", "#1f3a63", "#2a5aa3", "#4a86e0", "#9cc3ff"],
-    strong="#0f151b",
+    heat=["#18212b", "#1f3a63", "#2a5aa3", "#3a72cc"],
+    depth=["#2a5aa3", "#4a86e0", "#b5d3ff"],
+    strong="#ffffff",
     alarm="#ff7b72",
 )

@@ -207,3 +207,16 @@ def test_a_sweep_is_sorted_by_a_click(browser: Browser, tmp_path: Path) -> None:
     assert column("trial") == [str(number) for number in range(6)]
     head.click()
     assert column("trial") == [str(number) for number in reversed(range(6))]
+
+
+def test_translations_show_where_the_model_looked_and_their_text_as_text(browser: Browser, tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    pairs = [f'"{one} <b>haus</b>","{one} <script>house</script>"' for one in ("ein", "kein", "mein", "dein")]
+    table.write_text("\n".join(["source,target", *pairs * 8, ""]))
+    words = f"--data.train-csv {table} --data.source source --data.target target --data.val-fraction 0.3 --epochs 1"
+    small = "--data.vocabulary 300 --model.width 16 --scale.num-workers 0 --scale.use-gpu no"
+    jobs_train.main(["translate", *words.split(), *small.split(), "--storage", str(tmp_path), "--run", "run"])
+    browser.open(tmp_path / "run" / "report.html")
+    assert browser.complaints() == []
+    assert "<b>haus</b>" in browser.run("return document.getElementById('sentences').innerText")
+    assert browser.run("return document.querySelectorAll('[data-chart=\"attention 0\"] .mark-rect path').length") > 0
