@@ -33,7 +33,6 @@ def test_data() -> Path:
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)
 @pytest.fixture(scope="session")
 def mnist_root(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MNIST unpacked, as torchvision reads it."""
@@ -46,6 +45,7 @@ def mnist_root(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
