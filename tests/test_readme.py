@@ -89,7 +89,6 @@ def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str])
         "--optim.lrr",
         "--help",
         "--shm-size",
-        "--source-images",
     }
     text_of_pages = "\n".join(PAGES[page] for page in _PAGES_OF_TRAINING)
     flags = set(re.findall(r"--[a-z][\w.-]*", text_of_pages)) - of_its_examples

@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +27,7 @@ from blitz.recipes import recipe_to_json
 from blitz.recipes.translate import Translate, TranslatorModel
 from blitz.training.run_directory import RunDirectory
 from jobs.evaluate import main as evaluate
+from jobs.export import main as export
 from jobs.predict import main as predict
 from tests.running import losses, result, same_bits, train, weights
 
@@ -253,15 +256,21 @@ def test_two_workers_take_the_same_rows_and_learn_the_same(root: Path, tmp_path:
     assert figures[0] == pytest.approx(figures[1], abs=1e-2)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-@torch.no_grad()
-def test_the_whole_search_is_exported_for_any_number_and_length_of_sentences(tmp_path: Path) -> None:
-    search, dim = GreedySearch(model_of("gru", layers=1), 12).eval(), torch.export.Dim
-    shapes = {"source": {0: dim("batch", max=1024), 1: dim("length", max=64)}}
-    torch.export.save(
-        torch.export.export(search, (rows_of(9, 4, width=9),), dynamic_shapes=shapes), tmp_path / "it.pt2"
+def test_the_whole_search_is_exported_and_translates_without_this_project(
+    learned: RunDirectory, tmp_path: Path
+) -> None:
+    artifact = str(tmp_path / "it.pt2")
+    export([str(learned), "--output", artifact])
+    script = Path(__file__).parents[1] / "docs" / "deploy" / "run_translate.py"
+    lines, environment = [*PAIRS][:3], {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    said = subprocess.run(
+        [sys.executable, str(script), artifact],
+        input="\n".join(lines).encode(),
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment,
+        check=True,
     )
-    exported = torch.export.load(tmp_path / "it.pt2").module()
-    for lengths in ((9, 4), (5,), (3, 20, 7)):
-        source = rows_of(*lengths, width=max(lengths), seed=3)
-        assert torch.equal(exported(source), search(source))
+    assert said.stdout.decode().splitlines() == [PAIRS[line] for line in lines]
+    with pytest.raises(UserError, match=r"cannot be exported as torchscript \(a loop whose turns the data decide"):
+        export([str(learned), "--format", "torchscript", "--output", str(tmp_path / "it.pt")])

@@ -122,9 +122,9 @@ def _apart(expected: Outputs, given: Outputs) -> Tensor:
     for name, value in expected.items():
         if given[name].shape != value.shape or given[name].dtype != value.dtype:
             return torch.tensor(torch.inf, dtype=torch.float64)
-        exact = value.double()
+        exact, kind = value.double(), value.dtype if value.is_floating_point() else torch.float64
         scale = exact.new_ones(()) if name == "probabilities" else exact.abs().amax(0)
-        found.append(((given[name].double() - exact).abs() / scale.clamp(min=torch.finfo(value.dtype).tiny)).max())
+        found.append(((given[name].double() - exact).abs() / scale.clamp(min=torch.finfo(kind).tiny)).max())
     return torch.stack(found).max()
 
 

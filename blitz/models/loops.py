@@ -14,7 +14,12 @@ def while_loop(more: Callable[..., Tensor], turn: Callable[..., Carried], carrie
 
     A turn gives tensors of the shapes, types and strides that it takes, and none of those themselves. Where a model is
     exported the loop becomes part of it; by itself torch would unroll it.
+
+    Raises:
+        ValueError: where a model is traced for TorchScript, which knows no loop.
     """
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        raise ValueError("a loop whose turns the data decide cannot be traced")
     if torch.compiler.is_exporting():
         from torch._higher_order_ops.while_loop import while_loop as exported
 

@@ -11,7 +11,7 @@ from blitz.bleu import Bleu
 from blitz.data.plan import Split
 from blitz.data.text.pairs import PairRows, TextFit, csv_rows_to_translate, fit_pairs, lines_to_translate, pair_rows
 from blitz.data.text.sentences import PairData
-from blitz.data.text.vocabulary import PAD, Vocabulary
+from blitz.data.text.vocabulary import END, PAD, Vocabulary
 from blitz.errors import require
 from blitz.examples import Example, translation_examples
 from blitz.models.gru_translator import GRUTranslator
@@ -139,6 +139,13 @@ class Translate(Recipe):
         return translation_examples(
             self.vocabulary, batch["source"], batch["target"], outputs.tokens, outputs.attention
         )
+
+    def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        assert isinstance(model, Translator)
+        return {"tokens": GreedySearch(model, self.data.max_tokens)(batch["source"].long())}
+
+    def signature(self) -> dict[str, Any]:
+        return {"tokenizer": self.vocabulary.to_json(), "end": END}
 
     def metrics(self) -> Bleu:
         return Bleu(self.vocabulary, self.fit.target_tokens)

@@ -42,6 +42,14 @@ class Vocabulary:
     def __len__(self) -> int:
         return _SPECIAL + int(_tokenizer(self.merges).get_vocab_size())
 
+    def to_json(self) -> str:
+        """For `tokenizers.Tokenizer.from_str`, which knows none of the tokens for no text and counts from 0 after them.
+
+        A text is to be given to it with a blank before it.
+        """
+        text: str = _tokenizer(self.merges).to_str()
+        return text
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, without an end."""
         encodings = _tokenizer(self.merges).encode_batch([f" {text}" if text else "" for text in texts])
