@@ -33,6 +33,11 @@ ELSEWHERE = {
     "python -m jobs.train finetune": "tests/test_finetune.py",
     "python -m jobs.train lenet --data.root mnist --init-from": "tests/training/test_initial_weights.py",
     "python -m jobs.train digits --init-from": "tests/training/test_initial_weights.py",
+    "python -m jobs.train translate": "tests/test_translate.py",
+    "python -m jobs.evaluate en-de": "tests/test_translate.py",
+    "python -m jobs.predict en-de": "tests/test_translate.py",
+    "python -m jobs.export en-de": "tests/test_translate.py",
+    "printf ": "tests/test_translate.py",
     "make ": "Makefile",
 }
 """What begins so needs a cluster, a server or a time limit; the test that gives it one."""
