@@ -84,7 +84,6 @@ def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str])
         "--images",
         "--no-ray",
         "--model",
-        "--source-images",
         "--slope",
         "--optim.lrr",
         "--help",
