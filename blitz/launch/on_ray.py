@@ -12,6 +12,7 @@ import ray.train
 import ray.train.torch
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from blitz.data.plan import Shares
 from blitz.launch.autoscaler import grows
@@ -58,7 +59,9 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
         row_bytes = row_bytes_of(datasets)
         refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
         stream = RowStream(job.plan, job.first_step, refs, row_bytes, task_cpus=workers.task_cpus)
-        queue = Queue(actor_options={"num_cpus": 0})
+        # On the driver's own node: that of any other may be lost, and every restart of the workers would fail with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         # Ray Data's own bars would be drawn over ours.
         ray.data.DataContext.get_current().enable_progress_bars = False
         for name, value in (_SETTINGS if scale.max_workers is None else {**_SETTINGS, **_ELASTIC_SETTINGS}).items():
