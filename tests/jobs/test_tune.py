@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,18 @@ def test_asha_stops_the_worse_early_and_goes_on_alike(tmp_path: Path) -> None:
     assert max(steps) == 128
     sweep(tmp_path, *words, "--num-trials", "4", run="parts")
     assert without_seconds(sweep(tmp_path, *words, "--num-trials", "7", run="parts")) == without_seconds(rows)
+
+
+def test_a_trial_that_was_killed_after_its_last_checkpoint_is_finished(tmp_path: Path) -> None:
+    rows = sweep(tmp_path, *ALONE, "--num-trials", "1")
+    trial = RunDirectory.of(str(tmp_path / "s"), "trials/0000")
+    shutil.copytree(tmp_path / "s" / "best" / "checkpoints", tmp_path / "s" / "trials" / "0000" / "checkpoints")
+    stored = trial.read_json("trial.json")
+    assert stored is not None
+    trial.write_json("trial.json", {**stored, "state": "running"})
+    Path(trial.uri, "result.json").unlink()
+    assert without_seconds(sweep(tmp_path, *ALONE, "--num-trials", "1")) == without_seconds(rows)
+    assert rows[0]["state"] == "finished"
 
 
 @EACH_WAY

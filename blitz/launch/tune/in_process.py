@@ -123,7 +123,7 @@ class Alone:
             job = trial_job(recipe, datasets, sweep.directory.trial_run(trial), partial(self._measured, trial.number))
             if job is not None and self._replay(trial, job.first_step()):
                 run_in_process(job, datasets, self._scale, display=Silence())
-            early = job is not None and sweep.trials[trial.number].step < job.plan.total_steps
+            early = job is not None and finished_result(job.run, job.plan) is None
             sweep.end(trial.number, "stopped" if early else "finished")
 
     def _measured(self, number: int, step: int, figures: Figures) -> bool:
