@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from blitz.errors import require
@@ -136,7 +137,8 @@ def _fit(begins_with: Beginning, tensors: Tensors, model: nn.Module, *, head_is_
         elif given.shape != tensor.shape:
             new[name] = f"of shape {tuple(tensor.shape)} here and {tuple(given.shape)} there"
         else:
-            taken[name] = given.to(tensor.dtype).contiguous()
+            # A copy: safetensors takes no two that share memory, as tied weights of a .pth do.
+            taken[name] = given.to(tensor.dtype, copy=True, memory_format=torch.contiguous_format)
     left = {name: "it has no place here" for name in tensors if name not in own}
     return InitialWeights(begins_with, taken, new, left)
 

@@ -24,7 +24,7 @@ from blitz.models.weights_file import read_weights
 from blitz.recipe import Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.digits import Digits
-from blitz.training.initial_weights import load_initial, take_over
+from blitz.training.initial_weights import FILE, load_initial, take_over
 from blitz.training.run_directory import RunDirectory
 from jobs.train import TrainSettings
 from jobs.train import train as train_job
@@ -112,6 +112,20 @@ def test_reasons_are_the_shape_and_what_is_not_there(source: RunDirectory, tmp_p
         UserError, match=r"no weight of .*none.safetensors fits .* it has other, and the model features"
     ):
         take_over(Unjudged(init_from=str(tmp_path / "none.safetensors")))
+
+
+def test_weights_that_share_memory_are_kept_like_any_other(source: RunDirectory, tmp_path: Path) -> None:
+    tensors = weights(source)
+    small, large = "features.0.bias", "features.3.bias"
+    given = {**tensors, small: tensors[large][: len(tensors[small])]}
+    torch.save(given, tmp_path / "w.pth")
+    _, initial = take_over(replace(SMALL, init_from=str(tmp_path / "w.pth")))
+    assert initial is not None
+    run = RunDirectory.of(str(tmp_path), "run")
+    initial.write(run)
+    kept = safetensors.torch.load(run.read(FILE))
+    assert kept.keys() == initial.taken.keys() >= {small, large}
+    assert same_bits(kept, {name: given[name] for name in kept})
 
 
 def test_a_run_that_goes_on_has_its_own_weights_and_notices_a_source_that_has_changed(
