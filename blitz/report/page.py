@@ -1,6 +1,7 @@
 """One self-contained page: all that it shows and all that draws it is in the file, so it opens from a disk."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -112,7 +113,16 @@ def sweep_page(sweep: Sweep) -> Page:
 
 
 def _there(charts: dict[str, Chart | None]) -> dict[str, Chart]:
-    return {name: chart for name, chart in charts.items() if chart is not None}
+    return {name: _finite(chart) for name, chart in charts.items() if chart is not None}
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for what is no number or without bound: JSON has neither, and Vega leaves null out."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def vega() -> str:

@@ -1,5 +1,8 @@
 """jobs.report, and the reports that jobs.train writes."""
 
+import json
+import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,6 +81,20 @@ def test_pictures_are_written_beside_the_page_and_names_alone_are_found(call: Ca
     assert {"loss.png", "confusion.png", "by-class.png"} <= {name.name for name in names[1:]}
     for name in names[1:]:
         assert (tmp_path / "runs" / "one" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_that_are_no_numbers_leave_the_page_whole(call: Call, tmp_path: Path) -> None:
+    train.main([*DIGITS, "--run", "one", "--no-report"])
+    run = RunDirectory.find("one")
+    run.append_metrics([{"step": 3, "epoch": 1.5, "val/loss": math.nan, "val/accuracy": math.inf}])
+    assert call("one", "--png")[0] == 0
+    (charts,) = re.findall(r'id="charts">(.*?)</script>', run.read("report.html").decode(), re.DOTALL)
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    told = json.loads(charts, parse_constant=refuse)
+    assert {"step": 3, "value": None}.items() <= told["curve loss"]["data"]["values"][-1].items()
 
 
 def test_a_run_in_an_object_store_has_its_report_there(call: Call, s3_port: int) -> None:
