@@ -1,4 +1,4 @@
-"""How a sweep shows how far it is: a table that is redrawn in a terminal, elsewhere a line for each trial."""
+"""How a sweep shows how far it is: a line for each trial, and in a terminal a table below them that is redrawn."""
 
 import sys
 from collections import Counter
@@ -17,28 +17,22 @@ _ROWS = 12
 
 
 class Lines(Silence):
-    """Where a sweep's lines go: to the terminal above the table, once there is one."""
-
-    def __init__(self) -> None:
-        self.console: Console | None = None
+    """Where a sweep's lines go."""
 
     def line(self, text: str) -> None:
-        """A line for the user to read."""
-        if self.console is None:
-            print(text, flush=True)
+        """A line for the user to read; rich has it above the table, where there is one."""
+        print(text, flush=True)
 
 
 @contextmanager
-def board(sweep: Sweep, lines: Lines) -> Iterator[None]:
+def board(sweep: Sweep) -> Iterator[None]:
     """While the block runs, the sweep's best trials and those under way, where a terminal shows them."""
     console = Console()
     if not (console.is_terminal and sys.stdout.isatty()):
         yield
         return
-    lines.console = console
     with Live(get_renderable=lambda: table(sweep), console=console, refresh_per_second=4):
         yield
-    lines.console = None
 
 
 def table(sweep: Sweep) -> Table:

@@ -71,13 +71,12 @@ def run_sweep(
         search = search_of(plan.search, plan.space, seed=plan.seed, mode=goal.mode)
         opened = open_sweep(plan, goal, directory)
         with opened.run.locked():
-            lines = Lines()
-            sweep = Sweep(plan, goal, opened, search, lines)
+            sweep = Sweep(plan, goal, opened, search, Lines())
             try:
-                with board(sweep, lines):
+                with board(sweep):
                     _run(sweep, data, scale, packed=packed, max_concurrent=max_concurrent)
             finally:
-                with suppress(UserError):
+                with suppress(OSError, UserError):
                     sweep.write_table()
             best, trials = sweep.finish(), [trial for _, trial in sorted(sweep.trials.items())]
             return SweepResult(directory, goal, trials, best, draw_pictures(sweep))
