@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from blitz.errors import require
 from blitz.launch.autoscaler import grows
 from blitz.launch.cluster import connected
-from blitz.launch.in_process import run_in_process
+from blitz.launch.in_process import run_in_process, world_here
 from blitz.launch.job import Datasets
 from blitz.launch.on_ray import run_on_ray
 from blitz.launch.scale import Node, Scale, workers_for
@@ -31,13 +31,16 @@ from blitz.launch.tune.referee import Referee
 from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.training.display import Silence
-from blitz.training.packed import PackJob
+from blitz.training.packed import PackJob, why_not_packable
 from blitz.training.run_directory import RunDirectory
 from blitz.training.sweep_directory import Goal, Trial, one_line
 from blitz.training.trial import Figures
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
 """What a trial reserves that has workers of its own: nothing that they could lack, and Ray Tune wants something."""
+
+_MOST_EVALUATIONS = 1 << 30
+"""Ray Tune's ASHA wants a number for its rungs; trials, which may differ in theirs, end by themselves."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def tune_on_ray(sweep: Sweep, data: TrialData, scale: Scale, *, max_concurrent: 
                 time_attr="evaluation",
                 grace_period=sweep.plan.space.grace_evaluations,
                 reduction_factor=sweep.plan.space.reduction,
-                max_t=-(-data.plan.total_steps // data.plan.evaluate_every_steps) + 1,
+                max_t=_MOST_EVALUATIONS,
                 stop_last_trials=False,
             )
         tuner = tune.Tuner(
@@ -281,4 +284,7 @@ class _Packs:
 
 
 def _pack(job: PackJob, datasets: Datasets, scale: Scale, goal: Goal) -> list[Lane]:
+    # What a space varies may be what cannot be packed.
+    reason = why_not_packable(job.recipes[0], datasets["train"], world=world_here(scale))
+    require(reason is None, f"not packed: {reason}; sweep with --packed no")
     return run_pack(job, datasets, scale, goal, told=lambda *_: None)
