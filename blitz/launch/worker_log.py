@@ -60,7 +60,10 @@ class _Both(io.TextIOBase):
 
 
 class _Log(io.TextIOBase):
-    """A file of the run: each write is there at once, or in an object store some seconds later."""
+    """A file of the run: each write is there at once, or in an object store some seconds later.
+
+    One that cannot be written is no reason to end a run.
+    """
 
     def __init__(self, run: RunDirectory, path: str) -> None:
         self._run, self._path = run, path
@@ -71,7 +74,8 @@ class _Log(io.TextIOBase):
 
     def write(self, text: str) -> int:
         if self._thread is None:
-            self._run.append(self._path, text.encode())
+            with suppress(OSError):
+                self._run.append(self._path, text.encode())
         elif self._text.tell() < _MOST_UPLOADED:
             self._text.write(text)
         return len(text)
@@ -89,7 +93,6 @@ class _Log(io.TextIOBase):
 
     def _upload(self) -> None:
         text = self._text.getvalue()
-        # A log that cannot be written is no reason to end a run.
         with suppress(OSError):
             if len(text) > self._uploaded:
                 self._run.write(self._path, text.encode())

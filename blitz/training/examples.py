@@ -124,7 +124,7 @@ def _gravity(metrics: Metrics, outputs: Any, losses: Tensor, batch: Batch) -> Te
     if isinstance(metrics, Classification):
         scores: Tensor = outputs
         sureness, predicted = scores.float().softmax(1).max(1)
-        return sureness.where(predicted != batch["targets"], -torch.inf)
+        return sureness.where((predicted != batch["targets"]) & sureness.isfinite(), -torch.inf)
     return losses.where(losses.isfinite(), -torch.inf)
 
 

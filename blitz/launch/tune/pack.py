@@ -1,6 +1,7 @@
 """Trials that are trained as one stacked model, and what becomes of their lanes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -70,8 +71,8 @@ class _Lanes:
 def run_pack(job: PackJob, datasets: Datasets, scale: Scale, goal: Goal, told: Told) -> list[Lane]:
     """Train a pack in this process; what became of its lanes, in their order."""
     lanes = _Lanes(len(job.recipes), goal, told)
-    blocks = blocks_here(job.recipes[0], job.plan, datasets, first_step=0, display=Silence())
-    train_pack(job, blocks, world=world_here(scale), listener=lanes)
+    with closing(blocks_here(job.recipes[0], job.plan, datasets, first_step=0, display=Silence())) as blocks:
+        train_pack(job, blocks, world=world_here(scale), listener=lanes)
     return lanes.lanes
 
 
