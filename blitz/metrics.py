@@ -18,6 +18,11 @@ Sums = dict[str, Tensor]
 _MOST_CONFUSED = 200
 
 
+def shown_figure(value: float) -> str:
+    """A figure as people read it: four decimals, or four digits where that would leave nothing of it or too much."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
 class Metrics(Protocol):
     """What `Recipe.metrics` returns."""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import sys
 import sysconfig
@@ -18,6 +19,7 @@ from blitz.errors import RunFailed, Stopped, UserError
 
 Settings = TypeVar("Settings")
 
+_KINDS = {"int": "a whole number", "INT": "a whole number", "float": "a number", "FLOAT": "a number"}
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -44,39 +46,75 @@ def _in_one_line(box: str) -> str:
     # The first line is the title; where the terminal is not UTF-8 the frame is made of blanks and hyphens.
     inside = [line.strip("│╰╯ ") for line in box.splitlines()[1:]]
     parts = [" ".join(lines).strip() for is_rule, lines in groupby(inside, key=_is_rule) if not is_rule]
-    suggestions = [part.split()[3] for part in parts if part.startswith("Perhaps you meant:")]
+    suggestions = [part.split()[3].rstrip(",") for part in parts if part.startswith("Perhaps you meant:")]
     # Our own checks name the flag themselves.
-    message = re.sub(r"^Error parsing (?!--)\S+: ", "", parts[0].rstrip("."))
+    message = _in_plain_words(re.sub(r"^Error parsing (?!--)\S+: ", "", parts[0].rstrip(".")))
     return f"{message}; perhaps {suggestions[0]}" if suggestions else message
+
+
+def _in_plain_words(message: str) -> str:
+    """What tyro says of a value of the wrong kind, without Python's words for kinds; all else as it is."""
+    flag, value, kinds = "Error parsing (?P<flag>--[^:]+): ", "'(?P<value>.*)'", "(?P<kinds>[^ ]+)"
+    for pattern in (
+        rf"{flag}invalid literal for (?P<kinds>int)\(\) with base 10: {value}",
+        rf"{flag}could not convert string to (?P<kinds>float): {value}",
+        rf"{flag}no type matching {kinds} could be instantiated from \[{value}\]\. .*",
+    ):
+        if found := re.fullmatch(pattern, message):
+            expected = [_KINDS.get(kind, kind) for kind in re.split(r"[{},|]+", found["kinds"]) if kind]
+            return f"{found['flag']} is '{found['value']}'; it must be {' or '.join(expected)}"
+    return message
 
 
 def _is_rule(line: str) -> bool:
     return bool(line) and not line.strip("─-")
 
 
-def run(main: Callable[[list[str]], None]) -> NoReturn:
-    """Run a command and leave with its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM, 1 for
-    all else."""
-    with _errors_in_one_line():
-        main(sys.argv[1:])
+def run(main: Callable[[list[str]], None], *, goes_on: bool = False) -> NoReturn:
+    """Run a command and leave with its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM, 141
+    where nobody reads on what it prints, as behind `| head`, and 1 for all else.
+
+    `goes_on` says that a command which was interrupted goes on where it was if it is given again.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that does not know a character is no reason to fail.
+            stream.reconfigure(errors="replace")
+    with _errors_in_one_line("; the same command continues from the last checkpoint" if goes_on else ""):
+        try:
+            main(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
     sys.exit(0)
 
 
 @contextlib.contextmanager
-def _errors_in_one_line() -> Iterator[None]:
+def _errors_in_one_line(when_interrupted: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
         _leave(f"error: {error}", code=2)
     except KeyboardInterrupt:
-        _leave("interrupted; the same command continues from the last checkpoint", code=130)
+        _leave(f"interrupted{when_interrupted}", code=130)
     except Stopped as stopped:
         _leave(str(stopped), code=143)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(141)
         with tempfile.NamedTemporaryFile("w", prefix="blitz-", suffix=".log", delete=False) as log:
             log.write(traceback.format_exc())
         notes = "".join(f"; {note}" for note in getattr(error, "__notes__", []))
         _leave(f"failed: {_what_and_where(error)}{notes}; the whole trace is in {log.name}", code=1)
+
+
+def _nobody_reads() -> bool:
+    """Whether it is our output that is closed; if so, what is left of it goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _what_and_where(error: Exception) -> str:

@@ -17,7 +17,7 @@ from blitz.data.plan import Plan, Split
 from blitz.errors import require
 from blitz.launch.launch import launch, place_of
 from blitz.launch.scale import Scale
-from blitz.metrics import Classification, Sums
+from blitz.metrics import Classification, Sums, shown_figure
 from blitz.recipe import Recipe
 from blitz.training.evaluation import EvaluateJob
 from blitz.training.pictures import draw
@@ -101,7 +101,7 @@ def _print(result: dict[str, Any], recipe: Recipe) -> None:
     print(f"step {result['step']}, {result['sums']['rows']} rows of {result['split']}")
     for name, value in result["figures"].items():
         if not (isinstance(metrics, Classification) and name.startswith("accuracy/")):
-            print(f"{name:24} {value:.4f}")
+            print(f"{name:24} {shown_figure(value)}")
     if isinstance(metrics, Classification):
         sums = _sums(result)
         print(f"\n{accuracies(metrics.total(sums), metrics.by_class(sums))}")

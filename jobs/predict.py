@@ -140,7 +140,8 @@ def predict_lines(directory: RunDirectory, source: str, target: str, settings: P
                 said[place] = " ".join(str(text).split())
         text = "".join(f"{line}\n" for line in said)
         if target == "-":
-            sys.stdout.write(text)
+            # As it was read, in UTF-8, whatever the terminal takes.
+            sys.stdout.buffer.write(text.encode())
             return
         with written_whole(target) as put:
             put(text.encode())
@@ -232,4 +233,4 @@ def _said(job: PredictJob) -> Iterator[pyarrow.Table]:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, goes_on=True)

@@ -127,7 +127,8 @@ def _print_bad(bad: BadRows, settings: PrepareSettings, *, suffix: str) -> None:
     if not len(bad):
         print("no bad rows\n")
         return
-    print(f"{len(bad):,} bad rows, listed in {bad.list_in(settings.out, suffix=suffix)}; the first are")
+    rows = "1 bad row" if len(bad) == 1 else f"{len(bad):,} bad rows"
+    print(f"{rows}, listed in {bad.list_in(settings.out, suffix=suffix)}; the first:")
     print("".join(f"  {message}\n" for message in bad.messages(_SHOWN_FAULTS)))
 
 

@@ -35,7 +35,6 @@ class ReportSettings:
 def main(words: list[str]) -> None:
     """Report as the command line says."""
     if words[:1] in (["-h"], ["--help"]):
-        print(__doc__)
         words = ["--help"]
     names = [word for word in words if not word.startswith("-")]
     names = names[: next((place for place, word in enumerate(words) if word.startswith("-")), len(words))]

@@ -6,6 +6,7 @@ python -m jobs.runs [--storage URI]
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from blitz.metrics import shown_figure
 from blitz.training.run_list import RunSummary, list_runs
 from jobs.command_line import parse, run
 
@@ -35,7 +36,7 @@ def main(words: list[str]) -> None:
 
 def _row(summary: RunSummary, now: datetime) -> tuple[str, str, str, str, str]:
     total = "?" if summary.total_steps is None else str(summary.total_steps)
-    best = "" if summary.best is None else f"{summary.best[0]} {summary.best[1]:.4f}"
+    best = "" if summary.best is None else f"{summary.best[0]} {shown_figure(summary.best[1])}"
     step = f"{summary.step}/{total}{' trials' if summary.is_sweep else ''}"
     return summary.name, summary.state, step, best, f"{_age(now - summary.written)} ago"
 

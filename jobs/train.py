@@ -16,13 +16,14 @@ from blitz.errors import require
 from blitz.launch.job import Datasets
 from blitz.launch.launch import launch, place_of
 from blitz.launch.scale import Scale
+from blitz.metrics import shown_figure
 from blitz.recipe import Recipe
 from blitz.recipes import find_recipe, recipe_names, recipe_to_json
 from blitz.report.closing import closing_lines
 from blitz.report.record import read_record
 from blitz.training.initial_weights import take_over
 from blitz.training.loop import Checkpoints, TrainJob
-from blitz.training.open_run import Resume, finished_result, open_run
+from blitz.training.open_run import Resume, finished_result, open_run, require_name
 from blitz.training.pictures import draw
 from blitz.training.run_directory import RunDirectory
 from jobs.command_line import parse, run
@@ -49,6 +50,9 @@ class TrainSettings:
     """Write report.html into the run at its end."""
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     scale: Scale = field(default_factory=Scale)
+
+    def __post_init__(self) -> None:
+        require_name(self.run)
 
 
 def main(words: list[str]) -> None:
@@ -118,7 +122,7 @@ def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
 def _summarise(directory: RunDirectory, result: dict[str, Any], report: str | None) -> None:
     figures = result["metrics"]
     for name in figures if len(figures) <= _MOST_FIGURES else [name for name in figures if name.count("/") == 1]:
-        print(f"{name:24} {figures[name]:.4f}")
+        print(f"{name:24} {shown_figure(figures[name])}")
     for line in closing_lines(read_record(directory), plain=not (sys.stdout.encoding or "").lower().startswith("utf")):
         print(line)
     print(f"{result['steps']} steps, best checkpoint {result['best_checkpoint']}, rows_digest {result['rows_digest']}")
@@ -128,4 +132,4 @@ def _summarise(directory: RunDirectory, result: dict[str, Any], report: str | No
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, goes_on=True)

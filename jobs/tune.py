@@ -19,6 +19,7 @@ from blitz.launch.tune.plan import SweepPlan
 from blitz.launch.tune.space import SchedulerName, SearchName, Space
 from blitz.recipe import Recipe
 from blitz.recipes import setting_types, setting_value, shown_words
+from blitz.training.open_run import require_name
 from blitz.training.run_directory import RunDirectory
 from jobs.command_line import parse, run
 from jobs.report import report_at_the_end
@@ -53,6 +54,7 @@ class TuneSettings:
     scale: Scale = field(default_factory=Scale)
 
     def __post_init__(self) -> None:
+        require_name(self.run)
         packed, most = self.packed, self.max_concurrent
         require(self.num_trials >= 1, f"--num-trials is {self.num_trials}; it must be 1 or more")
         require(isinstance(packed, str) or packed >= 1, f"--packed is {packed}; it must be auto, no, or 1 or more")
@@ -125,4 +127,4 @@ def _summarise(result: SweepResult) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, goes_on=True)

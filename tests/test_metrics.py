@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from blitz.metrics import Classification, Metrics, Regression, Sums, wilson_interval
+from blitz.metrics import Classification, Metrics, Regression, Sums, shown_figure, wilson_interval
 
 CLASSES = tuple("abcdefgh")
 
@@ -96,3 +96,11 @@ def test_figures_of_numbers_are_those_of_scikit_learn(shape: tuple[int, ...]) ->
     assert figures["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(*in_units))
     assert figures["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(*in_units))
     assert figures["r2"] == pytest.approx(sklearn.metrics.r2_score(*in_units))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0.0000"), (0.98333, "0.9833"), (0.00005123, "5.123e-05"), (-0.0004, "-0.0004"), (2.5e9, "2.5e+09")],
+)
+def test_a_figure_is_never_shown_as_nothing(value: float, shown: str) -> None:
+    assert shown_figure(value) == shown

@@ -2,6 +2,8 @@
 
 from tqdm import tqdm
 
+from blitz.metrics import shown_figure
+
 
 class ProgressBar:
     """Steps, rate, time left and the newest loss, in one line; only where a terminal shows it."""
@@ -28,7 +30,7 @@ class ProgressBar:
 
     def loss(self, value: float) -> None:
         """The newest mean training loss."""
-        self._bar.set_postfix_str(f"loss {value:.4f}", refresh=False)
+        self._bar.set_postfix_str(f"loss {shown_figure(value)}", refresh=False)
 
     def line(self, text: str) -> None:
         """A line above the bar."""

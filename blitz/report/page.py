@@ -44,8 +44,8 @@ class Page:
             charts=self.charts,
             themes={"light": LIGHT, "dark": DARK},
             drawing=vega(),
-            style=(_TEMPLATES / "page.css").read_text(),
-            script=(_TEMPLATES / "page.js").read_text(),
+            style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
+            script=(_TEMPLATES / "page.js").read_text(encoding="utf-8"),
             **self.context,
         )
 
@@ -133,7 +133,7 @@ def vega() -> str:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blitz"
     kept = folder / f"vega-{metadata.version('vl-convert-python')}.js"
     try:
-        return kept.read_text()
+        return kept.read_text(encoding="utf-8")
     except OSError:
         pass
     import vl_convert
@@ -142,7 +142,7 @@ def vega() -> str:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         new = kept.with_suffix(f".{os.getpid()}")
-        new.write_text(script)
+        new.write_text(script, encoding="utf-8")
         new.replace(kept)
     except OSError:
         # A home that cannot be written costs these seconds each time, and no report.

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from blitz.data.plan import Block, Plan
 from blitz.errors import RunFailed, Stopped, require
+from blitz.metrics import shown_figure
 from blitz.randomness import MASK64, key_for
 from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
@@ -322,7 +323,7 @@ class _Training:
         evaluation.close()
         self.evaluation = None
         self._write(progress.metrics)
-        shown = "  ".join(f"val/{name} {figures[name]:.4f}" for name in dict.fromkeys(("loss", metrics.best)))
+        shown = "  ".join(f"val/{name} {shown_figure(figures[name])}" for name in dict.fromkeys(("loss", metrics.best)))
         self.display.line(f"step {progress.step}: {shown}")
 
     def save(self) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,7 @@ from blitz.data.plan import Plan
 from blitz.errors import UserError, require
 from blitz.recipe import Recipe
 from blitz.recipes import differences, recipe_from_json, settings_of
+from blitz.storage import folder_of
 from blitz.training.run_directory import RunDirectory
 
 Resume = Literal["never", "auto", "must"]
@@ -41,6 +43,16 @@ def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -
         )
     directory.probe()
     return replace(directory, patient=True)
+
+
+def require_name(run: str | None) -> None:
+    """Refuse as the name of a run what would lead out of its storage.
+
+    Raises:
+        UserError: if it is empty or a path.
+    """
+    named = run is None or (run not in ("", ".", "..") and "/" not in run)
+    require(named, f"--run is '{run}'; it must be a name without '/': where runs lie is said by --storage")
 
 
 def require_lasting(directory: RunDirectory) -> None:
@@ -81,7 +93,12 @@ def stored_recipe(run: RunDirectory) -> Recipe:
     """
     stored = run.read_json("recipe.json")
     if stored is None:
-        raise UserError(f"there is no run in {run}: it has no recipe.json")
+        best = RunDirectory.of(run.uri, "best")
+        require(not run.exists("sweep.json"), f"{run} is a sweep; name its best run, {best}")
+        raise UserError(
+            f"there is no run in {run}: it has no recipe.json; "
+            f"python -m jobs.runs --storage {shlex.quote(folder_of(run.uri))} lists those that are there"
+        )
     return recipe_from_json(stored)
 
 

@@ -52,9 +52,17 @@ class RunDirectory:
 
     @classmethod
     def find(cls, name: str) -> "RunDirectory":
-        """The run that a path or a URI leads to; a name alone is also looked for in runs/."""
+        """The run that a path or a URI leads to; a name alone is also looked for in runs/.
+
+        Raises:
+            UserError: if its storage does not answer.
+        """
         here = cls.of(name)
-        return here if "/" in name or here.exists("") else cls.of("runs", name)
+        try:
+            found = here.exists("")
+        except OSError as error:
+            raise UserError(f"{name} cannot be read ({str(error).splitlines()[0]})") from error
+        return here if found or "/" in name else cls.of("runs", name)
 
     def __str__(self) -> str:
         return self.uri

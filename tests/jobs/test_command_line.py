@@ -1,6 +1,8 @@
 """The commands as a user calls them, in this process: what they print, and how they refuse."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -57,7 +59,11 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         ([], "name a recipe first"),
         (["--epochs", "3", "digits"], "name a recipe first"),
         (["digits", "--optim.lrr", "3"], "--optim.lrr, 3; perhaps --optim.lr"),
-        (["digits", "--epochs", "many"], "--epochs: invalid literal for int() with base 10: 'many'"),
+        (["digits", "--epochs", "many"], "--epochs is 'many'; it must be a whole number; see"),
+        (["digits", "--optim.lr", "1,5"], "--optim.lr is '1,5'; it must be a number; see"),
+        (["digits", "--scale.num-workers", "two"], "--scale.num-workers is 'two'; it must be auto or a whole number;"),
+        (["digits", "--no-reprot"], "--no-reprot; perhaps --report; see"),
+        (["digits", "--run", "../mine"], "--run is '../mine'; it must be a name without '/'"),
         (["digits", "--optim.name", "sdg"], "'sdg' for argument '--optim.name'. Expected one of ('sgd', 'momentum'"),
         (["digits", "--global-batch-size", "0"], "--global-batch-size is 0; it must be at least 1"),
         (["digits", "--optim.betas", "0.9", "1.5"], "--optim.betas holds 1.5; it must be in [0, 1)"),
@@ -165,6 +171,42 @@ def test_evaluate_refuses_in_one_line(words: list[str], says: str, call: Call) -
     assert called.code == 2
     assert says in called.err
     assert called.err.count("\n") == 1
+
+
+def test_a_name_that_is_none_says_which_there_are(call: Call) -> None:
+    assert "python -m jobs.runs --storage" in call(evaluate, "nosuch").err
+    Path("runs/swept").mkdir(parents=True)
+    Path("runs/swept/sweep.json").write_text("{}")
+    assert "swept is a sweep; name its best run, " in call(evaluate, "swept").err
+
+
+def test_a_storage_that_does_not_answer_is_told_in_one_line(call: Call) -> None:
+    with socket.socket() as closed:
+        # Bound and not listening: nothing else can answer there.
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        called = call(evaluate, f"s3://key:secret@bucket/run?scheme=http&endpoint_override=127.0.0.1:{port}")
+    assert called.code == 2
+    assert "cannot be read (" in called.err
+    assert called.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["runs", "train"])
+def test_a_pipe_whose_reader_has_left_ends_a_command_silently(module: str, tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", f"jobs.{module}", "--help"]
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, cwd=tmp_path)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_terminal_that_knows_only_ascii_is_no_reason_to_fail(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.train", "digits", "--help"]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=ascii_only)
+    assert done.returncode == 0
+    assert b"--optim.lr" in done.stdout
 
 
 def test_our_own_bug_leaves_its_trace_in_a_file(call: Call) -> None:

@@ -113,7 +113,7 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
             # Whoever comes second waits, and then finds it.
             if not (report.exists() and target.exists()):
                 _make(source, options, target, report)
-    found = json.loads(report.read_text())
+    found = json.loads(report.read_text("utf-8"))
     dialect = Dialect(**found["dialect"] | {"names": tuple(found["dialect"]["names"])})
     columns = tuple(ColumnReport(**{name: _frozen(value) for name, value in one.items()}) for one in found["columns"])
     codes = {name: tuple(values) for name, values in found["codes"].items()}
@@ -149,7 +149,7 @@ class _Source:
             raise DataError(f"{name} is empty; its first line must name the columns")
         stamp = {"size": info.size, "mtime_ns": info.mtime_ns}
         memo = folder / f"{fingerprint(absolute(name))[:32]}.seen.json"
-        seen = json.loads(memo.read_text()) if memo.exists() else {}
+        seen = json.loads(memo.read_text("utf-8")) if memo.exists() else {}
         if seen.get("stamp") != stamp:
             began = time.time()
             seen = {"stamp": stamp, **_scan(name, files, path)}
@@ -182,7 +182,7 @@ def _scan(name: str, files: pyarrow.fs.FileSystem, path: str) -> dict[str, str]:
 
 def _write(path: Path, text: str) -> None:
     with _whole(path) as part:
-        part.write_text(text)
+        part.write_text(text, "utf-8")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from blitz.errors import UserError
 from blitz.launch.tune.plan import SweepPlan
 from blitz.launch.tune.search import GridSearch, Search
+from blitz.metrics import shown_figure
 from blitz.training.display import Display
 from blitz.training.sweep_directory import Goal, SweepDirectory, Trial, TrialState, one_line
 from blitz.training.trial import Figures
@@ -166,7 +167,7 @@ class Sweep:
         self.directory.write_table(self.trials[number] for number in sorted(self.trials))
 
     def _said_of(self, trial: Trial) -> str:
-        figure = "" if trial.best is None else f"  {self.goal.metric} {trial.best:.4f}"
+        figure = "" if trial.best is None else f"  {self.goal.metric} {shown_figure(trial.best)}"
         settings = "  ".join(f"{name} {_brief(value)}" for name, value in trial.settings.items())
         return f"trial {trial.number} {trial.state}{figure}  {settings}{f'  {trial.error}' if trial.error else ''}"
 
