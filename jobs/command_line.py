@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+import select
 import sys
 import sysconfig
 import tempfile
@@ -109,12 +110,13 @@ def _errors_in_one_line(when_interrupted: str) -> Iterator[None]:
 
 def _nobody_reads() -> bool:
     """Whether it is our output that is closed; if so, what is left of it goes nowhere."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    standard_output = 1
+    poll = select.poll()
+    poll.register(standard_output, select.POLLOUT)
+    closed = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), standard_output)
+    return closed
 
 
 def _what_and_where(error: Exception) -> str:
