@@ -57,7 +57,7 @@ class Page:
         pictures = {}
         for name, chart in self.charts.items():
             sized = {"width": _PNG_WIDTH, "padding": 12, **chart}
-            words = re.findall("[a-z0-9]+", name.lower().removeprefix("curve "))
+            words = re.findall(r"[^\W_]+", name.lower().removeprefix("curve "))
             pictures[f"{'-'.join(words)}.png"] = vl_convert.vegalite_to_png(sized, scale=_PNG_SCALE, config=config)
         return pictures
 

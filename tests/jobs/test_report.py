@@ -83,6 +83,12 @@ def test_pictures_are_written_beside_the_page_and_names_alone_are_found(call: Ca
         assert (tmp_path / "runs" / "one" / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_pictures_have_names_in_any_script() -> None:
+    chart = {"data": {"values": [{"x": 1}]}, "mark": "point", "encoding": {"x": {"field": "x", "type": "quantitative"}}}
+    charts = {f"number {name}": chart for name in ("身高", "体重", "body_mass")}
+    assert [*page.Page("run.html", charts, {}).pngs()] == ["number-身高.png", "number-体重.png", "number-body-mass.png"]
+
+
 def test_figures_that_are_no_numbers_leave_the_page_whole(call: Call, tmp_path: Path) -> None:
     train.main([*DIGITS, "--run", "one", "--no-report"])
     run = RunDirectory.find("one")
