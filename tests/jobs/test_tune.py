@@ -162,6 +162,12 @@ def test_what_cannot_be_packed_is_trained_alone_and_says_why(
     assert not (tmp_path / "other").exists()
 
 
+def test_optuna_draws_the_trials_of_a_pack_once_it_knows_of_the_pack_before(tmp_path: Path) -> None:
+    rows = sweep(tmp_path, "--search", "optuna", "--epochs", "1", "--num-trials", "12")
+    files = [tmp_path / "s" / "trials" / f"{int(row['trial']):04d}" / "trial.json" for row in rows]
+    assert [json.loads(file.read_text())["batch"] for file in files] == [0] * 10 + [10] * 2
+
+
 def test_packs_of_several_shapes_and_beginnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = {
         "hidden": ray_tune.grid_search([(4,), (8, 8)]),

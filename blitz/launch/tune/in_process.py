@@ -141,16 +141,19 @@ class Alone:
         return trial.number not in self._stopped
 
 
-def most_lanes(recipe: Recipe, asked: int | str) -> int:
-    """How many trials make a pack: as many as were asked for, or as some memory takes."""
+def most_lanes(sweep: Sweep, recipe: Recipe, asked: int | str) -> int:
+    """How many trials make a pack: as many as were asked for, or as some memory takes; few where draws learn."""
     if isinstance(asked, int):
         return asked
     parameters = sum(one.numel() for one in recipe.build_model().parameters())
     require(parameters > 0, f"the model of recipe {recipe.name} has no parameters")
-    return max(1, min(_MOST_LANES, _PACK_BYTES // (_BYTES_A_PARAMETER * parameters)))
+    most = _MOST_DRAWN if sweep.plan.search == "optuna" else _MOST_LANES
+    return max(1, min(most, _PACK_BYTES // (_BYTES_A_PARAMETER * parameters)))
 
 
 _MOST_LANES = 256
+_MOST_DRAWN = 10
+"""With Optuna, which learns of trials that have ended alone: as many as it draws at random at first."""
 _PACK_BYTES = 2 << 30
 _BYTES_A_PARAMETER = 40
 """Weights, gradients, two states of the optimizer, and a copy of all of it at the best evaluation, in float32."""

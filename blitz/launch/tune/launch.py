@@ -87,7 +87,7 @@ def _run(sweep: Sweep, data: TrialData, scale: Scale, *, packed: Packed, max_con
         if packed == "no":
             one_after_another(sweep, data, scale)
         else:
-            in_packs(sweep, data, scale, most=most_lanes(data.fitted, packed))
+            in_packs(sweep, data, scale, most=most_lanes(sweep, data.fitted, packed))
         return
     # Here, because a sweep in this process has no use for it.
     from blitz.launch.tune.on_ray import packs_on_ray, tune_on_ray

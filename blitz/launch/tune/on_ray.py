@@ -234,7 +234,7 @@ def packs_on_ray(sweep: Sweep, data: TrialData, scale: Scale, *, packed: str | i
     with connected():
         room = _room(sweep, scale, max_concurrent)
         place = Scale(num_workers=0, use_gpu="yes" if room.use_gpu else "no")
-        most = min(most_lanes(data.fitted, packed), max(1, -(-sweep.left // room.most)))
+        most = min(most_lanes(sweep, data.fitted, packed), max(1, -(-sweep.left // room.most)))
         packs = _Packs(sweep, data, place, room)
         while True:
             while len(packs.under_way) < room.most and (trials := sweep.next_batch(most)):
