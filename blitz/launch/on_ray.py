@@ -59,9 +59,11 @@ def run_on_ray(job: Job, datasets: Datasets, scale: Scale) -> None:
         row_bytes = row_bytes_of(datasets)
         refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
         stream = RowStream(job.plan, job.first_step, refs, row_bytes, task_cpus=workers.task_cpus)
-        # On the driver's own node: that of any other may be lost, and every restart of the workers would fail with it.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        # On the driver's own node, and anew on another one where that is lost: every restart of the workers would fail
+        # without it. Not by all means there: a cluster that has only just got the node does not know it yet.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        lasting = {"max_restarts": -1, "max_task_retries": -1}
+        queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here, **lasting})
         # Ray Data's own bars would be drawn over ours.
         ray.data.DataContext.get_current().enable_progress_bars = False
         for name, value in (_SETTINGS if scale.max_workers is None else {**_SETTINGS, **_ELASTIC_SETTINGS}).items():
