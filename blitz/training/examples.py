@@ -30,7 +30,7 @@ _NARROW = 64
 """A column of at most so many numbers a row is kept of all those."""
 _SIDE, _LOSSLESS_SIDE = 128, 64
 """Pictures are at most as large as the first, in pixels, and JPEGs if they are larger than the second."""
-_OUTPUTS, _ROW = "_outputs", "_row"
+_OUTPUTS, ROW = "_outputs", "_row"
 
 
 class Examples:
@@ -40,13 +40,13 @@ class Examples:
         self._recipe, self._model, self._world = recipe, model, world
         self._metrics = recipe.metrics()
         self._key = key_for(recipe.seed)
-        self._kept = {"mistakes": _TopRows(SHOWN), "random": _TopRows(SHOWN)}
+        self._kept = {"mistakes": TopRows(SHOWN), "random": TopRows(SHOWN)}
         if isinstance(self._metrics, Regression):
-            self._kept["sample"] = _TopRows(_SAMPLED)
+            self._kept["sample"] = TopRows(_SAMPLED)
 
     def add(self, fetched: Batch, rows: Rows, outputs: Any, losses: Tensor, batch: Batch) -> None:
         """See some rows: as they were fetched, their numbers, and what came of the preprocessed `batch`."""
-        columns = {**fetched, _ROW: torch.from_numpy(rows).to(losses.device)}
+        columns = {**fetched, ROW: torch.from_numpy(rows).to(losses.device)}
         if isinstance(outputs, Tensor):
             columns[_OUTPUTS] = outputs
         by_chance = torch.from_numpy(uniforms(keys_for(self._key, rows.astype(np.uint64)), 1)[:, 0]).to(losses.device)
@@ -54,7 +54,7 @@ class Examples:
         self._kept["random"].add(by_chance, columns)
         if "sample" in self._kept and isinstance(outputs, Tensor) and outputs[0].numel() <= _NARROW:
             # As they are after preprocessing, which could not be done again without the wide ones.
-            numbers = {**batch, _ROW: columns[_ROW], _OUTPUTS: outputs}
+            numbers = {**batch, ROW: columns[ROW], _OUTPUTS: outputs}
             narrow = {name: column for name, column in numbers.items() if column[0].numel() <= _NARROW}
             self._kept["sample"].add(by_chance, narrow)
 
@@ -66,18 +66,18 @@ class Examples:
         """
         return {kind: self._over_all_ranks(kept, with_pictures=kind != "sample") for kind, kept in self._kept.items()}
 
-    def _over_all_ranks(self, kept: "_TopRows", *, with_pictures: bool) -> list[dict[str, Any]]:
+    def _over_all_ranks(self, kept: "TopRows", *, with_pictures: bool) -> list[dict[str, Any]]:
         mine = self._shown(kept, with_pictures=with_pictures)
         lines = self._world.gather([json.dumps(pair) for pair in mine])
         best = sorted(map(json.loads, lines), key=lambda pair: (-pair[0], pair[1]["row"]))[: kept.count]
         return [example for _, example in best]
 
-    def _shown(self, kept: "_TopRows", *, with_pictures: bool) -> list[tuple[float, dict[str, Any]]]:
+    def _shown(self, kept: "TopRows", *, with_pictures: bool) -> list[tuple[float, dict[str, Any]]]:
         """Scores and examples of this rank's rows."""
         scores, columns = kept.best()
         if not len(scores):
             return []
-        recipe, rows, outputs = self._recipe, columns.pop(_ROW).tolist(), columns.pop(_OUTPUTS, None)
+        recipe, rows, outputs = self._recipe, columns.pop(ROW).tolist(), columns.pop(_OUTPUTS, None)
         batch = laid_out(recipe, recipe.preprocess(columns)) if with_pictures else columns
         if outputs is None:
             outputs = forward(recipe, self._model, batch, self._world.device)
@@ -90,7 +90,7 @@ class Examples:
         return list(zip(scores.tolist(), told, strict=False))
 
 
-class _TopRows:
+class TopRows:
     """The rows with the highest scores of those that were seen, and their columns."""
 
     def __init__(self, count: int) -> None:
@@ -108,8 +108,10 @@ class _TopRows:
         self._scores, self._columns = scores, dict(columns)
 
     def _top(self, scores: Tensor, columns: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        best = scores.topk(min(self.count, len(scores)))
-        return best.values, {name: column[best.indices] for name, column in columns.items()}
+        # Of equal scores the lowest rows, so that any number of workers keeps the same.
+        by_row = columns[ROW].argsort()
+        best = by_row[scores[by_row].argsort(descending=True, stable=True)[: self.count]]
+        return scores[best], {name: column[best] for name, column in columns.items()}
 
     def best(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Scores, the highest first, and columns of those that count."""

@@ -20,7 +20,7 @@ is taken for absent. That holds on file systems and object stores alike, which h
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -202,7 +202,9 @@ class RunDirectory:
 
     def add_event(self, event: Mapping[str, Any]) -> None:
         """Add to events.jsonl, which tells what happened to the run, also what it was rewound from since."""
-        self.append("events.jsonl", _to_lines([event]))
+        # A full disk or a power cut may have torn the last line: it stays alone.
+        is_torn = self.exists("events.jsonl") and not self.read("events.jsonl").endswith(b"\n")
+        self.append("events.jsonl", b"\n" * is_torn + _to_lines([event]))
 
     def events(self) -> list[dict[str, Any]]:
         """The lines of events.jsonl."""
@@ -212,7 +214,12 @@ class RunDirectory:
         if not self.exists(path):
             return []
         whole, _, _ = self.read(path).rpartition(b"\n")
-        return [json.loads(line) for line in whole.splitlines()]
+        lines = []
+        for line in whole.splitlines():
+            # One that was torn in the middle says nothing.
+            with suppress(json.JSONDecodeError):
+                lines.append(json.loads(line))
+        return lines
 
     def add_bad_rows(self, records: Iterable[str]) -> None:
         """Add records to bad_rows.csv, each once however often it is found."""

@@ -82,3 +82,12 @@ def test_events_tell_what_happened_also_before_a_rewind(tmp_path: Path, monkeypa
         ("finished", 10, None, None),
     ]
     assert [event["time"] for event in run.events()] == sorted(event["time"] for event in run.events())
+
+
+def test_a_line_that_was_torn_hides_no_other(tmp_path: Path) -> None:
+    run = RunDirectory.of(str(tmp_path))
+    run.add_event({"what": "started"})
+    run.append("events.jsonl", b'{"what": "fin')
+    run.add_event({"what": "resumed"})
+    run.add_event({"what": "finished"})
+    assert [event["what"] for event in run.events()] == ["started", "resumed", "finished"]

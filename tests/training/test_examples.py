@@ -18,7 +18,7 @@ from blitz.recipe import Optim
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
 from blitz.training.evaluation import EvaluateJob
-from blitz.training.examples import SHOWN, picture_uri
+from blitz.training.examples import ROW, SHOWN, TopRows, picture_uri
 from blitz.training.model import build_model
 from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
@@ -86,3 +86,11 @@ def test_of_numbers_there_is_a_bounded_sample_in_the_targets_own_units(tmp_path:
         assert one["truth"] == {"prediction": pytest.approx(targets[one["row"], 0].item())}
     errors = [abs(one["truth"]["prediction"] - one["prediction"]["prediction"]) for one in examples["mistakes"]]
     assert errors == sorted(errors, reverse=True)
+
+
+def test_of_equal_scores_the_first_rows_are_kept_however_they_pass_by() -> None:
+    rows = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    kept = TopRows(SHOWN)
+    for part in rows.split(30):
+        kept.add(torch.ones(len(part)), {ROW: part})
+    assert kept.best()[1][ROW].tolist() == list(range(SHOWN))
