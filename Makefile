@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Two processes: what needs a cluster mostly waits, and the rest is tested beside it (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 15
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --durations 15
 
 .PHONY: train test test-fast check
 

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -45,14 +45,26 @@ def mnist_root(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="torch finds no GPU"))
-        # One process takes what needs a cluster, which mostly waits, and shares one; the other takes file after file.
-        group = "cluster" if item.get_closest_marker("cluster") else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of two processes one takes the files with tests that need a cluster, the other takes file after file.
+
+    So no two clusters share the machine, and tests that wait for one leave it to the others.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Lanes(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "cluster" if "mark.cluster" in (config.rootpath / file).read_text() else file
+
+    return Lanes(config, log)
 
 
 @pytest.fixture(scope="session")
