@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.recipes import HEADLINES
+from blitz.export.export import export
 from blitz.recipes import recipe_names
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.run_directory import RunDirectory
@@ -84,3 +85,11 @@ def test_two_processes_of_torch_distributed_take_the_rows_and_the_steps_of_one(
     assert len(losses(together)) == 10
     if small_of(name).same_losses:
         assert losses(together) == pytest.approx(losses(alone), rel=1e-4)
+
+
+@every_recipe
+def test_a_recipe_is_exported_as_it_computes(name: str, small_of: SmallOf, whole_run: RunOf) -> None:
+    recipe = small_of(name).short.fitted()
+    made = export(recipe, whole_run(name), 10, "torch_export", quantize=False, tolerance=1e-5)
+    assert made.rows >= 2
+    assert made.difference is not None
