@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 from blitz.launch.address import asks_for_token
 
@@ -121,10 +122,22 @@ def joined_node(head: Head, *within: str, cpus: int = 2) -> Iterator[psutil.Proc
         _stop(node)
 
 
+def blind_to(folder: Path) -> list[str]:
+    """A command that starts another one with a file system of its own at `folder`, for `joined_node`.
+
+    The test is skipped where this user may not mount one.
+    """
+    command = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {folder} && exec "$@"', "sh"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a file system")
+    return command
+
+
 def env_of_driver(address: str) -> dict[str, str]:
-    """The environment for a command on the cluster at `address`, which wants a token if this process has had one."""
-    env = {**os.environ, "RAY_ADDRESS": address, "OMP_NUM_THREADS": "1"}
-    return {**env, "RAY_AUTH_MODE": "token"} if asks_for_token(address) else env
+    """The environment for a command on the cluster at `address`, which wants a token if this process had one then."""
+    # A Ray of this process's own leaves its mode in the environment.
+    mode = "token" if asks_for_token(address) else "disabled"
+    return {**os.environ, "RAY_ADDRESS": address, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": mode}
 
 
 def _stop(node: psutil.Process) -> None:

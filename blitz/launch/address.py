@@ -16,7 +16,8 @@ def check_address(address: str) -> None:
     """Ask the head node at `address`, which is HOST:PORT or auto, as Ray will.
 
     Raises:
-        UserError: if nothing answers there, if what answers is no head node, or if it wants a token.
+        UserError: if nothing answers there, if what answers is no head node, or if only one of it and this process
+            wants a token.
     """
     if address == "local":
         return
@@ -30,8 +31,15 @@ def check_address(address: str) -> None:
         ) from error
     # A client with certificates is let in or not by Ray itself.
     if os.environ.get("RAY_USE_TLS") != "1":
-        refused = _refused(f"{host}:{port}", _token())
+        token = _token()
+        refused = _refused(f"{host}:{port}", token)
         require(refused is None, f"RAY_ADDRESS is {address}, {refused}")
+        # This process would ask the cluster for a token too, and all that it starts there would be given up.
+        require(
+            token is None or _refused(f"{host}:{port}", token=None) is not None,
+            f"RAY_ADDRESS is {address}, and that cluster has no token, while RAY_AUTH_MODE is token here; "
+            "unset RAY_AUTH_MODE",
+        )
 
 
 def asks_for_token(address: str) -> bool:

@@ -10,9 +10,10 @@ import pytest
 
 from blitz.recipes.digits import Digits
 from blitz.training.run_directory import RunDirectory
-from tests.clusters import Head
+from tests.clusters import Head, joined_node
 from tests.end_to_end.test_kills import CHECKPOINTS, FLAGS, RANDOM, RECIPE, at_step
-from tests.running import result, train
+from tests.object_store import uri_of
+from tests.running import losses, result, train
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -47,18 +48,24 @@ def state_at_the_end(head: Head, job: str) -> str:
     return state
 
 
-def test_a_job_is_submitted_watched_and_ends_with_a_whole_run(head: Head, checkout: Path, tmp_path: Path) -> None:
-    words = ["digits", "--epochs", "1", "--scale.num-workers", "2", "--storage", str(tmp_path), "--run", "one"]
-    submit(head, checkout, "whole", *words)
-    assert state_at_the_end(head, "whole") == "SUCCEEDED", head.ray("job", "logs", "whole")
+def test_a_job_is_submitted_to_two_nodes_watched_and_leaves_a_whole_run_on_s3(
+    head: Head, s3_port: int, checkout: Path, tmp_path: Path
+) -> None:
+    # Two workers of three CPUs, which a node of four has only one of.
+    scale = ["--scale.num-workers", "2", "--scale.cpus-per-worker", "3"]
+    words = ["digits", "--epochs", "1", *scale, "--storage", uri_of(s3_port, tmp_path.name), "--run", "one"]
+    with joined_node(head, cpus=4):
+        submit(head, checkout, "whole", *words)
+        assert state_at_the_end(head, "whole") == "SUCCEEDED", head.ray("job", "logs", "whole")
     assert "succeeded" in head.ray("job", "status", "whole")
     printed = head.ray("job", "logs", "whole")
-    run = RunDirectory.of(str(tmp_path), "one")
+    run = RunDirectory.of(uri_of(s3_port, tmp_path.name), "one")
     assert f"run: {run}" in printed
     assert f"rows_digest {result(run)['rows_digest']}" in printed
     assert run.checkpoint_steps() == [45]
     alone = train(Digits(epochs=1), tmp_path / "alone")
     assert result(run)["rows_digest"] == result(alone)["rows_digest"]
+    assert losses(run) == pytest.approx(losses(alone), abs=1e-5)
 
     (uploaded,) = head.folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
     assert (uploaded / "blitz" / "data" / "digits.csv").exists()

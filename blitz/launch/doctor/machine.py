@@ -51,7 +51,7 @@ class Machine:
     """What can be said of it by itself."""
 
 
-def this_machine(*, gpus: int = 0) -> Machine:
+def this_machine(gpus: int = 0) -> Machine:
     """The machine that this runs on, which has so many GPUs as far as Ray knows."""
     return Machine(
         python=platform.python_version(),

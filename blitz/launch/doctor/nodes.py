@@ -3,18 +3,18 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
 import ray
 import ray.exceptions
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
 from blitz.errors import UserError
 from blitz.launch.address import asks_for_token
+from blitz.launch.asked import asked
 from blitz.launch.autoscaler import grows
 from blitz.launch.doctor.data import fetched
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, begun, checked, merged
@@ -43,7 +43,9 @@ def examine_nodes(
         raise UserError(f"{' '.join(str(error).split())}; run this on a node, with the cluster's versions") from error
     try:
         nodes = _alive_nodes()
-        machines = {name: _on(node, this_machine).remote(gpus=int(_has(node).gpus)) for name, node in nodes.items()}
+        machines = {
+            name: _ask(node, this_machine, int(_has(node).gpus), deadline=deadline) for name, node in nodes.items()
+        }
         here, probe = begun(this_machine), begun(lambda: _probe(storage))
         yield from checked("workers", lambda: [_workers(scale, nodes)])
         yield from checked("authentication", lambda: [_authentication(address)])
@@ -70,13 +72,8 @@ def _has(node: dict[str, Any]) -> Node:
     return Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
 
 
-def _on(node: dict[str, Any], function: Any) -> Any:
-    """A remote function that runs on that node and reserves nothing.
-
-    One from a module that does not import torch, which takes seconds.
-    """
-    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return ray.remote(num_cpus=0, max_retries=0)(function).options(scheduling_strategy=there)
+def _ask(node: dict[str, Any], function: Callable[..., Any], *args: Any, deadline: Deadline) -> Future[Any]:
+    return begun(lambda: asked(node["NodeID"], function, *args, seconds=deadline.left_s))
 
 
 def _workers(scale: Scale, nodes: Nodes) -> Finding:
@@ -113,23 +110,21 @@ def _dashboard(url: str | None) -> Finding:
     return Finding("ok", "dashboard", f"its State API answers at http://{url} and knows {_nodes(count)}")
 
 
-def _machines(here: Future[Machine], asked: dict[str, Any], deadline: Deadline) -> Iterator[Finding]:
-    found = yield from _answers(asked, deadline)
+def _machines(here: Future[Machine], answers: dict[str, Future[Any]], deadline: Deadline) -> Iterator[Finding]:
+    found = yield from _answers(answers, deadline)
     yield from merged({name: list(machine.findings) for name, machine in found.items()})
     yield from versions({"this process": awaited(here, deadline, "this machine"), **found})
 
 
-def _answers(asked: dict[str, Any], deadline: Deadline) -> Any:
+def _answers(answers: dict[str, Future[Any]], deadline: Deadline) -> Any:
     """What was answered in time, by the name of the node; each other one is a finding."""
-    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=deadline.left_s)
     found = {}
-    for name, answer in asked.items():
-        if answer not in ready:
+    for name, answer in answers.items():
+        try:
+            found[name] = answer.result(deadline.left_s)
+        except TimeoutError:
             text = f"{name} has not run a task within {deadline.seconds:g} s; see `ray status` and the node's logs"
             yield Finding("error", "nodes", text)
-            continue
-        try:
-            found[name] = ray.get(answer)
         except ray.exceptions.RayError as error:
             last_line = str(error).strip().splitlines()[-1]
             text = f"{name} cannot run a task of this project ({last_line}); install its dependencies there"
@@ -152,6 +147,6 @@ def _storage(probe: Future[None], storage: RunDirectory, nodes: int, deadline: D
 def _data(opened: Future[Datasets], nodes: Nodes, deadline: Deadline) -> Iterator[Finding]:
     datasets = awaited(opened, deadline, "the data")
     refs = [ray.put(dataset) for dataset in datasets.values()]
-    asked = {name: _on(node, fetched).remote(*refs) for name, node in nodes.items()}
-    found = yield from _answers(asked, deadline)
+    answers = {name: _ask(node, fetched, *refs, deadline=deadline) for name, node in nodes.items()}
+    found = yield from _answers(answers, deadline)
     yield from merged({name: [finding] for name, finding in found.items()})
