@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, TypeVar
 
+from blitz.errors import UserError
 from blitz.recipes import shown_words
 from blitz.training.run_directory import RunDirectory
 
@@ -35,6 +36,10 @@ _FIRST_COLUMNS, _LAST_COLUMNS = ("trial",), ("state", "last", "best", "step", "s
 Mode = Literal["min", "max"]
 
 
+class NotMeasured(UserError):
+    """The figure that decides is not among those of an evaluation: no trial would have it."""
+
+
 @dataclass(frozen=True)
 class Goal:
     """The figure that decides, as `val/accuracy`, and whether less or more of it is better."""
@@ -46,6 +51,16 @@ class Goal:
     def higher_is_better(self) -> bool:
         """Whether more is better."""
         return self.mode == "max"
+
+    def of(self, figures: Mapping[str, float]) -> float:
+        """That figure of an evaluation.
+
+        Raises:
+            NotMeasured: if it is not among them.
+        """
+        if self.metric not in figures:
+            raise NotMeasured(f"the space's metric {self.metric} is not among {', '.join(figures)}")
+        return figures[self.metric]
 
     def rank(self, value: float | None) -> tuple[bool, float]:
         """What sorts figures, the best first and none last."""

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,12 @@ ALONE = [*FLAGS, "--packed", "no", "--scheduler", "asha"]
 PACKED = [*FLAGS, "--packed", "3", "--scheduler", "asha"]
 
 
-def start(words: list[str], folder: Path, run: str) -> subprocess.Popen[str]:
+def start(words: list[str], folder: Path, run: str, env: Mapping[str, str] = ONE_THREAD) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "jobs.tune", *words, "--storage", str(folder), "--run", run]
     # A session of its own, because Ctrl-C goes to all processes of a terminal.
     return subprocess.Popen(
         command,
-        env=ONE_THREAD,
+        env=env,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

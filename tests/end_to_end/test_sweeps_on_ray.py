@@ -1,12 +1,17 @@
 """Sweeps on Ray come to what they come to in this process."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from blitz.launch.tune.space import Space
 from blitz.training.run_directory import RunDirectory
+from blitz.training.sweep_directory import NotMeasured
 from jobs import tune
-from tests.jobs.test_tune import rows_of
+from tests.clusters import Head
+from tests.end_to_end.test_sweeps import start, wait_for
+from tests.jobs.test_tune import rows_of, space_here
 from tests.running import losses
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_runtime")]
@@ -64,3 +69,30 @@ def test_each_trial_on_two_workers(tmp_path: Path) -> None:
     here = sweep(tmp_path, "here", "--packed", "no", "--num-trials", "2", "--scale.num-workers", "0")
     assert [row["state"] for row in rows] == ["finished", "finished"]
     assert [float(row["best"]) for row in rows] == pytest.approx([float(row["best"]) for row in here], rel=1e-4)
+
+
+@pytest.mark.parametrize("way", [["--packed", "no"], []], ids=["alone", "packed"])
+@pytest.mark.usefixtures("on_ray")
+def test_a_metric_that_no_trial_has_ends_the_sweep(
+    way: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space_here(monkeypatch, Space(recipe="parabola", parameters={}, metric="val/charm", mode="max"))
+    with pytest.raises(NotMeasured, match=r"^the space's metric val/charm is not among val/loss, "):
+        sweep(tmp_path, "none", *way, "--num-trials", "6", "--max-concurrent", "1")
+    assert len(list((tmp_path / "none" / "trials").iterdir())) < 6
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_driver_is_killed_goes_on(head: Head, tmp_path: Path) -> None:
+    words = ["optimizers", "--epochs", "20", "--packed", "no", "--num-trials", "4", "--max-concurrent", "2"]
+    env = {**head.env, "RAY_ADDRESS": head.address}
+    process = start(words, tmp_path, "killed", env)
+    wait_for(tmp_path / "killed" / "trials" / "0002" / "metrics.jsonl", process)
+    process.kill()
+    process.communicate()
+    assert json.loads((tmp_path / "killed" / "trials" / "0002" / "trial.json").read_text())["state"] == "running"
+    going_on = start(words, tmp_path, "killed", env)
+    _, printed = going_on.communicate()
+    assert going_on.returncode == 0, printed
+    here = sweep(tmp_path, "here", *words[1:], "--scale.num-workers", "0")
+    assert columns(rows_of(tmp_path / "killed")) == columns(here)

@@ -11,7 +11,7 @@ from blitz.launch.scale import Scale
 from blitz.launch.tune.pack import record_pack, run_pack
 from blitz.launch.tune.plan import rungs_of
 from blitz.launch.tune.referee import Halving
-from blitz.launch.tune.sweep import NotMeasured, Sweep
+from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
@@ -21,8 +21,8 @@ from blitz.training.loop import Checkpoints
 from blitz.training.open_run import finished_result
 from blitz.training.packed import PackJob, common_part, why_not_packable
 from blitz.training.run_directory import RunDirectory
-from blitz.training.sweep_directory import Trial, one_line
-from blitz.training.trial import Figures, GoesOn, TrialJob, figures_of
+from blitz.training.sweep_directory import NotMeasured, Trial, one_line
+from blitz.training.trial import Figures, GoesOn, TrialJob
 
 
 def trial_job(recipe: Recipe, datasets: Datasets, run: RunDirectory, goes_on: GoesOn) -> TrialJob | None:
@@ -109,36 +109,22 @@ class Alone:
 
     def __init__(self, sweep: Sweep, data: TrialData, scale: Scale) -> None:
         self._sweep, self._data, self._scale = sweep, data, scale
-        self._stopped: set[int] = set()
-        self._halving = Halving(rungs_of(sweep.plan, sweep.goal, evaluate_every_steps=1))
-        for trial in list(sweep.trials.values()):
-            if trial.ended:
-                self._replay(trial, trial.step)
+        self._halving = Halving.of(sweep) if sweep.plan.scheduler == "asha" else None
 
     def train(self, trial: Trial) -> None:
         """Train a trial from its newest checkpoint on, and note its end."""
         sweep = self._sweep
         with sweep.failing(trial):
             recipe, datasets = self._data.of(trial.settings)
-            job = trial_job(recipe, datasets, sweep.directory.trial_run(trial), partial(self._measured, trial.number))
-            if job is not None and self._replay(trial, job.first_step()):
+            job = trial_job(recipe, datasets, sweep.directory.trial_run(trial), partial(self._goes_on, trial.number))
+            if job is not None and not (self._halving and self._halving.has_stopped(trial.number)):
                 run_in_process(job, datasets, self._scale, display=Silence())
             early = job is not None and finished_result(job.run, job.plan) is None
             sweep.end(trial.number, "stopped" if early else "finished")
 
-    def _measured(self, number: int, step: int, figures: Figures) -> bool:
+    def _goes_on(self, number: int, step: int, figures: Figures) -> bool:
         value = self._sweep.measured(number, step, figures)
-        if self._sweep.plan.scheduler == "asha" and not self._halving.goes_on(number, value):
-            self._stopped.add(number)
-        return number not in self._stopped
-
-    def _replay(self, trial: Trial, step: int) -> bool:
-        """Count what a trial did up to a step before this process began; whether it goes on."""
-        if self._sweep.plan.scheduler == "asha":
-            for line in self._sweep.directory.trial_run(trial).metrics():
-                if (figures := figures_of(line)) and line["step"] <= step:
-                    self._measured(trial.number, line["step"], figures)
-        return trial.number not in self._stopped
+        return self._halving is None or self._halving.goes_on(number, value)
 
 
 def most_lanes(sweep: Sweep, recipe: Recipe, asked: int | str) -> int:

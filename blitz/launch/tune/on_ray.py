@@ -14,6 +14,7 @@ import ray
 import ray.exceptions
 from ray import tune
 from ray.tune.callback import Callback
+from ray.tune.experiment import Trial as RaysTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -33,8 +34,8 @@ from blitz.launch.tune.trial_data import TrialData
 from blitz.training.display import Silence
 from blitz.training.packed import PackJob, why_not_packable
 from blitz.training.run_directory import RunDirectory
-from blitz.training.sweep_directory import Goal, Trial, one_line
-from blitz.training.trial import Figures
+from blitz.training.sweep_directory import Goal, NotMeasured, Trial, one_line
+from blitz.training.trial import Figures, figures_of
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
 """What a trial reserves that has workers of its own: nothing that they could lack, and Ray Tune wants something."""
@@ -106,39 +107,60 @@ def tune_on_ray(sweep: Sweep, data: TrialData, scale: Scale, *, max_concurrent: 
         referee = Referee.on_ray(sweep) if has_workers and asha else None
         place = scale if has_workers else Scale(num_workers=0, use_gpu="yes" if room.use_gpu else "no")
         work = _Work(data, sweep.directory.run, sweep.goal, place, referee)
-        scheduler: TrialScheduler = FIFOScheduler()
-        if asha and not has_workers:
-            scheduler = ASHAScheduler(
-                time_attr="evaluation",
-                grace_period=sweep.plan.space.grace_evaluations,
-                reduction_factor=sweep.plan.space.reduction,
-                max_t=_MOST_EVALUATIONS,
-                stop_last_trials=False,
-            )
+        scheduler: TrialScheduler = Asha(sweep) if asha and not has_workers else FIFOScheduler()
+        notes = _Notes(sweep)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_trial, work=work), room.resources),
             tune_config=tune.TuneConfig(
                 metric="figure",
                 mode=sweep.goal.mode,
-                search_alg=_Draws(sweep),
+                search_alg=_Draws(sweep, notes),
                 scheduler=scheduler,
                 num_samples=sweep.left,
                 max_concurrent_trials=room.most,
             ),
-            run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[_Notes(sweep)]),
+            run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[notes]),
         )
         tuner.fit()
+    if notes.not_measured is not None:
+        raise notes.not_measured
+
+
+class Asha(ASHAScheduler):
+    """Ray Tune's own, which begins with what the trials came to that have ended before."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        space = sweep.plan.space
+        super().__init__(
+            time_attr="evaluation",
+            grace_period=space.grace_evaluations,
+            reduction_factor=space.reduction,
+            max_t=_MOST_EVALUATIONS,
+            stop_last_trials=False,
+        )
+        self._before = [sweep.before(number) for number, trial in sorted(sweep.trials.items()) if trial.ended]
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Ray Tune says what counts, before any trial begins."""
+        taken = super().set_search_properties(metric, mode, **spec)
+        controller: Any = None
+        for figures in self._before:
+            trial = RaysTrial("ended", stub=True)
+            self.on_trial_add(controller, trial)
+            for evaluation, figure in enumerate(figures, start=1):
+                self.on_trial_result(controller, trial, {"evaluation": evaluation, "figure": figure})
+        return taken
 
 
 class _Draws(Searcher):
-    """Gives Ray Tune the trials of a sweep."""
+    """Gives Ray Tune the trials of a sweep, until one shows that none will be measured."""
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Sweep, notes: "_Notes") -> None:
         super().__init__(metric="figure", mode=sweep.goal.mode)
-        self._sweep = sweep
+        self._sweep, self._notes = sweep, notes
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        trial = self._sweep.next()
+        trial = None if self._notes.not_measured else self._sweep.next()
         return Searcher.FINISHED if trial is None else {"trial": trial}  # type: ignore[return-value]
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -156,6 +178,7 @@ class _Notes(Callback):
 
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
+        self.not_measured: NotMeasured | None = None
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         if "figure" in result:
@@ -165,6 +188,7 @@ class _Notes(Callback):
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         one: Trial = trial.config["trial"]
         if "error" in trial.last_result:
+            self.not_measured = trial.last_result["not_measured"] or self.not_measured
             self._sweep.failed(one.number, trial.last_result["error"], trial.last_result["trace"])
             return
         run = self._sweep.directory.trial_run(one)
@@ -192,7 +216,8 @@ def _trial(config: dict[str, Any], work: _Work) -> None:
         _train(config["trial"], work)
     except Exception as error:
         # By itself Ray Tune says neither what was raised nor where.
-        tune.report({"error": one_line(error), "trace": traceback.format_exc()})
+        not_measured = error if isinstance(error, NotMeasured) else None
+        tune.report({"error": one_line(error), "trace": traceback.format_exc(), "not_measured": not_measured})
 
 
 def _train(trial: Trial, work: _Work) -> None:
@@ -204,21 +229,19 @@ def _train(trial: Trial, work: _Work) -> None:
         evaluation = -(-step // plan.evaluate_every_steps)
         # After the last one there is nothing to stop, and the run is to be whole before Ray Tune knows of it.
         if step < plan.total_steps:
-            tune.report({"figure": figures[work.goal.metric], "step": step, "evaluation": evaluation})
+            tune.report({"figure": work.goal.of(figures), "step": step, "evaluation": evaluation})
         return True
 
     if isinstance(work.scale.num_workers, int) and work.scale.num_workers > 0:
         goes_on = partial(work.referee.goes_on, trial.number) if work.referee else _always
         job = trial_job(recipe, datasets, run, goes_on)
-        if job is not None:
+        if job is not None and not (work.referee and work.referee.has_stopped(trial.number)):
             run_on_ray(job, datasets, work.scale)
     elif (job := trial_job(recipe, datasets, run, report)) is not None:
         run_in_process(job, datasets, work.scale, display=Silence())
-    measured = [line for line in run.metrics() if work.goal.metric in line][-1:]
-    require(bool(measured), f"the space's metric {work.goal.metric} is not among the figures of its evaluations")
-    for line in measured:
+    for line in [line for line in run.metrics() if figures_of(line)][-1:]:
         evaluation = -(-line["step"] // plan.evaluate_every_steps)
-        tune.report({"figure": line[work.goal.metric], "step": line["step"], "evaluation": evaluation})
+        tune.report({"figure": work.goal.of(figures_of(line)), "step": line["step"], "evaluation": evaluation})
 
 
 def _always(step: int, figures: Figures) -> bool:
@@ -273,6 +296,8 @@ class _Packs:
             lanes = ray.get(ended)
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
+            if isinstance(cause, NotMeasured):
+                raise cause from error
             if len(pack) == 1:
                 self._sweep.failed(pack[0].number, one_line(cause), str(error))
                 return
@@ -287,4 +312,4 @@ def _pack(job: PackJob, datasets: Datasets, scale: Scale, goal: Goal) -> list[La
     # What a space varies may be what cannot be packed.
     reason = why_not_packable(job.recipes[0], datasets["train"], world=world_here(scale))
     require(reason is None, f"not packed: {reason}; sweep with --packed no")
-    return run_pack(job, datasets, scale, goal, told=lambda *_: None)
+    return run_pack(job, datasets, scale, goal, told=lambda lane, step, figures: goal.of(figures))

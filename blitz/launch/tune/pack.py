@@ -21,7 +21,7 @@ from blitz.training.sweep_directory import Goal, Trial, TrialState, each
 from blitz.training.trial import figures_of
 from blitz.training.world import World
 
-Told = Callable[[int, int, dict[str, float]], None]
+Told = Callable[[int, int, dict[str, float]], object]
 """Told the lane, the step and the figures of each evaluation."""
 
 

@@ -8,19 +8,14 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from blitz.errors import UserError
 from blitz.launch.tune.plan import SweepPlan
 from blitz.launch.tune.search import GridSearch, Search
 from blitz.metrics import shown_figure
 from blitz.training.display import Display
-from blitz.training.sweep_directory import Goal, SweepDirectory, Trial, TrialState, one_line
+from blitz.training.sweep_directory import Goal, NotMeasured, SweepDirectory, Trial, TrialState, one_line
 from blitz.training.trial import Figures
 
 _SECONDS_BETWEEN_TABLES = 2.0
-
-
-class NotMeasured(UserError):
-    """The figure that decides is not among those of an evaluation: no trial would have it."""
 
 
 class Sweep:
@@ -91,11 +86,9 @@ class Sweep:
         Raises:
             NotMeasured: if that is not among them.
         """
-        metric = self.goal.metric
-        if metric not in figures:
-            raise NotMeasured(f"the space's metric {metric} is not among {', '.join(figures)}")
-        self.trials[number] = self.trials[number].measured(step, figures[metric], self.goal)
-        return figures[metric]
+        value = self.goal.of(figures)
+        self.trials[number] = self.trials[number].measured(step, value, self.goal)
+        return value
 
     def end(
         self,
@@ -118,6 +111,12 @@ class Sweep:
         if time.monotonic() - self._table_written > _SECONDS_BETWEEN_TABLES:
             self.write_table()
         self.display.line(self._said_of(trial))
+
+    def before(self, number: int) -> list[float]:
+        """The figures that decide of a trial's evaluations up to now, but for those that it is going to make anew."""
+        trial, run = self.trials[number], self.directory.trial_run(self.trials[number])
+        last = trial.step if trial.ended else max(run.checkpoint_steps(), default=0)
+        return [line[self.goal.metric] for line in run.metrics() if self.goal.metric in line and line["step"] <= last]
 
     @contextlib.contextmanager
     def failing(self, trial: Trial) -> Iterator[None]:
