@@ -17,8 +17,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from blitz.launch.address import asks_for_token
-
 TOKEN = "a token that only these tests know, long enough for Ray"
 _BIN = Path(sys.executable).parent
 _SECONDS_TO_START = 60.0
@@ -134,10 +132,8 @@ def blind_to(folder: Path) -> list[str]:
 
 
 def env_of_driver(address: str) -> dict[str, str]:
-    """The environment for a command on the cluster at `address`, which wants a token if this process had one then."""
-    # A Ray of this process's own leaves its mode in the environment.
-    mode = "token" if asks_for_token(address) else "disabled"
-    return {**os.environ, "RAY_ADDRESS": address, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": mode}
+    """The environment for a command on the cluster at `address`, whose nodes this process has started."""
+    return {**os.environ, "RAY_ADDRESS": address, "OMP_NUM_THREADS": "1"}
 
 
 def _stop(node: psutil.Process) -> None:

@@ -1,8 +1,10 @@
+import ast
 import gzip
 import logging
 import os
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,18 +55,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of two processes one takes the files with tests that need a cluster, the other takes file after file.
-
-    So no two clusters share the machine, and tests that wait for one leave it to the others.
-    """
+    """Tests that need a cluster share the process that has started it, and leave the others to another process."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Lanes(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "cluster" if "mark.cluster" in (config.rootpath / file).read_text() else file
+            file, test = nodeid.partition("[")[0].split("::")[:2]
+            return _lane(config.rootpath / file).get(test, file)
 
     return Lanes(config, log)
+
+
+@cache
+def _lane(file: Path) -> dict[str, str]:
+    """The tests of a file that need a cluster, and which kind."""
+    text = file.read_text()
+    top = ast.parse(text).body
+    everything = any(isinstance(each, ast.Assign) and "mark.cluster" in ast.unparse(each) for each in top)
+    tests = [each for each in top if isinstance(each, ast.FunctionDef)]
+    kind = "nodes that come and go" if "ray.cluster_utils" in text else "cluster"
+    return {
+        test.name: kind
+        for test in tests
+        if everything or any("mark.cluster" in ast.unparse(one) for one in test.decorator_list)
+    }
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +93,11 @@ def ray_runtime() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> "Iterator[Cluster]":
+def cluster(ray_runtime: None) -> "Iterator[Cluster]":
     """A cluster to add nodes to: a head of one CPU, which misses a node some two seconds after it was killed."""
     from ray.cluster_utils import Cluster
 
+    # Its nodes want a token if this process does, and the first runtime of its own is what decides that.
     checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
     cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, "_system_config": checks})
     yield cluster

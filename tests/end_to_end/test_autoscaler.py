@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 from blitz.recipes.digits import Digits
 from blitz.training.run_directory import RunDirectory
@@ -15,6 +16,15 @@ from tests.clusters import head_node
 from tests.running import result, train
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+SECOND = {
+    "RAY_enable_autoscaler_v2": "1",
+    # How it knows the head, which here no cloud has started.
+    "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+}
+"""Settings for the autoscaler that KubeRay starts."""
 
 
 def autoscaling(address: str) -> dict[str, Any]:
@@ -29,6 +39,7 @@ def autoscaling(address: str) -> dict[str, Any]:
         "use_node_id_as_ip": True,
         "disable_node_updaters": True,
         "disable_launch_config_check": True,
+        "launch_multiple": True,
     }
     nothing = ["initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray"]
     return {
@@ -52,9 +63,10 @@ def autoscaling(address: str) -> dict[str, Any]:
     }
 
 
-def test_a_run_waits_for_the_nodes_that_the_autoscaler_adds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [{}, SECOND], ids=["first", "second"])
+def test_a_run_waits_for_the_nodes_that_the_autoscaler_adds(version: dict[str, str], tmp_path: Path) -> None:
     config = tmp_path / "autoscaling.json"
-    env = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
+    env = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", **version}
     flags = [f"--autoscaling-config={config}"]
     with head_node(
         *flags, cpus=1, env=env, before=lambda address: config.write_text(json.dumps(autoscaling(address)))
