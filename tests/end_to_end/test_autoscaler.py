@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FAKE_HEAD_NODE_TYPE,
+    FakeMultiNodeProvider,
+)
 
 from blitz.recipes.digits import Digits
 from blitz.training.run_directory import RunDirectory
@@ -23,6 +27,8 @@ SECOND = {
     # How it knows the head, which here no cloud has started.
     "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+    # As KubeRay tells every pod.
+    "RAY_NODE_TYPE_NAME": FAKE_HEAD_NODE_TYPE,
 }
 """Settings for the autoscaler that KubeRay starts."""
 
@@ -30,11 +36,13 @@ SECOND = {
 def autoscaling(address: str) -> dict[str, Any]:
     """For `ray start --autoscaling-config`: nodes of this machine, of two CPUs each."""
     types = {
-        "head": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+        FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
         "worker": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2},
     }
     provider = {
-        "type": "fake_multinode",
+        # Ray's own for its tests, which by its short name wants a file that only its source has.
+        "type": "external",
+        "module": f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}",
         "gcs_address": address,
         "use_node_id_as_ip": True,
         "disable_node_updaters": True,
@@ -49,7 +57,7 @@ def autoscaling(address: str) -> dict[str, Any]:
         "idle_timeout_minutes": 5,
         "provider": provider,
         "available_node_types": types,
-        "head_node_type": "head",
+        "head_node_type": FAKE_HEAD_NODE_TYPE,
         "auth": {},
         "docker": {},
         "head_node": {},

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -76,7 +77,7 @@ def test_a_job_is_submitted_to_two_nodes_watched_and_leaves_a_whole_run_on_s3(
 def test_a_job_that_is_stopped_leaves_a_run_that_submitting_again_finishes_and_no_process(
     head: Head, checkout: Path, tmp_path: Path
 ) -> None:
-    words = [*FLAGS, "--scale.num-workers", "2", "--storage", str(tmp_path), "--run", "killed"]
+    words = [*FLAGS, "--scale.num-workers", "2", "--storage", str(tmp_path), "--run", "killed", "--epochs"]
     before = set(head.process.children(recursive=True))
     during: list[psutil.Process] = []
 
@@ -86,20 +87,21 @@ def test_a_job_that_is_stopped_leaves_a_run_that_submitting_again_finishes_and_n
         head.ray("job", "stop", "--no-wait", "first")
 
     with at_step(RANDOM.randrange(15, 300), tmp_path / "killed", stop) as acted:
-        submit(head, checkout, "first", *words)
+        # More than are done before it is stopped, however long that takes.
+        submit(head, checkout, "first", *words, "300")
         assert state_at_the_end(head, "first") == "STOPPED", head.ray("job", "logs", "first")
     assert acted.is_set()
     assert during
     _, alive = psutil.wait_procs(during, timeout=60)
     assert alive == []
     run = RunDirectory.of(str(tmp_path), "killed")
-    assert run.checkpoint_steps()
     assert not run.exists("result.json")
 
-    submit(head, checkout, "second", *words)
+    epochs = run.checkpoint_steps()[-1] // 47 + 3
+    submit(head, checkout, "second", *words, str(epochs))
     assert state_at_the_end(head, "second") == "SUCCEEDED", head.ray("job", "logs", "second")
     assert "continues from step" in head.ray("job", "logs", "second")
-    undisturbed = train(RECIPE, tmp_path / "undisturbed", checkpoints=CHECKPOINTS)
+    undisturbed = train(replace(RECIPE, epochs=epochs), tmp_path / "undisturbed", checkpoints=CHECKPOINTS)
     assert result(run)["rows_digest"] == result(undisturbed)["rows_digest"]
 
 

