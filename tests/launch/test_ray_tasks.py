@@ -7,7 +7,7 @@ from blitz.data.csv.images import check_images
 from blitz.data.csv.index import index_csv
 from blitz.data.spread import spread_by
 from blitz.launch.ray_tasks import map_on_ray
-from tests.test_image_csv import Corrupted
+from tests.test_image_csv_faults import Corrupted
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_runtime")]
 
