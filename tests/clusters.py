@@ -71,8 +71,8 @@ def head_node(
     path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
     # The patience of `ray job stop`: its 3 seconds are few on a machine with more work than cores.
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60", "OMP_NUM_THREADS": "1"}
-    # Nobody is left to be told that a node is about to end.
-    settings["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"
+    # Nobody is left to be told that a node is about to end; and workers do not give way to all other tests.
+    settings |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_worker_niceness": "0"}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     outer = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = {**outer, **settings, **token, "PATH": path, **env}

@@ -22,6 +22,8 @@ torch.set_num_threads(1)
 
 # Tests start their own clusters.
 os.environ.pop("RAY_ADDRESS", None)
+# Whose workers would by themselves give way to all other tests.
+os.environ.update(RAY_worker_niceness="0")
 
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

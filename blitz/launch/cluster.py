@@ -22,6 +22,10 @@ def connected() -> Iterator[None]:
         return
     # Said in full: without an address Ray would take to whatever `ray start` has left running on this machine.
     address = os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        # By itself Ray lets its workers give way to whatever else runs on the machine: beside a busy program they
+        # would hardly come to a step.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
