@@ -79,6 +79,8 @@ def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str])
     )
     of_its_examples = {
         "--data-root",
+        "--rounds",
+        "--steps",
         "--tasks",
         "--trials",
         "--source-images",
