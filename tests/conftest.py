@@ -57,29 +57,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests that need a cluster share the process that has started it, and leave the others to another process."""
+    """Tests that need a cluster share the process that has started it, and leave the others to another process.
+
+    So no two clusters share the machine: what must answer within seconds, as doctor, does not where they do.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class Lanes(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file, test = nodeid.partition("[")[0].split("::")[:2]
-            return _lane(config.rootpath / file).get(test, file)
+            return "cluster" if test in _needing_a_cluster(config.rootpath / file) else file
 
     return Lanes(config, log)
 
 
 @cache
-def _lane(file: Path) -> dict[str, str]:
-    """The tests of a file that need a cluster, and which kind."""
-    text = file.read_text()
-    top = ast.parse(text).body
+def _needing_a_cluster(file: Path) -> set[str]:
+    """The tests of a file that are marked so, or all."""
+    top = ast.parse(file.read_text()).body
     everything = any(isinstance(each, ast.Assign) and "mark.cluster" in ast.unparse(each) for each in top)
-    tests = [each for each in top if isinstance(each, ast.FunctionDef)]
-    kind = "nodes that come and go" if "ray.cluster_utils" in text else "cluster"
     return {
-        test.name: kind
-        for test in tests
-        if everything or any("mark.cluster" in ast.unparse(one) for one in test.decorator_list)
+        each.name
+        for each in top
+        if isinstance(each, ast.FunctionDef)
+        and (everything or any("mark.cluster" in ast.unparse(one) for one in each.decorator_list))
     }
 
 
