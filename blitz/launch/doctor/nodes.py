@@ -24,7 +24,7 @@ from blitz.launch.scale import Node, Scale, told_of, workers_for
 from blitz.launch.storage_probe import check_every_node_sees
 from blitz.training.run_directory import RunDirectory
 
-_SECONDS_FOR_STATE = 4
+_SECONDS_FOR_STATE = 7
 Nodes = dict[str, dict[str, Any]]
 """What Ray says of each alive node, by a name that a reader tells it by."""
 
