@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Tests that need a cluster share the process that has started it, and leave the others to another process.
 
-    So no two clusters share the machine: what must answer within seconds, as doctor, does not where they do.
+    So no two of them run at a time: what must answer within seconds, as doctor, does not beside another.
     """
     from xdist.scheduler import LoadScopeScheduling
 

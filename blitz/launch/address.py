@@ -36,7 +36,7 @@ def check_address(address: str) -> None:
         require(refused is None, f"RAY_ADDRESS is {address}, {refused}")
         # This process would ask the cluster for a token too, and all that it starts there would be given up.
         require(
-            token is None or _refused(f"{host}:{port}", token=None) is not None,
+            token is None or asks_for_token(address),
             f"RAY_ADDRESS is {address}, and that cluster has no token, while RAY_AUTH_MODE is token here; "
             "unset RAY_AUTH_MODE",
         )

@@ -189,21 +189,25 @@ def test_ctrl_c_ends_in_one_line_and_leaves_a_run_to_continue_and_no_process(fla
     # A session of its own, because Ctrl-C goes to all processes of a terminal.
     process = subprocess.Popen(
         [*train_command(tmp_path), *flags],
-        env=ONE_THREAD,
+        env={name: value for name, value in ONE_THREAD.items() if name != "RAY_worker_niceness"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     children: list[psutil.Process] = []
+    priorities: set[int] = set()
 
     def interrupt() -> None:
         children.extend(psutil.Process(process.pid).children(recursive=True))
+        priorities.update(child.nice() for child in children)
         os.killpg(process.pid, signal.SIGINT)
 
     with at_step(20, tmp_path / "killed", interrupt):
         _, printed = process.communicate()
     assert process.returncode == 130
+    # Workers too are at that of the command.
+    assert priorities == ({psutil.Process().nice()} if flags else set())
     assert printed == "interrupted; the same command continues from the last checkpoint\n"
     assert RunDirectory.of(str(tmp_path), "killed").checkpoint_steps()
     _, alive = psutil.wait_procs(children, timeout=60)

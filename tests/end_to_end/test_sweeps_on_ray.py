@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ray import tune as ray_tune
 
 from blitz.launch.tune.space import Space
 from blitz.training.run_directory import RunDirectory
@@ -79,8 +80,20 @@ def test_a_metric_that_no_trial_has_ends_the_sweep(
     space_here(monkeypatch, Space(recipe="parabola", parameters={}, metric="val/charm", mode="max"))
     with pytest.raises(NotMeasured, match=r"^the space's metric val/charm is not among val/loss, "):
         sweep(tmp_path, "none", *way, "--num-trials", "6", "--max-concurrent", "1")
+    # A pack has begun as a whole.
     if way:
         assert len(list((tmp_path / "none" / "trials").iterdir())) < 6
+
+
+@pytest.mark.usefixtures("on_ray")
+def test_a_trial_that_fails_before_its_first_evaluation_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = {"optim.lr": ray_tune.grid_search([1e30, 0.1])}
+    space_here(monkeypatch, Space(recipe="parabola", parameters=parameters, search="grid"))
+    diverges, trains = sweep(tmp_path, "one", "--packed", "no", "--max-concurrent", "1")
+    assert (diverges["state"], diverges["best"], trains["state"]) == ("failed", "", "finished")
+    assert "nan" in diverges["error"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Who says which trials go on at the rungs of packs: those that are among the best of those that came before them."""
+"""Who says which trials go on at their rungs: those that are among the best of those that came before them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class Halving:
     @classmethod
     def of(cls, sweep: Sweep) -> Self:
         """That of a sweep, as far as it has come."""
-        return cls(*_halving(sweep))
+        return cls(*_so_far(sweep))
 
     def has_stopped(self, number: int) -> bool:
         """Whether trial `number` is over."""
@@ -52,7 +52,8 @@ class Halving:
         return number not in self._stopped
 
 
-def _halving(sweep: Sweep) -> tuple[Rungs, dict[int, list[float]]]:
+def _so_far(sweep: Sweep) -> tuple[Rungs, dict[int, list[float]]]:
+    """What a halving is made of, where it begins and where it goes on."""
     rungs = rungs_of(sweep.plan, sweep.goal, evaluate_every_steps=1)
     return rungs, {number: sweep.before(number) for number in sorted(sweep.trials)}
 
@@ -69,7 +70,7 @@ class Referee:
         """A new one, that lives as long as this process."""
         import ray
 
-        return cls(ray.remote(Halving).options(num_cpus=0).remote(*_halving(sweep)), sweep.goal)
+        return cls(ray.remote(Halving).options(num_cpus=0).remote(*_so_far(sweep)), sweep.goal)
 
     def goes_on(self, number: int, step: int, figures: Figures) -> bool:
         """Whether trial `number` goes on after an evaluation."""
