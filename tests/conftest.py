@@ -59,28 +59,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Tests that need a cluster share the process that has started it, and leave the others to another process.
 
-    So no two of them run at a time: what must answer within seconds, as doctor, does not beside another.
+    Those whose nodes come and go take so long that they are a share of their own.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class Lanes(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file, test = nodeid.partition("[")[0].split("::")[:2]
-            return "cluster" if test in _needing_a_cluster(config.rootpath / file) else file
+            return _clusters(config.rootpath / file).get(test, file)
 
     return Lanes(config, log)
 
 
 @cache
-def _needing_a_cluster(file: Path) -> set[str]:
-    """The tests of a file that are marked so, or all."""
-    top = ast.parse(file.read_text()).body
+def _clusters(file: Path) -> dict[str, str]:
+    """The tests of a file that need a cluster, and which kind."""
+    text = file.read_text()
+    top = ast.parse(text).body
     everything = any(isinstance(each, ast.Assign) and "mark.cluster" in ast.unparse(each) for each in top)
+    tests = [each for each in top if isinstance(each, ast.FunctionDef)]
+    kind = "nodes that come and go" if "ray.cluster_utils" in text else "cluster"
     return {
-        each.name
-        for each in top
-        if isinstance(each, ast.FunctionDef)
-        and (everything or any("mark.cluster" in ast.unparse(one) for one in each.decorator_list))
+        test.name: kind
+        for test in tests
+        if everything or any("mark.cluster" in ast.unparse(one) for one in test.decorator_list)
     }
 
 

@@ -178,7 +178,9 @@ def on_cluster(head: Head, *words: str, env: Mapping[str, str] | None = None, co
 
 
 @pytest.mark.cluster
-def test_a_healthy_cluster(head: Head, tmp_path: Path) -> None:
+def test_a_healthy_cluster_that_a_node_has_left(head: Head, tmp_path: Path) -> None:
+    with joined_node(head):
+        pass
     found = on_cluster(head, "digits", "--storage", str(tmp_path), "--scale.num-workers", "2", code=0)
     for subject in ("scale", "versions", "storage", "data", "upload", "GPUs", "open files"):
         assert line(found, "ok", subject)
