@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 from ray.cluster_utils import Cluster
 
+from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
-from blitz.training.run_directory import RunDirectory
 from tests.clusters import env_of_driver
 from tests.running import train_workers
 

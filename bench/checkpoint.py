@@ -30,10 +30,10 @@ from torch import Tensor, nn
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Shares, Split, fetch
 from blitz.recipe import Batch, Optim, Recipe
+from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.loop import Checkpoints, TrainJob, train
-from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 from tests.object_store import s3_server, uri_of
 

@@ -25,8 +25,8 @@ _TIMED = """
 import json, re, sys, time
 from pathlib import Path
 import pyarrow.csv
-from blitz.data.csv.index import index_csv
-from blitz.data.csv.streaming_pass import CsvOptions
+from blitz.data.csv.reading.index import index_csv
+from blitz.data.csv.reading.scan import CsvOptions
 csv, cache = sys.argv[1:]
 began = time.perf_counter()
 {work}

@@ -29,12 +29,12 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from blitz.data.csv.image_rows import CsvImages
+from blitz.data.csv.image_dataset import CsvImages
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.images import decode_image
 from blitz.data.plan import Plan, Shares
 from blitz.launch.job import row_bytes_of
-from blitz.launch.loader import Loader
+from blitz.launch.local.loader import Loader
 from blitz.recipes.image_csv import ImageCsv
 
 _SIDE = 224
@@ -206,7 +206,7 @@ def _stream(here: Here) -> Iterator[int]:
     """Rows of each block of this project's stream."""
     import ray
 
-    from blitz.launch.ray_stream import STREAM, RowStream, blocks_of
+    from blitz.launch.cluster.ray_stream import STREAM, RowStream, blocks_of
 
     plan = here.plan(1)
     refs = {"train": ray.put(here.dataset)}

@@ -33,8 +33,8 @@ from blitz.launch.launch import launch
 from blitz.launch.scale import Scale
 from blitz.models.lenet import LeNet
 from blitz.recipes.cifar10 import Cifar10
+from blitz.runs.directory import RunDirectory
 from blitz.training.loop import TrainJob
-from blitz.training.run_directory import RunDirectory
 
 Loop = Callable[[int, int], float]
 """(batch size, steps) → seconds."""

@@ -20,12 +20,12 @@ from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Shares, Split, fetch
 from blitz.launch.job import row_bytes_of
 from blitz.launch.launch import launch
-from blitz.launch.progress_bar import ProgressBar
+from blitz.launch.local.progress_bar import ProgressBar
 from blitz.launch.scale import Scale
 from blitz.models.lenet import LeNet
 from blitz.recipe import Batch, Recipe, may_change
+from blitz.runs.directory import RunDirectory
 from blitz.training.loop import TrainJob
-from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
 

@@ -29,7 +29,7 @@ from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Shares, Split
 from blitz.data.vision import VisionData
 from blitz.launch.job import Datasets, row_bytes_of
-from blitz.launch.loader import Loader
+from blitz.launch.local.loader import Loader
 from blitz.recipe import Optim, Recipe
 from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits

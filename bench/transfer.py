@@ -20,6 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from blitz.cli.train import TrainSettings, train
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.data.vision import VisionData, cifar10
@@ -28,7 +29,6 @@ from blitz.recipe import Optim
 from blitz.recipes.cifar10 import CLASSES
 from blitz.recipes.finetune import Finetune
 from blitz.recipes.image_csv import VisionModel
-from jobs.train import TrainSettings, train
 
 _FIRST, _OTHERS = (0, 1, 3, 5, 8), (2, 4, 6, 7, 9)
 _TEST_IMAGES = 200

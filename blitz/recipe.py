@@ -17,9 +17,9 @@ from blitz.data.arrays import MapStyleDataset
 from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan, Split
 from blitz.errors import UserError, require
-from blitz.examples import Example, class_examples, number_examples
 from blitz.fields import may_change as may_change
-from blitz.metrics import Classification, Distance, Loss, Metrics, Regression
+from blitz.outputs.examples import Example, class_examples, number_examples
+from blitz.outputs.metrics import Classification, Distance, Loss, Metrics, Regression
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,10 +13,10 @@ from blitz.launch.job import Datasets
 from blitz.launch.launch import launch
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
+from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.initial_weights import take_over
 from blitz.training.loop import Checkpoints, TrainJob
-from blitz.training.run_directory import RunDirectory
 
 
 def train(

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from blitz.data.csv.features import CsvData
 from blitz.data.csv.image_source import ImageCsvData
+from blitz.data.csv.tabular import CsvData
 from blitz.data.text.sentences import PairData
 from blitz.data.vision import VisionData
 from blitz.recipe import Optim, Recipe

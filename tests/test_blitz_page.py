@@ -13,8 +13,8 @@ import pytest
 from ray import cloudpickle
 
 import blitz.recipes
+from blitz.cli import train
 from blitz.recipes import find_recipe
-from jobs import train
 
 PAGE = (Path(__file__).parents[1] / "docs" / "blitz.md").read_text()
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

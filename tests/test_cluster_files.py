@@ -10,7 +10,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.runtime_env import RuntimeEnv
 
-from jobs.train import read_settings
+from blitz.cli.train import read_settings
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,8 +10,8 @@ import pytest
 from bench.recipes import HEADLINES
 from blitz.export.export import export
 from blitz.recipes import recipe_names
+from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints, TrainJob
-from blitz.training.run_directory import RunDirectory
 from tests.running import losses, result, same_bits, train, weights
 from tests.small_recipes import SMALL, Places, Small
 from tests.two_processes import run_on_two

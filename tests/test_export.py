@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 import blitz.export.formats
-from blitz.data.csv.features import CsvData
+from blitz.cli.export import main
+from blitz.cli.train import main as train_command
 from blitz.data.csv.image_source import ImageCsvData
+from blitz.data.csv.tabular import CsvData
 from blitz.errors import UserError
 from blitz.export.export import Exported, export
 from blitz.export.formats import Format
@@ -28,10 +30,8 @@ from blitz.recipes.dynamic_net import DynamicNetOnNoise
 from blitz.recipes.image_csv import ImageCsv, VisionModel
 from blitz.recipes.parabola import Parabola
 from blitz.recipes.table_csv import TableCsv
+from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
-from blitz.training.run_directory import RunDirectory
-from jobs.export import main
-from jobs.train import main as train_command
 from tests.pictures import coloured, dots
 from tests.running import train
 

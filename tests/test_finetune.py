@@ -8,6 +8,8 @@ import pytest
 import torch
 import torchvision
 
+from blitz.cli.predict import main as predict
+from blitz.cli.train import main as train_main
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.errors import DataError, UserError
 from blitz.models.head import head_of
@@ -16,9 +18,7 @@ from blitz.recipe import Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.finetune import Finetune
 from blitz.recipes.image_csv import ImageCsv, VisionModel
-from blitz.training.run_directory import RunDirectory
-from jobs.predict import main as predict
-from jobs.train import main as train_main
+from blitz.runs.directory import RunDirectory
 from tests.pictures import COLOURS, coloured, picture
 from tests.running import losses, result, same_bits, train, weights
 from tests.training.test_loop import killed_after

@@ -22,8 +22,8 @@ ELSEWHERE = {
     "ray stop": "tests/end_to_end/test_submit.py",
     "RAY_ADDRESS=auto": "tests/end_to_end/test_submit.py",
     "export RAY_API_SERVER_ADDRESS": "tests/end_to_end/test_submit.py",
-    "python -m jobs.doctor": "tests/jobs/test_doctor.py",
-    "python -m jobs.runs": "tests/jobs/test_runs.py",
+    "python -m jobs.doctor": "tests/cli/test_doctor.py",
+    "python -m jobs.runs": "tests/cli/test_runs.py",
     "python -m jobs.train mine": "tests/training/test_failures.py",
     "python -m jobs.train circle": "tests/test_blitz_page.py",
     "python -m jobs.train digits --storage 's3:": "tests/end_to_end/test_storage.py",
@@ -97,7 +97,7 @@ def folder(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN_HERE, ids=[page.name for page in RUN_HERE])
 def test_every_command_of_a_page_does_what_it_says(page: Path, folder: Path, test_data: Path, mnist_root: Path) -> None:
-    train = importlib.import_module("jobs.train").main
+    train = importlib.import_module("blitz.cli.train").main
     for name in NAMES & set(page.read_text().split()):
         train(["digits", "--epochs", "1", "--scale.num-workers", "0", "--run", name])
     for command, fails in commands_of(page):
@@ -109,7 +109,7 @@ def test_every_command_of_a_page_does_what_it_says(page: Path, folder: Path, tes
         words += shlex.split(CUT.get(words[0], "")) if words else []
         if module == "jobs.train":
             words += ["--scale.num-workers", "0"]
-        main = importlib.import_module(module).main
+        main = importlib.import_module(module.replace("jobs.", "blitz.cli.")).main
         if fails or "people.csv" in words:
             with pytest.raises(UserError):
                 main(words)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blitz.cli.train import main as train_command
 from blitz.data.arrays import FAULT
-from blitz.data.csv.image_rows import CsvImages
+from blitz.data.csv.image_dataset import CsvImages
 from blitz.data.plan import Split
 from blitz.errors import DataError
 from blitz.recipe import Optim
 from blitz.recipes.image_csv import Augmentation, ImageCsv
-from blitz.training.run_directory import RunDirectory
-from jobs.train import main as train_command
+from blitz.runs.directory import RunDirectory
 from tests.pictures import coloured, picture
 from tests.running import losses, result, train
 from tests.test_image_csv import recipe

@@ -11,8 +11,8 @@ from ray.dashboard.modules.job.cli import job_cli_group
 from ray.scripts.scripts import get_auth_token, start
 
 import blitz.recipes
+from blitz.cli import command_line, predict, prepare, train
 from blitz.recipes import find_recipe, recipe_names
-from jobs import command_line, predict, prepare, train
 
 ROOT = Path(__file__).parents[1]
 PAGES = {file.name: file.read_text() for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
@@ -39,7 +39,7 @@ def test_the_recipe_is_a_whole_file_of_under_40_lines_that_trains(
     assert find_recipe("line")().name == "line"
     monkeypatch.setattr(sys, "argv", ["train", "line", "--slope", "2", "--storage", str(tmp_path), "--run", "one"])
     with pytest.raises(SystemExit) as leaving:
-        command_line.run(train.main)
+        command_line.run(train.main, sys.argv[1:])
     assert leaving.value.code == 0
     printed = capsys.readouterr().out
     # The noise has a variance of 0.01, and no line does better.
@@ -132,7 +132,7 @@ def test_the_report_on_a_csv_is_what_its_guide_shows(
     words, _, output = shown.partition("\n")
     monkeypatch.setattr(sys, "argv", ["prepare", *words.split()])
     with pytest.raises(SystemExit) as leaving:
-        command_line.run(prepare.main)
+        command_line.run(prepare.main, sys.argv[1:])
     assert leaving.value.code == 2
     printed = capsys.readouterr()
     report, _, error = output.partition("\nerror: ")

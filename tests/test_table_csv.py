@@ -17,16 +17,16 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from blitz.data.csv.features import CsvData
+from blitz.cli.evaluate import main as evaluate
+from blitz.cli.train import main as train_command
+from blitz.data.csv.tabular import CsvData
 from blitz.data.plan import Split
 from blitz.errors import DataError, UserError
-from blitz.metrics import Regression
 from blitz.models.tabular_mlp import TabularMLP
+from blitz.outputs.metrics import Regression
 from blitz.recipe import Batch
 from blitz.recipes import differences, recipe_from_json, recipe_to_json
 from blitz.recipes.table_csv import TableCsv
-from jobs.evaluate import main as evaluate
-from jobs.train import main as train_command
 from tests.running import losses, result, same_bits, train, weights
 
 WORDS = ("red", "green", "blue")

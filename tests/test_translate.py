@@ -15,20 +15,20 @@ import sacrebleu
 import torch
 from torch import Tensor
 
-from blitz.bleu import Bleu
+from blitz.cli.evaluate import main as evaluate
+from blitz.cli.export import main as export
+from blitz.cli.predict import main as predict
 from blitz.data.text.sentences import PairData
 from blitz.data.text.vocabulary import END, PAD, Vocabulary
 from blitz.errors import UserError
 from blitz.models.gru_translator import GRUTranslator
 from blitz.models.transformer import TransformerTranslator
 from blitz.models.translator import GreedySearch, Translation, Translator
+from blitz.outputs.bleu import Bleu
 from blitz.recipe import Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.translate import Translate, TranslatorModel
-from blitz.training.run_directory import RunDirectory
-from jobs.evaluate import main as evaluate
-from jobs.export import main as export
-from jobs.predict import main as predict
+from blitz.runs.directory import RunDirectory
 from tests.running import losses, result, same_bits, train, weights
 
 Name = Literal["gru", "transformer"]

@@ -8,7 +8,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from blitz.data.pillow import open_image, reason_of, to_rgb
+from blitz.data.pillow import open_image, quiet, reason_of, to_rgb
 
 Fit = Literal["crop", "stretch"]
 """How an image becomes square: `crop` cuts off what is beyond the middle of its longer side, `stretch` takes all."""
@@ -49,6 +49,7 @@ def decode_image(data: bytes, side: int, fit: Fit) -> tuple[Tensor, Frame]:
     return pixels, frame
 
 
+@quiet()
 def decode_pixels(data: bytes, side: int) -> tuple[Tensor, float]:
     """Pixels of shape (3, height, width), and how many of the image's own pixels one of them is wide.
 

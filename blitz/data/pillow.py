@@ -16,6 +16,15 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _LOWEST, _HIGHEST = 258, 262, 340, 341
 _WHITE_IS_ZERO = 0
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress warnings: of oddities in metadata, and of large images that are not yet refused."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@quiet()
 def open_image(data: bytes) -> Image.Image:
     """The image of an encoded file; of its bytes only the header is read.
 
@@ -23,11 +32,10 @@ def open_image(data: bytes) -> Image.Image:
         UnidentifiedImageError: if it is of no known kind.
         ValueError: if it is a program, too large, or if its pixels have no known range.
     """
-    with _quiet():
-        try:
-            image: Image.Image = Image.open(io.BytesIO(data))
-        except Image.DecompressionBombError as error:
-            raise ValueError(f"{reason_of(error).partition(', could')[0]}; make it smaller") from error
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{reason_of(error).partition(', could')[0]}; make it smaller") from error
     if image.format in _PROGRAMS:
         raise ValueError(f"{image.format} is a program that draws, and is not run; save it as PNG")
     if _is_wide(image):
@@ -35,6 +43,7 @@ def open_image(data: bytes) -> Image.Image:
     return image
 
 
+@quiet()
 def to_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode as RGB, turned as its EXIF tag says; of several frames the first.
 
@@ -43,24 +52,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         Exception: whatever Pillow raises of an image that is not whole.
     """
-    with _quiet():
-        image.load()
-        try:
-            turned = ImageOps.exif_transpose(image)
-        except Exception:
-            # Damaged metadata, of which Pillow raises whatever its parser comes upon, is no damage to the pixels.
-            turned = image
-        if _is_wide(turned):
-            turned = _to_eight_bits(np.asarray(turned, np.float64), image)
-        return turned.convert("RGB")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without warnings of oddities in metadata, and of large images that are not yet refused."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    image.load()
+    try:
+        turned = ImageOps.exif_transpose(image)
+    except Exception:
+        # Damaged metadata, of which Pillow raises whatever its parser comes upon, is no damage to the pixels.
+        turned = image
+    if _is_wide(turned):
+        turned = _to_eight_bits(np.asarray(turned, np.float64), image)
+    return turned.convert("RGB")
 
 
 def reason_of(error: Exception) -> str:

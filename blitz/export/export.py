@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from blitz.errors import UserError, require
 from blitz.export.deployed import Deployed, deploy, real_rows, signature
 from blitz.export.formats import SUFFIXES, WRITERS, Format, Outputs, Runner, quantize_onnx, require_installed
-from blitz.metrics import Classification
+from blitz.outputs.metrics import Classification
 from blitz.recipe import Recipe
+from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.model import build_model
-from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
 _BATCHES = (1, 2, 3, 64)

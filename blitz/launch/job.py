@@ -9,9 +9,9 @@ from blitz.data.arrays import FAULT, MapStyleDataset
 from blitz.data.plan import Block, Plan, Split
 from blitz.errors import DataError
 from blitz.recipe import Recipe
+from blitz.runs.directory import RunDirectory
+from blitz.training.checkpoint_triggers import NoticeBoard
 from blitz.training.display import Display
-from blitz.training.notice import NoticeBoard
-from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
 Datasets = Mapping[Split, MapStyleDataset]

@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from blitz.data.spread import spread_by
-from blitz.launch.in_process import run_in_process
+from blitz.data.parallel_map import spread_by
 from blitz.launch.job import Datasets, Job
+from blitz.launch.local.in_process import run_in_process
 from blitz.launch.scale import Scale
 
 
@@ -22,8 +22,8 @@ def place_of(scale: Scale) -> Iterator[None]:
     if scale.in_process or not os.environ.get("RAY_ADDRESS"):
         yield
         return
-    from blitz.launch.cluster import connected
-    from blitz.launch.ray_tasks import map_on_ray
+    from blitz.launch.cluster.connection import connected
+    from blitz.launch.cluster.ray_tasks import map_on_ray
 
     with connected(), spread_by(map_on_ray):
         yield
@@ -39,6 +39,6 @@ def launch(job: Job, datasets: Datasets, scale: Scale) -> None:
         run_in_process(job, datasets, scale)
         return
     # Here, because ray takes seconds to import and a run in this process has no use for it.
-    from blitz.launch.on_ray import run_on_ray
+    from blitz.launch.cluster.ray_train import run_on_ray
 
     run_on_ray(job, datasets, scale)

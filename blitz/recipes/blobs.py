@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
-from blitz.metrics import Classification
 from blitz.models.mlp import MLP, Activation
-from blitz.pictures import decision_regions
+from blitz.outputs.metrics import Classification
+from blitz.outputs.plots import decision_regions
 from blitz.recipe import Batch, Optim, Recipe
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.crops import Crops, middle, recolored
-from blitz.data.csv.image_rows import CsvImages, ImageFit, fit_images, image_inputs, image_rows
+from blitz.data.csv.image_dataset import CsvImages, ImageFit, fit_images, image_inputs, image_rows
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.errors import require
-from blitz.metrics import Classification, Distance, Regression
 from blitz.models.vision import require_fits, vision_model
-from blitz.predictions import class_predictions, number_predictions
+from blitz.outputs.metrics import Classification, Distance, Regression
+from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch, Draws, Optim, Recipe
 
 # ImageNet's, which torchvision's weights are made for.

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
 from blitz.data.vision import VisionData, mnist
-from blitz.metrics import Classification
 from blitz.models.lenet import LeNet
+from blitz.outputs.metrics import Classification
 from blitz.recipe import Batch, Optim, Recipe, may_change
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
 from blitz.errors import require
-from blitz.metrics import Regression
 from blitz.models.mlp import MLP, Activation
-from blitz.pictures import fitted_curve
+from blitz.outputs.metrics import Regression
+from blitz.outputs.plots import fitted_curve
 from blitz.recipe import Batch, Optim, Recipe
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from blitz.data.csv.features import CsvData, CsvFit, CsvRows, csv_inputs, csv_rows, fit_csv
+from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, csv_inputs, csv_rows, fit_csv
 from blitz.data.plan import Split
 from blitz.errors import require
-from blitz.metrics import Classification, Regression
 from blitz.models.mlp import Activation
 from blitz.models.tabular_mlp import TabularMLP, standardised
-from blitz.predictions import class_predictions, number_predictions
+from blitz.outputs.metrics import Classification, Regression
+from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch, Optim, Recipe
 
 

@@ -7,16 +7,16 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from blitz.bleu import Bleu
 from blitz.data.plan import Split
 from blitz.data.text.pairs import PairRows, TextFit, csv_rows_to_translate, fit_pairs, lines_to_translate, pair_rows
 from blitz.data.text.sentences import PairData
 from blitz.data.text.vocabulary import END, PAD, Vocabulary
 from blitz.errors import require
-from blitz.examples import Example, translation_examples
 from blitz.models.gru_translator import GRUTranslator
 from blitz.models.transformer import TransformerTranslator
 from blitz.models.translator import GreedySearch, Translation, Translator
+from blitz.outputs.bleu import Bleu
+from blitz.outputs.examples import Example, translation_examples
 from blitz.recipe import Batch, Draws, Optim, Recipe, may_change
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from blitz.report.classes import class_chart, confusion_chart, number_charts
 from blitz.report.curves import Chart, curve_charts, events_told, time_chart, time_over_steps
+from blitz.report.formatting import duration, number, rounded, shown
 from blitz.report.record import ACCOUNTS, Record, differing
-from blitz.report.sweep import Sweep, curves_by, sweep_charts
+from blitz.report.sweep_page import Sweep, curves_by, sweep_charts
 from blitz.report.theme import DARK, LIGHT
-from blitz.report.words import duration, number, rounded, shown
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _MOST_ATTENTIONS = 8

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from blitz.errors import UserError
-from blitz.training.run_directory import RunDirectory
+from blitz.runs.directory import RunDirectory
 
 ACCOUNTS = {"compute": "compute", "data": "waiting for data", "evaluation": "evaluation", "checkpoint": "checkpoints"}
 """What time goes to, as metrics.jsonl names it and as people do."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from blitz.errors import UserError
-from blitz.training.run_directory import RunDirectory
+from blitz.runs.directory import RunDirectory
 
 Tensors = dict[str, Tensor]
 

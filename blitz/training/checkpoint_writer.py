@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 from blitz.errors import UserError
+from blitz.runs.directory import RunDirectory
+from blitz.runs.tensorboard import begin_event_file, event_record
 from blitz.training.checkpoint import Checkpoint
-from blitz.training.event_file import begin_event_file, event_record
-from blitz.training.run_directory import RunDirectory
 
 _SECONDS_BETWEEN_METRICS = 10.0
 

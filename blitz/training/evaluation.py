@@ -11,16 +11,16 @@ from torch import nn
 from blitz.data.order import Rows
 from blitz.data.plan import Block, Plan, Split
 from blitz.errors import DataError
-from blitz.metrics import Classification, Sums
+from blitz.outputs.metrics import Classification, Sums
 from blitz.recipe import Batch, Recipe
+from blitz.runs.directory import RunDirectory
+from blitz.training.bad_row_log import Faults
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
+from blitz.training.checkpoint_triggers import NoticeBoard, nothing_told
 from blitz.training.display import Display
-from blitz.training.examples import Examples
-from blitz.training.faults import Faults
+from blitz.training.example_rows import Examples
 from blitz.training.model import Forward, build_model, forward_and_loss
-from blitz.training.notice import NoticeBoard, nothing_told
-from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
 ROWS_A_FORWARD = 1024

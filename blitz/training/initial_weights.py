@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from blitz.errors import require
-from blitz.metrics import Classification
 from blitz.models.head import head_of
 from blitz.models.weights_file import SUFFIXES, read_weights
+from blitz.outputs.metrics import Classification
 from blitz.recipe import Beginning, Recipe
+from blitz.runs.directory import RunDirectory
+from blitz.runs.open import stored_recipe
 from blitz.training.checkpoint import Checkpoint, Tensors
-from blitz.training.open_run import stored_recipe
-from blitz.training.run_directory import RunDirectory
 
 FILE = "initial.safetensors"
 _SHOWN = 12

@@ -17,21 +17,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from blitz.data.plan import Block, Plan
 from blitz.errors import RunFailed, Stopped, require
-from blitz.metrics import shown_figure
+from blitz.outputs.metrics import shown_figure
 from blitz.randomness import MASK64, key_for
 from blitz.recipe import Recipe
+from blitz.runs.directory import RunDirectory
+from blitz.training.bad_row_log import Faults
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint
+from blitz.training.checkpoint_triggers import Notice, NoticeBoard, SaveCalls, nothing_told
 from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.clock import Clock
 from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
-from blitz.training.faults import Faults
 from blitz.training.initial_weights import load_initial
 from blitz.training.model import Forward, build_model, forward_and_loss, memory_named
-from blitz.training.notice import Notice, NoticeBoard, SaveCalls, nothing_told
 from blitz.training.optimizer import Optimizers
-from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
 

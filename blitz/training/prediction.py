@@ -13,13 +13,13 @@ from torch import nn
 
 from blitz.data.plan import Block, Chunk, Plan
 from blitz.recipe import Recipe
+from blitz.runs.directory import RunDirectory
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
+from blitz.training.checkpoint_triggers import NoticeBoard, nothing_told
 from blitz.training.display import Display
 from blitz.training.evaluation import ROWS_A_FORWARD
 from blitz.training.model import build_model, forward
-from blitz.training.notice import NoticeBoard, nothing_told
-from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
 ROW, ERROR = "_row", "_error"

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from blitz.data.plan import Block
+from blitz.runs.directory import RunDirectory
+from blitz.training.checkpoint_triggers import NoticeBoard, nothing_told
 from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.display import Display
 from blitz.training.loop import TrainJob, train
-from blitz.training.notice import NoticeBoard, nothing_told
-from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 
 Figures = dict[str, float]

@@ -20,8 +20,8 @@ from ray.core.generated import autoscaler_pb2
 from blitz.launch.scale import Node, Scale, workers_for
 from blitz.recipe import Optim
 from blitz.recipes.digits import Digits
+from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints
-from blitz.training.run_directory import RunDirectory
 from tests.clusters import env_of_driver
 from tests.running import losses, result, train, train_workers
 

@@ -21,8 +21,8 @@ from ray.cluster_utils import Cluster
 from blitz.errors import RunFailed
 from blitz.recipe import Optim
 from blitz.recipes.digits import Digits
+from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints
-from blitz.training.run_directory import RunDirectory
 from tests.clusters import env_of_driver
 from tests.running import losses, result, same_bits, train, train_workers, weights
 

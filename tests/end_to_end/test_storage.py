@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from blitz.cli import evaluate
+from blitz.cli.train import TrainSettings
+from blitz.cli.train import train as train_job
 from blitz.errors import UserError
 from blitz.launch.scale import Scale
 from blitz.recipe import Optim
 from blitz.recipes.digits import Digits
+from blitz.runs.directory import RunDirectory
 from blitz.storage import open_place
 from blitz.training.loop import Checkpoints
-from blitz.training.run_directory import RunDirectory
-from jobs import evaluate
-from jobs.train import TrainSettings
-from jobs.train import train as train_job
 from tests import running
 from tests.end_to_end.test_kills import ONE_THREAD
 from tests.object_store import Fault, Line, uri_of

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from blitz.training.run_directory import RunDirectory
-from jobs import tune
-from tests.jobs.test_tune import rows_of, without_seconds
+from blitz.cli import tune
+from blitz.runs.directory import RunDirectory
+from tests.cli.test_tune import rows_of, without_seconds
 from tests.running import losses, same_bits, weights
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from ray import tune as ray_tune
 
+from blitz.cli import tune
 from blitz.launch.tune.space import Space
-from blitz.training.run_directory import RunDirectory
-from blitz.training.sweep_directory import NotMeasured
-from jobs import tune
+from blitz.runs.directory import RunDirectory
+from blitz.runs.sweep_directory import NotMeasured
+from tests.cli.test_tune import rows_of, space_here
 from tests.clusters import Head
 from tests.end_to_end.test_sweeps import start, wait_for
-from tests.jobs.test_tune import rows_of, space_here
 from tests.running import losses
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_runtime")]

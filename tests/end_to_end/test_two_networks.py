@@ -12,9 +12,9 @@ import safetensors.torch
 from torch import nn
 
 from blitz.recipe import Optim, Recipe
+from blitz.runs.directory import RunDirectory
 from blitz.training.initial_weights import take_over
 from blitz.training.loop import TrainJob
-from blitz.training.run_directory import RunDirectory
 from tests.end_to_end.test_kills import ONE_THREAD, at_step
 from tests.running import losses, result, same_bits, train, weights
 from tests.training.test_groups import Grouped

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
+from blitz.cli.evaluate import EvaluateSettings, evaluate
 from blitz.data.plan import Split
 from blitz.data.vision import VisionData
 from blitz.errors import DataError, RunFailed, UserError
@@ -16,8 +17,7 @@ from blitz.recipe import Batch, Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits
-from blitz.training.run_directory import RunDirectory
-from jobs.evaluate import EvaluateSettings, evaluate
+from blitz.runs.directory import RunDirectory
 from tests.running import losses, result, same_bits, train, weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_runtime")]

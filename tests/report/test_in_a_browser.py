@@ -7,16 +7,16 @@ import pytest
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
+from blitz.cli import train as jobs_train
+from blitz.cli import tune as jobs_tune
+from blitz.cli.report import ReportSettings, report
+from blitz.cli.train import TrainSettings
 from blitz.launch.scale import Scale
 from blitz.recipe import Optim, Recipe
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
+from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints
-from blitz.training.run_directory import RunDirectory
-from jobs import train as jobs_train
-from jobs import tune as jobs_tune
-from jobs.report import ReportSettings, report
-from jobs.train import TrainSettings
 from tests.browser import Browser
 
 EVIL = "<script>window.hacked=1</script>"

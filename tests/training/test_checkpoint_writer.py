@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from blitz.errors import UserError
+from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.checkpoint_writer import CheckpointWriter
-from blitz.training.run_directory import RunDirectory
 from tests.object_store import Line, uri_of
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from blitz.recipes.dynamic_net import DynamicNetOnNoise
+from blitz.runs.directory import RunDirectory
 from blitz.training.batches import StepBatch
 from blitz.training.checkpoint import Checkpoint
-from blitz.training.run_directory import RunDirectory
 from tests.running import losses, same_bits, train, weights
 
 SMALL = DynamicNetOnNoise(epochs=12, log_every_steps=1, evaluate_every_steps=4)

@@ -12,10 +12,10 @@ from blitz.data.plan import Plan
 from blitz.launch.launch import launch
 from blitz.launch.scale import Scale
 from blitz.recipes.blobs import Blobs
+from blitz.runs.directory import RunDirectory
+from blitz.training.best_plot import draw
 from blitz.training.evaluation import EvaluateJob
-from blitz.training.pictures import draw
 from blitz.training.prediction import PredictJob
-from blitz.training.run_directory import RunDirectory
 from tests.running import train
 
 seen: list[tuple[bool, bool]] = []

@@ -11,8 +11,8 @@ import pytest
 from blitz.data.arrays import ArrayDataset, Columns
 from blitz.data.plan import Split
 from blitz.recipes.digits import Digits
+from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints
-from blitz.training.run_directory import RunDirectory
 from tests.running import train
 
 SMALL = Digits(epochs=2, max_train_rows=70, max_eval_rows=50, global_batch_size=16, log_every_steps=2)

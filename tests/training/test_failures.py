@@ -14,8 +14,8 @@ from blitz.data.plan import Split
 from blitz.errors import RunFailed
 from blitz.recipe import Batch, Optim
 from blitz.recipes.digits import Digits
+from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints
-from blitz.training.run_directory import RunDirectory
 from tests.running import losses, result, train, weights
 
 

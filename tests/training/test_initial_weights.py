@@ -12,22 +12,22 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from blitz.cli.train import TrainSettings
+from blitz.cli.train import train as train_job
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
 from blitz.errors import DataError, UserError
-from blitz.launch.in_process import run_in_process
 from blitz.launch.job import Datasets
+from blitz.launch.local.in_process import run_in_process
 from blitz.launch.scale import Scale
-from blitz.launch.tune.in_process import trial_job
-from blitz.metrics import Classification
+from blitz.launch.tune.trials import trial_job
 from blitz.models.weights_file import read_weights
+from blitz.outputs.metrics import Classification
 from blitz.recipe import Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.digits import Digits
+from blitz.runs.directory import RunDirectory
 from blitz.training.initial_weights import FILE, load_initial, take_over
-from blitz.training.run_directory import RunDirectory
-from jobs.train import TrainSettings
-from jobs.train import train as train_job
 from tests.running import same_bits, train, weights
 from tests.training.test_loop import killed_after
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Shares, Split
 from blitz.errors import DataError, UserError
-from blitz.metrics import Classification, Loss
+from blitz.outputs.metrics import Classification, Loss
 from blitz.recipe import Batch, Optim, Recipe, may_change
 from blitz.recipes.digits import Digits
+from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from blitz.training.model import build_model
-from blitz.training.run_directory import RunDirectory
 from blitz.training.world import World
 from tests.running import losses, result, same_bits, train, weights
 

@@ -4,10 +4,10 @@ import fnmatch
 from dataclasses import dataclass
 from typing import Literal
 
-from blitz.data.csv.folders import CLASS, IMAGE
-from blitz.data.csv.images import ImageCheck
+from blitz.data.csv.class_folders import CLASS, IMAGE
+from blitz.data.csv.reading.image_files import ImageCheck
+from blitz.data.csv.reading.scan import Head
 from blitz.data.csv.source import CsvSource
-from blitz.data.csv.streaming_pass import Head
 from blitz.errors import DataError, require
 from blitz.fields import may_change
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
-from blitz.data.csv.columns import ColumnType
-from blitz.data.csv.dialect import Encoding
-from blitz.data.csv.index import CsvIndex, index_csv
-from blitz.data.csv.streaming_pass import CsvOptions, Head, read_head
+from blitz.data.csv.reading.bad_rows import BadRows, BadRowsPolicy
+from blitz.data.csv.reading.columns import ColumnType
+from blitz.data.csv.reading.dialect import Encoding
+from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.scan import CsvOptions, Head, read_head
 from blitz.data.order import Rows, shuffled_rows
 from blitz.errors import DataError, require
 from blitz.fields import may_change

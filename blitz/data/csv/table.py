@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow
 
 from blitz.data.arrays import Columns, MapStyleDataset
-from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
-from blitz.data.csv.index import CsvIndex
-from blitz.data.csv.streaming_pass import LINE, missing
+from blitz.data.csv.reading.bad_rows import BadRows, faults_of, join_faults
+from blitz.data.csv.reading.index import CsvIndex
+from blitz.data.csv.reading.scan import LINE, missing
 from blitz.errors import DataError
 from blitz.storage import absolute
 

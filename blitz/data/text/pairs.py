@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blitz.data.arrays import Columns
-from blitz.data.csv.index import CsvIndex
+from blitz.data.csv.reading.index import CsvIndex
 from blitz.data.order import Rows
 from blitz.data.plan import Split
 from blitz.data.text.sentences import (

@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 import pyarrow.fs
 
-from blitz.data.csv.bad_rows import BadRows, join_faults
-from blitz.data.csv.columns import ColumnType
-from blitz.data.csv.index import CsvIndex, index_csv
+from blitz.data.csv.reading.bad_rows import BadRows, join_faults
+from blitz.data.csv.reading.columns import ColumnType
+from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.scan import CsvOptions
 from blitz.data.csv.source import CsvSource, Mask
-from blitz.data.csv.streaming_pass import CsvOptions
 from blitz.data.csv.table import CsvTable
 from blitz.data.order import Rows
 from blitz.data.plan import Split

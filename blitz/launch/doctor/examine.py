@@ -11,8 +11,8 @@ from blitz.launch.doctor.machine import this_machine, versions
 from blitz.launch.doctor.upload import upload
 from blitz.launch.job import Datasets
 from blitz.launch.scale import Scale
-from blitz.training.open_run import require_lasting
-from blitz.training.run_directory import RunDirectory
+from blitz.runs.directory import RunDirectory
+from blitz.runs.open import require_lasting
 
 
 def examine(

@@ -14,15 +14,15 @@ from ray.util.state.exception import RayStateApiException
 
 from blitz.errors import UserError
 from blitz.launch.address import asks_for_token
-from blitz.launch.asked import asked
-from blitz.launch.autoscaler import grows
+from blitz.launch.cluster.autoscaler import grows
+from blitz.launch.cluster.node_task import asked
+from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.doctor.data import fetched
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, begun, checked, merged
 from blitz.launch.doctor.machine import Machine, this_machine, versions
 from blitz.launch.job import Datasets
 from blitz.launch.scale import Node, Scale, told_of, workers_for
-from blitz.launch.storage_probe import check_every_node_sees
-from blitz.training.run_directory import RunDirectory
+from blitz.runs.directory import RunDirectory
 
 _SECONDS_FOR_STATE = 4
 Nodes = dict[str, dict[str, Any]]

@@ -16,7 +16,7 @@ from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
 from blitz.errors import UserError, require
 from blitz.recipe import Recipe
 from blitz.recipes import find_recipe, setting_types, with_settings
-from blitz.training.sweep_directory import Goal, Mode
+from blitz.runs.sweep_directory import Goal, Mode
 
 SearchName = Literal["random", "grid", "optuna"]
 SchedulerName = Literal["asha", "none"]

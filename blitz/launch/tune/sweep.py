@@ -8,11 +8,11 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from blitz.launch.tune.plan import SweepPlan
 from blitz.launch.tune.search import GridSearch, Search
-from blitz.metrics import shown_figure
+from blitz.launch.tune.sweep_plan import SweepPlan
+from blitz.outputs.metrics import shown_figure
+from blitz.runs.sweep_directory import Goal, NotMeasured, SweepDirectory, Trial, TrialState, one_line
 from blitz.training.display import Display
-from blitz.training.sweep_directory import Goal, NotMeasured, SweepDirectory, Trial, TrialState, one_line
 from blitz.training.trial import Figures
 
 _SECONDS_BETWEEN_TABLES = 2.0

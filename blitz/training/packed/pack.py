@@ -16,8 +16,8 @@ from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint, Tensors
 from blitz.training.loop import Progress
 from blitz.training.model import memory_named
-from blitz.training.packed.evaluation import StackedEvaluation
 from blitz.training.packed.lane import Ending, LaneEnd, Listener
+from blitz.training.packed.lane_evaluation import StackedEvaluation
 from blitz.training.packed.optimizers import StackedOptimizer, kind_of
 from blitz.training.packed.rungs import Rungs
 from blitz.training.packed.stack import Stack

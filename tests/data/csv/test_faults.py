@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from blitz.data.csv.index import index_csv
-from blitz.data.csv.streaming_pass import CsvOptions
+from blitz.data.csv.reading.index import index_csv
+from blitz.data.csv.reading.scan import CsvOptions
 
 DIALECTS = [
     (",", "\n", "utf-8"),

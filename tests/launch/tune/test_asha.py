@@ -7,14 +7,14 @@ import pytest
 from ray.tune.experiment import Trial as RaysTrial
 from ray.tune.schedulers import TrialScheduler
 
-from blitz.launch.tune.on_ray import Asha
-from blitz.launch.tune.plan import SweepPlan, open_sweep
-from blitz.launch.tune.referee import Halving
+from blitz.launch.tune.asha import Halving
+from blitz.launch.tune.ray_trials import Asha
 from blitz.launch.tune.search import search_of
 from blitz.launch.tune.sweep import Sweep
+from blitz.launch.tune.sweep_plan import SweepPlan, open_sweep
 from blitz.recipes.parabola import Parabola
+from blitz.runs.directory import RunDirectory
 from blitz.training.display import Silence
-from blitz.training.run_directory import RunDirectory
 from tune_spaces.optimizers import SPACE
 
 

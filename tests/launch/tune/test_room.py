@@ -4,7 +4,7 @@ import pytest
 
 from blitz.errors import UserError
 from blitz.launch.scale import Node, Scale
-from blitz.launch.tune.on_ray import room_for_trials
+from blitz.launch.tune.ray_trials import room_for_trials
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from blitz.errors import RunFailed, UserError
 from blitz.recipe import Batch, Optim, Recipe
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
+from blitz.runs.directory import RunDirectory
 from blitz.training.packed import PackJob, Rungs, train_pack
-from blitz.training.run_directory import RunDirectory
 from tests.running import losses, same_bits, train, weights
 from tests.training.packed.packs import HERE, Heard, train_packed
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blitz.data.csv.features import CsvData
+from blitz.data.csv.tabular import CsvData
 from blitz.recipe import Batch, Recipe
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola

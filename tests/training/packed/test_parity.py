@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
-from blitz.metrics import Classification
 from blitz.models.lenet import LeNet
+from blitz.outputs.metrics import Classification
 from blitz.recipe import Batch, Draws, Optim, Recipe, StepDraws, may_change
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola

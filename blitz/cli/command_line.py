@@ -1,0 +1,150 @@
+"""From words on the command line to typed settings, and from errors to one line and an exit code."""
+
+import contextlib
+import io
+import os
+import re
+import select
+import sys
+import sysconfig
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, cast
+
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+
+from blitz.errors import RunFailed, Stopped, UserError
+
+Settings = TypeVar("Settings")
+
+_KINDS = {"int": "a whole number", "INT": "a whole number", "float": "a number", "FLOAT": "a number"}
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+_documented = ConstructorRegistry()
+
+
+@_documented.struct_rule
+def _docstrings_alone(settings: StructTypeInfo) -> StructConstructorSpec | None:
+    """Describe flags by docstrings alone: tyro would also show code comments, and its `config` reaches no group."""
+    marker = tyro.conf.HelptextFromCommentsOff
+    if marker in settings.markers:
+        return None
+    found: Any = ConstructorRegistry.get_struct_spec(replace(settings, markers=(*settings.markers, marker)))
+    return cast(StructConstructorSpec | None, found)
+
+
+def parse(default: Settings, words: list[str], *, prog: str, description: str) -> Settings:
+    """Settings from the command line, over `default`; `--help` prints the flags and leaves.
+
+    Raises:
+        UserError: for a flag or a value that is not understood, with tyro's reason in one line.
+    """
+    kind: Any = type(default)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            settings: Settings = tyro.cli(
+                kind, args=words, prog=prog, description=description, default=default, registry=_documented
+            )
+            return settings
+    except SystemExit as leaving:
+        if not leaving.code:
+            raise
+    raise UserError(f"{_in_one_line(complaint.getvalue())}; see {prog} --help")
+
+
+def _in_one_line(box: str) -> str:
+    """What a box that tyro draws says: its first part, and the first flag that it suggests instead."""
+    # The first line is the title; where the terminal is not UTF-8 the frame is made of blanks and hyphens.
+    inside = [line.strip("│╰╯ ") for line in box.splitlines()[1:]]
+    parts = [" ".join(lines).strip() for is_rule, lines in groupby(inside, key=_is_rule) if not is_rule]
+    suggestions = [part.split()[3].rstrip(",") for part in parts if part.startswith("Perhaps you meant:")]
+    # Our own checks name the flag themselves.
+    message = _in_plain_words(re.sub(r"^Error parsing (?!--)\S+: ", "", parts[0].rstrip(".")))
+    return f"{message}; perhaps {suggestions[0]}" if suggestions else message
+
+
+def _in_plain_words(message: str) -> str:
+    """What tyro says of a value of the wrong kind, without Python's words for kinds; all else as it is."""
+    flag, value, kinds = "Error parsing (?P<flag>--[^:]+): ", "'(?P<value>.*)'", "(?P<kinds>[^ ]+)"
+    for pattern in (
+        rf"{flag}invalid literal for (?P<kinds>int)\(\) with base 10: {value}",
+        rf"{flag}could not convert string to (?P<kinds>float): {value}",
+        rf"{flag}no type matching {kinds} could be instantiated from \[{value}\]\. .*",
+    ):
+        if found := re.fullmatch(pattern, message):
+            expected = [_KINDS.get(kind, kind) for kind in re.split(r"[{},|]+", found["kinds"]) if kind]
+            return f"{found['flag']} is '{found['value']}'; it must be {' or '.join(expected)}"
+    return message
+
+
+def _is_rule(line: str) -> bool:
+    return bool(line) and not line.strip("─-")
+
+
+def run(main: Callable[[list[str]], None], words: list[str], *, resumable: bool = False) -> NoReturn:
+    """Run a command and leave with its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM, 141
+    where nobody reads what it prints, as behind `| head`, and 1 for all else.
+
+    `resumable` says that an interrupted command continues if it is given again.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that does not know a character is no reason to fail.
+            stream.reconfigure(errors="replace")
+    with _errors_in_one_line("; the same command continues from the last checkpoint" if resumable else ""):
+        try:
+            main(words)
+        finally:
+            sys.stdout.flush()
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def _errors_in_one_line(when_interrupted: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        _leave(f"error: {error}", code=2)
+    except KeyboardInterrupt:
+        _leave(f"interrupted{when_interrupted}", code=130)
+    except Stopped as stopped:
+        _leave(str(stopped), code=143)
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(141)
+        with tempfile.NamedTemporaryFile("w", prefix="blitz-", suffix=".log", delete=False) as log:
+            log.write(traceback.format_exc())
+        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", []))
+        _leave(f"failed: {_what_and_where(error)}{notes}; the whole trace is in {log.name}", code=1)
+
+
+def _nobody_reads() -> bool:
+    """Whether it is our output that is closed; if so, what is left of it goes nowhere."""
+    standard_output = 1
+    poll = select.poll()
+    poll.register(standard_output, select.POLLOUT)
+    closed = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), standard_output)
+    return closed
+
+
+def _what_and_where(error: Exception) -> str:
+    """The error, and the last line of the user's or our own code that led to it, also where that was in a worker."""
+    what = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+    # What Ray raises holds the trace of its worker as text.
+    trace = str(error.__cause__) if isinstance(error, RunFailed) else traceback.format_exc()
+    libraries = (sysconfig.get_path("purelib"), sysconfig.get_path("stdlib"), "<")
+    frames = [(file, line) for file, line in _FRAME.findall(trace) if not file.startswith(libraries)]
+    return f"{what} ({Path(frames[-1][0]).name}:{frames[-1][1]})" if frames else what
+
+
+def _leave(line: str, *, code: int) -> NoReturn:
+    print(" ".join(line.split("\n")), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,51 @@
+"""Look for what stands in the way of a run, and say how to mend it.
+
+    python -m jobs.doctor RECIPE [flags]
+
+The flags are those of jobs.train. Each finding is one line; leaves with exit code 2 if one is an error.
+"""
+
+import os
+import sys
+from typing import NoReturn
+
+from blitz.cli.train import TrainSettings, read_settings
+from blitz.errors import require
+from blitz.launch.doctor.examine import examine
+from blitz.launch.job import Datasets
+from blitz.recipes import recipe_names
+
+PROG = "python -m jobs.doctor"
+
+
+def main(words: list[str]) -> None:
+    """Examine as the command line says."""
+    if words[:1] in (["-h"], ["--help"]):
+        print(f"{__doc__}\nRecipes: {', '.join(recipe_names())}")
+        return
+    doctor(read_settings(words, prog=PROG))
+
+
+def doctor(settings: TrainSettings) -> None:
+    """Print what is found.
+
+    Raises:
+        UserError: if a run with these settings cannot start.
+    """
+
+    def open_datasets() -> Datasets:
+        recipe = settings.recipe.fitted()
+        return {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
+
+    errors = 0
+    for finding in examine(settings.scale, settings.storage, open_datasets):
+        print(finding, flush=True)
+        errors += finding.level == "error"
+    require(not errors, f"{errors} of these {'keep' if errors > 1 else 'keeps'} the run from starting")
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """Without waiting for the client of a storage that does not answer, as Python would for minutes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,132 @@
+"""Look at a CSV before training on it: how it is written, what its columns hold, and which rows are bad.
+
+    python -m jobs.prepare TRAIN.csv [flags]
+
+TRAIN.csv is a path or a URI. The index that training reads is made on the way and kept in --out, as is a list of all
+bad rows, <name>.bad_rows.csv. Leaves with exit code 2 if training would refuse the rows.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from blitz.cli.command_line import parse
+from blitz.data.csv.reading.bad_rows import BadRows, BadRowsPolicy
+from blitz.data.csv.reading.columns import ColumnReport, ColumnType
+from blitz.data.csv.reading.dialect import Encoding
+from blitz.data.csv.reading.image_files import ImageCheck, check_images
+from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.table import unknown_labels
+
+PROG = "python -m jobs.prepare"
+
+_SHOWN_VALUES = 8
+_SHOWN_FAULTS = 10
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """What `jobs.prepare` is told."""
+
+    label_column: tuple[str, ...] = ()
+    """What is learned: one column, or several numbers. No cell of it may be missing."""
+    image_column: str | None = None
+    """Paths or URIs of images."""
+    image_root: str | None = None
+    """Folder that relative image paths start from; by default the CSV's."""
+    image_check: ImageCheck = "whole"
+    """Whether to look only if images exist, or also at their first and last bytes, or to decode them all."""
+    val_csv: str | None = None
+    """Another CSV to evaluate on: its columns must have the same types, and its labels occur in the first."""
+    delimiter: str | None = None
+    """What stands between cells; detected by default."""
+    quote: str | None = None
+    """What cells are quoted in; detected by default."""
+    encoding: Encoding | None = None
+    """Detected by default."""
+    types: dict[str, ColumnType] = field(default_factory=dict)
+    """Types of columns where the detected ones do not fit: --types zip category name text."""
+    bad_rows: BadRowsPolicy = "fail"
+    """Whether bad rows are an error, or are left out."""
+    max_bad_fraction: float = 0.01
+    """With --bad-rows skip, more bad rows than this are still an error."""
+    out: str = "runs/prepared"
+    """Folder for the index and the bad rows."""
+
+
+def main(words: list[str]) -> None:
+    """Prepare as the command line says."""
+    if not words or words[0].startswith("-"):
+        print(f"{__doc__}\nFlags: those of `{PROG} TRAIN.csv --help`.")
+        return
+    prepare(words[0], parse(PrepareSettings(), words[1:], prog=f"{PROG} {words[0]}", description=__doc__ or ""))
+
+
+def prepare(csv: str, settings: PrepareSettings) -> None:
+    """Index the CSVs and print a report on each.
+
+    Raises:
+        DataError: if a CSV cannot be read, or its bad rows are more than the settings allow.
+    """
+    options = CsvOptions(
+        settings.delimiter,
+        settings.quote,
+        settings.encoding,
+        settings.types,
+        settings.label_column,
+        settings.image_column,
+    )
+    train = index_csv(csv, settings.out, options)
+    found = [(train, _bad_rows(train, settings))]
+    if settings.val_csv is not None:
+        types = {column.name: column.type for column in train.columns}
+        val = index_csv(settings.val_csv, settings.out, replace(options, types=types))
+        known = {name: train.column(name).values for name in settings.label_column}
+        unknown = [unknown_labels(val, name, values, csv) for name, values in known.items() if values is not None]
+        found.append((val, sum(unknown, start=_bad_rows(val, settings))))
+    for number, (index, bad) in enumerate(found):
+        _print_index(index, settings.label_column)
+        _print_bad(bad, settings, suffix=".val" if number else "")
+    for index, bad in found:
+        bad.judge(settings.bad_rows, total_rows=index.total_rows, max_bad_fraction=settings.max_bad_fraction)
+
+
+def _bad_rows(index: CsvIndex, settings: PrepareSettings) -> BadRows:
+    bad = index.bad_rows()
+    if settings.image_column is not None:
+        bad += check_images(index, settings.image_column, settings.image_root, settings.image_check)
+    return bad
+
+
+def _print_index(index: CsvIndex, labels: tuple[str, ...]) -> None:
+    dialect = index.dialect
+    print(f"{index.csv}: {index.total_rows:,} rows, {len(index.columns)} columns")
+    print(f"{dialect.encoding}, delimiter {dialect.delimiter!r}, quote {dialect.quote}, decimal {dialect.decimal!r}\n")
+    width = max(6, *(len(column.name) for column in index.columns))
+    print(f"{'column':{width}}  type      missing  values")
+    for column in index.columns:
+        print(f"{column.name:{width}}  {column.type:8}  {column.missing:7,}  {_summary(column)}")
+    for name in labels:
+        column = index.column(name)
+        if column.values is not None and column.counts is not None:
+            print(f"\n{name}: {len(column.values)} classes")
+            for value, count in zip(column.values, column.counts, strict=True):
+                print(f"  {value:{width}}  {count:9,}  {count / max(1, column.count):6.1%}")
+    print()
+
+
+def _summary(column: ColumnReport) -> str:
+    if column.values is not None:
+        more = f", and {len(column.values) - _SHOWN_VALUES} more" if len(column.values) > _SHOWN_VALUES else ""
+        return f"{len(column.values)}: {', '.join(column.values[:_SHOWN_VALUES])}{more}"
+    if column.count and column.type == "number":
+        return f"{column.min:g} to {column.max:g}, mean {column.mean:g}, std {column.std:g}"
+    return ""
+
+
+def _print_bad(bad: BadRows, settings: PrepareSettings, *, suffix: str) -> None:
+    if not len(bad):
+        print("no bad rows\n")
+        return
+    rows = "1 bad row" if len(bad) == 1 else f"{len(bad):,} bad rows"
+    print(f"{rows}, listed in {bad.list_in(settings.out, suffix=suffix)}; the first:")
+    print("".join(f"  {message}\n" for message in bad.messages(_SHOWN_FAULTS)))

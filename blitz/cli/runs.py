@@ -1,0 +1,50 @@
+"""List the runs and sweeps in a storage: how far each has come, and how well it does.
+
+python -m jobs.runs [--storage URI]
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from blitz.cli.command_line import parse
+from blitz.outputs.metrics import shown_figure
+from blitz.runs.listing import RunSummary, list_runs
+
+PROG = "python -m jobs.runs"
+
+
+@dataclass(frozen=True)
+class RunsSettings:
+    """What `jobs.runs` is told."""
+
+    storage: str = "runs"
+    """Where runs lie: a folder, or a URI such as s3://bucket/runs."""
+
+
+def main(words: list[str]) -> None:
+    """List as the command line says."""
+    settings = parse(RunsSettings(), words, prog=PROG, description=__doc__ or "")
+    runs, now = list_runs(settings.storage), datetime.now(UTC)
+    if not runs:
+        print(f"no runs in {settings.storage}")
+        return
+    rows = [("run", "state", "step", "best", "last written"), *(_row(each, now) for each in runs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(summary: RunSummary, now: datetime) -> tuple[str, str, str, str, str]:
+    total = "?" if summary.total_steps is None else str(summary.total_steps)
+    best = "" if summary.best is None else f"{summary.best[0]} {shown_figure(summary.best[1])}"
+    step = f"{summary.step}/{total}{' trials' if summary.is_sweep else ''}"
+    return summary.name, summary.state, step, best, f"{_age(now - summary.written)} ago"
+
+
+def _age(age: timedelta) -> str:
+    """In the largest unit of which there are two at least."""
+    seconds = max(0, int(age.total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"

@@ -1,0 +1,40 @@
+"""The command line of what is done with a run that is there."""
+
+from typing import Protocol, TypeVar
+
+from blitz.cli.command_line import parse
+from blitz.errors import require
+from blitz.recipe import Recipe
+from blitz.recipes import differences, recipe_to_json
+from blitz.runs.directory import RunDirectory
+from blitz.runs.open import stored_recipe
+
+
+class _Settings(Protocol):
+    def __init__(self, recipe: Recipe) -> None: ...
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+
+Settings = TypeVar("Settings", bound=_Settings)
+
+
+def parse_for_run(
+    kind: type[Settings], words: list[str], *, positions: int = 1, prog: str, description: str
+) -> tuple[RunDirectory, Settings]:
+    """The run that the first word names, and settings from the words after the first `positions`.
+
+    The recipe is the run's own: only what may change between two starts of a run may be given otherwise.
+
+    Raises:
+        UserError: if there is no such run, or a flag is not understood or not for such a run.
+    """
+    directory = RunDirectory.find(words[0])
+    stored = stored_recipe(directory)
+    settings = parse(
+        kind(stored), words[positions:], prog=" ".join([prog, *words[:positions]]), description=description
+    )
+    changed = differences(recipe_to_json(stored), settings.recipe)
+    require(not changed, f"{directory} was trained with other settings: {', '.join(changed)}")
+    return directory, settings

@@ -1,0 +1,118 @@
+"""A CSV once more with columns appended: all of its rows in their order, also those that nothing can be said about."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+
+from blitz.data.csv.reading.bad_rows import BadRows
+from blitz.data.csv.reading.dialect import Dialect
+from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.scan import LINE, CsvOptions
+from blitz.errors import DataError
+from blitz.storage import written_whole
+
+_ROWS_AT_ONCE = 1 << 16
+
+_NO_VALUE = "no cell holds a value"
+
+ERROR = "error"
+"""The last column: why the other appended ones are empty."""
+
+
+def write_appended(
+    index: CsvIndex, target: str, columns: Iterable[str], values: Iterable[pyarrow.Table], bad: BadRows
+) -> tuple[int, int]:
+    """Write a CSV with `columns` and `error` appended, in UTF-8; how many rows it has, and how many with an error.
+
+    `values` are tables of `columns` and `error`, in the order of the rows of `index`, where `error` is empty or a
+    reason; `bad` are rows that have a reason already. The CSV's own cells are written as they stand there.
+    """
+    options = CsvOptions(
+        delimiter=index.dialect.delimiter,
+        quote=index.dialect.quote,
+        encoding=index.dialect.encoding,
+        types=dict.fromkeys(index.dialect.names, "text"),
+    )
+    texts = index_csv(index.csv, Path(index.path).parent, options)
+    if texts.content != index.content:
+        raise DataError(f"{index.csv} has changed while predictions were made for it; predict again")
+    reasons = bad.by_line() | texts.bad_rows().by_line()
+    rows = errors = 0
+    names = [*columns]
+    with written_whole(target) as write:
+        write(_lines([[*texts.dialect.names, *names, ERROR]], texts.dialect))
+        for cells in _merged(texts, index, names, values, reasons):
+            write(_lines(cells, texts.dialect))
+            rows += len(cells)
+            errors += sum(1 for row in cells if row[-1])
+    return rows, errors
+
+
+def _merged(
+    texts: CsvIndex, index: CsvIndex, names: list[str], values: Iterable[pyarrow.Table], reasons: Mapping[int, str]
+) -> Iterator[list[list[str]]]:
+    """Rows of the file to write, some at a time, by line."""
+    table = texts.table()
+    predicted_lines = index.table()[LINE].to_numpy()
+    nothing = [""] * len(names)
+    # Ragged rows are in no index.
+    cells_of = {fault["line"]: fault["value"] for fault in texts.bad_rows().faults.to_pylist()}
+    ragged = np.setdiff1d(np.array(list(reasons), np.int64), table[LINE].to_numpy()).tolist()
+    stream = _Rows(values)
+    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        lines = batch[LINE].to_pylist()
+        cells = zip(*(batch[name].to_pylist() for name in texts.dialect.names), strict=True)
+        rows = {line: [*each, *nothing, reasons.get(line, _NO_VALUE)] for line, each in zip(lines, cells, strict=True)}
+        first, last = np.searchsorted(predicted_lines, [lines[0], lines[-1] + 1])
+        said = stream.take(int(last - first))
+        columns = (said[name].to_pylist() for name in (*names, ERROR))
+        for line, *one, error in zip(predicted_lines[first:last].tolist(), *columns, strict=True):
+            reason = reasons.get(line) or error
+            rows[line][-len(one) - 1 :] = [*nothing, reason] if reason else [*(_text(each, texts) for each in one), ""]
+        while ragged and ragged[0] < lines[-1]:
+            line = ragged.pop(0)
+            rows[line] = [*_ragged(texts, cells_of[line]), *nothing, reasons[line]]
+        yield [rows[line] for line in sorted(rows)]
+    yield [[*_ragged(texts, cells_of[line]), *nothing, reasons[line]] for line in ragged]
+
+
+def _ragged(texts: CsvIndex, text: str) -> list[str]:
+    """The first cells of a ragged row, as many as there are columns."""
+    (cells,) = csv.reader([text], delimiter=texts.dialect.delimiter, quotechar=texts.dialect.quote)
+    width = len(texts.dialect.names)
+    return [*cells, *[""] * width][:width]
+
+
+def _text(value: Any, texts: CsvIndex) -> str:
+    return f"{value:.6g}".replace(".", texts.dialect.decimal) if isinstance(value, float) else str(value)
+
+
+class _Rows:
+    """Takes rows off a stream of tables."""
+
+    def __init__(self, tables: Iterable[pyarrow.Table]) -> None:
+        self._tables = iter(tables)
+        self._rest: pyarrow.Table | None = None
+
+    def take(self, count: int) -> pyarrow.Table:
+        parts = [] if self._rest is None else [self._rest]
+        while sum(map(len, parts)) < count or not parts:
+            parts.append(next(self._tables))
+        table = pyarrow.concat_tables(parts)
+        self._rest = table.slice(count)
+        return table.slice(0, count)
+
+
+def _lines(rows: Iterable[Sequence[str]], dialect: Dialect) -> bytes:
+    text = io.StringIO()
+    plain = csv.writer(text, delimiter=dialect.delimiter, lineterminator="\n")
+    # Python leaves a carriage return bare that is not in the terminator.
+    quoting = csv.writer(text, delimiter=dialect.delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        (quoting if any("\r" in cell for cell in row) else plain).writerow(row)
+    return text.getvalue().encode()

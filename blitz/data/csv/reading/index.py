@@ -1,0 +1,209 @@
+"""A CSV as a memory-mapped Arrow index, made in one streaming pass and cached by the file's content.
+
+<cache>/<key>.arrow       the columns: float64 (null where missing or bad), int32 codes (-1 where missing), or
+                          text; and the line of every row
+<cache>/<key>.bad.arrow   the bad rows
+<cache>/<key>.json        the report; written last, so that a key has all three or counts for nothing
+<cache>/<key>.seen.json   of a CSV's path: its size, time of change, content hash and encoding when last read
+<cache>/<content>.csv     the CSV that a folder of class folders amounts to
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.fs
+from filelock import FileLock
+
+from blitz.data.csv.class_folders import listing
+from blitz.data.csv.reading.bad_rows import BadRows, write_faults
+from blitz.data.csv.reading.columns import ColumnReport
+from blitz.data.csv.reading.dialect import Dialect, Encoding, EncodingScan
+from blitz.data.csv.reading.label_conflicts import conflicting_labels
+from blitz.data.csv.reading.scan import CsvOptions, read_csv
+from blitz.errors import DataError
+from blitz.storage import absolute, fingerprint, open_place
+
+_FORMAT = 1
+_HASHED_BYTES = 1 << 20
+_RACY_S = 2.0
+
+
+@dataclass(frozen=True)
+class CsvIndex:
+    """A CSV that has been read: where its index lies, and what the pass over it found."""
+
+    csv: str
+    """The CSV's path or URI as it was given, or that of the folder of class folders, which messages name."""
+    path: str
+    """The Arrow IPC file. Bad rows are in it, too, except for ragged ones."""
+    dialect: Dialect
+    columns: tuple[ColumnReport, ...]
+    """Statistics of all good cells, in bad rows or not."""
+    codes: Mapping[str, tuple[str, ...]]
+    """For each category column the value of each of its codes."""
+    rows: int
+    """Rows in the index."""
+    total_rows: int
+    """Rows in the CSV, ragged ones included."""
+    content: str
+    """SHA-256 of the CSV's bytes, hexadecimal."""
+    options: CsvOptions
+    """How it was read."""
+
+    def on_this_node(self) -> "CsvIndex":
+        """The same index here: where another node made it in a folder that is not shared, it is made again.
+
+        Raises:
+            DataError: if the CSV is not here either, or is another one.
+        """
+        if Path(self.path).exists():
+            return self
+        made = index_csv(self.csv, Path(self.path).parent, self.options)
+        if made.content != self.content:
+            raise DataError(f"{self.csv} is another file than where the run was begun; share it between all nodes")
+        return made
+
+    def column(self, name: str) -> ColumnReport:
+        """The column of that name.
+
+        Raises:
+            DataError: if there is none.
+        """
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise DataError(f"{self.csv} has no column '{name}'; it has: {', '.join(self.dialect.names)}")
+
+    def table(self) -> pyarrow.Table:
+        """The index, memory-mapped."""
+        return pyarrow.ipc.open_file(pyarrow.memory_map(self.path)).read_all()
+
+    def bad_rows(self) -> BadRows:
+        """Ragged rows, cells that are no numbers, missing labels and image paths, and images with two labels."""
+        faults = pyarrow.ipc.open_file(pyarrow.memory_map(_beside(self.path, ".bad.arrow"))).read_all()
+        return BadRows(self.csv, faults)
+
+
+def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = None) -> CsvIndex:
+    """The index of a CSV, from the folder `cache` if it is there for the same content and options.
+
+    A CSV whose size and time of change are those of the last time is not read; another one is read once to hash it. A
+    folder of class folders is taken for the CSV that it amounts to.
+
+    Raises:
+        DataError: if the CSV is missing or empty, is no text, has no header or lacks a column that `options` name.
+    """
+    options = options or CsvOptions()
+    folder = Path(cache).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    source = _Source.of(str(csv), folder)
+    key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)], sort_keys=True))[:32]
+    target, report = folder / f"{key}.arrow", folder / f"{key}.json"
+    if not (report.exists() and target.exists()):
+        with FileLock(folder / f"{key}.lock"):
+            # Whoever comes second waits, and then finds it.
+            if not (report.exists() and target.exists()):
+                _make(source, options, target, report)
+    found = json.loads(report.read_text("utf-8"))
+    dialect = Dialect(**found["dialect"] | {"names": tuple(found["dialect"]["names"])})
+    columns = tuple(ColumnReport(**{name: _frozen(value) for name, value in one.items()}) for one in found["columns"])
+    codes = {name: tuple(values) for name, values in found["codes"].items()}
+    rows, total_rows = found["rows"], found["total_rows"]
+    return CsvIndex(str(csv), str(target), dialect, columns, codes, rows, total_rows, source.content, options)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _beside(path: str, suffix: str) -> str:
+    return path.removesuffix(".arrow") + suffix
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A CSV file, and what only reading all of it tells."""
+
+    name: str
+    content: str
+    encoding: Encoding
+
+    @classmethod
+    def of(cls, name: str, folder: Path) -> "_Source":
+        files, path = open_place(name)
+        info = files.get_file_info(path)
+        if info.type == pyarrow.fs.FileType.Directory:
+            return cls._of_folder(name, folder)
+        if info.type != pyarrow.fs.FileType.File:
+            raise DataError(f"{name} is not there; name a CSV file")
+        if info.size == 0:
+            raise DataError(f"{name} is empty; its first line must name the columns")
+        stamp = {"size": info.size, "mtime_ns": info.mtime_ns}
+        memo = folder / f"{fingerprint(absolute(name))[:32]}.seen.json"
+        seen = json.loads(memo.read_text("utf-8")) if memo.exists() else {}
+        if seen.get("stamp") != stamp:
+            began = time.time()
+            seen = {"stamp": stamp, **_scan(name, files, path)}
+            # A file changed just now may change again without a change of its time.
+            if began - info.mtime_ns / 1e9 > _RACY_S:
+                _write(memo, json.dumps(seen))
+        return cls(name, seen["content"], seen["encoding"])
+
+    @classmethod
+    def _of_folder(cls, name: str, folder: Path) -> "_Source":
+        text = listing(name)
+        content = hashlib.sha256(text).hexdigest()
+        target = folder / f"{content[:32]}.csv"
+        if not target.exists():
+            _write(target, text.decode())
+        return cls(str(target), content, "utf-8")
+
+
+def _scan(name: str, files: pyarrow.fs.FileSystem, path: str) -> dict[str, str]:
+    digest, scan = hashlib.sha256(), EncodingScan()
+    with files.open_input_file(path) as file:
+        while data := file.read(_HASHED_BYTES):
+            digest.update(data)
+            scan.add(data)
+    encoding = scan.encoding()
+    if encoding is None:
+        raise DataError(f"{name} is not text; save the table as CSV, best in UTF-8")
+    return {"content": digest.hexdigest(), "encoding": encoding}
+
+
+def _write(path: Path, text: str) -> None:
+    with _whole(path) as part:
+        part.write_text(text, "utf-8")
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write to that takes its place once it is whole, whoever else writes the same one."""
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        yield Path(part)
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def _make(source: _Source, options: CsvOptions, target: Path, report: Path) -> None:
+    with _whole(target) as part:
+        dialect, result = read_csv(source.name, source.encoding, options, part)
+    faults = result.faults
+    if options.image_column and options.label_columns:
+        faults.append(conflicting_labels(target, options.image_column, options.label_columns))
+    with _whole(Path(_beside(str(target), ".bad.arrow"))) as part:
+        write_faults(faults, part)
+    content = {"columns": result.columns, "codes": result.codes, "rows": result.rows, "total_rows": result.total_rows}
+    _write(report, json.dumps({"dialect": asdict(dialect)} | content))

@@ -1,0 +1,120 @@
+"""Images that a CSV lists more than once, with different labels."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+import pyarrow.compute as pc
+
+from blitz.data.csv.reading.bad_rows import faults_of
+from blitz.data.csv.reading.scan import LINE, missing
+from blitz.randomness import mix64
+
+Rows = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+
+def conflicting_labels(index: Path, image_column: str, label_columns: Sequence[str]) -> pyarrow.RecordBatch:
+    """A fault for every row of an image that has another label on another line: which is right cannot be known.
+
+    Rows without a path or a label are left out. Hashes of paths and labels are compared first, so that memory holds
+    some 50 bytes a row rather than all paths.
+    """
+    # Not memory-mapped: pages that are read once would count as memory of this process.
+    with pyarrow.OSFile(str(index)) as file:
+        reader = pyarrow.ipc.open_file(file)
+        numbers = range(reader.num_record_batches)
+        hashed = [_hashed(reader.get_batch(number), image_column, label_columns) for number in numbers]
+        begins = np.cumsum([0, *(each.rows for each in hashed)])
+        rows = np.concatenate([begin + each.places for begin, each in zip(begins, hashed, strict=False)])
+        images = np.concatenate([each.images for each in hashed])
+        labels = np.concatenate([each.labels for each in hashed])
+        hashed.clear()
+        suspects = rows[_in_conflict(images, labels)]
+        taken = [
+            reader.get_batch(number).take(pyarrow.array(suspects[first:last] - begins[number]))
+            for number, first, last in zip(
+                numbers, *np.searchsorted(suspects, [begins[:-1], begins[1:]]).tolist(), strict=True
+            )
+            if first < last
+        ]
+        return _faults(pyarrow.Table.from_batches(taken, reader.schema), suspects, image_column, label_columns)
+
+
+def _in_conflict(images: Hashes, labels: Hashes) -> Rows:
+    """Places, ascending, of images that occur with several labels."""
+    order = np.argsort(images, kind="stable")
+    images, labels = images[order], labels[order]
+    # Of the labels of one image, two that are neighbours differ if any do.
+    images_in_conflict = np.unique(images[1:][(images[1:] == images[:-1]) & (labels[1:] != labels[:-1])])
+    changes = np.zeros(len(images) + 1, np.int8)
+    changes[np.searchsorted(images, images_in_conflict)] += 1
+    changes[np.searchsorted(images, images_in_conflict, side="right")] -= 1
+    return np.sort(order[np.cumsum(changes[:-1], dtype=np.int8) > 0])
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    """A batch: the places of rows that have a path and labels, and the hashes of those."""
+
+    rows: int
+    places: Rows
+    images: Hashes
+    labels: Hashes
+
+
+def _hashed(batch: pyarrow.RecordBatch, image_column: str, label_columns: Sequence[str]) -> _Hashed:
+    present = pc.not_equal(batch[image_column], "").to_numpy(zero_copy_only=False)
+    labels = np.zeros(len(batch), np.uint64)
+    for name in label_columns:
+        present &= ~missing(batch[name]).to_numpy(zero_copy_only=False)
+        labels = mix64(labels ^ _bits(batch[name]))
+    places = np.flatnonzero(present)
+    return _Hashed(len(batch), places, _hashes(batch[image_column])[places], labels[places])
+
+
+def _faults(table: pyarrow.Table, rows: Rows, image_column: str, label_columns: Sequence[str]) -> pyarrow.RecordBatch:
+    lines = table[LINE].to_pylist()
+    paths = table[image_column].to_pylist()
+    labels = list(zip(*(table[name].to_pylist() for name in label_columns), strict=True))
+    # The first line of each label of each image.
+    first: defaultdict[str, dict[tuple[object, ...], int]] = defaultdict(dict)
+    for path, label, line in zip(paths, labels, lines, strict=True):
+        first[path].setdefault(label, line)
+    places, reasons = [], []
+    for place, (path, label) in enumerate(zip(paths, labels, strict=True)):
+        others = [line for other, line in first[path].items() if other != label]
+        if others:
+            places.append(place)
+            reasons.append(f"line {others[0]} gives the same image another label")
+    chosen = np.array(places, np.int64)
+    values = [paths[place] for place in places]
+    return faults_of(table[LINE].to_numpy()[chosen], image_column, values, reasons, rows[chosen])
+
+
+def _bits(labels: pyarrow.Array) -> Hashes:
+    if pyarrow.types.is_string(labels.type):
+        return _hashes(labels)
+    values: npt.NDArray[Any] = labels.to_numpy(zero_copy_only=False)
+    return values.view(np.uint64) if pyarrow.types.is_floating(labels.type) else values.astype(np.uint64)
+
+
+def _hashes(paths: pyarrow.StringArray) -> Hashes:
+    """A hash of each path: the sum modulo 2^64 of its bytes, each times a random number of its place."""
+    _, offsets, data = paths.buffers()
+    ends = np.frombuffer(offsets, np.int32)[paths.offset : paths.offset + len(paths) + 1].astype(np.int64)
+    lengths = np.diff(ends)
+    hashes = np.zeros(len(paths), np.uint64)
+    filled = lengths > 0
+    if filled.any():
+        letters = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
+        starts = (ends[:-1] - ends[0])[filled]
+        factors = mix64(np.arange(lengths.max(), dtype=np.uint64))
+        places = np.arange(len(letters)) - np.repeat(starts, lengths[filled])
+        hashes[filled] = np.add.reduceat((letters + np.uint64(1)) * factors[places], starts)
+    return hashes

@@ -1,0 +1,279 @@
+"""A CSV as features and a target: what is fitted on its training rows, and its rows as a model takes them."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pyarrow.compute as pc
+
+from blitz.data.arrays import Columns
+from blitz.data.csv.reading.bad_rows import BadRows
+from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_whole, in_order
+from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.statistics import kept_batches, statistics_of
+from blitz.data.csv.source import CsvSource, Mask
+from blitz.data.csv.table import CsvTable, unknown_labels
+from blitz.data.order import Rows
+from blitz.data.plan import Split
+from blitz.errors import DataError, require
+from blitz.fields import may_change
+
+Task = Literal["auto", "classification", "regression"]
+
+_MOST_WHOLE_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class CsvData(CsvSource):
+    """Which columns of which CSV are learned from, and what."""
+
+    target: str = ""
+    """The column that is learned; all others are learned from."""
+    ignore: tuple[str, ...] = ()
+    """Columns that are not learned from."""
+    task: Task = "auto"
+    """auto classifies a category, and a number of at most 20 values that are all whole."""
+
+
+@dataclass(frozen=True)
+class NumberFeature:
+    """A number column, taken as (number - mean) / std, and 0 where it is missing."""
+
+    name: str
+    mean: float
+    std: float
+    """1 where all numbers are the same."""
+    has_missing: bool
+    """Whether training rows lack it: then another column tells, by 0 or 1, where it is missing."""
+
+
+@dataclass(frozen=True)
+class CategoryFeature:
+    """A category column: the code of its value i is i + 1, that of a missing or unknown value 0."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is learned: one of `classes`, or if there are none a number, taken as (number - mean) / std."""
+
+    name: str
+    type: ColumnType
+    classes: tuple[str, ...] = ()
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True)
+class CsvFit:
+    """What is known of a CSV from its training rows.
+
+    A run is resumed on the same `content` alone. All else follows from that and the recipe's settings, and to hold it
+    against them again would make a number that another machine rounds otherwise an error.
+    """
+
+    content: str
+    """SHA-256 of the CSV, hexadecimal."""
+    target: Target = may_change()
+    numbers: tuple[NumberFeature, ...] = may_change()
+    categories: tuple[CategoryFeature, ...] = may_change()
+
+    @property
+    def number_columns(self) -> int:
+        """Numbers of a row, with those that tell what is missing."""
+        return len(self.numbers) + sum(feature.has_missing for feature in self.numbers)
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """For each category the number of its codes."""
+        return tuple(len(feature.values) + 1 for feature in self.categories)
+
+    @property
+    def types(self) -> dict[str, ColumnType]:
+        """The type of every column that is read."""
+        types: dict[str, ColumnType] = {feature.name: "number" for feature in self.numbers}
+        types |= {feature.name: "category" for feature in self.categories}
+        return types | {self.target.name: self.target.type}
+
+
+class CsvRows:
+    """Rows of a CSV as a model takes them: those of its index where `kept`, of shape (rows of the index,), is true.
+
+    `left_out` are the bad ones among the others.
+    """
+
+    def __init__(self, index: CsvIndex, fit: CsvFit, kept: Mask, left_out: BadRows) -> None:
+        self.fit, self.left_out = fit, left_out
+        known = {feature.name: feature.values for feature in fit.categories} | {fit.target.name: fit.target.classes}
+        columns = [name for name in fit.types if name in index.dialect.names]
+        self.table = CsvTable(index, columns, categories=known, without=np.flatnonzero(~kept))
+        self._has_targets = fit.target.name in columns
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def index(self) -> CsvIndex:
+        """Where the rows are."""
+        return self.table.index
+
+    def __getitems__(self, rows: Rows) -> Columns:
+        """`numbers` float64 (batch, numbers), `categories` int64 (batch, categories), and `targets` (batch,).
+
+        Numbers are as they stand there, NaN where missing; of the codes of a category 0 is missing or unknown. Targets
+        are there if the CSV has them: the int64 place of a class, or a standardised number as float32.
+        """
+        fit, cells = self.fit, self.table.__getitems__(rows)
+        numbers = np.zeros((len(rows), len(fit.numbers)))
+        for place, feature in enumerate(fit.numbers):
+            numbers[:, place] = cells[feature.name]
+        categories = np.zeros((len(rows), len(fit.categories)), np.int64)
+        for place, category in enumerate(fit.categories):
+            categories[:, place] = cells[category.name] + 1
+        features: Columns = {"numbers": numbers, "categories": categories}
+        if not self._has_targets:
+            return features
+        targets = cells[fit.target.name]
+        if not fit.target.classes:
+            targets = ((targets - fit.target.mean) / fit.target.std).astype(np.float32)
+        elif fit.target.type == "number":
+            targets = np.searchsorted([float(name) for name in fit.target.classes], targets)
+        return {**features, "targets": targets}
+
+
+def fit_csv(data: CsvData, seed: int) -> CsvFit:
+    """Means, deviations, vocabularies and classes of the training rows, in one pass over the index.
+
+    Prints which columns are left out.
+
+    Raises:
+        DataError: if the CSV, a column of it or too many of its rows cannot be used.
+        UserError: if `data` does not say what to learn from which CSV, or names two ways to evaluate.
+    """
+    data.check()
+    require(bool(data.target), "name the column to learn with --data.target COLUMN")
+    require(data.target not in data.ignore, f"--data.ignore names '{data.target}', which is to be learned")
+    index, classifies = _train_index(data)
+    bad = _train_faults(index, data)
+    kept, held_out = data.parts(index, data.judged(bad, index), seed)
+    reports = statistics_of(index, index.dialect.names, kept)
+    if classifies:
+        # Also the classes that the seed happens to hold out.
+        kept |= held_out
+        reports |= statistics_of(index, [data.target], kept)
+    target = _target(index, reports[data.target], kept, classifies=classifies)
+    features = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
+    fit = CsvFit(
+        index.content,
+        target,
+        tuple(
+            NumberFeature(report.name, report.mean, report.std or 1.0, report.missing > 0)
+            for report in features
+            if report.mean is not None and report.std is not None
+        ),
+        tuple(CategoryFeature(report.name, report.values) for report in features if report.values),
+    )
+    unused = [report.name for report in features if report.name not in fit.types]
+    if not fit.numbers and not fit.categories:
+        raise DataError(
+            f"{index.csv} has no column to learn '{data.target}' from: numbers and categories are learned from, "
+            f"and there is {', '.join(unused) or 'none'}; declare types with --data.types COLUMN category"
+        )
+    if unused:
+        print(f"{index.csv}: not learned from, because they are text or empty: {', '.join(unused)}")
+    return fit
+
+
+def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int) -> CsvRows:
+    """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
+
+    Raises:
+        DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
+    """
+    if split == "val" and data.val_csv is not None:
+        index = index_csv(data.val_csv, data.cache, data.options(types=fit.types, label_columns=(data.target,)))
+        bad = _faults(index, fit.types)
+        if fit.target.classes:
+            bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
+        kept = np.ones(index.rows, bool)
+        kept[data.judged(bad, index)] = False
+    else:
+        index = _train_index(data, fit.content)[0]
+        bad = _train_faults(index, data)
+        train, val = data.parts(index, data.judged(bad, index), seed)
+        kept = train if split == "train" else val
+    return CsvRows(index, fit, kept, bad)
+
+
+def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
+    """The rows of a CSV to predict for, whether it has a target or not.
+
+    Raises:
+        DataError: if it cannot be read, or lacks a column that the model was trained with.
+    """
+    types = {name: kind for name, kind in fit.types.items() if name != fit.target.name}
+    index = index_csv(csv, data.cache, data.options(types=types, label_columns=()))
+    read = replace(fit, target=replace(fit.target, name=""))
+    return CsvRows(index, read, np.ones(index.rows, bool), _faults(index, types))
+
+
+def _train_index(data: CsvData, content: str | None = None) -> tuple[CsvIndex, bool]:
+    """The training CSV, and whether its target is to be classified."""
+    index = data.train_index(data.options(types=data.types, label_columns=(data.target,)), content=content)
+    for name in data.ignore:
+        index.column(name)
+    report = index.column(data.target)
+    few = report.type == "number" and _whole_numbers(index, data.target, np.ones(index.rows, bool)) is not None
+    if data.task != "auto":
+        classifies = data.task == "classification"
+    elif data.target in data.types or report.values is None:
+        classifies = few or report.type == "category"
+    else:
+        classifies = not are_whole(report.values) or len(report.values) <= _MOST_WHOLE_CLASSES
+    kind: ColumnType = "category" if classifies else "number"
+    if report.type == kind or (classifies and few):
+        return index, classifies
+    types: Mapping[str, ColumnType] = {**data.types, data.target: kind}
+    return data.train_index(data.options(types=types, label_columns=(data.target,))), classifies
+
+
+def _whole_numbers(index: CsvIndex, column: str, kept: Mask) -> tuple[str, ...] | None:
+    """Distinct values of a number column if they are whole and few, in order."""
+    found: set[float] = set()
+    for batch in kept_batches(index, [column], kept):
+        found.update(pc.unique(batch[column].drop_null()).to_pylist())
+        if len(found) > _MOST_WHOLE_CLASSES or not all(value.is_integer() for value in found):
+            return None
+    return in_order(str(int(value)) for value in found)
+
+
+def _train_faults(index: CsvIndex, data: CsvData) -> BadRows:
+    return _faults(index, {column.name for column in index.columns} - set(data.ignore))
+
+
+def _faults(index: CsvIndex, read: Collection[str]) -> BadRows:
+    return index.bad_rows().without_numbers_of(column.name for column in index.columns if column.name not in read)
+
+
+def _target(index: CsvIndex, report: ColumnReport, kept: Mask, *, classifies: bool) -> Target:
+    """The target of the rows that are kept.
+
+    Raises:
+        DataError: if it is the same in all of them.
+    """
+    classes: tuple[str, ...] = ()
+    if classifies:
+        classes = (_whole_numbers(index, report.name, kept) if report.type == "number" else report.values) or ()
+    if report.mean is None and not classes:
+        raise DataError(f"{index.csv} has no row to train on whose '{report.name}' is there")
+    if len(classes) == 1 or not (classes or report.std):
+        raise DataError(
+            f"{index.csv}: column '{report.name}' holds {', '.join(classes) or report.mean} in all rows to train on; "
+            "there must be two values at least"
+        )
+    if classes:
+        return Target(report.name, report.type, classes)
+    return Target(report.name, "number", mean=report.mean or 0.0, std=report.std or 1.0)

@@ -1,0 +1,1 @@
+"""A job on Ray: the only package that imports ray.train and ray.data."""

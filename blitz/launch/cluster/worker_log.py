@@ -1,0 +1,99 @@
+"""What each worker prints and raises, in a file of the run: `logs/<start>-rank-<n>.log`."""
+
+import io
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import TextIO
+
+import ray
+import torch
+
+from blitz.runs.directory import RunDirectory
+from blitz.training.world import World
+
+_SECONDS_BETWEEN_UPLOADS = 10.0
+_MOST_UPLOADED = 16_000_000
+"""Characters of a log that an object store, where it is written anew each time, is sent."""
+
+
+@contextmanager
+def collected(run: RunDirectory, world: World) -> Iterator[None]:
+    """While the block runs, what this rank prints goes to its file too, and what it raises."""
+    # Rank 0's clock, so that the files of one start bear one name.
+    now = torch.tensor(int(time.time()) if world.leads else 0)
+    start = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(int(world.sum(now))))
+    log = _Log(run, f"logs/{start}-rank-{world.rank}.log")
+    log.write(f"rank {world.rank} of {world.size} on {ray.util.get_node_ip_address()}, process {os.getpid()}\n")
+    try:
+        with redirect_stdout(_Both(sys.stdout, log)), redirect_stderr(_Both(sys.stderr, log)):
+            yield
+    except BaseException:
+        log.write(traceback.format_exc())
+        raise
+    finally:
+        log.close()
+
+
+def newest_log(run: RunDirectory, rank: int) -> str | None:
+    """The path or URI of the log of a rank's last start."""
+    names = [name for name in run.names("logs") if name.endswith(f"-rank-{rank}.log")]
+    return str(RunDirectory.of(run.uri, f"logs/{max(names)}")) if names else None
+
+
+class _Both(io.TextIOBase):
+    """Writes to two streams."""
+
+    def __init__(self, stream: TextIO, log: "_Log") -> None:
+        self._stream, self._log = stream, log
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+class _Log(io.TextIOBase):
+    """A file of the run: each write is there at once, or in an object store some seconds later.
+
+    One that cannot be written is no reason to end a run.
+    """
+
+    def __init__(self, run: RunDirectory, path: str) -> None:
+        self._run, self._path = run, path
+        self._text, self._uploaded, self._ends = io.StringIO(), 0, threading.Event()
+        self._thread = None if run.appends else threading.Thread(target=self._upload_now_and_then, daemon=True)
+        if self._thread is not None:
+            self._thread.start()
+
+    def write(self, text: str) -> int:
+        if self._thread is None:
+            with suppress(OSError):
+                self._run.append(self._path, text.encode())
+        elif self._text.tell() < _MOST_UPLOADED:
+            self._text.write(text)
+        return len(text)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._ends.set()
+            self._thread.join()
+        super().close()
+
+    def _upload_now_and_then(self) -> None:
+        while not self._ends.wait(_SECONDS_BETWEEN_UPLOADS if self._uploaded else 0.0):
+            self._upload()
+        self._upload()
+
+    def _upload(self) -> None:
+        text = self._text.getvalue()
+        with suppress(OSError):
+            if len(text) > self._uploaded:
+                self._run.write(self._path, text.encode())
+                self._uploaded = len(text)

@@ -1,0 +1,1 @@
+"""A job in this process: no Ray, no daemon, one device."""

@@ -1,0 +1,37 @@
+"""The progress bar of a terminal."""
+
+from tqdm import tqdm
+
+from blitz.outputs.metrics import shown_figure
+
+
+class ProgressBar:
+    """Steps, rate, time left and the newest loss, in one line; only where a terminal shows it."""
+
+    def __init__(self, *, first_step: int, total_steps: int) -> None:
+        # None: off where the output is not a terminal.
+        self._bar = tqdm(
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            disable=None if total_steps else True,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def step(self, number: int) -> None:
+        """So many steps are done."""
+        self._bar.update(number - self._bar.n)
+
+    def loss(self, value: float) -> None:
+        """The newest mean training loss."""
+        self._bar.set_postfix_str(f"loss {shown_figure(value)}", refresh=False)
+
+    def line(self, text: str) -> None:
+        """A line above the bar."""
+        self._bar.write(text)

@@ -1,0 +1,69 @@
+"""How a sweep shows how far it is: a line for each trial, and in a terminal a table below them that is redrawn."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from blitz.launch.tune.sweep import Sweep
+from blitz.outputs.metrics import shown_figure
+from blitz.training.display import Silence
+
+_ROWS = 12
+
+
+class Lines(Silence):
+    """Where a sweep's lines go."""
+
+    def line(self, text: str) -> None:
+        """A line for the user to read; rich has it above the table, where there is one."""
+        print(text, flush=True)
+
+
+@contextmanager
+def board(sweep: Sweep) -> Iterator[None]:
+    """While the block runs, the sweep's best trials and those under way, where a terminal shows them."""
+    console = Console()
+    if not (console.is_terminal and sys.stdout.isatty()):
+        yield
+        return
+    with Live(get_renderable=lambda: table(sweep), console=console, refresh_per_second=4):
+        yield
+
+
+def table(sweep: Sweep) -> Table:
+    """The sweep's state as it is now."""
+    trials = list(sweep.trials.values())
+    states = Counter(trial.state for trial in trials)
+    title = f"{sum(trial.ended for trial in trials)} of {sweep.total} trials"
+    title = ", ".join([title, *(f"{count} {state}" for state, count in states.items())])
+    # What makes a line of four settings fit into 80 columns.
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    names = sweep.directory.names
+    drawn.add_column("trial", justify="right")
+    for heading in _brief_names(names):
+        drawn.add_column(heading)
+    for heading in ("state", "step", f"best {sweep.goal.metric}"):
+        drawn.add_column(heading, justify="right")
+    for trial in sorted(trials, key=sweep.rank)[:_ROWS]:
+        figure = "" if trial.best is None else shown_figure(trial.best)
+        values = [_brief(trial.settings, name) for name in names]
+        drawn.add_row(str(trial.number), *values, trial.state, str(trial.step), figure)
+    return drawn
+
+
+def _brief_names(names: Sequence[str]) -> list[str]:
+    """The last part of each name, unless two have it."""
+    ends = Counter(name.rpartition(".")[2] for name in names)
+    return [end if ends[end := name.rpartition(".")[2]] == 1 else name for name in names]
+
+
+def _brief(settings: Mapping[str, Any], name: str) -> str:
+    value = settings.get(name, "")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,112 @@
+"""A sweep as it was asked for, and the directory that it is to have."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from blitz.errors import UserError, require
+from blitz.launch.tune.search import search_of
+from blitz.launch.tune.space import SchedulerName, SearchName, Space
+from blitz.recipe import Recipe
+from blitz.recipes import recipe_to_json, setting_value, with_settings
+from blitz.runs.directory import RunDirectory
+from blitz.runs.open import require_lasting
+from blitz.runs.sweep_directory import Goal, SweepDirectory
+from blitz.training.packed import Rungs
+
+_TRIED_DRAWS = 100
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep as it was asked for."""
+
+    space_name: str
+    space: Space
+    recipe: Recipe
+    """What all trials share; not fitted."""
+    search: SearchName
+    scheduler: SchedulerName
+    seed: int
+    num_trials: int
+
+    def to_json(self) -> dict[str, Any]:
+        """What sweep.json holds, but for what decides, which only the data may tell."""
+        return {
+            "space": self.space_name,
+            "recipe": recipe_to_json(self.recipe),
+            "parameters": self.space.text(),
+            "search": self.search,
+            "scheduler": self.scheduler,
+            "seed": self.seed,
+            "num_trials": self.num_trials,
+        }
+
+    def default_name(self) -> str:
+        """`<space>-<hash>`, where the hash is of all but the number of trials: more of them extend the same sweep."""
+        asked = json.dumps({**self.to_json(), "num_trials": None}, sort_keys=True)
+        return f"{self.space_name}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
+
+    def check(self) -> None:
+        """Make the settings of the first trials.
+
+        Raises:
+            UserError: if they do not go together, or if a flag sets what the space varies.
+        """
+        default = with_settings(type(self.recipe)(), self.space.overrides)
+        for name in self.space.names:
+            flag = f"--{name.replace('_', '-')}"
+            same = setting_value(self.recipe, name) == setting_value(default, name)
+            require(same, f"{flag}: the space {self.space_name} varies it; leave it out, or edit the space")
+        # What Optuna draws depends on what trials come to; random draws tell as well what does not go together.
+        search = search_of("grid" if self.search == "grid" else "random", self.space, seed=self.seed, mode="min")
+        for number in range(min(self.num_trials, _TRIED_DRAWS)):
+            if (draw := search.draw(number)) is None:
+                break
+            try:
+                with_settings(self.recipe, self.space.settings(draw))
+            except UserError as error:
+                raise UserError(
+                    f"trial {number} of the space {self.space_name} would have {self.space.settings(draw)}: {error}; "
+                    "let settings that depend on each other be choices of dictionaries"
+                ) from error
+
+
+def open_sweep(plan: SweepPlan, goal: Goal, directory: RunDirectory) -> SweepDirectory:
+    """The directory of a sweep, new or one that is continued; it is there and can be written.
+
+    Raises:
+        UserError: if it cannot, or if what is there is another sweep or a run.
+    """
+    require_lasting(directory)
+    stored = directory.read_json("sweep.json")
+    require(stored is not None or not directory.exists("recipe.json"), f"{directory} is a run; name another with --run")
+    if stored is not None:
+        now = {**plan.to_json(), "metric": goal.metric, "mode": goal.mode}
+        changed = [name for name in now if name != "num_trials" and _as_stored(now[name]) != stored.get(name)]
+        require(
+            not changed,
+            f"{directory} is a sweep of another {' and '.join(changed)}; repeat its settings to go on with it, or name "
+            "another with --run",
+        )
+    directory.probe()
+    return SweepDirectory(replace(directory, patient=True), plan.space.names)
+
+
+def _as_stored(value: Any) -> Any:
+    """`value` as JSON gives it back."""
+    if isinstance(value, Mapping):
+        return {name: _as_stored(inner) for name, inner in value.items()}
+    return [_as_stored(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
+def rungs_of(plan: SweepPlan, goal: Goal, *, evaluate_every_steps: int) -> Rungs:
+    """The rungs that a space asks for."""
+    return Rungs(
+        goal.metric,
+        higher_is_better=goal.higher_is_better,
+        grace_steps=plan.space.grace_evaluations * evaluate_every_steps,
+        reduction_factor=plan.space.reduction,
+    )

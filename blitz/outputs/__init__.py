@@ -1,0 +1,1 @@
+"""What models say, how it is judged, and how it is shown: metrics, examples, plots."""

@@ -1,0 +1,18 @@
+"""What a terminal shows of a run at its end."""
+
+from blitz.report.formatting import duration, number, sparkline
+from blitz.report.record import ACCOUNTS, Record
+
+
+def closing_lines(record: Record, *, plain: bool) -> list[str]:
+    """Its curve of the loss in a line, and what its time went to; `plain` is for terminals that know only ASCII."""
+    lines = []
+    losses = [line["train/loss"] for line in record.lines if "train/loss" in line]
+    if len(losses) > 1:
+        drawn = sparkline(losses, plain=plain)
+        lines.append(f"{'train/loss':24} {drawn}  {number(losses[0])} to {number(losses[-1])}")
+    whole = sum(record.seconds.values())
+    if whole:
+        shares = ", ".join(f"{spent / whole:.0%} {ACCOUNTS[account]}" for account, spent in record.seconds.items())
+        lines.append(f"{'time':24} {duration(whole)}: {shares}")
+    return lines

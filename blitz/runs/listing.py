@@ -1,0 +1,167 @@
+"""The runs in a storage, and how far each has come, by a few small reads of each."""
+
+import csv
+import fcntl
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.fs
+
+from blitz.errors import UserError
+from blitz.recipes import recipe_from_json
+from blitz.runs.directory import RunDirectory
+from blitz.storage import open_place
+
+State = Literal["running", "finished", "stopped", "never checkpointed"]
+
+_QUIET = timedelta(minutes=10)
+_TAIL_BYTES = 1 << 16
+"""Of metrics.jsonl: room for a line with a thousand figures."""
+_READERS = 16
+_WRITTEN = ("metrics.jsonl", "result.json", "recipe.json", "sweep.json", "trials.csv")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run, or one sweep, whose steps are its trials."""
+
+    name: str
+    state: State
+    step: int
+    total_steps: int | None
+    """None of a run that did not write its plan."""
+    best: tuple[str, float] | None
+    """The figure that decides which checkpoint is the best, as `val/accuracy`, and its value there."""
+    written: datetime
+    """When it last wrote something."""
+    is_sweep: bool = False
+
+
+def list_runs(storage: str, *, quiet: timedelta = _QUIET) -> list[RunSummary]:
+    """The runs in `storage`, the one that was last written first.
+
+    On an object store, where there are no locks, a run that has written nothing for `quiet` is taken for stopped.
+
+    Raises:
+        UserError: if there is no such folder, or it cannot be read.
+    """
+    files, root = open_place(storage)
+    try:
+        found = files.get_file_info(pyarrow.fs.FileSelector(root))
+    except OSError as error:
+        raise UserError(f"--storage: {storage} cannot be listed ({str(error).splitlines()[0]})") from error
+    names = [info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory]
+    # An object store answers late, and to many at once.
+    with ThreadPoolExecutor(_READERS) as readers:
+        runs = readers.map(lambda name: _summary(name, RunDirectory.of(storage, name), quiet), names)
+        return sorted((run for run in runs if run), key=lambda run: run.written, reverse=True)
+
+
+def _summary(name: str, run: RunDirectory, quiet: timedelta) -> RunSummary | None:
+    """None for a folder that is neither a run nor a sweep."""
+    files, root = open_place(run.uri)
+    infos = files.get_file_info([f"{root}/{file}" for file in _WRITTEN])
+    written = [info.mtime for info in infos if info.mtime is not None]
+    if not written:
+        return None
+    if (sweep := run.read_json("sweep.json")) is not None:
+        return _summary_of_sweep(name, run, sweep, max(written), quiet)
+    recipe = run.read_json("recipe.json")
+    if recipe is None:
+        return None
+    result, plan = run.read_json("result.json"), run.read_json("plan.json")
+    checkpoint = _newest_checkpoint(run, files, root)
+    step = max(checkpoint["step"] if checkpoint else 0, _last_step(files, f"{root}/metrics.jsonl"))
+    return RunSummary(
+        name=name,
+        state=_state(result, checkpoint, is_running=_is_running(files, root, quiet, max(written))),
+        step=result["steps"] if result else step,
+        total_steps=plan["total_steps"] if plan else None,
+        best=_best(recipe, checkpoint),
+        written=max(written),
+    )
+
+
+def _summary_of_sweep(
+    name: str, run: RunDirectory, sweep: dict[str, Any], written: datetime, quiet: timedelta
+) -> RunSummary:
+    files, root = open_place(run.uri)
+    table = run.read("trials.csv").decode() if run.exists("trials.csv") else ""
+    rows = list(csv.DictReader(table.splitlines()))
+    ended = sum(row["state"] != "running" for row in rows)
+    figures = [float(row["best"]) for row in rows if row["state"] == "finished"]
+    best = (min if sweep["mode"] == "min" else max)(figures, default=None)
+    is_running = _is_running(files, root, quiet, written)
+    state: State = "finished" if ended >= sweep["num_trials"] else "running" if is_running else "stopped"
+    return RunSummary(
+        name=name,
+        state=state,
+        step=ended,
+        total_steps=sweep["num_trials"],
+        best=None if best is None else (sweep["metric"], best),
+        written=written,
+        is_sweep=True,
+    )
+
+
+def _state(result: Any, checkpoint: Any, *, is_running: bool) -> State:
+    if result:
+        return "finished"
+    if is_running:
+        return "running"
+    return "stopped" if checkpoint else "never checkpointed"
+
+
+def _is_running(files: pyarrow.fs.FileSystem, root: str, quiet: timedelta, written: datetime) -> bool:
+    """Whether a process holds the run's lock; where there are no locks, whether it wrote something of late."""
+    if not isinstance(files, pyarrow.fs.LocalFileSystem):
+        return datetime.now(UTC) - written < quiet
+    try:
+        with Path(root, ".lock").open() as lock:
+            # Shared, so that two who look do not see each other.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _newest_checkpoint(run: RunDirectory, files: pyarrow.fs.FileSystem, root: str) -> dict[str, Any] | None:
+    """The state.json of the newest checkpoint that has one."""
+    found = files.get_file_info(pyarrow.fs.FileSelector(f"{root}/checkpoints", allow_not_found=True))
+    for step in sorted((int(info.base_name) for info in found if info.base_name.isdecimal()), reverse=True):
+        with suppress(json.JSONDecodeError):
+            if state := run.read_json(f"checkpoints/{step}/state.json"):
+                return state
+    return None
+
+
+def _last_step(files: pyarrow.fs.FileSystem, path: str) -> int:
+    """The step of the last whole line of metrics.jsonl."""
+    try:
+        with files.open_input_file(path) as file:
+            size = file.size()
+            tail = file.read_at(min(size, _TAIL_BYTES), max(0, size - _TAIL_BYTES))
+    except FileNotFoundError:
+        return 0
+    whole, _, _ = tail.rpartition(b"\n")
+    # Cut off at its beginning, a line is none.
+    _, newline, line = whole.rpartition(b"\n")
+    return int(json.loads(line)["step"]) if line and (newline or size <= _TAIL_BYTES) else 0
+
+
+def _best(recipe: dict[str, Any], checkpoint: dict[str, Any] | None) -> tuple[str, float] | None:
+    if checkpoint is None or checkpoint["best"] is None:
+        return None
+    try:
+        name = recipe_from_json(recipe).metrics().best
+    except Exception:
+        # A recipe that is no longer there, or has changed since, is no reason to list nothing.
+        name = "best"
+    return f"val/{name}", checkpoint["best"]["value"]

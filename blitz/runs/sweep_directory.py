@@ -1,0 +1,192 @@
+"""The files of a sweep, on any storage that a run can have.
+
+    <storage>/<sweep>/
+      sweep.json             what was asked for: space, recipe, what varies, metric, search, scheduler, seed, trials
+      trials.csv             a row a trial: what varied, state, last and best figure, step, seconds, error
+      trials/<number>/       recipe.json, metrics.jsonl, and trial.json, which is written when it begins and ends
+      best/                  the best trial as an ordinary run
+      importance.json        how much each parameter decides
+      pictures/              the same, loss curves, and the metric against each setting
+
+trials.csv is made of the trial.json files, so that what ends a sweep at any moment leaves it as they say.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self, TypeVar
+
+from blitz.errors import UserError
+from blitz.recipes import shown_words
+from blitz.runs.directory import RunDirectory
+
+TrialState = Literal["running", "finished", "stopped", "failed"]
+
+_THREADS = 16
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+_FIRST_COLUMNS, _LAST_COLUMNS = ("trial",), ("state", "last", "best", "step", "seconds", "error")
+
+
+Mode = Literal["min", "max"]
+
+
+class NotMeasured(UserError):
+    """The figure that decides is not among those of an evaluation: no trial would have it."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The figure that decides, as `val/accuracy`, and whether less or more of it is better."""
+
+    metric: str
+    mode: Mode
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more is better."""
+        return self.mode == "max"
+
+    def of(self, figures: Mapping[str, float]) -> float:
+        """That figure of an evaluation.
+
+        Raises:
+            NotMeasured: if it is not among them.
+        """
+        if self.metric not in figures:
+            raise NotMeasured(f"the space's metric {self.metric} is not among {', '.join(figures)}")
+        return figures[self.metric]
+
+    def rank(self, value: float | None) -> tuple[bool, float]:
+        """What sorts figures, the best first and none last."""
+        missing = value is None or math.isnan(value)
+        return missing, 0.0 if value is None or missing else -value if self.higher_is_better else value
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One try of a sweep."""
+
+    number: int
+    """Counted from 0."""
+    draw: dict[str, Any]
+    """What the search drew, by its own names."""
+    settings: dict[str, Any]
+    """What the recipe has other than the sweep's, by names such as `optim.lr`."""
+    state: TrialState = "running"
+    """running also of one that was cut off; stopped: ended early, because others did better."""
+    last: float | None = None
+    """The figure that decides, when it was last measured."""
+    best: float | None = None
+    """The best that it has been."""
+    step: int = 0
+    seconds: float = 0.0
+    error: str = ""
+    """Why it failed, in one line."""
+    batch: int = 0
+    """The number of the first of those that it is trained together with."""
+    batch_size: int = 1
+
+    @property
+    def id(self) -> str:
+        """The name of its folder."""
+        return f"{self.number:04d}"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to be done."""
+        return self.state != "running"
+
+    def measured(self, step: int, value: float, goal: Goal) -> Self:
+        """This trial after another look at the figure that decides."""
+        best = value if self.best is None else min(self.best, value, key=goal.rank)
+        return replace(self, step=step, last=value, best=best)
+
+    def followed(self, metrics: Iterable[Mapping[str, Any]], goal: Goal) -> Self:
+        """This trial as the lines of its metrics.jsonl say."""
+        trial = replace(self, step=0, last=None, best=None)
+        for line in metrics:
+            if goal.metric in line:
+                trial = trial.measured(line["step"], line[goal.metric], goal)
+        return trial
+
+
+@dataclass(frozen=True)
+class SweepDirectory:
+    """A sweep's files."""
+
+    run: RunDirectory
+    names: list[str] = field(default_factory=list)
+    """The settings that vary, which are columns of trials.csv."""
+
+    def trial_run(self, trial: Trial) -> RunDirectory:
+        """The folder of a trial: an ordinary run, whose checkpoints may be gone."""
+        return replace(self.run, uri=RunDirectory.of(self.run.uri, f"trials/{trial.id}").uri)
+
+    @property
+    def best(self) -> RunDirectory:
+        """The best trial as an ordinary run."""
+        return replace(self.run, uri=RunDirectory.of(self.run.uri, "best").uri)
+
+    def write_trials(self, trials: Iterable[Trial]) -> None:
+        """Write how far trials are."""
+        each(lambda trial: self.run.write_json(f"trials/{trial.id}/trial.json", asdict(trial)), trials)
+
+    def trials(self) -> list[Trial]:
+        """All trials that have begun, in their order."""
+        numbers = RunDirectory.of(self.run.uri, "trials").names()
+        found = each(lambda name: self.run.read_json(f"trials/{name}/trial.json"), sorted(numbers))
+        return [_trial(stored) for stored in found if stored is not None]
+
+    def write_table(self, trials: Iterable[Trial]) -> None:
+        """Write trials.csv."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow([*_FIRST_COLUMNS, *self.names, *_LAST_COLUMNS])
+        for trial in trials:
+            settings = [" ".join(shown_words(trial.settings[n])) if n in trial.settings else "" for n in self.names]
+            figures = ["" if value is None else repr(value) for value in (trial.last, trial.best)]
+            ended = [trial.state, *figures, trial.step, round(trial.seconds, 3), trial.error]
+            table.writerow([trial.number, *settings, *ended])
+        self.run.write("trials.csv", text.getvalue().encode())
+
+    def copy_to_best(self, trial: Trial) -> None:
+        """Make a trial's run the sweep's best: result.json is the last file, so that it is whole where that is."""
+        source, best = self.trial_run(trial), self.best
+        best.delete()
+        paths = sorted(source.paths(), key=lambda path: path == "result.json")
+        assert paths[-1] == "result.json"
+        for path in paths:
+            best.write(path, source.read(path))
+
+    def best_trial(self) -> int | None:
+        """The number of the trial in `best`, if that is whole."""
+        best = self.best
+        stored = best.read_json("trial.json") if best.exists("result.json") else None
+        return stored["number"] if stored else None
+
+
+def each(function: Callable[[Item], Done], items: Iterable[Item]) -> list[Done]:
+    """What a function of files gives for each of many items: an object store answers late, and to many at once."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(function, items))
+
+
+def _trial(stored: Mapping[str, Any]) -> Trial:
+    return Trial(**{**stored, "settings": {name: _untupled(value) for name, value in stored["settings"].items()}})
+
+
+def _untupled(value: Any) -> Any:
+    """JSON has no tuples, and a setting no lists."""
+    return tuple(map(_untupled, value)) if isinstance(value, list) else value
+
+
+def one_line(error: BaseException) -> str:
+    """What to say of an error in a table."""
+    text = str(error).strip().splitlines()
+    return json.dumps(f"{type(error).__name__}: {text[0]}" if text else type(error).__name__, ensure_ascii=False)[1:-1]

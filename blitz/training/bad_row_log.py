@@ -1,0 +1,46 @@
+"""Rows that turn out to be of no use while a run consumes them: they count for nothing, and are written down."""
+
+import torch
+
+from blitz.data.plan import Block, Plan
+from blitz.errors import DataError
+from blitz.recipe import Recipe
+from blitz.runs.directory import RunDirectory
+from blitz.training.display import Display
+from blitz.training.world import World
+
+_SHOWN = 10
+
+
+class Faults:
+    """What is found, over all ranks, goes to bad_rows.csv of the run."""
+
+    def __init__(self, recipe: Recipe, plan: Plan, run: RunDirectory, *, world: World, display: Display) -> None:
+        self._run, self._world, self._display = run, world, display
+        self._fraction, self._rows = recipe.max_bad_fraction, plan.train_rows + plan.eval_rows
+        self._known = set(run.bad_rows())
+        self._found: set[str] = set()
+
+    def note(self, block: Block) -> None:
+        """Take note of a block's faults; every rank does so for its block of the same chunk.
+
+        Raises:
+            DataError: on every rank, once they are more than the recipe allows.
+        """
+        if block.faults is None:
+            return
+        found = block.new_faults()
+        if not self._world.sum(torch.tensor(len(found))):
+            return
+        new = sorted(set(self._world.gather(found)) - self._known - self._found)
+        for fault in new[: max(0, _SHOWN - len(self._found))]:
+            self._display.line(f"left out: {fault}")
+        self._found.update(new)
+        if new and self._world.leads:
+            self._run.add_bad_rows(new)
+        if len(self._found) > self._fraction * self._rows:
+            raise DataError(
+                f"{len(self._found)} of {self._rows} rows turned out to be of no use, more than "
+                f"--data.max-bad-fraction {self._fraction:g} allows; they are listed in {self._run}/bad_rows.csv, "
+                f"the first is {new[0]}"
+            )

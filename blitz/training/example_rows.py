@@ -1,0 +1,143 @@
+"""Rows of an evaluation to look at: those whose mistakes are the gravest, and some at random.
+
+They are chosen on the device while the rows pass by, by a score for each row, so that any number of workers chooses the
+same. Pictures are small and all is bounded: a run's examples take some hundred kilobytes.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from blitz.data.order import Rows
+from blitz.outputs.metrics import Classification, Metrics, Regression
+from blitz.randomness import key_for, keys_for, uniforms
+from blitz.recipe import Batch, Recipe
+from blitz.training.batches import laid_out
+from blitz.training.model import forward
+from blitz.training.world import World
+
+SHOWN = 24
+"""Rows of each kind."""
+_SAMPLED = 1000
+"""Rows of which predicted and true numbers are kept, for a picture of all."""
+_NARROW = 64
+"""A column of at most so many numbers a row is kept of all those."""
+_SIDE, _LOSSLESS_SIDE = 128, 64
+"""Pictures are at most as large as the first, in pixels, and JPEGs if they are larger than the second."""
+_OUTPUTS, ROW = "_outputs", "_row"
+
+
+class Examples:
+    """Chooses among the rows of one evaluation pass."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module, world: World) -> None:
+        self._recipe, self._model, self._world = recipe, model, world
+        self._metrics = recipe.metrics()
+        self._key = key_for(recipe.seed)
+        self._kept = {"mistakes": TopRows(SHOWN), "random": TopRows(SHOWN)}
+        if isinstance(self._metrics, Regression):
+            self._kept["sample"] = TopRows(_SAMPLED)
+
+    def add(self, fetched: Batch, rows: Rows, outputs: Any, losses: Tensor, batch: Batch) -> None:
+        """See some rows: as they were fetched, their numbers, and what came of the preprocessed `batch`."""
+        columns = {**fetched, ROW: torch.from_numpy(rows).to(losses.device)}
+        if isinstance(outputs, Tensor):
+            columns[_OUTPUTS] = outputs
+        by_chance = torch.from_numpy(uniforms(keys_for(self._key, rows.astype(np.uint64)), 1)[:, 0]).to(losses.device)
+        self._kept["mistakes"].add(_gravity(self._metrics, outputs, losses, batch), columns)
+        self._kept["random"].add(by_chance, columns)
+        if "sample" in self._kept and isinstance(outputs, Tensor) and outputs[0].numel() <= _NARROW:
+            # As they are after preprocessing, which could not be done again without the wide ones.
+            numbers = {**batch, ROW: columns[ROW], _OUTPUTS: outputs}
+            narrow = {name: column for name, column in numbers.items() if column[0].numel() <= _NARROW}
+            self._kept["sample"].add(by_chance, narrow)
+
+    @torch.no_grad()
+    def found(self) -> dict[str, list[dict[str, Any]]]:
+        """`mistakes`, the gravest first, `random`, and where numbers are learned a larger `sample` without pictures.
+
+        The model must be in evaluation mode, and every rank ask for them.
+        """
+        return {kind: self._over_all_ranks(kept, with_pictures=kind != "sample") for kind, kept in self._kept.items()}
+
+    def _over_all_ranks(self, kept: "TopRows", *, with_pictures: bool) -> list[dict[str, Any]]:
+        mine = self._shown(kept, with_pictures=with_pictures)
+        lines = self._world.gather([json.dumps(pair) for pair in mine])
+        best = sorted(map(json.loads, lines), key=lambda pair: (-pair[0], pair[1]["row"]))[: kept.count]
+        return [example for _, example in best]
+
+    def _shown(self, kept: "TopRows", *, with_pictures: bool) -> list[tuple[float, dict[str, Any]]]:
+        """Scores and examples of this rank's rows."""
+        scores, columns = kept.best()
+        if not len(scores):
+            return []
+        recipe, rows, outputs = self._recipe, columns.pop(ROW).tolist(), columns.pop(_OUTPUTS, None)
+        batch = laid_out(recipe, recipe.preprocess(columns)) if with_pictures else columns
+        if outputs is None:
+            outputs = forward(recipe, self._model, batch, self._world.device)
+        examples = recipe.examples(outputs, batch)
+        pictures = recipe.pictures(columns) if with_pictures else None
+        drawn = [{}] * len(rows) if pictures is None else [{"picture": picture_uri(one)} for one in pictures.cpu()]
+        told = [
+            {"row": row, **example, **picture} for row, example, picture in zip(rows, examples, drawn, strict=False)
+        ]
+        return list(zip(scores.tolist(), told, strict=False))
+
+
+class TopRows:
+    """The rows with the highest scores of those that were seen, and their columns."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._scores: Tensor | None = None
+        self._columns: dict[str, Tensor] = {}
+
+    def add(self, scores: Tensor, columns: Mapping[str, Tensor]) -> None:
+        """See rows with their scores, (rows,); -inf is for those that do not count."""
+        scores, columns = self._top(scores.double(), columns)
+        if self._scores is not None:
+            scores = torch.cat([self._scores, scores])
+            columns = {name: torch.cat([self._columns[name], column]) for name, column in columns.items()}
+            scores, columns = self._top(scores, columns)
+        self._scores, self._columns = scores, dict(columns)
+
+    def _top(self, scores: Tensor, columns: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        # Of equal scores the lowest rows, so that any number of workers keeps the same.
+        by_row = columns[ROW].argsort()
+        best = by_row[scores[by_row].argsort(descending=True, stable=True)[: self.count]]
+        return scores[best], {name: column[best] for name, column in columns.items()}
+
+    def best(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scores, the highest first, and columns of those that count."""
+        if self._scores is None:
+            return torch.empty(0), {}
+        count = int(self._scores.isfinite().sum())
+        return self._scores[:count], {name: column[:count] for name, column in self._columns.items()}
+
+
+def _gravity(metrics: Metrics, outputs: Any, losses: Tensor, batch: Batch) -> Tensor:
+    """How grave each row's mistake is: of a class how sure the model was of a wrong one, of all else the loss."""
+    if isinstance(metrics, Classification):
+        scores: Tensor = outputs
+        sureness, predicted = scores.float().softmax(1).max(1)
+        return sureness.where((predicted != batch["targets"]) & sureness.isfinite(), -torch.inf)
+    return losses.where(losses.isfinite(), -torch.inf)
+
+
+def picture_uri(picture: Tensor) -> str:
+    """A `data:` URI of a small copy of uint8 pixels of shape (1 or 3, height, width)."""
+    from PIL import Image
+
+    pixels = picture.permute(1, 2, 0).numpy()
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image.thumbnail((_SIDE, _SIDE))
+    kind = "png" if max(image.size) <= _LOSSLESS_SIDE else "jpeg"
+    data = io.BytesIO()
+    image.save(data, kind, quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"

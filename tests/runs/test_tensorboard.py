@@ -1,0 +1,51 @@
+"""What TensorBoard's own reader finds in a run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.fs
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from blitz.recipes.digits import Digits
+from blitz.runs.directory import RunDirectory
+from blitz.training.loop import Checkpoints
+from tests.object_store import uri_of
+from tests.running import train
+
+RECIPE = Digits(epochs=2, max_train_rows=70, max_eval_rows=50, global_batch_size=16, log_every_steps=1)
+"""Five steps an epoch."""
+CHECKPOINTS = Checkpoints(every_steps=3, keep=100)
+
+
+def assert_both_say_the_same(run: RunDirectory, folder: Path) -> None:
+    """The event files in `folder`, and metrics.jsonl of the run."""
+    events = EventAccumulator(str(folder)).Reload()
+    expected: dict[str, list[tuple[int, float]]] = {}
+    for line in run.metrics():
+        for name in line.keys() - {"step", "epoch"}:
+            tag = name if "/" in name else f"train/{name}"
+            expected.setdefault(tag, []).append((line["step"], line[name]))
+    assert set(events.Tags()["scalars"]) == expected.keys() >= {"train/loss", "train/lr", "val/loss", "val/accuracy"}
+    for tag, points in expected.items():
+        found = [(event.step, event.value) for event in events.Scalars(tag)]
+        assert [step for step, _ in found] == [step for step, _ in points]
+        assert [value for _, value in found] == pytest.approx([value for _, value in points], rel=1e-6)
+        times = [event.wall_time for event in events.Scalars(tag)]
+        assert times == sorted(times)
+
+
+@pytest.mark.parametrize("store", ["disk", "s3"])
+def test_runs_that_go_on_leave_neither_a_gap_nor_double_points(store: str, tmp_path: Path, s3_port: int) -> None:
+    place = str(tmp_path) if store == "disk" else uri_of(s3_port, "events")
+    run = train(RECIPE, place, checkpoints=CHECKPOINTS)
+    # As if killed after step 6: the steps 7 to 10 are made again, and five more.
+    for step in (9, 10):
+        run.delete_checkpoint(step)
+    train(replace(RECIPE, epochs=3), place, checkpoints=CHECKPOINTS)
+    if store == "s3":
+        files, root = pyarrow.fs.FileSystem.from_uri(run.uri)
+        pyarrow.fs.copy_files(root, str(tmp_path), source_filesystem=files)
+    assert [line["step"] for line in run.metrics() if "train/loss" in line] == list(range(1, 16))
+    assert_both_say_the_same(run, tmp_path)
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
