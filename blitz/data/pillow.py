@@ -16,6 +16,10 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _LOWEST, _HIGHEST = 258, 262, 340, 341
 _WHITE_IS_ZERO = 0
 
 
+class RefusedImage(ValueError):
+    """A whole image that is not decoded all the same; the message says why."""
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Suppress warnings: of oddities in metadata, and of large images that are not yet refused."""
@@ -30,14 +34,15 @@ def open_image(data: bytes) -> Image.Image:
 
     Raises:
         UnidentifiedImageError: if it is of no known kind.
-        ValueError: if it is a program, too large, or if its pixels have no known range.
+        RefusedImage: if it is a program, too large, or if its pixels have no known range.
+        Exception: whatever else Pillow raises of a header that is not whole.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{reason_of(error).partition(', could')[0]}; make it smaller") from error
+        raise RefusedImage(f"{reason_of(error).partition(', could')[0]}; make it smaller") from error
     if image.format in _PROGRAMS:
-        raise ValueError(f"{image.format} is a program that draws, and is not run; save it as PNG")
+        raise RefusedImage(f"{image.format} is a program that draws, and is not run; save it as PNG")
     if _is_wide(image):
         _range_of(image)
     return image
@@ -85,7 +90,7 @@ def _range_of(image: Image.Image) -> tuple[float, float]:
     """Black and white, as the file documents them: a guess from its pixels would make each image another scale.
 
     Raises:
-        ValueError: if it does not say.
+        RefusedImage: if it does not say.
     """
     low, high = _tag(image, _LOWEST), _tag(image, _HIGHEST)
     if low is not None and high is not None and low < high:
@@ -97,7 +102,7 @@ def _range_of(image: Image.Image) -> tuple[float, float]:
         # Pillow has scaled them so.
         return 0, 65535
     numbers = "floats" if image.mode == "F" else "signed or 32-bit integers"
-    raise ValueError(
+    raise RefusedImage(
         f"its pixels are {numbers} of unknown range, without TIFF's tags SMinSampleValue and SMaxSampleValue; "
         "save it with 8 or 16 bits"
     )

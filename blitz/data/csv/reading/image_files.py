@@ -14,7 +14,7 @@ from blitz.data.csv.reading.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.reading.index import CsvIndex
 from blitz.data.csv.reading.scan import LINE
 from blitz.data.parallel_map import spread
-from blitz.data.pillow import open_image, reason_of, to_rgb
+from blitz.data.pillow import RefusedImage, open_image, reason_of, to_rgb
 from blitz.errors import DataError
 from blitz.storage import Folder, absolute, folder_of, is_folder
 
@@ -116,12 +116,6 @@ def _fault_of_bytes(data: bytes, check: ImageCheck) -> str | None:
     """Of an image that is decoded to see whether it can be."""
     try:
         image = open_image(data)
-    except UnidentifiedImageError:
-        known = data.startswith((_JPEG, _PNG, *_GIF, b"RIFF"))
-        return "the image is cut off or broken" if known else "expected an image"
-    except Exception as error:
-        return f"the image cannot be decoded: {reason_of(error)}"
-    try:
         if check == "decoded":
             # Here, because torch takes seconds to import.
             from blitz.data.images import decode_pixels
@@ -129,6 +123,11 @@ def _fault_of_bytes(data: bytes, check: ImageCheck) -> str | None:
             decode_pixels(data, side=max(image.size))
         else:
             to_rgb(image)
+    except UnidentifiedImageError:
+        known = data.startswith((_JPEG, _PNG, *_GIF, b"RIFF"))
+        return "the image is cut off or broken" if known else "expected an image"
+    except RefusedImage as error:
+        return f"the image cannot be decoded: {error}"
     except Exception as error:
         return f"the image is cut off or broken: {reason_of(error)}"
     return None
