@@ -6,7 +6,7 @@ line and every field is a flag.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
@@ -55,6 +55,9 @@ class Optim:
     """Scale gradients down to this global L2 norm."""
     schedule: Literal["constant", "cosine"] = "constant"
     """How the learning rate goes on after warm-up; cosine ends at 0 with the last step."""
+    schedule_epochs: float | None = may_change(None)
+    """Epochs after which cosine ends, where that is not the end of the run: a run that is to be continued later follows
+    it from the start, and one that is trained longer than it was planned for follows the new one from where it is."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
 
@@ -64,6 +67,8 @@ class Optim:
         require(self.lr > 0, f"--optim.lr is {self.lr}; it must be above 0")
         require(self.weight_decay >= 0, f"--optim.weight-decay is {self.weight_decay}; it must not be below 0")
         require(self.warmup_steps >= 0, f"--optim.warmup-steps is {self.warmup_steps}; it must not be below 0")
+        epochs = self.schedule_epochs
+        require(epochs is None or epochs > 0, f"--optim.schedule-epochs is {epochs}; it must be above 0")
         clip = self.grad_clip_norm
         require(clip is None or clip > 0, f"--optim.grad-clip-norm is {clip}; it must be above 0")
         if self.momentum is not None:
@@ -72,6 +77,12 @@ class Optim:
                 self.name in ("sgd", "momentum", "rmsprop"),
                 f"--optim.momentum does not apply to {self.name}; use --optim.betas",
             )
+
+    def schedule_steps(self, plan: Plan) -> int:
+        """Steps after which the schedule ends."""
+        if self.schedule_epochs is None:
+            return plan.total_steps
+        return round(self.schedule_epochs * plan.steps_per_epoch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,14 +342,14 @@ class Recipe(ABC):
         """The order of the data.
 
         Raises:
-            UserError: if there are no training rows.
+            UserError: if there are no training rows, or the learning rate would be 0 before the end.
         """
         require(train_rows > 0, f"recipe {self.name} has no training rows")
         train_rows = min(train_rows, self.max_train_rows or train_rows)
         eval_rows = min(eval_rows, self.max_eval_rows or eval_rows)
         steps_per_epoch = -(-train_rows // self.global_batch_size)
         total_steps = self.epochs * steps_per_epoch
-        return Plan(
+        plan = Plan(
             train_rows=train_rows,
             eval_rows=eval_rows,
             global_batch_size=self.global_batch_size,
@@ -346,3 +357,16 @@ class Recipe(ABC):
             evaluate_every_steps=self.evaluate_every_steps or steps_per_epoch,
             seed=self.seed,
         )
+        for name, optim in self.schedules().items():
+            ends = optim.schedule_steps(plan)
+            require(
+                ends >= plan.total_steps,
+                f"--{name}.schedule-epochs {optim.schedule_epochs} ends at step {ends} of {plan.total_steps}, after "
+                "which the learning rate would be 0; raise it, or lower --epochs",
+            )
+        return plan
+
+    def schedules(self) -> dict[str, Optim]:
+        """The optimizers among the fields whose learning rate depends on the length of the run, by their names."""
+        own = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        return {name: one for name, one in own.items() if isinstance(one, Optim) and one.schedule != "constant"}
