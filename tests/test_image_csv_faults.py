@@ -179,7 +179,7 @@ def test_bad_rows_are_listed_in_the_run_once_however_often_it_is_started(
     csv = coloured(tmp_path / "images", 12)
     csv.write_text(csv.read_text() + "nosuch.jpg,red\n")
     flags = f"--data.train-csv {csv} --data.size 32 --data.bad-rows skip --data.max-bad-fraction 0.1 --epochs 1"
-    flags += f" --storage {tmp_path} --run one --data.cache {tmp_path / 'cache'}"
+    flags += f" --optim.schedule constant --storage {tmp_path} --run one --data.cache {tmp_path / 'cache'}"
     train_command(["image_csv", *flags.split()])
     printed = capsys.readouterr().out
     assert f"train.csv: 1 bad row is left out, listed in {tmp_path}/one/bad_rows.csv" in printed

@@ -30,7 +30,7 @@ from blitz.training.clock import Clock
 from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
 from blitz.training.initial_weights import load_initial
-from blitz.training.model import Forward, build_model, forward_and_loss, memory_named
+from blitz.training.model import Forward, batch_norm_explained, build_model, forward_and_loss, memory_named
 from blitz.training.optimizer import Optimizers
 from blitz.training.world import World
 
@@ -235,8 +235,9 @@ class _Training:
         micro_batches, choices = list(batch.micro_batches(recipe)), recipe.choices(batch.step_draws)
         skips = recipe.on_nan == "skip"
         before = self.loss_sum.clone() if skips else None
+        norms = partial(batch_norm_explained, recipe, share=len(batch.weights), world_size=world.size)
         for number, (columns, weights) in enumerate(micro_batches, start=1):
-            with self._gradients(shared=number == len(micro_batches)), memory_named(len(weights)):
+            with self._gradients(shared=number == len(micro_batches)), memory_named(len(weights)), norms():
                 _, losses = forward_and_loss(recipe, self.forward, columns, world.device, choices)
                 loss = torch.dot(losses, weights)
                 loss.backward()

@@ -70,6 +70,29 @@ def memory_named(rows: int) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def batch_norm_explained(recipe: Recipe, *, share: int, world_size: int) -> Iterator[None]:
+    """Say what to do if a batch norm is given a single value to learn from, in passes over a share of so many rows.
+
+    Raises:
+        UserError: if it is, which is so in the first step if ever.
+    """
+    try:
+        yield
+    except ValueError as error:
+        # torch has no type for it.
+        if "more than 1 value per channel" not in str(error):
+            raise
+        if share > 1:
+            passes = f"--micro-batch-size {recipe.micro_batch_size} makes a pass of 1 row of each {share}"
+            size = next(size for size in range(2, share + 1) if share % size != 1)
+            mend = f"give --micro-batch-size {size}, or another of which no remainder of 1 is left"
+        else:
+            passes = f"--global-batch-size {recipe.global_batch_size} is 1 row for each worker"
+            mend = f"give --global-batch-size {2 * world_size} or more, or fewer workers"
+        raise UserError(f"{passes}, and this model's batch norm needs 2 rows at least; {mend}") from error
+
+
 def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext() if recipe.precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
-from blitz.errors import RunFailed
+from blitz.errors import RunFailed, UserError
 from blitz.recipe import Batch, Optim
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
@@ -80,3 +80,43 @@ class Greedy(Digits):
 def test_where_memory_runs_out_a_smaller_batch_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"^out of memory in a pass over 32 rows .*--micro-batch-size 16, which"):
         train(Greedy(global_batch_size=32), tmp_path)
+
+
+class Normed(Digits):
+    """Digits with a batch norm over features, which has one value a row."""
+
+    def build_model(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+
+    def preprocess(self, batch: Batch) -> Batch:
+        return {**batch, "inputs": batch["inputs"].float()}
+
+
+NORMED = Normed(epochs=1, max_train_rows=17, max_eval_rows=3, global_batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"micro_batch_size": 1},
+            "-size 1 makes a pass of 1 row of each 8, .*; give --micro-batch-size 2,",
+        ),
+        (
+            {"micro_batch_size": 7},
+            "-size 7 makes a pass of 1 row of each 8, .*; give --micro-batch-size 2,",
+        ),
+        ({"micro_batch_size": 2, "global_batch_size": 3}, "of each 3, .*; give --micro-batch-size 3,"),
+        ({"global_batch_size": 1}, "--global-batch-size 1 is 1 row for each worker, .*; give --global-batch-size 2 or"),
+    ],
+)
+def test_batch_norm_of_one_row_is_refused_in_the_first_step_with_the_mend(
+    settings: dict[str, int], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=says):
+        train(replace(NORMED, **settings), tmp_path)
+    assert RunDirectory.of(str(tmp_path)).metrics() == []
+
+
+def test_a_last_batch_of_one_row_is_trained_on_beside_batch_norm(tmp_path: Path) -> None:
+    assert result(train(NORMED, tmp_path))["steps"] == 3
