@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from blitz.data.arrays import FAULT, Columns, MapStyleDataset
 from blitz.data.order import Rows, shuffled_rows
-from blitz.randomness import key_for, keys_for, mix64
+from blitz.randomness import Use, key_for, keys_for, mix64
 
 Split = Literal["train", "val", "test"]
 """A run trains on `train` and is evaluated on `val`; some recipes have a `test` that it never sees."""
@@ -133,7 +133,7 @@ class Shares:
         positions = (first_row + place % batch_rows).ravel()
         if chunk.split == "val":
             return positions, weights.ravel().astype(np.float32)
-        keys = keys_for(key_for(plan.seed), np.broadcast_to(epoch, weights.shape).ravel().astype(np.uint64))
+        keys = keys_for(key_for(Use.ORDER, plan.seed), np.broadcast_to(epoch, weights.shape).ravel().astype(np.uint64))
         rows = shuffled_rows(positions, num_rows=split_rows, keys=keys)
         return rows, weights.ravel().astype(np.float32)
 
