@@ -10,8 +10,9 @@ from torch import Tensor
 
 from blitz.data.plan import Block, Plan
 from blitz.errors import require
+from blitz.optim import Optim
 from blitz.randomness import MASK64, Use, key_for
-from blitz.recipe import Optim, Recipe
+from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint, Tensors
 from blitz.training.loop import Progress
