@@ -21,6 +21,7 @@ from blitz.fields import may_change as may_change
 from blitz.optim import Group, Optim
 from blitz.outputs.examples import Example, class_examples, number_examples
 from blitz.outputs.metrics import Classification, Distance, Loss, Metrics, Regression
+from blitz.project import name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,7 +129,7 @@ class Recipe(ABC):
     @property
     def name(self) -> str:
         """The name on the command line: that of the recipe's file."""
-        return type(self).__module__.rpartition(".")[2]
+        return name_of(type(self))
 
     def fitted(self) -> Self:
         """This recipe with what it takes from its training data, such as class names and scales; by default itself."""

@@ -1,42 +1,101 @@
-"""One file, one task: the file's name is the recipe's name on the command line. Here is how one is found and stored."""
+"""One file, one task: the file's name is the recipe's name on the command line. Here recipes are found and stored.
 
-import importlib
+A recipe lies in this folder, in a package that declares an entry point, or in any file or module of a user's project.
+"""
+
 import pkgutil
+import sys
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from blitz.errors import UserError
+from blitz.errors import UserError, require
+from blitz.project import is_reference, load_module, name_of, reference_to
 from blitz.recipe import Recipe
 from blitz.settings import from_json, to_json
 
+_GROUP = "blitz.recipes"
+
 
 def recipe_names() -> list[str]:
-    """Names of all recipes, sorted."""
+    """Names of the recipes that ship, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def find_recipe(name: str) -> type[Recipe]:
-    """The recipe class of `blitz/recipes/<name>.py`.
+def all_recipe_names() -> list[str]:
+    """Names of the recipes that ship and of those that installed packages bring, sorted."""
+    return sorted({*recipe_names(), *(one.name for one in entry_points(group=_GROUP))})
+
+
+def find_recipe(reference: str) -> type[Recipe]:
+    """The recipe class that a name, a file (`path/flowers.py`) or a module (`package.flowers`) means.
+
+    A file or a module that defines several takes the class behind a colon: `package.flowers:Flowers`.
 
     Raises:
-        UserError: if there is no such file, or it does not define exactly one recipe.
+        UserError: if there is none, if it cannot be imported, or if several have the name.
     """
-    if name not in recipe_names():
-        raise UserError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}")
-    module = importlib.import_module(f"blitz.recipes.{name}")
-    found = [
-        member
-        for member in vars(module).values()
-        if isinstance(member, type) and issubclass(member, Recipe) and member.__module__ == module.__name__
-    ]
-    if len(found) != 1:
-        raise UserError(f"{module.__file__} defines {len(found)} recipes; it must define exactly one")
-    return found[0]
+    if is_reference(reference):
+        module, _, member = reference.partition(":")
+        return _recipe_of(_module(module), member or None, reference)
+    brought = [one for one in entry_points(group=_GROUP) if one.name == reference]
+    shipped = reference in recipe_names()
+    require(
+        len(brought) + shipped <= 1,
+        f"{len(brought) + shipped} recipes are named {reference!r}: "
+        f"{', '.join([*(['one of blitz'] * shipped), *map(_origin, brought)])}; name the module, as in package.module",
+    )
+    if shipped:
+        return _recipe_of(load_module(f"blitz.recipes.{reference}"), None, reference)
+    if brought:
+        return _recipe_of(load_module(brought[0].module), brought[0].attr or None, reference)
+    beside = f"; perhaps ./{reference}.py" if Path(f"{reference}.py").exists() else ""
+    raise UserError(f"there is no recipe {reference!r}{beside}; there are {', '.join(all_recipe_names())}")
+
+
+def _origin(entry: EntryPoint) -> str:
+    return f"{entry.value} of {entry.dist.name}" if entry.dist else entry.value
+
+
+def _module(name: str) -> ModuleType:
+    # A class of the program itself, which a second import would make another class.
+    return sys.modules["__main__"] if name == "__main__" else load_module(name)
+
+
+def _recipe_of(module: ModuleType, member: str | None, reference: str) -> type[Recipe]:
+    where = getattr(module, "__file__", None) or module.__name__
+    if member is None:
+        found = [one for one in vars(module).values() if _is_recipe(one) and one.__module__ == module.__name__]
+        if len(found) != 1:
+            names = f" ({', '.join(one.__name__ for one in found)})" if found else ""
+            mend = f"name one, as in {reference}:{found[0].__name__}" if found else "a recipe derives from blitz.Recipe"
+            raise UserError(f"{where} defines {len(found)} recipes{names}; {mend}")
+        recipe: type[Recipe] = found[0]
+        return recipe
+    value: Any = module
+    for part in member.split("."):
+        value = getattr(value, part, None)
+    require(value is not None, f"{where} has no {member}")
+    require(_is_recipe(value), f"{member} of {where} is no recipe: it must be a class derived from blitz.Recipe")
+    found_class: type[Recipe] = value
+    return found_class
+
+
+def _is_recipe(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Recipe)
+
+
+def reference_of(kind: type[Recipe]) -> str:
+    """What `find_recipe` finds a class by: the name of one that ships, else a file or module and the class."""
+    shipped = kind.__module__.rpartition(".")[0] == __name__
+    return name_of(kind) if shipped else reference_to(kind)
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
-    """All fields, with nested ones as nested objects; under `recipe` its name."""
-    return {"recipe": recipe.name, **to_json(recipe)}
+    """All fields, with nested ones as nested objects; under `recipe` what names its class."""
+    return {"recipe": reference_of(type(recipe)), **to_json(recipe)}
 
 
 def recipe_from_json(stored: Mapping[str, Any]) -> Recipe:
