@@ -8,9 +8,9 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from blitz.errors import UserError, require
 
@@ -143,9 +143,11 @@ def digests(sources: Mapping[str, str]) -> dict[str, str]:
     return {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sources.items()}
 
 
-def reference_to(owner: type) -> str:
-    """What names a class for another process: `flowers.py:Flowers` for one of a file below the current folder, else
-    `module:Class`; `__main__:Class` for one of a notebook.
+def reference_to(owner: Any) -> str:
+    """What names a class or a function for another process.
+
+    `flowers.py:Flowers` for one of a file below the current folder, else `module:Class`; `__main__:Class` for one of a
+    notebook.
     """
     module = sys.modules[owner.__module__]
     file = getattr(module, "__file__", None)
@@ -163,9 +165,16 @@ def name_of(owner: type) -> str:
     return Path(file).stem if file else owner.__qualname__.lower()
 
 
-def can_be_found(module: str) -> bool:
-    """Whether a dotted name can be imported, without doing so."""
-    try:
-        return find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
+def find_object(reference: str, *, hint: str) -> Any:
+    """What `reference_to` named.
+
+    Raises:
+        UserError: if it cannot be found by its name, as a function within a function cannot; `hint` says what to do.
+    """
+    module, _, member = reference.partition(":")
+    require("<" not in member, f"{reference} has no name by which it can be found again; {hint}")
+    value: Any = sys.modules["__main__"] if module == "__main__" else load_module(module)
+    for part in member.split("."):
+        require(hasattr(value, part), f"there is no {member} in {module}; {hint}")
+        value = getattr(value, part)
+    return value

@@ -28,6 +28,7 @@ class Use(IntEnum):
     GENERATORS = 5  # (seed, step, rank): torch's generators, from which dropout draws
     EXAMPLES = 6  # (seed, row): which evaluated rows are shown
     SEARCH = 7  # (search seed, trial): what a sweep tries
+    ITEMS = 8  # (seed, epoch, row): the generators that a user's `__getitem__` may draw from
 
 
 @overload

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from blitz.errors import UserError
+from blitz.fields import HELD
 from blitz.recipe import Recipe
 
 _SHOWN_CHARACTERS = 40
@@ -18,7 +19,19 @@ SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
     """All fields, with groups of them as nested objects."""
-    return dataclasses.asdict(recipe)
+    stored: dict[str, Any] = _plain(recipe)
+    return stored
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        specs = [spec for spec in dataclasses.fields(value) if HELD not in spec.metadata]
+        return {spec.name: _plain(getattr(value, spec.name)) for spec in specs}
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(map(_plain, value))
+    return value
 
 
 def from_json(kind: type[SomeRecipe], stored: Mapping[str, Any]) -> SomeRecipe:
@@ -72,7 +85,7 @@ def _leaves(instance: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         value = getattr(instance, spec.name)
         # A recipe that gives a field of `Recipe` another default need not say again that it may change.
         general = Recipe.__dataclass_fields__.get(spec.name, spec) if isinstance(instance, Recipe) else spec
-        if spec.metadata.get("may_change") or general.metadata.get("may_change"):
+        if HELD in spec.metadata or spec.metadata.get("may_change") or general.metadata.get("may_change"):
             continue
         if dataclasses.is_dataclass(value):
             yield from _leaves(value, f"{prefix}{spec.name}.")

@@ -21,4 +21,5 @@ def test_the_numbers_of_the_uses_are_fixed() -> None:
         "GENERATORS": 5,
         "EXAMPLES": 6,
         "SEARCH": 7,
+        "ITEMS": 8,
     }
