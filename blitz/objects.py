@@ -128,12 +128,9 @@ class ObjectRecipe(Recipe):
 
     def rows_of(self, items: Any, *, what: str) -> MapStyleDataset:
         """A data set of the user's as rows of this recipe."""
-        if (
-            not isinstance(items, torch.utils.data.Dataset)
-            and hasattr(items, "__getitems__")
-            and hasattr(items, "columns")
-        ):
-            return items  # one of blitz's own
+        if isinstance(items, ArrayDataset):
+            rows: MapStyleDataset = items
+            return rows
         collate, target = self.objects.collate_fn, self.objects.target
         return ItemDataset(items, what=what, seed=self.seed, collate_fn=collate, target=target)
 
