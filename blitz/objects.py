@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from blitz.data.arrays import MapStyleDataset
+from blitz.data.arrays import ArrayDataset, MapStyleDataset
 from blitz.data.items import INPUTS, TARGETS, Collate, ItemDataset, nested
 from blitz.data.plan import Split
 from blitz.errors import UserError, require

@@ -28,7 +28,7 @@ def all_space_names() -> list[str]:
 
 
 def about(name: str) -> str:
-    """What the file of a space says about it in its first line; nothing where it cannot be read without importing it."""
+    """The first line of what a space's file says about it; empty where that is not known without importing it."""
     if name in space_names():
         spec = find_spec(f"tune_spaces.{name}")
         file = spec.origin if spec else None
