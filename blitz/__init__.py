@@ -4,7 +4,7 @@
     run = blitz.train("digits", epochs=5)
     run.metrics["val/accuracy"]
 
-Every name below is imported when it is first used: `import blitz` takes milliseconds, and imports neither torch nor ray.
+Every name is imported when it is first used: `import blitz` takes milliseconds, and imports neither torch nor ray.
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from blitz.api.run import Run as Run
-    from blitz.api.run import open_run as open
+    from blitz.api.run import open_run as open  # noqa: F401
     from blitz.api.run import runs as runs
     from blitz.api.sweep import Sweep as Sweep
     from blitz.api.sweep import tune as tune
@@ -57,7 +57,7 @@ _NAMES = {
     "RunFailed": "blitz.errors:RunFailed",
 }
 
-__all__ = [*_NAMES]  # noqa: PLE0604  (names of what is imported on use)
+__all__ = [*_NAMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ The same command again continues a run; `python -m jobs.train RECIPE --help` nam
 
 import shlex
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ from blitz.recipes import find_recipe, recipe_names, recipe_to_json
 from blitz.report.record import read_record
 from blitz.report.terminal_summary import closing_lines
 from blitz.runs.directory import RunDirectory
-from blitz.runs.open import Resume, finished_result, open_run, require_name
+from blitz.runs.open import Resume, changed_schedule, finished_result, open_run, require_name
 from blitz.training.best_plot import draw
 from blitz.training.initial_weights import take_over
 from blitz.training.loop import Checkpoints, TrainJob
@@ -95,8 +96,9 @@ def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
     written: str | None = None
     result = finished_result(directory, plan)
     if result is not None:
-        print("It is finished; to train on raise --epochs, to train anew give another --run or --resume never.")
+        print(_finished(directory, recipe))
     else:
+        change = changed_schedule(directory, recipe, plan)
         with directory.locked():
             directory.write_json("recipe.json", recipe_to_json(recipe))
             directory.write_json("plan.json", asdict(plan))
@@ -104,6 +106,10 @@ def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
             job = TrainJob(recipe, plan, directory, settings.checkpoint, command)
             if step := job.first_step():
                 print(f"continues from step {step} of {plan.total_steps}")
+                if change:
+                    print(f"from here on: {change}")
+                    event = {"what": "schedule changed", "time": round(time.time(), 3), "step": step}
+                    directory.add_event({**event, "change": change})
             elif initial is not None:
                 initial.write(directory)
                 print("\n".join(initial.lines()))
@@ -117,6 +123,17 @@ def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
             written = report_at_the_end(directory)
     _summarise(directory, result, written)
     return result
+
+
+def _finished(run: RunDirectory, recipe: Recipe) -> str:
+    """What to do with a run that is finished."""
+    for name, optim in recipe.schedules().items():
+        return (
+            f"It is finished, and so is its {optim.schedule} schedule. To train longer give another --run, with "
+            f"--init-from {shlex.quote(run.uri)} to begin with these weights; or raise --epochs and "
+            f"--{name}.schedule-epochs, and the learning rate goes up again to where it is on the longer schedule."
+        )
+    return "It is finished; to train on raise --epochs, to train anew give another --run or --resume never."
 
 
 def _summarise(directory: RunDirectory, result: dict[str, Any], report: str | None) -> None:

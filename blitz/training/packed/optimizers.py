@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from blitz.data.plan import Plan
 from blitz.optim import Optim
 from blitz.training.optimizer import State, learning_rate, momentum_of
 
@@ -30,8 +31,8 @@ class StackedOptimizer:
     `settings` are in the order of the lanes, those of a kind side by side; `weights` are (lanes, parameters).
     """
 
-    def __init__(self, settings: Sequence[Optim], weights: Tensor, total_steps: int) -> None:
-        self._total_steps = total_steps
+    def __init__(self, settings: Sequence[Optim], weights: Tensor, plan: Plan) -> None:
+        self._plan = plan
         self._groups, first = [], 0
         for kind, members in groupby(settings, key=kind_of):
             own = list(members)
@@ -53,7 +54,7 @@ class StackedOptimizer:
         """The learning rate of each lane in step `step`, counted from 0: (lanes, 1)."""
         if self._constant:
             return self._lr
-        rates = [learning_rate(one, step, self._total_steps) for one in self._settings]
+        rates = [learning_rate(one, step, one.schedule_steps(self._plan)) for one in self._settings]
         return _column(rates, self._weights.device)
 
     @torch.no_grad()

@@ -100,7 +100,7 @@ class _Pack:
         recipes = [job.recipes[lane] for lane in self.lanes]
         self.stack = Stack(recipes, world)
         settings = [recipe.optim for recipe in recipes]
-        self.optimizer = StackedOptimizer(settings, self.stack.weights.detach(), job.plan.total_steps)
+        self.optimizer = StackedOptimizer(settings, self.stack.weights.detach(), job.plan)
         self.progress = [Progress() for _ in recipes]
         self.best: list[_Snapshot | None] = [None] * len(recipes)
         self.loss_sum = torch.zeros(len(recipes), dtype=torch.float64, device=world.device)
