@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import tyro
 
 from blitz.cli.stored_run import parse_for_run
-from blitz.errors import require
+from blitz.errors import UserError, require
 from blitz.export.export import Exported, export
 from blitz.export.formats import SUFFIXES, Format
 from blitz.recipe import Recipe
@@ -58,10 +58,16 @@ def main(words: list[str]) -> None:
     path = settings.output or _default_place(directory, settings, step)
     require(not is_folder(path), f"--output: {path} is a folder; name a file to write")
     require(settings.overwrite or not exists(path), f"{path} is there already; name another --output, or --overwrite")
+    folder = RunDirectory.of(folder_of(path))
+    try:
+        # Before minutes are spent on it.
+        folder.probe()
+    except UserError as error:
+        raise UserError(f"--output: {path} cannot be written ({error.__cause__}); name another file") from error
     made = export(
         settings.recipe, directory, step, settings.format, quantize=settings.quantize, tolerance=settings.tolerance
     )
-    RunDirectory.of(folder_of(path)).write(PurePath(path.partition("?")[0]).name, made.data)
+    folder.write(PurePath(path.partition("?")[0]).name, made.data)
     print(f"step {step}: {path}")
     _print(made, settings)
 

@@ -13,7 +13,7 @@ from blitz.data.csv.reading.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.reading.columns import ColumnReport, ColumnType
 from blitz.data.csv.reading.dialect import Encoding
 from blitz.data.csv.reading.image_files import ImageCheck, check_images
-from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.index import CsvIndex, index_csv, make_cache
 from blitz.data.csv.reading.scan import CsvOptions
 from blitz.data.csv.table import unknown_labels
 
@@ -75,6 +75,7 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
         settings.label_column,
         settings.image_column,
     )
+    make_cache(settings.out, flag="--out")
     train = index_csv(csv, settings.out, options)
     found = [(train, _bad_rows(train, settings))]
     if settings.val_csv is not None:

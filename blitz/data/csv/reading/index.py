@@ -100,25 +100,46 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
     folder of class folders is taken for the CSV that it amounts to.
 
     Raises:
-        DataError: if the CSV is missing or empty, is no text, has no header or lacks a column that `options` name.
+        DataError: if the CSV is missing or empty, is no text, has no header or lacks a column that `options` name, or
+            if the folder cannot be written.
     """
     options = options or CsvOptions()
-    folder = Path(cache).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_cache(cache, flag="--data.cache")
     source = _Source.of(str(csv), folder)
     key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)], sort_keys=True))[:32]
     target, report = folder / f"{key}.arrow", folder / f"{key}.json"
     if not (report.exists() and target.exists()):
-        with FileLock(folder / f"{key}.lock"):
-            # Whoever comes second waits, and then finds it.
-            if not (report.exists() and target.exists()):
-                _make(source, options, target, report)
+        try:
+            with FileLock(folder / f"{key}.lock"):
+                # Whoever comes second waits, and then finds it.
+                if not (report.exists() and target.exists()):
+                    _make(source, options, target, report)
+        except OSError as error:
+            # What the CSV's own storage raises is told by who reads it.
+            if not str(error.filename or "").startswith(str(folder)):
+                raise
+            raise DataError(f"{folder} cannot be written ({error.strerror}); name another folder") from error
     found = json.loads(report.read_text("utf-8"))
     dialect = Dialect(**found["dialect"] | {"names": tuple(found["dialect"]["names"])})
     columns = tuple(ColumnReport(**{name: _frozen(value) for name, value in one.items()}) for one in found["columns"])
     codes = {name: tuple(values) for name, values in found["codes"].items()}
     rows, total_rows = found["rows"], found["total_rows"]
     return CsvIndex(str(csv), str(target), dialect, columns, codes, rows, total_rows, source.content, options)
+
+
+def make_cache(cache: str | Path, *, flag: str) -> Path:
+    """The folder of indexes, which is made if it is not there; `flag` is what names it.
+
+    Raises:
+        DataError: if it cannot be.
+    """
+    folder = Path(cache).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise DataError(f"{flag}: {folder} cannot be a folder ({reason}); name another one") from error
+    return folder
 
 
 def _frozen(value: Any) -> Any:
