@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from blitz.outputs.metrics import ClassFigures
+from blitz.visible import visible
 
 Matrix = Sequence[Sequence[int]]
 """Counts, truth down and prediction across."""
@@ -78,6 +79,7 @@ def _numbers(names: Sequence[str]) -> list[str]:
 
 
 def _brief(name: str) -> str:
+    name = visible(name)
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 

@@ -19,6 +19,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from blitz.errors import RunFailed, Stopped, UserError
+from blitz.visible import visible
 
 Settings = TypeVar("Settings")
 
@@ -146,5 +147,5 @@ def _what_and_where(error: Exception) -> str:
 
 
 def _leave(line: str, *, code: int) -> NoReturn:
-    print(" ".join(line.split("\n")), file=sys.stderr)
+    print(visible(" ".join(line.split("\n"))), file=sys.stderr)
     sys.exit(code)

@@ -25,6 +25,7 @@ from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.best_plot import draw
 from blitz.training.evaluation import EvaluateJob
+from blitz.visible import visible
 
 PROG = "python -m jobs.evaluate"
 
@@ -100,7 +101,7 @@ def _print(result: dict[str, Any], recipe: Recipe) -> None:
     print(f"step {result['step']}, {result['sums']['rows']} rows of {result['split']}")
     for name, value in result["figures"].items():
         if not (isinstance(metrics, Classification) and name.startswith("accuracy/")):
-            print(f"{name:24} {shown_figure(value)}")
+            print(f"{visible(name):24} {shown_figure(value)}")
     if isinstance(metrics, Classification):
         sums = _sums(result)
         print(f"\n{accuracies(metrics.total(sums), metrics.by_class(sums))}")

@@ -16,6 +16,7 @@ from blitz.data.csv.reading.image_files import ImageCheck, check_images
 from blitz.data.csv.reading.index import CsvIndex, index_csv, make_cache
 from blitz.data.csv.reading.scan import CsvOptions
 from blitz.data.csv.table import unknown_labels
+from blitz.visible import visible
 
 PROG = "python -m jobs.prepare"
 
@@ -102,23 +103,23 @@ def _print_index(index: CsvIndex, labels: tuple[str, ...]) -> None:
     dialect = index.dialect
     print(f"{index.csv}: {index.total_rows:,} rows, {len(index.columns)} columns")
     print(f"{dialect.encoding}, delimiter {dialect.delimiter!r}, quote {dialect.quote}, decimal {dialect.decimal!r}\n")
-    width = max(6, *(len(column.name) for column in index.columns))
+    width = max(6, *(len(visible(column.name)) for column in index.columns))
     print(f"{'column':{width}}  type      missing  values")
     for column in index.columns:
-        print(f"{column.name:{width}}  {column.type:8}  {column.missing:7,}  {_summary(column)}")
+        print(f"{visible(column.name):{width}}  {column.type:8}  {column.missing:7,}  {_summary(column)}")
     for name in labels:
         column = index.column(name)
         if column.values is not None and column.counts is not None:
-            print(f"\n{name}: {len(column.values)} classes")
+            print(f"\n{visible(name)}: {len(column.values)} classes")
             for value, count in zip(column.values, column.counts, strict=True):
-                print(f"  {value:{width}}  {count:9,}  {count / max(1, column.count):6.1%}")
+                print(f"  {visible(value):{width}}  {count:9,}  {count / max(1, column.count):6.1%}")
     print()
 
 
 def _summary(column: ColumnReport) -> str:
     if column.values is not None:
         more = f", and {len(column.values) - _SHOWN_VALUES} more" if len(column.values) > _SHOWN_VALUES else ""
-        return f"{len(column.values)}: {', '.join(column.values[:_SHOWN_VALUES])}{more}"
+        return f"{len(column.values)}: {', '.join(map(visible, column.values[:_SHOWN_VALUES]))}{more}"
     if column.count and column.type == "number":
         return f"{column.min:g} to {column.max:g}, mean {column.mean:g}, std {column.std:g}"
     return ""
@@ -130,4 +131,4 @@ def _print_bad(bad: BadRows, settings: PrepareSettings, *, suffix: str) -> None:
         return
     rows = "1 bad row" if len(bad) == 1 else f"{len(bad):,} bad rows"
     print(f"{rows}, listed in {bad.list_in(settings.out, suffix=suffix)}; the first:")
-    print("".join(f"  {message}\n" for message in bad.messages(_SHOWN_FAULTS)))
+    print("".join(f"  {visible(message)}\n" for message in bad.messages(_SHOWN_FAULTS)))

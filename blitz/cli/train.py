@@ -30,6 +30,7 @@ from blitz.runs.open import Resume, changed_schedule, finished_result, open_run,
 from blitz.training.best_plot import draw
 from blitz.training.initial_weights import take_over
 from blitz.training.loop import Checkpoints, TrainJob
+from blitz.visible import visible
 
 PROG = "python -m jobs.train"
 _MOST_FIGURES = 30
@@ -139,7 +140,7 @@ def _finished(run: RunDirectory, recipe: Recipe) -> str:
 def _summarise(directory: RunDirectory, result: dict[str, Any], report: str | None) -> None:
     figures = result["metrics"]
     for name in figures if len(figures) <= _MOST_FIGURES else [name for name in figures if name.count("/") == 1]:
-        print(f"{name:24} {shown_figure(figures[name])}")
+        print(f"{visible(name):24} {shown_figure(figures[name])}")
     for line in closing_lines(read_record(directory), plain=not (sys.stdout.encoding or "").lower().startswith("utf")):
         print(line)
     print(f"{result['steps']} steps, best checkpoint {result['best_checkpoint']}, rows_digest {result['rows_digest']}")

@@ -16,6 +16,7 @@ from blitz.report.formatting import duration, number, rounded, shown
 from blitz.report.record import ACCOUNTS, Record, differing
 from blitz.report.sweep_page import Sweep, curves_by, sweep_charts
 from blitz.report.theme import DARK, LIGHT
+from blitz.visible import all_visible, visible
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _MOST_ATTENTIONS = 8
@@ -37,7 +38,11 @@ class Page:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
         environment = Environment(
-            loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+            loader=FileSystemLoader(_TEMPLATES),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            finalize=_of_others,
         )
         environment.filters |= {"shown": shown, "number": number, "duration": duration, "rounded": rounded}
         return environment.get_template(self.template).render(
@@ -62,9 +67,14 @@ class Page:
         return pictures
 
 
+def _of_others(value: Any) -> Any:
+    """What a template prints: text that is not of this project, and so no HTML, is made visible."""
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 def run_page(record: Record) -> Page:
     """The page of one run."""
-    evaluation = record.evaluation
+    evaluation = all_visible(record.evaluation)
     curves = {f"curve {title}": chart for title, chart in curve_charts([record]).items()}
     by_class, class_note = class_chart(evaluation) if evaluation else (None, "")
     numbers = number_charts(evaluation) if evaluation else {}

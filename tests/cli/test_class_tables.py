@@ -3,6 +3,7 @@ import io
 from typing import Any
 
 import numpy as np
+import torch
 
 from blitz.cli.class_tables import accuracies, accuracies_csv, confusion, confusion_csv
 from blitz.outputs.metrics import ClassFigures, Classification
@@ -67,3 +68,14 @@ def test_csvs_hold_what_was_counted() -> None:
     assert (first["rows"], first["right"], first["accuracy"]) == ("5", "4", "0.8")
     assert float(first["low"]) < 0.8 < float(first["high"])
     assert second["accuracy"] == second["low"] == ""
+
+
+def test_names_of_classes_break_no_table() -> None:
+    odd = ("a\nb", "\x1b[31mred", "\u202eback")
+    metrics, sums = Classification(odd), {"confusion": torch.tensor([[3, 0, 1], [0, 2, 0], [0, 0, 5]])}
+    for columns in (200, 50, 20):
+        table = confusion(odd, sums["confusion"].tolist(), columns=columns)
+        assert all(line.isprintable() for line in table.split("\n"))
+        assert "a\\nb" in table
+    table = accuracies(metrics.total(sums), metrics.by_class(sums))
+    assert [line.split()[0] for line in table.split("\n")[2:]] == ["a\\nb", "\\x1b[31mred", "\\u202eback"]

@@ -15,7 +15,7 @@ import pytest
 import torch.nn.functional as F
 from torch import Tensor
 
-from blitz.cli import command_line, evaluate, train
+from blitz.cli import command_line, evaluate, prepare, train
 from blitz.recipe import Batch
 from blitz.recipes import recipe_names
 from blitz.recipes.digits import Digits
@@ -272,6 +272,24 @@ def test_a_recipes_own_line_is_named_where_a_library_fails(call: Call, monkeypat
     assert called.code == 1
     assert "out of bounds. (test_command_line.py:" in called.err
     Path(called.err.strip().rpartition(" ")[2]).unlink()
+
+
+def test_names_of_classes_and_columns_break_no_line_of_what_is_printed(call: Call, tmp_path: Path) -> None:
+    rows = [f'{n},"{("a", "b")[n % 2]}\n\t\x1b[2J\u202e"' for n in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join(['x,"la\nbel"', *rows, ""]))
+    words = "table_csv --data.train-csv a.csv --data.val-fraction 0.3 --epochs 1 --run mine --data.target"
+    called = [
+        call(prepare, "a.csv", "--label-column", "la\nbel"),
+        call(train, *words.split(), "la\nbel"),
+        call(evaluate, "mine"),
+        call(evaluate, "mine", "--data.train-csv", "no\x1b[2Jsuch.csv"),
+    ]
+    assert [each.code for each in called] == [0, 0, 0, 2]
+    assert all(line.isprintable() for each in called for line in (each.out + each.err).split("\n"))
+    assert "a\\n\\t\\x1b[2J\\u202e" in called[2].out
+    page = (tmp_path / "runs" / "mine" / "report.html").read_text()
+    assert "\x1b[2J" not in page
+    assert "\u202e" not in page
 
 
 def test_a_second_process_on_a_run_is_refused(call: Call, tmp_path: Path) -> None:

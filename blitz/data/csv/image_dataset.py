@@ -25,6 +25,7 @@ from blitz.data.plan import Split
 from blitz.errors import DataError, require
 from blitz.fields import may_change
 from blitz.storage import Folder, absolute, folder_of, is_folder
+from blitz.visible import visible
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,8 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
                 f"{index.csv}: column '{targets[0]}' holds {', '.join(classes) or 'nothing'} in all rows; "
                 "there must be two classes at least"
             )
-        print(f"{index.csv}: images in column '{image_column}'; learns {len(classes)} classes in column '{targets[0]}'")
+        what = f"{len(classes)} classes in column '{targets[0]}'"
+        print(visible(f"{index.csv}: images in column '{image_column}'; learns {what}"))
         return replace(fit, classes=classes)
     if not kept.any():
         raise DataError(f"{index.csv} has no row to train on")
@@ -190,7 +192,7 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
                 "there must be two values at least"
             )
     what = f"column '{targets[0]}'" if len(targets) == 1 else f"{len(targets)} columns of numbers"
-    print(f"{index.csv}: images in column '{image_column}'; learns {what}")
+    print(visible(f"{index.csv}: images in column '{image_column}'; learns {what}"))
     numbers = [NumberTarget(name, report.mean or 0.0, report.std or 1.0) for name, report in reports.items()]
     return replace(fit, numbers=tuple(numbers) if task == "numbers" else ())
 

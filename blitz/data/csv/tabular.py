@@ -18,6 +18,7 @@ from blitz.data.order import Rows
 from blitz.data.plan import Split
 from blitz.errors import DataError, require
 from blitz.fields import may_change
+from blitz.visible import visible
 
 Task = Literal["auto", "classification", "regression"]
 
@@ -183,7 +184,7 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
             f"and there is {', '.join(unused) or 'none'}; declare types with --data.types COLUMN category"
         )
     if unused:
-        print(f"{index.csv}: not learned from, because they are text or empty: {', '.join(unused)}")
+        print(f"{index.csv}: not learned from, because they are text or empty: {visible(', '.join(unused))}")
     return fit
 
 
