@@ -35,7 +35,7 @@ def read_weights(place: str) -> dict[str, Tensor]:
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{place} cannot be read: {str(error).splitlines()[0]}") from error
     try:
-        found: Any = safetensors.torch.load(data) if place.endswith(".safetensors") else _unpickled(data)
+        found: Any = safetensors.torch.load(data) if place.lower().endswith(".safetensors") else _unpickled(data)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{place} holds more than tensors and is refused: to load it would run code that it brings; give a state "

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import pyarrow
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from blitz.errors import require
+from blitz.errors import UserError, require
 from blitz.models.head import head_of
 from blitz.models.weights_file import SUFFIXES, read_weights
 from blitz.outputs.metrics import Classification
@@ -99,11 +100,17 @@ def _source_of(recipe: Recipe) -> tuple[Beginning, Tensors, Recipe | None] | Non
             return None
         tensors = dict(pretrained.tensors)
         return Beginning(None, _hash_of(tensors), pretrained.source), tensors, None
-    if place.endswith(SUFFIXES):
+    if place.lower().endswith(SUFFIXES):
         tensors = read_weights(place)
         return Beginning(None, _hash_of(tensors), place), tensors, None
-    run = RunDirectory.find(place)
-    source = stored_recipe(run)
+    try:
+        run = RunDirectory.find(place)
+        source = stored_recipe(run)
+    except (ValueError, OSError, pyarrow.ArrowException) as error:
+        reason = "it is a file of another kind" if isinstance(error, NotADirectoryError) else str(error).splitlines()[0]
+        raise UserError(
+            f"--init-from: '{place}' is neither a run nor a file of weights ({', '.join(SUFFIXES)}): {reason}"
+        ) from error
     step = run.checkpoint_step(recipe.init_checkpoint)
     tensors = Checkpoint.load(run, step).weights
     return Beginning(step, _hash_of(tensors), run.uri), tensors, source

@@ -249,3 +249,32 @@ def test_a_run_that_begins_elsewhere_is_not_begun_without_those_weights(source: 
     recipe = only(SMALL, source)
     with pytest.raises(UserError, match=r"only jobs.train begins with the weights of another"):
         load_initial(recipe, recipe.build_model(), RunDirectory.of(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".", "..", "/", "", "folder", "text.txt", "empty", "text.txt/below", "nosuch", "/dev/null", "a\0b", "s3://"],
+)
+def test_what_is_neither_a_run_nor_a_file_of_weights_is_refused_in_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty").touch()
+    (tmp_path / "text.txt").write_text("not weights\nat all\n")
+    with pytest.raises(UserError, match=r"is neither a run nor a file of weights \(\.safetensors, \.pth, ") as refused:
+        take_over(Digits(init_from=name))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["empty.pth", "empty.safetensors", "text.pt", "folder.pt", "nosuch.PTH", "empty.BIN"])
+def test_a_file_that_is_none_of_weights_but_for_its_name_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    kind, place = name.partition(".")[0], tmp_path / name
+    if kind == "folder":
+        place.mkdir()
+    elif kind != "nosuch":
+        place.write_text("" if kind == "empty" else "not weights\nat all\n")
+    with pytest.raises(DataError) as refused:
+        take_over(Digits(init_from=str(place)))
+    assert str(refused.value).startswith(str(place))
+    assert "\n" not in str(refused.value)
