@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ NORMED = Normed(epochs=1, max_train_rows=17, max_eval_rows=3, global_batch_size=
     ],
 )
 def test_batch_norm_of_one_row_is_refused_in_the_first_step_with_the_mend(
-    settings: dict[str, int], says: str, tmp_path: Path
+    settings: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=says):
         train(replace(NORMED, **settings), tmp_path)
