@@ -6,6 +6,7 @@ import pytest
 
 from blitz.cli.prepare import main
 from blitz.errors import DataError
+from tests.pictures import picture
 
 
 def test_the_report_shows_dialect_columns_classes_and_bad_rows(
@@ -37,7 +38,7 @@ def test_the_report_shows_dialect_columns_classes_and_bad_rows(
 def test_a_validation_csv_is_held_against_the_training_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, rows in {"train": "a.gif,cat\n", "val": "b.gif,dog\na.gif,cat\n"}.items():
         (tmp_path / f"{name}.csv").write_text("image,kind\n" + rows)
-    (tmp_path / "a.gif").write_bytes(b"GIF89a;")
+    picture(tmp_path / "a.gif", "red", seed=0)
     flags = ["--label-column", "kind", "--image-column", "image", "--val-csv", str(tmp_path / "val.csv")]
     with pytest.raises(DataError, match=r"1 of 2 rows is bad: .*val\.csv:2: column 'image' holds 'b\.gif'"):
         main([str(tmp_path / "train.csv"), *flags, "--out", str(tmp_path / "out")])

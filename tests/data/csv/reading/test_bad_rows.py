@@ -1,8 +1,10 @@
+import io
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from blitz.data.csv.reading.image_files import check_images
 from blitz.data.csv.reading.index import CsvIndex, index_csv
@@ -126,10 +128,14 @@ def test_a_table_gives_rows_in_the_order_asked_for_and_pickles_as_a_path(tmp_pat
         assert each[0] == {"n": 0, "c": 2, "t": "t0"}
 
 
-JPEG = b"\xff\xd8\xff\xe0" + b"scan" * 5000 + b"\xff\xd9"
-PNG = b"\x89PNG\r\n\x1a\n" + b"data" * 5000 + b"\0\0\0\0IEND\xaeB`\x82"
-GIF = b"GIF89a" + b"data" * 50 + b"\x3b"
-WEBP = b"RIFF" + (204).to_bytes(4, "little") + b"WEBP" + b"data" * 50
+def encoded(format: str) -> bytes:
+    """An image of noise, of some ten thousand bytes."""
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 100, 3), np.uint8)).save(stream, format)
+    return stream.getvalue()
+
+
+JPEG, PNG, GIF, WEBP = map(encoded, ("JPEG", "PNG", "GIF", "WEBP"))
 
 
 def test_images_that_are_missing_broken_or_cut_off(tmp_path: Path) -> None:
@@ -139,10 +145,10 @@ def test_images_that_are_missing_broken_or_cut_off(tmp_path: Path) -> None:
         "whole.png": PNG,
         "whole.gif": GIF,
         "whole.webp": WEBP,
-        "cut.jpg": JPEG[:-10],
-        "cut.png": PNG[:-10],
-        "cut.gif": GIF[:-10],
-        "cut.webp": WEBP[:-10],
+        "cut.jpg": JPEG[:-200],
+        "cut.png": PNG[:-200],
+        "cut.gif": GIF[:-200],
+        "cut.webp": WEBP[:-200],
         "empty.jpg": b"",
         "page.jpg": b"<html>not found</html>",
     }
