@@ -25,8 +25,8 @@ class StepBatch:
     columns: Batch
     """As they were fetched."""
     weights: Tensor
-    """(share,), float64: `world size / rows` of the global batch, and 0 for a pad row. So the weighted losses' sum, averaged
-    over the ranks as DistributedDataParallel averages gradients, is the mean over the global batch."""
+    """(share,), float64: `world size / rows` of the global batch, and 0 for a pad row. So the weighted losses' sum,
+    averaged over the ranks as DistributedDataParallel averages gradients, is the mean over the global batch."""
     rows: int
     """Rows of the global batch."""
     digest: int
