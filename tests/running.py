@@ -9,7 +9,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from blitz.launch.job import Datasets
+from blitz.data.plan import Datasets
 from blitz.launch.launch import launch
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe

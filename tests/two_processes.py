@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from blitz.data.plan import Shares, fetch
-from blitz.launch.job import Datasets, row_bytes_of
+from blitz.data.plan import Datasets, Shares, fetch
+from blitz.launch.job import row_bytes_of
 from blitz.training.loop import TrainJob
 from blitz.training.world import World
 

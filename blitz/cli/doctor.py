@@ -10,9 +10,9 @@ import sys
 from typing import NoReturn
 
 from blitz.cli.train import TrainSettings, read_settings
+from blitz.data.plan import Datasets
 from blitz.errors import require
 from blitz.launch.doctor.examine import examine
-from blitz.launch.job import Datasets
 from blitz.recipes import recipe_names
 
 PROG = "python -m jobs.doctor"

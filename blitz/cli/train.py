@@ -16,8 +16,8 @@ import tyro
 from blitz.cli.bad_row_summary import list_left_out
 from blitz.cli.command_line import parse
 from blitz.cli.report import report_at_the_end
+from blitz.data.plan import Datasets
 from blitz.errors import require
-from blitz.launch.job import Datasets
 from blitz.launch.launch import launch, place_of
 from blitz.launch.scale import Scale
 from blitz.outputs.metrics import shown_figure

@@ -1,20 +1,18 @@
 """What can be run in this process or on Ray: training a run, or evaluating one of its checkpoints."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
 
 from blitz.data.arrays import FAULT, MapStyleDataset
-from blitz.data.plan import Block, Plan, Split
+from blitz.data.plan import Block, Datasets, Plan, Split
 from blitz.errors import DataError
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint_triggers import NoticeBoard
 from blitz.training.display import Display
 from blitz.training.world import World
-
-Datasets = Mapping[Split, MapStyleDataset]
 
 
 class Job(Protocol):

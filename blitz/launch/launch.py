@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from blitz.data.parallel_map import spread_by
-from blitz.launch.job import Datasets, Job
+from blitz.data.plan import Datasets
+from blitz.launch.job import Job
 from blitz.launch.local.in_process import run_in_process
 from blitz.launch.scale import Scale
 

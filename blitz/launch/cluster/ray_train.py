@@ -14,7 +14,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from blitz.data.plan import Shares
+from blitz.data.plan import Datasets, Shares
 from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.connection import connected
 from blitz.launch.cluster.failures import EndAtMistakes, told
@@ -22,7 +22,7 @@ from blitz.launch.cluster.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.cluster.worker_display import relayed, shown
 from blitz.launch.cluster.worker_log import collected
-from blitz.launch.job import Datasets, Job, row_bytes_of
+from blitz.launch.job import Job, row_bytes_of
 from blitz.launch.scale import Node, Scale, told_of, workers_for
 from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint_triggers import Notice

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+from blitz.data.plan import Datasets
 from blitz.launch.doctor.data import fetched
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, begun, checked
 from blitz.launch.doctor.machine import this_machine, versions
 from blitz.launch.doctor.upload import upload
-from blitz.launch.job import Datasets
 from blitz.launch.scale import Scale
 from blitz.runs.directory import RunDirectory
 from blitz.runs.open import require_lasting

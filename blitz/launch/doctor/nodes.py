@@ -12,6 +12,7 @@ import ray.exceptions
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
+from blitz.data.plan import Datasets
 from blitz.errors import UserError
 from blitz.launch.address import asks_for_token
 from blitz.launch.cluster.autoscaler import grows
@@ -20,7 +21,6 @@ from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.doctor.data import fetched
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, begun, checked, merged
 from blitz.launch.doctor.machine import Machine, this_machine, versions
-from blitz.launch.job import Datasets
 from blitz.launch.scale import Node, Scale, told_of, workers_for
 from blitz.runs.directory import RunDirectory
 

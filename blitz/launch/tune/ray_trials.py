@@ -18,12 +18,12 @@ from ray.tune.experiment import Trial as RaysTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from blitz.data.plan import Datasets
 from blitz.errors import require
 from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.connection import connected
 from blitz.launch.cluster.ray_train import run_on_ray
 from blitz.launch.cluster.storage_probe import check_every_node_sees
-from blitz.launch.job import Datasets
 from blitz.launch.local.in_process import run_in_process, world_here
 from blitz.launch.scale import Node, Scale, workers_for
 from blitz.launch.tune.asha import Referee

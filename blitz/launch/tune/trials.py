@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 
+from blitz.data.plan import Datasets
 from blitz.errors import require
-from blitz.launch.job import Datasets
 from blitz.launch.local.in_process import run_in_process, world_here
 from blitz.launch.scale import Scale
 from blitz.launch.tune.asha import Halving

@@ -1,0 +1,57 @@
+"""From a recipe to a job: what every way of starting a run does first, in one place."""
+
+from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar
+
+from blitz.data.plan import Datasets, Plan
+from blitz.recipe import Recipe
+from blitz.recipes import recipe_to_json
+from blitz.runs.directory import RunDirectory
+from blitz.training.initial_weights import InitialWeights, take_over
+from blitz.training.loop import Checkpoints, TrainJob
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+def open_datasets(recipe: Recipe) -> Datasets:
+    """The rows to train on and to evaluate on."""
+    return {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[AnyRecipe]):
+    """A fitted recipe, its rows, their order, and the weights that it is initialised from."""
+
+    recipe: AnyRecipe
+    datasets: Datasets
+    plan: Plan
+    initial: InitialWeights | None
+
+    def write(self, run: RunDirectory) -> None:
+        """Write what was asked for."""
+        run.write_json("recipe.json", recipe_to_json(self.recipe))
+        run.write_json("plan.json", asdict(self.plan))
+
+    def job(self, run: RunDirectory, checkpoints: Checkpoints | None = None, command: str = "") -> TrainJob:
+        """The job that trains it; the initial weights are written into a run that has no checkpoint yet."""
+        job = TrainJob(self.recipe, self.plan, run, checkpoints or Checkpoints(), command)
+        if self.initial is not None and not job.first_step():
+            self.initial.write(run)
+        return job
+
+
+def prepare(recipe: AnyRecipe) -> Prepared[AnyRecipe]:
+    """Fit the recipe, open its rows, and look up its initial weights.
+
+    Raises:
+        UserError: if any of it cannot be.
+    """
+    return prepared(recipe.fitted())
+
+
+def prepared(fitted: AnyRecipe, datasets: Datasets | None = None) -> Prepared[AnyRecipe]:
+    """The same for a recipe that is fitted, and whose rows may be open already."""
+    datasets = datasets or open_datasets(fitted)
+    plan = fitted.plan(len(datasets["train"]), len(datasets["val"]))
+    recipe, initial = take_over(fitted)
+    return Prepared(recipe, datasets, plan, initial)
