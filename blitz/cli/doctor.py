@@ -9,7 +9,8 @@ import os
 import sys
 from typing import NoReturn
 
-from blitz.cli.train import TrainSettings, read_settings
+from blitz.api.train_run import TrainSettings
+from blitz.cli.train import read_settings
 from blitz.data.plan import Datasets
 from blitz.errors import require
 from blitz.launch.doctor.examine import examine

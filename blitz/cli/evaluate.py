@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from blitz.cli.bad_row_summary import list_left_out
+from blitz.api.bad_row_summary import list_left_out
 from blitz.cli.class_tables import accuracies, accuracies_csv, confusion, confusion_csv
 from blitz.cli.stored_run import parse_for_run
 from blitz.data.plan import Plan, Split

@@ -1,7 +1,7 @@
 """From a recipe to a job: what every way of starting a run does first, in one place."""
 
 from dataclasses import asdict, dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from blitz.data.plan import Datasets, Plan
 from blitz.recipe import Recipe
@@ -29,8 +29,17 @@ class Prepared(Generic[AnyRecipe]):
 
     def write(self, run: RunDirectory) -> None:
         """Write what was asked for."""
-        run.write_json("recipe.json", recipe_to_json(self.recipe))
-        run.write_json("plan.json", asdict(self.plan))
+        for name, content in self._files().items():
+            run.write_json(name, content)
+
+    def complete(self, run: RunDirectory) -> None:
+        """Write what of that is not there, such as a file that was deleted because it was damaged."""
+        for name, content in self._files().items():
+            if not run.exists(name):
+                run.write_json(name, content)
+
+    def _files(self) -> dict[str, dict[str, Any]]:
+        return {"recipe.json": recipe_to_json(self.recipe), "plan.json": asdict(self.plan)}
 
     def job(self, run: RunDirectory, checkpoints: Checkpoints | None = None, command: str = "") -> TrainJob:
         """The job that trains it; the initial weights are written into a run that has no checkpoint yet."""

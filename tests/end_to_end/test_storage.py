@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from blitz.api.train_run import TrainSettings
 from blitz.cli import evaluate
-from blitz.cli.train import TrainSettings
 from blitz.cli.train import train as train_job
 from blitz.errors import UserError
 from blitz.launch.scale import Scale

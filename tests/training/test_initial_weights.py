@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from blitz.cli.train import TrainSettings
+from blitz.api.train_run import TrainSettings
 from blitz.cli.train import train as train_job
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Datasets, Split
