@@ -11,11 +11,12 @@ from torch import Tensor
 
 from blitz.launch.job import Datasets
 from blitz.launch.launch import launch
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
-from blitz.training.initial_weights import take_over
+from blitz.training.initial_weights import resolve_initial_weights
 from blitz.training.loop import Checkpoints, TrainJob
 
 
@@ -34,11 +35,12 @@ def train(
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
     run = RunDirectory.of(str(place))
     run.probe()
-    recipe, initial = take_over(recipe)
+    recipe, initial = resolve_initial_weights(recipe)
     if initial is not None:
         initial.write(run)
     job = TrainJob(recipe, plan, run, checkpoints or Checkpoints())
-    launch(job, datasets, Scale(num_workers=num_workers, max_failures=max_failures, use_gpu=use_gpu))
+    scale = Scale(num_workers=num_workers, max_failures=max_failures, use_gpu=use_gpu)
+    launch(job, datasets, Placement(scale))
     return run
 
 

@@ -17,7 +17,8 @@ from blitz.cli.command_line import parse
 from blitz.cli.report import report_at_the_end
 from blitz.errors import require
 from blitz.launch.job import Datasets
-from blitz.launch.launch import launch, place_of
+from blitz.launch.launch import launch, prepared
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.outputs.metrics import shown_figure
 from blitz.recipe import Recipe
@@ -27,7 +28,7 @@ from blitz.report.terminal_summary import closing_lines
 from blitz.runs.directory import RunDirectory
 from blitz.runs.open import Resume, finished_result, open_run, require_name
 from blitz.training.best_plot import draw
-from blitz.training.initial_weights import take_over
+from blitz.training.initial_weights import resolve_initial_weights
 from blitz.training.loop import Checkpoints, TrainJob
 
 PROG = "python -m jobs.train"
@@ -81,7 +82,7 @@ def train(settings: TrainSettings, *, command: str = "") -> dict[str, Any]:
     Raises:
         UserError: if it can never start, before anything is started.
     """
-    with place_of(settings.scale):
+    with prepared(Placement(settings.scale)):
         return _train(settings, command)
 
 
@@ -89,7 +90,7 @@ def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
     recipe = settings.recipe.fitted()
     datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
-    recipe, initial = take_over(recipe)
+    recipe, initial = resolve_initial_weights(recipe)
     directory = open_run(recipe, storage=settings.storage, run=settings.run, resume=settings.resume)
     print(f"run: {directory}")
     written: str | None = None
@@ -107,7 +108,7 @@ def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
             elif initial is not None:
                 initial.write(directory)
                 print("\n".join(initial.lines()))
-            launch(job, datasets, settings.scale)
+            launch(job, datasets, Placement(settings.scale))
         result = directory.read_json("result.json")
         assert result is not None
         picture = draw(recipe, directory, step=result["best_checkpoint"], split="val")
