@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from blitz.cli.command_line import parse
-from blitz.errors import UserError, require
+from blitz.errors import UserError, first_line, require
 from blitz.report.page import comparison_page, run_page, sweep_page
 from blitz.report.record import read_record
 from blitz.report.sweep_page import is_sweep, read_sweep
@@ -68,7 +68,7 @@ def report(runs: list[RunDirectory], settings: ReportSettings | None = None) -> 
             folder.write(path, data)
     except OSError as error:
         raise UserError(
-            f"{place} cannot be written ({str(error).splitlines()[0]}); name another place with --out"
+            f"{place} cannot be written ({first_line(error)}); name another place with --out"
         ) from error
     return [RunDirectory.of(folder.uri, path).uri for path in files]
 
@@ -83,7 +83,7 @@ def report_at_the_end(run: RunDirectory, *, command: str = "") -> str | None:
             run.add_event({"what": "finished", "time": round(time.time(), 3), "command": command})
         (written,) = report([run])
     except Exception as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         print(f"no report was written ({why}); try {PROG} {shlex.quote(str(run))}")
         return None
     return written
