@@ -29,7 +29,8 @@ from torch import Tensor, nn
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Shares, Split, fetch
-from blitz.recipe import Batch, Optim, Recipe
+from blitz.optim import Optim
+from blitz.recipe import Batch, Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.checkpoint_writer import CheckpointWriter

@@ -30,7 +30,8 @@ from blitz.data.plan import Shares, Split
 from blitz.data.vision import VisionData
 from blitz.launch.job import Datasets, row_bytes_of
 from blitz.launch.local.loader import Loader
-from blitz.recipe import Optim, Recipe
+from blitz.optim import Optim
+from blitz.recipe import Recipe
 from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola

@@ -25,7 +25,7 @@ from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.data.vision import VisionData, cifar10
 from blitz.launch.scale import Scale
-from blitz.recipe import Optim
+from blitz.optim import Optim
 from blitz.recipes.cifar10 import CLASSES
 from blitz.recipes.finetune import Finetune
 from blitz.recipes.image_csv import VisionModel

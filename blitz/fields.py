@@ -7,3 +7,7 @@ from typing import Any
 def may_change(default: Any = MISSING) -> Any:
     """A field that a run may be resumed with another value of: it says how long or where from, not what is learned."""
     return field(default=default, metadata={"may_change": True})
+
+
+HELD = "held"
+"""Metadata of a field that holds an object of the program: it is no setting, and is neither stored nor compared."""

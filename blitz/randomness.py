@@ -3,6 +3,7 @@
 Nothing here keeps a state, so there is none to save and none to restore.
 """
 
+from enum import IntEnum
 from typing import Any, overload
 
 import numpy as np
@@ -12,6 +13,22 @@ Keys = npt.NDArray[np.uint64]
 
 MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+
+
+class Use(IntEnum):
+    """What a random choice is for: the first part of every key, so that no two uses ever draw the same numbers.
+
+    The comments say what follows it in the key. A number that is changed changes what every run of a seed learns.
+    """
+
+    ORDER = 1  # (seed, epoch): the permutation of the training rows
+    HELD_OUT = 2  # (seed,): which rows of a CSV are evaluated on
+    AUGMENTATION = 3  # (seed, epoch, row): what `Recipe.augment` draws
+    CHOICES = 4  # (seed, step): what `Recipe.choices` draws
+    GENERATORS = 5  # (seed, step, rank): torch's generators, from which dropout draws
+    EXAMPLES = 6  # (seed, row): which evaluated rows are shown
+    SEARCH = 7  # (search seed, trial): what a sweep tries
+    ITEMS = 8  # (seed, epoch, row): the generators that a user's `__getitem__` may draw from
 
 
 @overload
@@ -29,10 +46,10 @@ def mix64(value: Any) -> Any:
     return value ^ (value >> 31)
 
 
-def key_for(*parts: int) -> int:
-    """A 64-bit key for what `parts` name, in that order, such as (seed, step, rank)."""
+def key_for(use: Use, *parts: int) -> int:
+    """A 64-bit key for one use of randomness and what `parts` name, in that order, such as (seed, step, rank)."""
     key = 0
-    for part in parts:
+    for part in (use, *parts):
         key = mix64(key ^ (part & MASK64))
     return key
 

@@ -18,8 +18,10 @@ from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan, Split
 from blitz.errors import UserError, require
 from blitz.fields import may_change as may_change
+from blitz.optim import Group, Optim
 from blitz.outputs.examples import Example, class_examples, number_examples
 from blitz.outputs.metrics import Classification, Distance, Loss, Metrics, Regression
+from blitz.project import name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,60 +35,6 @@ epoch and the row alone. Called again it gives the same numbers."""
 StepDraws = Callable[[int], Tensor]
 """`draws(count)` gives float32 of shape (count,), uniform in [0, 1): a function of the seed and the step alone, and so
 the same on every worker. Called again it gives the same numbers."""
-
-
-@dataclass(frozen=True)
-class Optim:
-    """The optimizer and its learning-rate schedule."""
-
-    name: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = "adam"
-    """`momentum` is SGD with a momentum of 0.9 unless it is set."""
-    lr: float = 1e-3
-    """Learning rate: that of the schedule's peak."""
-    momentum: float | None = None
-    """For sgd, momentum and rmsprop."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """For adam and adamw: decay rates of the two moments."""
-    alpha: float = 0.99
-    """For rmsprop: decay rate of the squared gradients."""
-    weight_decay: float = 0.0
-    """L2 penalty; for adamw decoupled from the gradient."""
-    grad_clip_norm: float | None = None
-    """Scale gradients down to this global L2 norm."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """How the learning rate goes on after warm-up; cosine ends at 0 with the last step."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly from 0."""
-
-    def __post_init__(self) -> None:
-        for name, rate in (("betas", min(self.betas)), ("betas", max(self.betas)), ("alpha", self.alpha)):
-            require(0 <= rate < 1, f"--optim.{name} holds {rate}; it must be in [0, 1)")
-        require(self.lr > 0, f"--optim.lr is {self.lr}; it must be above 0")
-        require(self.weight_decay >= 0, f"--optim.weight-decay is {self.weight_decay}; it must not be below 0")
-        require(self.warmup_steps >= 0, f"--optim.warmup-steps is {self.warmup_steps}; it must not be below 0")
-        clip = self.grad_clip_norm
-        require(clip is None or clip > 0, f"--optim.grad-clip-norm is {clip}; it must be above 0")
-        if self.momentum is not None:
-            require(0 <= self.momentum < 1, f"--optim.momentum is {self.momentum}; it must be in [0, 1)")
-            require(
-                self.name in ("sgd", "momentum", "rmsprop"),
-                f"--optim.momentum does not apply to {self.name}; use --optim.betas",
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Parameters that are learned in the same way."""
-
-    name: str
-    parameters: Sequence[nn.Parameter]
-    lr_factor: float = 1.0
-    """Their learning rate, as a multiple of their optimizer's."""
-    optim: Optim | None = None
-    """An optimizer of their own; all groups without one share the recipe's. Each clips the gradients of its own."""
-    from_step: int | None = 0
-    """The step from which on they are learned; None is never. Until then they are frozen, and batch norms among them
-    neither use nor gather the statistics of a batch."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +129,7 @@ class Recipe(ABC):
     @property
     def name(self) -> str:
         """The name on the command line: that of the recipe's file."""
-        return type(self).__module__.rpartition(".")[2]
+        return name_of(type(self))
 
     def fitted(self) -> Self:
         """This recipe with what it takes from its training data, such as class names and scales; by default itself."""

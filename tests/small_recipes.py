@@ -11,7 +11,8 @@ from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.csv.tabular import CsvData
 from blitz.data.text.sentences import PairData
 from blitz.data.vision import VisionData
-from blitz.recipe import Optim, Recipe
+from blitz.optim import Optim
+from blitz.recipe import Recipe
 from blitz.recipes.blobs import Blobs
 from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits

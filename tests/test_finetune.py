@@ -14,7 +14,7 @@ from blitz.data.csv.image_source import ImageCsvData
 from blitz.errors import DataError, UserError
 from blitz.models.head import head_of
 from blitz.models.vision import vision_model
-from blitz.recipe import Optim
+from blitz.optim import Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.finetune import Finetune
 from blitz.recipes.image_csv import ImageCsv, VisionModel

@@ -17,9 +17,10 @@ from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Block, Plan, Shares, fetch
 from blitz.errors import DataError, UserError
 from blitz.models.vision import require_fits
-from blitz.recipe import Optim
-from blitz.recipes import differences, recipe_from_json, recipe_to_json
+from blitz.optim import Optim
+from blitz.recipes import recipe_from_json, recipe_to_json
 from blitz.recipes.image_csv import Augmentation, ImageCsv
+from blitz.settings import differences
 from blitz.storage import open_place
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.world import World
@@ -58,7 +59,7 @@ def test_columns_are_found_and_stored_and_a_run_is_opened_again_without_the_fit(
     assert fitted.fit.classes == ("blue", "green", "red")
     again = recipe_from_json(json.loads(json.dumps(recipe_to_json(fitted))))
     assert again == fitted
-    assert differences(recipe_to_json(fitted), again) == []
+    assert differences(fitted, again) == []
     columns = fitted.dataset("train").__getitems__(np.arange(3))
     assert columns["inputs"].shape == (3, 3, 37, 37)
     assert columns["targets"].tolist() == [2, 1, 0]

@@ -13,7 +13,7 @@ from blitz.data.arrays import FAULT
 from blitz.data.csv.image_dataset import CsvImages
 from blitz.data.plan import Split
 from blitz.errors import DataError
-from blitz.recipe import Optim
+from blitz.optim import Optim
 from blitz.recipes.image_csv import Augmentation, ImageCsv
 from blitz.runs.directory import RunDirectory
 from tests.pictures import coloured, picture

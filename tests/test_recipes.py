@@ -13,8 +13,9 @@ import torch
 from blitz.data.digits import digits
 from blitz.data.vision import VisionData, cifar10, mnist
 from blitz.errors import DataError, UserError
-from blitz.recipe import Optim, Recipe
-from blitz.recipes import differences, find_recipe, recipe_from_json, recipe_names, recipe_to_json
+from blitz.optim import Optim
+from blitz.recipe import Recipe
+from blitz.recipes import find_recipe, recipe_from_json, recipe_names, recipe_to_json
 from blitz.recipes.blobs import Blobs
 from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits
@@ -23,6 +24,7 @@ from blitz.recipes.lenet import LeNetOnMnist
 from blitz.recipes.mnist import Mnist
 from blitz.recipes.parabola import Parabola
 from blitz.recipes.random_mlp import RandomMLP
+from blitz.settings import differences
 from tests.running import result, train, weights
 
 
@@ -123,9 +125,9 @@ def test_a_recipe_is_stored_and_built_again(name: str) -> None:
     recipe = dataclasses.replace(find_recipe(name)(), seed=3, optim=Optim(betas=(0.8, 0.9), lr=0.5))
     stored = json.loads(json.dumps(recipe_to_json(recipe)))
     assert recipe_from_json(stored) == recipe
-    assert differences(stored, recipe) == []
+    assert differences(recipe_from_json(stored), recipe) == []
     changed = dataclasses.replace(recipe, epochs=99, optim=Optim(lr=0.25))
-    assert differences(stored, changed) == [
+    assert differences(recipe_from_json(stored), changed) == [
         "optim.lr (was 0.5, is 0.25)",
         "optim.betas (was (0.8, 0.9), is (0.9, 0.999))",
     ]

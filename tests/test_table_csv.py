@@ -25,8 +25,9 @@ from blitz.errors import DataError, UserError
 from blitz.models.tabular_mlp import TabularMLP
 from blitz.outputs.metrics import Regression
 from blitz.recipe import Batch
-from blitz.recipes import differences, recipe_from_json, recipe_to_json
+from blitz.recipes import recipe_from_json, recipe_to_json
 from blitz.recipes.table_csv import TableCsv
+from blitz.settings import differences
 from tests.running import losses, result, same_bits, train, weights
 
 WORDS = ("red", "green", "blue")
@@ -308,7 +309,7 @@ def test_what_was_fitted_is_stored_and_a_run_is_not_resumed_on_other_data(
 
     val = write(tmp_path / "val.csv", "a,b,colour,y", "0.5,1,red,44", "0,,mauve,40")
     table.write_text(table.read_text() + "0,0,red,44\n")
-    (changed,) = differences(stored, replace(found, fitted_on=None).fitted())
+    (changed,) = differences(recipe_from_json(stored), replace(found, fitted_on=None).fitted())
     assert changed.startswith("fitted_on.content (was ")
     assert len(changed) < 120
     with pytest.raises(

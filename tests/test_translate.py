@@ -24,8 +24,8 @@ from blitz.errors import UserError
 from blitz.models.gru_translator import GRUTranslator
 from blitz.models.transformer import TransformerTranslator
 from blitz.models.translator import GreedySearch, Translation, Translator
+from blitz.optim import Optim
 from blitz.outputs.bleu import Bleu
-from blitz.recipe import Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.translate import Translate, TranslatorModel
 from blitz.runs.directory import RunDirectory

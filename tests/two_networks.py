@@ -17,7 +17,8 @@ from torch.optim import Adam, RMSprop
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
-from blitz.recipe import Batch, Group, Optim, Recipe, may_change
+from blitz.optim import Group, Optim
+from blitz.recipe import Batch, Recipe, may_change
 from blitz.training.loop import Checkpoints
 from tests.running import train
 

@@ -5,9 +5,9 @@ from typing import Protocol, TypeVar
 from blitz.cli.command_line import parse
 from blitz.errors import require
 from blitz.recipe import Recipe
-from blitz.recipes import differences, recipe_to_json
 from blitz.runs.directory import RunDirectory
 from blitz.runs.open import stored_recipe
+from blitz.settings import differences
 
 
 class _Settings(Protocol):
@@ -35,6 +35,6 @@ def parse_for_run(
     settings = parse(
         kind(stored), words[positions:], prog=" ".join([prog, *words[:positions]]), description=description
     )
-    changed = differences(recipe_to_json(stored), settings.recipe)
+    changed = differences(stored, settings.recipe)
     require(not changed, f"{directory} was trained with other settings: {', '.join(changed)}")
     return directory, settings

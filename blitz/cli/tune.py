@@ -21,9 +21,9 @@ from blitz.launch.tune.run_sweep import Packed, SweepResult, run_sweep
 from blitz.launch.tune.space import SchedulerName, SearchName, Space
 from blitz.launch.tune.sweep_plan import SweepPlan
 from blitz.recipe import Recipe
-from blitz.recipes import setting_types, setting_value, shown_words
 from blitz.runs.directory import RunDirectory
 from blitz.runs.open import require_name
+from blitz.settings import setting_types, setting_value, shown_words
 from tune_spaces import about, find_space, space_names
 
 PROG = "python -m jobs.tune"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,14 @@ class MapStyleDataset(Protocol):
 
     def __getitems__(self, rows: npt.NDArray[np.int64]) -> Columns:
         """The rows of a batch: each column of shape (len(rows), …), in the order of `rows`, which differ."""
+
+
+@runtime_checkable
+class EpochDataset(MapStyleDataset, Protocol):
+    """A data set whose rows differ from epoch to epoch, such as one that augments what it reads."""
+
+    def rows_at(self, rows: npt.NDArray[np.int64], epochs: npt.NDArray[np.int64]) -> Columns:
+        """The rows of a batch, each as it is in its epoch; both of shape (rows,), and pairs may repeat."""
 
 
 class ArrayDataset:

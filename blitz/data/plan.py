@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from blitz.data.arrays import FAULT, Columns, MapStyleDataset
+from blitz.data.arrays import FAULT, Columns, EpochDataset, MapStyleDataset
 from blitz.data.order import Rows, shuffled_rows
-from blitz.randomness import key_for, keys_for, mix64
+from blitz.randomness import Use, key_for, keys_for, mix64
 
 Split = Literal["train", "val", "test"]
 """A run trains on `train` and is evaluated on `val`; some recipes have a `test` that it never sees."""
@@ -133,9 +133,14 @@ class Shares:
         positions = (first_row + place % batch_rows).ravel()
         if chunk.split == "val":
             return positions, weights.ravel().astype(np.float32)
-        keys = keys_for(key_for(plan.seed), np.broadcast_to(epoch, weights.shape).ravel().astype(np.uint64))
+        keys = keys_for(key_for(Use.ORDER, plan.seed), np.broadcast_to(epoch, weights.shape).ravel().astype(np.uint64))
         rows = shuffled_rows(positions, num_rows=split_rows, keys=keys)
         return rows, weights.ravel().astype(np.float32)
+
+    def epochs_of(self, chunk: Chunk) -> Rows:
+        """The epoch of each row that a rank takes of a chunk, of shape (block_batches * share,); 0 in evaluation."""
+        batches = chunk.start + np.repeat(np.arange(self.block_batches, dtype=np.int64), self.share)
+        return batches // self.plan.steps_per_epoch if chunk.split == "train" else np.zeros_like(batches)
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,12 @@ class Block:
         return [int(total) for total in counted.reshape(-1, self.share).sum(1)]
 
 
+def _columns_of(dataset: MapStyleDataset, shares: Shares, chunk: Chunk, rows: Rows) -> Columns:
+    if isinstance(dataset, EpochDataset):
+        return dataset.rows_at(rows, shares.epochs_of(chunk))
+    return dataset.__getitems__(rows)
+
+
 def fetch(dataset: MapStyleDataset, shares: Shares, chunk: Chunk, rank: int) -> Block:
     """Fetch the rows of a chunk for a rank; a row that is only repeated as padding is fetched once.
 
@@ -174,8 +185,9 @@ def fetch(dataset: MapStyleDataset, shares: Shares, chunk: Chunk, rank: int) -> 
     """
     rows, weights = shares.rows_of(chunk, rank)
     # All of them, or the place of each row among those that differ.
-    distinct, places = (rows, slice(None)) if weights.all() else np.unique(rows, return_inverse=True)
-    columns = dict(dataset.__getitems__(distinct))
+    as_they_are = weights.all() or isinstance(dataset, EpochDataset)
+    distinct, places = (rows, slice(None)) if as_they_are else np.unique(rows, return_inverse=True)
+    columns = dict(_columns_of(dataset, shares, chunk, distinct))
     faults = columns.pop(FAULT, None)
     if faults is not None:
         useless = faults != ""

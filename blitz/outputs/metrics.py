@@ -5,12 +5,14 @@ ranks, and only then do figures come of them, so every row counts once whatever 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from blitz.errors import require
 
 Sums = dict[str, Tensor]
 
@@ -55,6 +57,38 @@ class Loss:
     def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Nothing."""
         return {}
+
+
+@dataclass(frozen=True)
+class Means:
+    """The means over the rows of whatever a function says about each row.
+
+    `per_row(outputs, targets)` gives named tensors of shape (batch,) or (batch, …), of which a row's mean is taken. The
+    best checkpoint is that of the lowest loss.
+    """
+
+    per_row: Callable[[Any, Any], Mapping[str, Tensor]]
+    targets: Callable[[Mapping[str, Tensor]], Any]
+    """What of a batch the function is given as targets."""
+    best: str = "loss"
+    higher_is_better: bool = False
+
+    def sums(self, outputs: Any, batch: Mapping[str, Tensor]) -> Sums:
+        """`count`, the rows, and of each name the float64 sum over them."""
+        values = self.per_row(outputs, self.targets(batch))
+        rows = len(next(iter(batch.values())))
+        for name, value in values.items():
+            require(
+                isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows,
+                f"metrics: '{name}' must be a tensor with a number for each of the {rows} rows, not their mean",
+            )
+        sums = {f"sum/{name}": value.double().reshape(rows, -1).mean(1).sum() for name, value in values.items()}
+        return {"count": torch.tensor(rows, device=next(iter(batch.values())).device), **sums}
+
+    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """The mean of each name."""
+        count = max(1, sums["count"].item())
+        return {name.removeprefix("sum/"): value.item() / count for name, value in sums.items() if name != "count"}
 
 
 @dataclass(frozen=True)

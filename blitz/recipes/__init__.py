@@ -1,181 +1,104 @@
-"""One file, one task: the file's name is the recipe's name on the command line. Here is how one is found and stored."""
+"""One file, one task: the file's name is the recipe's name on the command line. Here recipes are found and stored.
 
-import dataclasses
-import importlib
+A recipe lies in this folder, in a package that declares an entry point, or in any file or module of a user's project.
+"""
+
 import pkgutil
-import types
-import typing
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+import sys
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import tyro
-
-from blitz.errors import UserError
+from blitz.errors import UserError, require
+from blitz.project import is_reference, load_module, name_of, reference_to
 from blitz.recipe import Recipe
+from blitz.settings import from_json, to_json
 
-_SHOWN_CHARACTERS = 40
-
-SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
+_GROUP = "blitz.recipes"
 
 
 def recipe_names() -> list[str]:
-    """Names of all recipes, sorted."""
+    """Names of the recipes that ship, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def find_recipe(name: str) -> type[Recipe]:
-    """The recipe class of `blitz/recipes/<name>.py`.
+def all_recipe_names() -> list[str]:
+    """Names of the recipes that ship and of those that installed packages bring, sorted."""
+    return sorted({*recipe_names(), *(one.name for one in entry_points(group=_GROUP))})
+
+
+def find_recipe(reference: str) -> type[Recipe]:
+    """The recipe class that a name, a file (`path/flowers.py`) or a module (`package.flowers`) means.
+
+    A file or a module that defines several takes the class behind a colon: `package.flowers:Flowers`.
 
     Raises:
-        UserError: if there is no such file, or it does not define exactly one recipe.
+        UserError: if there is none, if it cannot be imported, or if several have the name.
     """
-    if name not in recipe_names():
-        raise UserError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}")
-    module = importlib.import_module(f"blitz.recipes.{name}")
-    found = [
-        member
-        for member in vars(module).values()
-        if isinstance(member, type) and issubclass(member, Recipe) and member.__module__ == module.__name__
-    ]
-    if len(found) != 1:
-        raise UserError(f"{module.__file__} defines {len(found)} recipes; it must define exactly one")
-    return found[0]
+    if is_reference(reference):
+        module, _, member = reference.partition(":")
+        return _recipe_of(_module(module), member or None, reference)
+    brought = [one for one in entry_points(group=_GROUP) if one.name == reference]
+    shipped = reference in recipe_names()
+    require(
+        len(brought) + shipped <= 1,
+        f"{len(brought) + shipped} recipes are named {reference!r}: "
+        f"{', '.join([*(['one of blitz'] * shipped), *map(_origin, brought)])}; name the module, as in package.module",
+    )
+    if shipped:
+        return _recipe_of(load_module(f"blitz.recipes.{reference}"), None, reference)
+    if brought:
+        return _recipe_of(load_module(brought[0].module), brought[0].attr or None, reference)
+    beside = f"; perhaps ./{reference}.py" if Path(f"{reference}.py").exists() else ""
+    raise UserError(f"there is no recipe {reference!r}{beside}; there are {', '.join(all_recipe_names())}")
+
+
+def _origin(entry: EntryPoint) -> str:
+    return f"{entry.value} of {entry.dist.name}" if entry.dist else entry.value
+
+
+def _module(name: str) -> ModuleType:
+    # A class of the program itself, which a second import would make another class.
+    return sys.modules["__main__"] if name == "__main__" else load_module(name)
+
+
+def _recipe_of(module: ModuleType, member: str | None, reference: str) -> type[Recipe]:
+    where = getattr(module, "__file__", None) or module.__name__
+    if member is None:
+        found = [one for one in vars(module).values() if _is_recipe(one) and one.__module__ == module.__name__]
+        if len(found) != 1:
+            names = f" ({', '.join(one.__name__ for one in found)})" if found else ""
+            mend = f"name one, as in {reference}:{found[0].__name__}" if found else "a recipe derives from blitz.Recipe"
+            raise UserError(f"{where} defines {len(found)} recipes{names}; {mend}")
+        recipe: type[Recipe] = found[0]
+        return recipe
+    value: Any = module
+    for part in member.split("."):
+        value = getattr(value, part, None)
+    require(value is not None, f"{where} has no {member}")
+    require(_is_recipe(value), f"{member} of {where} is no recipe: it must be a class derived from blitz.Recipe")
+    found_class: type[Recipe] = value
+    return found_class
+
+
+def _is_recipe(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Recipe)
+
+
+def reference_of(kind: type[Recipe]) -> str:
+    """What `find_recipe` finds a class by: the name of one that ships, else a file or module and the class."""
+    shipped = kind.__module__.rpartition(".")[0] == __name__
+    return name_of(kind) if shipped else reference_to(kind)
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
-    """All fields, with nested ones as nested objects; under `recipe` its name."""
-    return {"recipe": recipe.name, **dataclasses.asdict(recipe)}
+    """All fields, with nested ones as nested objects; under `recipe` what names its class."""
+    return {"recipe": reference_of(type(recipe)), **to_json(recipe)}
 
 
 def recipe_from_json(stored: Mapping[str, Any]) -> Recipe:
     """The recipe that `recipe_to_json` was given; fields that it lacks take their defaults."""
     fields = {name: value for name, value in stored.items() if name != "recipe"}
-    recipe: Recipe = _build(find_recipe(stored["recipe"]), fields)
-    return recipe
-
-
-def _build(cls: Any, fields: Mapping[str, Any]) -> Any:
-    hints = typing.get_type_hints(cls)
-    unknown = fields.keys() - hints.keys()
-    if unknown:
-        raise UserError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}; another version stored it")
-    return cls(**{name: _value(hints[name], value) for name, value in fields.items()})
-
-
-def _value(hint: Any, value: Any) -> Any:
-    """`value` as JSON gave it, in the type that the field has: JSON knows neither dataclasses nor tuples."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    for option in options:
-        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
-            return _build(option, value)
-        if typing.get_origin(option) is tuple and isinstance(value, list):
-            kinds = typing.get_args(option)
-            kinds = kinds[:1] * len(value) if kinds[1:] == (...,) else kinds
-            return tuple(_value(kind, one) for kind, one in zip(kinds, value, strict=True))
-    return value
-
-
-def differences(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """Fields that differ from what was stored, as `optim.lr (was 0.1, is 0.2)`, but for those that may change."""
-    before, now = dict(_leaves(recipe_from_json(stored))), dict(_leaves(recipe))
-    return [
-        f"{name} (was {_brief(before.get(name))}, is {_brief(now.get(name))})"
-        for name in {**now, **before}
-        if before.get(name) != now.get(name)
-    ]
-
-
-def _brief(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
-
-
-def _leaves(instance: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for spec in dataclasses.fields(instance):
-        value = getattr(instance, spec.name)
-        # A recipe that gives a field of `Recipe` another default need not say again that it may change.
-        general = Recipe.__dataclass_fields__.get(spec.name, spec) if isinstance(instance, Recipe) else spec
-        if spec.metadata.get("may_change") or general.metadata.get("may_change"):
-            continue
-        if dataclasses.is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{spec.name}.")
-        else:
-            yield f"{prefix}{spec.name}", value
-
-
-def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """All that decides what is learned, flat: names such as `optim.lr`, in the order of the fields."""
-    return dict(_leaves(recipe))
-
-
-def setting_types(kind: Any, prefix: str = "") -> dict[str, Any]:
-    """The type of every flag of a recipe class by its name, such as `optim.lr`; of groups, such as `optim`, not."""
-    types: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
-        if typing.get_origin(hint) is Annotated:
-            if tyro.conf.Suppress in hint.__metadata__:
-                continue
-            hint = typing.get_args(hint)[0]
-        if dataclasses.is_dataclass(hint):
-            types |= setting_types(hint, f"{prefix}{name}.")
-        else:
-            types[f"{prefix}{name}"] = hint
-    return types
-
-
-def setting_value(recipe: Recipe, name: str) -> Any:
-    """The value of a setting, by a name such as `optim.lr`."""
-    value: Any = recipe
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def with_settings(recipe: SomeRecipe, settings: Mapping[str, Any]) -> SomeRecipe:
-    """`recipe` with other values of some settings, by names such as `optim.lr`.
-
-    Raises:
-        UserError: if they do not go together.
-    """
-    changed: SomeRecipe = _with_settings(recipe, settings)
-    return changed
-
-
-def _with_settings(instance: Any, settings: Mapping[str, Any]) -> Any:
-    # One change for each group: on the way to it, values might not go together.
-    groups: dict[str, dict[str, Any]] = {}
-    for name, value in settings.items():
-        head, _, rest = name.partition(".")
-        groups.setdefault(head, {})[rest] = value
-    hints = typing.get_type_hints(type(instance))
-    changed = {
-        head: _value(hints[head], inner[""]) if "" in inner else _with_settings(getattr(instance, head), inner)
-        for head, inner in groups.items()
-    }
-    return dataclasses.replace(instance, **changed)
-
-
-def flags_of(recipe: Recipe) -> list[str]:
-    """The words that the command line of jobs.train takes after the recipe's name to give these settings."""
-    default, words = type(recipe)(), []
-    for name in setting_types(type(recipe)):
-        value = setting_value(recipe, name)
-        if value != setting_value(default, name):
-            words += _flag(name.replace("_", "-"), value)
-    return words
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        group, dot, last = name.rpartition(".")
-        return [f"--{name}" if value else f"--{group}{dot}no-{last}"]
-    return [f"--{name}", *shown_words(value)]
-
-
-def shown_words(value: Any) -> list[str]:
-    """A value in the words that a flag takes."""
-    if isinstance(value, Mapping):
-        return [word for pair in value.items() for one in pair for word in shown_words(one)]
-    if isinstance(value, tuple | list):
-        return [word for one in value for word in shown_words(one)]
-    return [str(value)]
+    return from_json(find_recipe(stored["recipe"]), fields)

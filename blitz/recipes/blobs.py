@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
 from blitz.models.mlp import MLP, Activation
+from blitz.optim import Optim
 from blitz.outputs.metrics import Classification
 from blitz.outputs.plots import decision_regions
-from blitz.recipe import Batch, Optim, Recipe
+from blitz.recipe import Batch, Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

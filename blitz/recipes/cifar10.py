@@ -9,8 +9,9 @@ from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
 from blitz.data.vision import VisionData, cifar10
 from blitz.models.lenet import LeNet
+from blitz.optim import Optim
 from blitz.outputs.metrics import Classification
-from blitz.recipe import Batch, Optim, Recipe, may_change
+from blitz.recipe import Batch, Recipe, may_change
 
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -9,8 +9,9 @@ from blitz.data.arrays import ArrayDataset
 from blitz.data.digits import SIDE, digits
 from blitz.data.plan import Split
 from blitz.models.small_cnn import SmallCNN
+from blitz.optim import Optim
 from blitz.outputs.metrics import Classification
-from blitz.recipe import Batch, Optim, Recipe
+from blitz.recipe import Batch, Recipe
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from blitz.data.noise import noise
 from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.models.dynamic_net import DynamicNet
-from blitz.recipe import Batch, Optim, Recipe, StepDraws
+from blitz.optim import Optim
+from blitz.recipe import Batch, Recipe, StepDraws
 
 _ROWS, _INPUTS, _HIDDEN, _TARGETS, _MOST_REPEATS = 64, 1000, 100, 10, 3
 

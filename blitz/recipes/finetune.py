@@ -9,7 +9,8 @@ from torch import nn
 from blitz.errors import require
 from blitz.models.head import head_of
 from blitz.models.vision import published_weights
-from blitz.recipe import Group, Optim, Pretrained
+from blitz.optim import Group, Optim
+from blitz.recipe import Pretrained
 from blitz.recipes.image_csv import ImageCsv
 
 

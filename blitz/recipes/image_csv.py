@@ -14,9 +14,10 @@ from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.models.vision import require_fits, vision_model
+from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Distance, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
-from blitz.recipe import Batch, Draws, Optim, Recipe
+from blitz.recipe import Batch, Draws, Recipe
 
 # ImageNet's, which torchvision's weights are made for.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

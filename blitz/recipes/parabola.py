@@ -10,9 +10,10 @@ from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.models.mlp import MLP, Activation
+from blitz.optim import Optim
 from blitz.outputs.metrics import Regression
 from blitz.outputs.plots import fitted_curve
-from blitz.recipe import Batch, Optim, Recipe
+from blitz.recipe import Batch, Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

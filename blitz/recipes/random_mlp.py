@@ -8,7 +8,8 @@ from blitz.data.arrays import ArrayDataset
 from blitz.data.noise import noise
 from blitz.data.plan import Split
 from blitz.models.mlp import MLP, Activation
-from blitz.recipe import Batch, Optim, Recipe
+from blitz.optim import Optim
+from blitz.recipe import Batch, Recipe
 
 _ROWS, _INPUTS, _HIDDEN, _TARGETS = 64, 1000, 100, 10
 

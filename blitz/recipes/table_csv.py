@@ -12,9 +12,10 @@ from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.models.mlp import Activation
 from blitz.models.tabular_mlp import TabularMLP, standardised
+from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
-from blitz.recipe import Batch, Optim, Recipe
+from blitz.recipe import Batch, Recipe
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from blitz.errors import require
 from blitz.models.gru_translator import GRUTranslator
 from blitz.models.transformer import TransformerTranslator
 from blitz.models.translator import GreedySearch, Translation, Translator
+from blitz.optim import Optim
 from blitz.outputs.bleu import Bleu
 from blitz.outputs.examples import Example, translation_examples
-from blitz.recipe import Batch, Draws, Optim, Recipe, may_change
+from blitz.recipe import Batch, Draws, Recipe, may_change
 
 
 @dataclass(frozen=True)

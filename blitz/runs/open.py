@@ -11,8 +11,9 @@ from typing import Any, Literal
 from blitz.data.plan import Plan
 from blitz.errors import UserError, require
 from blitz.recipe import Recipe
-from blitz.recipes import differences, recipe_from_json, settings_of
+from blitz.recipes import recipe_from_json
 from blitz.runs.directory import RunDirectory
+from blitz.settings import differences, settings_of
 from blitz.storage import folder_of
 
 Resume = Literal["never", "auto", "must"]
@@ -82,7 +83,7 @@ def default_name(recipe: Recipe) -> str:
 def _changes(stored: dict[str, Any], recipe: Recipe) -> list[str]:
     if stored["recipe"] != recipe.name:
         return [f"recipe (was {stored['recipe']}, is {recipe.name})"]
-    return differences(stored, recipe)
+    return differences(recipe_from_json(stored), recipe)
 
 
 def stored_recipe(run: RunDirectory) -> Recipe:

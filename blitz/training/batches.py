@@ -10,12 +10,9 @@ from torch import Tensor
 from blitz.data.arrays import Columns
 from blitz.data.order import Rows
 from blitz.data.plan import Block, Plan
-from blitz.randomness import key_for, keys_for, uniforms
+from blitz.randomness import Use, key_for, keys_for, uniforms
 from blitz.recipe import Batch, Recipe
 from blitz.training.world import World
-
-# Other keys than those of (seed, epoch), which decide the order.
-_AUGMENTATION, _CHOICES = 1, 2
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,12 @@ class StepBatch:
 
     def draws(self, count: int) -> Tensor:
         """`blitz.recipe.Draws` of these rows."""
-        keys = keys_for(key_for(self.seed, self.epoch, _AUGMENTATION), self.numbers.astype(np.uint64))
+        keys = keys_for(key_for(Use.AUGMENTATION, self.seed, self.epoch), self.numbers.astype(np.uint64))
         return torch.from_numpy(uniforms(keys, count)).to(self.weights.device)
 
     def step_draws(self, count: int) -> Tensor:
         """`blitz.recipe.StepDraws` of this step."""
-        key = np.array([key_for(self.seed, self.step, _CHOICES)], np.uint64)
+        key = np.array([key_for(Use.CHOICES, self.seed, self.step)], np.uint64)
         return torch.from_numpy(uniforms(key, count)[0])
 
     def micro_batches(self, recipe: Recipe) -> Iterator[tuple[Batch, Tensor]]:

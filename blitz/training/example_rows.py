@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from blitz.data.order import Rows
 from blitz.outputs.metrics import Classification, Metrics, Regression
-from blitz.randomness import key_for, keys_for, uniforms
+from blitz.randomness import Use, key_for, keys_for, uniforms
 from blitz.recipe import Batch, Recipe
 from blitz.training.batches import laid_out
 from blitz.training.model import forward
@@ -39,7 +39,7 @@ class Examples:
     def __init__(self, recipe: Recipe, model: nn.Module, world: World) -> None:
         self._recipe, self._model, self._world = recipe, model, world
         self._metrics = recipe.metrics()
-        self._key = key_for(recipe.seed)
+        self._key = key_for(Use.EXAMPLES, recipe.seed)
         self._kept = {"mistakes": TopRows(SHOWN), "random": TopRows(SHOWN)}
         if isinstance(self._metrics, Regression):
             self._kept["sample"] = TopRows(_SAMPLED)

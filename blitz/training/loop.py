@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from blitz.data.plan import Block, Plan
 from blitz.errors import RunFailed, Stopped, require
 from blitz.outputs.metrics import shown_figure
-from blitz.randomness import MASK64, key_for
+from blitz.randomness import MASK64, Use, key_for
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.bad_row_log import Faults
@@ -216,7 +216,7 @@ class _Training:
         recipe, world, progress = self.recipe, self.world, self.progress
         if self.optimizers.freeze(progress.step):
             self._wrap()
-        world.seed_generators(key_for(recipe.seed, progress.step, world.rank))
+        world.seed_generators(key_for(Use.GENERATORS, recipe.seed, progress.step, world.rank))
         micro_batches, choices = list(batch.micro_batches(recipe)), recipe.choices(batch.step_draws)
         skips = recipe.on_nan == "skip"
         before = self.loss_sum.clone() if skips else None

@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from blitz.data.plan import Plan
 from blitz.errors import require
-from blitz.recipe import Group, Optim, Recipe
+from blitz.optim import Group, Optim
+from blitz.recipe import Recipe
 
 State = dict[str, Tensor]
 

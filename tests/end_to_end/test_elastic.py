@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
 from blitz.launch.scale import Node, Scale, workers_for
-from blitz.recipe import Optim
+from blitz.optim import Optim
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints

@@ -19,7 +19,7 @@ from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 
 from blitz.errors import RunFailed
-from blitz.recipe import Optim
+from blitz.optim import Optim
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints

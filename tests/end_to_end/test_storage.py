@@ -12,7 +12,7 @@ from blitz.cli.train import TrainSettings
 from blitz.cli.train import train as train_job
 from blitz.errors import UserError
 from blitz.launch.scale import Scale
-from blitz.recipe import Optim
+from blitz.optim import Optim
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
 from blitz.storage import open_place

@@ -11,7 +11,8 @@ import pytest
 import safetensors.torch
 from torch import nn
 
-from blitz.recipe import Optim, Recipe
+from blitz.optim import Optim
+from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.initial_weights import resolve_initial_weights
 from blitz.training.loop import TrainJob

@@ -13,7 +13,8 @@ from blitz.data.plan import Split
 from blitz.data.vision import VisionData
 from blitz.errors import DataError, RunFailed, UserError
 from blitz.launch.scale import Scale
-from blitz.recipe import Batch, Optim
+from blitz.optim import Optim
+from blitz.recipe import Batch
 from blitz.recipes import recipe_to_json
 from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits

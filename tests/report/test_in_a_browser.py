@@ -12,7 +12,8 @@ from blitz.cli import tune as jobs_tune
 from blitz.cli.report import ReportSettings, report
 from blitz.cli.train import TrainSettings
 from blitz.launch.scale import Scale
-from blitz.recipe import Optim, Recipe
+from blitz.optim import Optim
+from blitz.recipe import Recipe
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
 from blitz.runs.directory import RunDirectory

@@ -15,7 +15,7 @@ from blitz.data.plan import Plan
 from blitz.launch.launch import launch
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
-from blitz.recipe import Optim
+from blitz.optim import Optim
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
 from blitz.runs.directory import RunDirectory

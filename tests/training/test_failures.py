@@ -12,7 +12,8 @@ from torch import Tensor
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
 from blitz.errors import RunFailed
-from blitz.recipe import Batch, Optim
+from blitz.optim import Optim
+from blitz.recipe import Batch
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints

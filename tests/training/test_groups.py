@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from blitz.data.plan import Shares
 from blitz.errors import UserError
-from blitz.recipe import Group, Optim, Recipe, may_change
+from blitz.optim import Group, Optim
+from blitz.recipe import Recipe, may_change
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.loop import Checkpoints
 from tests.running import losses, result, same_bits, train, weights

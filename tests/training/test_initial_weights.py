@@ -22,8 +22,8 @@ from blitz.launch.local.in_process import run_in_process
 from blitz.launch.scale import Scale
 from blitz.launch.tune.trials import train_trial
 from blitz.models.weights_file import read_weights
+from blitz.optim import Optim
 from blitz.outputs.metrics import Classification
-from blitz.recipe import Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Shares, Split
 from blitz.errors import DataError, UserError
+from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Loss
-from blitz.recipe import Batch, Optim, Recipe, may_change
+from blitz.recipe import Batch, Recipe, may_change
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints

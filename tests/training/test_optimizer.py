@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from blitz.errors import UserError
-from blitz.recipe import Optim
+from blitz.optim import Optim
 from blitz.training.optimizer import build_optimizer, learning_rate
 
 

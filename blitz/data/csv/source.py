@@ -14,12 +14,9 @@ from blitz.data.csv.reading.scan import CsvOptions, Head, read_head
 from blitz.data.order import Rows, shuffled_rows
 from blitz.errors import DataError, require
 from blitz.fields import may_change
-from blitz.randomness import key_for
+from blitz.randomness import Use, key_for
 
 Mask = npt.NDArray[np.bool_]
-
-# Beyond every epoch, whose orders have the keys (seed, epoch).
-_HELD_OUT = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -122,6 +119,6 @@ class CsvSource:
                 f"--data.val-fraction {self.val_fraction} of the {len(rows)} rows of {index.csv} is {count}; "
                 "it must leave rows to train on and to evaluate on",
             )
-            keys = np.full(count, key_for(seed, _HELD_OUT), np.uint64)
+            keys = np.full(count, key_for(Use.HELD_OUT, seed), np.uint64)
             val[rows[shuffled_rows(np.arange(count), num_rows=len(rows), keys=keys)]] = True
         return good & ~val, val

@@ -13,7 +13,7 @@ from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUnifo
 
 from blitz.errors import UserError
 from blitz.launch.tune.space import Draw, Space
-from blitz.randomness import key_for
+from blitz.randomness import Use, key_for
 from blitz.runs.sweep_directory import Mode
 
 
@@ -52,7 +52,7 @@ class RandomSearch:
 
     def draw(self, number: int) -> Draw | None:
         """Ray Tune's distributions, drawn from a generator of the seed and the number alone."""
-        random = np.random.default_rng(key_for(self._seed, number))
+        random = np.random.default_rng(key_for(Use.SEARCH, self._seed, number))
         return {name: _plain(domain.sample(random_state=random)) for name, domain in self._dimensions.items()}
 
     def add_running(self, number: int, draw: Draw) -> None:
@@ -97,7 +97,7 @@ class OptunaSearch:
     def draw(self, number: int) -> Draw | None:
         """A proposal of the sampler, whose random state depends on the seed and the number only."""
         sampler = self._optuna.samplers.TPESampler
-        self._study.sampler = sampler(seed=key_for(self._seed, number) % (1 << 32), constant_liar=True)
+        self._study.sampler = sampler(seed=key_for(Use.SEARCH, self._seed, number) % (1 << 32), constant_liar=True)
         self._running[number] = self._study.ask(self._distributions)
         return {name: _plain(value) for name, value in self._running[number].params.items()}
 

@@ -10,10 +10,11 @@ from blitz.errors import UserError, require
 from blitz.launch.tune.search import search_of
 from blitz.launch.tune.space import SchedulerName, SearchName, Space
 from blitz.recipe import Recipe
-from blitz.recipes import recipe_to_json, setting_value, with_settings
+from blitz.recipes import recipe_to_json
 from blitz.runs.directory import RunDirectory
 from blitz.runs.open import require_lasting
 from blitz.runs.sweep_directory import Goal, SweepDirectory
+from blitz.settings import setting_value, with_settings
 from blitz.training.packed import Rungs
 
 _CHECKED_DRAWS = 100

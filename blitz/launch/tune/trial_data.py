@@ -8,7 +8,7 @@ from blitz.data.plan import Plan
 from blitz.errors import require
 from blitz.launch.job import Datasets
 from blitz.recipe import Recipe
-from blitz.recipes import with_settings
+from blitz.settings import with_settings
 
 _TRAINING_SETTINGS = {spec.name for spec in fields(Recipe)} - {"seed"} | {"model"}
 """Settings, or groups of settings, of the training rather than of the data."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from blitz.recipe import Optim
+from blitz.optim import Optim
 from blitz.training.optimizer import State, learning_rate, momentum_of
 
 # Of `torch.optim` and of `torch.nn.utils.clip_grad_norm_`.

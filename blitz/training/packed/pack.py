@@ -10,8 +10,9 @@ from torch import Tensor
 
 from blitz.data.plan import Block, Plan
 from blitz.errors import require
-from blitz.randomness import MASK64, key_for
-from blitz.recipe import Optim, Recipe
+from blitz.optim import Optim
+from blitz.randomness import MASK64, Use, key_for
+from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint, Tensors
 from blitz.training.loop import Progress
@@ -117,7 +118,7 @@ class _Pack:
         if not self.lanes:
             return
         weights = self.stack.weights
-        self.world.seed_generators(key_for(self.recipe.seed, self.steps, self.world.rank))
+        self.world.seed_generators(key_for(Use.GENERATORS, self.recipe.seed, self.steps, self.world.rank))
         total = torch.zeros(len(weights), device=self.world.device)
         micro_batches, choices = list(batch.micro_batches(self.recipe)), self.recipe.choices(batch.step_draws)
         for columns, row_weights in micro_batches:

@@ -9,8 +9,9 @@ from blitz.cli.train import read_settings
 from blitz.errors import UserError
 from blitz.launch.tune.search import GridSearch, OptunaSearch, RandomSearch
 from blitz.launch.tune.space import Space
-from blitz.recipes import find_recipe, flags_of, setting_value, with_settings
+from blitz.recipes import find_recipe
 from blitz.recipes.parabola import Parabola
+from blitz.settings import flags_of, setting_value, with_settings
 from tune_spaces import about, find_space, space_names
 
 NESTED = Space(

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from blitz.data.plan import Block, Shares, fetch
 from blitz.errors import RunFailed, UserError
-from blitz.recipe import Batch, Optim, Recipe
+from blitz.optim import Optim
+from blitz.recipe import Batch, Recipe
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
 from blitz.runs.directory import RunDirectory

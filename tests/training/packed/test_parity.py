@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
 from blitz.models.lenet import LeNet
+from blitz.optim import Optim
 from blitz.outputs.metrics import Classification
-from blitz.recipe import Batch, Draws, Optim, Recipe, StepDraws, may_change
+from blitz.recipe import Batch, Draws, Recipe, StepDraws, may_change
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
 from blitz.training.checkpoint import Checkpoint

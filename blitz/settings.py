@@ -1,0 +1,171 @@
+"""The settings of a recipe, flat and by name, such as `optim.lr`: stored as JSON, compared, changed, given as flags."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from blitz.errors import UserError
+from blitz.fields import HELD
+from blitz.recipe import Recipe
+
+_SHOWN_CHARACTERS = 40
+
+SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
+
+
+def to_json(recipe: Recipe) -> dict[str, Any]:
+    """All fields, with groups of them as nested objects."""
+    stored: dict[str, Any] = _plain(recipe)
+    return stored
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        specs = [spec for spec in dataclasses.fields(value) if HELD not in spec.metadata]
+        return {spec.name: _plain(getattr(value, spec.name)) for spec in specs}
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(map(_plain, value))
+    return value
+
+
+def from_json(kind: type[SomeRecipe], stored: Mapping[str, Any]) -> SomeRecipe:
+    """The recipe of class `kind` that `to_json` was given; fields that are missing take their defaults.
+
+    Raises:
+        UserError: if there is a field that the class does not have.
+    """
+    recipe: SomeRecipe = _build(kind, stored)
+    return recipe
+
+
+def _build(cls: Any, fields: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(cls)
+    unknown = fields.keys() - hints.keys()
+    if unknown:
+        raise UserError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}; another version stored it")
+    return cls(**{name: _value(hints[name], value) for name, value in fields.items()})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    """`value` as JSON gave it, in the type that the field has: JSON knows neither dataclasses nor tuples."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    for option in options:
+        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return _build(option, value)
+        if typing.get_origin(option) is tuple and isinstance(value, list):
+            kinds = typing.get_args(option)
+            kinds = kinds[:1] * len(value) if kinds[1:] == (...,) else kinds
+            return tuple(_value(kind, one) for kind, one in zip(kinds, value, strict=True))
+    return value
+
+
+def differences(stored: Recipe, recipe: Recipe) -> list[str]:
+    """Settings that differ, as `optim.lr (was 0.1, is 0.2)`, but for those that may change between two starts."""
+    before, now = settings_of(stored), settings_of(recipe)
+    return [
+        f"{name} (was {_brief(before.get(name))}, is {_brief(now.get(name))})"
+        for name in {**now, **before}
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def _leaves(instance: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for spec in dataclasses.fields(instance):
+        value = getattr(instance, spec.name)
+        # A recipe that gives a field of `Recipe` another default need not say again that it may change.
+        general = Recipe.__dataclass_fields__.get(spec.name, spec) if isinstance(instance, Recipe) else spec
+        if HELD in spec.metadata or spec.metadata.get("may_change") or general.metadata.get("may_change"):
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{spec.name}.")
+        else:
+            yield f"{prefix}{spec.name}", value
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """All that decides what is learned, flat: names such as `optim.lr`, in the order of the fields."""
+    return dict(_leaves(recipe))
+
+
+def setting_types(kind: Any, prefix: str = "") -> dict[str, Any]:
+    """The type of every flag of a recipe class by its name, such as `optim.lr`; of groups, such as `optim`, not."""
+    types: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if typing.get_origin(hint) is Annotated:
+            if tyro.conf.Suppress in hint.__metadata__:
+                continue
+            hint = typing.get_args(hint)[0]
+        if dataclasses.is_dataclass(hint):
+            types |= setting_types(hint, f"{prefix}{name}.")
+        else:
+            types[f"{prefix}{name}"] = hint
+    return types
+
+
+def setting_value(recipe: Recipe, name: str) -> Any:
+    """The value of a setting, by a name such as `optim.lr`."""
+    value: Any = recipe
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def with_settings(recipe: SomeRecipe, settings: Mapping[str, Any]) -> SomeRecipe:
+    """`recipe` with other values of some settings, by names such as `optim.lr`.
+
+    Raises:
+        UserError: if they do not go together.
+    """
+    changed: SomeRecipe = _with_settings(recipe, settings)
+    return changed
+
+
+def _with_settings(instance: Any, settings: Mapping[str, Any]) -> Any:
+    # One change for each group: on the way to it, values might not go together.
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        head, _, rest = name.partition(".")
+        groups.setdefault(head, {})[rest] = value
+    hints = typing.get_type_hints(type(instance))
+    changed = {
+        head: _value(hints[head], inner[""]) if "" in inner else _with_settings(getattr(instance, head), inner)
+        for head, inner in groups.items()
+    }
+    return dataclasses.replace(instance, **changed)
+
+
+def flags_of(recipe: Recipe) -> list[str]:
+    """The words that the command line of jobs.train takes after the recipe's name to give these settings."""
+    default, words = type(recipe)(), []
+    for name in setting_types(type(recipe)):
+        value = setting_value(recipe, name)
+        if value != setting_value(default, name):
+            words += _flag(name.replace("_", "-"), value)
+    return words
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        group, dot, last = name.rpartition(".")
+        return [f"--{name}" if value else f"--{group}{dot}no-{last}"]
+    return [f"--{name}", *shown_words(value)]
+
+
+def shown_words(value: Any) -> list[str]:
+    """A value in the words that a flag takes."""
+    if isinstance(value, Mapping):
+        return [word for pair in value.items() for one in pair for word in shown_words(one)]
+    if isinstance(value, tuple | list):
+        return [word for one in value for word in shown_words(one)]
+    return [str(value)]
