@@ -67,9 +67,7 @@ def report(runs: list[RunDirectory], settings: ReportSettings | None = None) -> 
         for path, data in files.items():
             folder.write(path, data)
     except OSError as error:
-        raise UserError(
-            f"{place} cannot be written ({first_line(error)}); name another place with --out"
-        ) from error
+        raise UserError(f"{place} cannot be written ({first_line(error)}); name another place with --out") from error
     return [RunDirectory.of(folder.uri, path).uri for path in files]
 
 
