@@ -17,6 +17,7 @@ import torch.distributed as dist
 from blitz.data.plan import Datasets, Shares, fetch
 from blitz.launch.job import row_bytes_of
 from blitz.training.loop import TrainJob
+from blitz.training.session import Session
 from blitz.training.world import World
 
 _RANKS = 2
@@ -49,7 +50,7 @@ def _run(folder: Path, rank: int) -> None:
         datasets: Datasets = {"train": job.recipe.dataset("train"), "val": job.recipe.dataset("val")}
         shares = Shares.of(job.plan, world_size=world.size, row_bytes=row_bytes_of(datasets))
         blocks = (fetch(datasets[chunk.split], shares, chunk, rank) for chunk in shares.chunks(0))
-        job.start(blocks, world=world, first_step=0, display=_Silent())
+        job.start(blocks, Session(world, 0, _Silent()))
     # Without a last word from the other, its connections end under its hands.
     dist.barrier()
     dist.destroy_process_group()

@@ -10,13 +10,14 @@ import tyro
 
 from blitz.api.bad_row_summary import list_left_out
 from blitz.api.write_report import report_at_the_end
-from blitz.launch.launch import launch, place_of
+from blitz.launch.launch import launch, placed
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.runs.open import Resume, changed_schedule, finished_result, open_run, require_name
 from blitz.training.best_plot import draw
-from blitz.training.loop import Checkpoints
+from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.prepare import Prepared, prepare
 
 Say = Callable[[str], None]
@@ -60,7 +61,8 @@ def train_run(settings: TrainSettings, *, command: str = "", say: Say = print) -
     Raises:
         UserError: if it can never start, before anything is started.
     """
-    with place_of(settings.scale):
+    placement = Placement(settings.scale)
+    with placed(placement):
         prepared = prepare(settings.recipe)
         run = open_run(prepared.recipe, storage=settings.storage, run=settings.run, resume=settings.resume)
         say(f"run: {run}")
@@ -69,16 +71,23 @@ def train_run(settings: TrainSettings, *, command: str = "", say: Say = print) -
             prepared.complete(run)
             say(_finished(run, prepared.recipe))
             return Trained(run, result, None)
-        return _train(prepared, run, settings, command, say)
+        return _train(prepared, run, placement, settings, command, say)
 
 
-def _train(prepared: Prepared[Recipe], run: RunDirectory, settings: TrainSettings, command: str, say: Say) -> Trained:
+def _train(
+    prepared: Prepared[Recipe],
+    run: RunDirectory,
+    placement: Placement,
+    settings: TrainSettings,
+    command: str,
+    say: Say,
+) -> Trained:
     recipe = prepared.recipe
     change = changed_schedule(run, recipe, prepared.plan)
     with run.locked():
-        prepared.write(run)
+        prepared.begin(run)
         list_left_out(prepared.datasets.values(), run, say=say)
-        job = prepared.job(run, settings.checkpoint, command)
+        job = TrainJob(recipe, prepared.plan, run, settings.checkpoint, command)
         if step := job.first_step():
             say(f"continues from step {step} of {prepared.plan.total_steps}")
             if change:
@@ -88,7 +97,7 @@ def _train(prepared: Prepared[Recipe], run: RunDirectory, settings: TrainSetting
                 )
         elif prepared.initial is not None:
             say("\n".join(prepared.initial.lines()))
-        launch(job, prepared.datasets, settings.scale)
+        launch(job, prepared.datasets, placement)
     result = run.read_json("result.json")
     assert result is not None
     picture = draw(recipe, run, step=result["best_checkpoint"], split="val")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from blitz.errors import UserError
+from blitz.errors import UserError, first_line
 from blitz.report.page import comparison_page, run_page, sweep_page
 from blitz.report.record import read_record
 from blitz.report.sweep_page import is_sweep, read_sweep
@@ -49,9 +49,7 @@ def write_report(runs: list[RunDirectory], settings: ReportSettings | None = Non
         for path, data in files.items():
             folder.write(path, data)
     except OSError as error:
-        raise UserError(
-            f"{place} cannot be written ({str(error).splitlines()[0]}); name another place with --out"
-        ) from error
+        raise UserError(f"{place} cannot be written ({first_line(error)}); name another place with --out") from error
     return [RunDirectory.of(folder.uri, path).uri for path in files]
 
 
@@ -65,7 +63,6 @@ def report_at_the_end(run: RunDirectory, *, command: str = "", say: Callable[[st
             run.add_event({"what": "finished", "time": round(time.time(), 3), "command": command})
         (written,) = write_report([run])
     except Exception as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        say(f"no report was written ({why}); try blitz report {shlex.quote(str(run))}")
+        say(f"no report was written ({first_line(error)}); try blitz report {shlex.quote(str(run))}")
         return None
     return written

@@ -51,7 +51,7 @@ def forward(recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device
 
 
 @contextmanager
-def memory_named(rows: int) -> Iterator[None]:
+def oom_hint(rows: int) -> Iterator[None]:
     """Say what to do if memory runs out in a pass over so many rows.
 
     Raises:

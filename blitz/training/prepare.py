@@ -7,8 +7,7 @@ from blitz.data.plan import Datasets, Plan
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
 from blitz.runs.directory import RunDirectory
-from blitz.training.initial_weights import InitialWeights, take_over
-from blitz.training.loop import Checkpoints, TrainJob
+from blitz.training.initial_weights import InitialWeights, resolve_initial_weights
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
@@ -27,10 +26,12 @@ class Prepared(Generic[AnyRecipe]):
     plan: Plan
     initial: InitialWeights | None
 
-    def write(self, run: RunDirectory) -> None:
-        """Write what was asked for."""
+    def begin(self, run: RunDirectory) -> None:
+        """Write what was asked for; into a run without a checkpoint also the weights that it is initialised from."""
         for name, content in self._files().items():
             run.write_json(name, content)
+        if self.initial is not None and not run.checkpoint_steps():
+            self.initial.write(run)
 
     def complete(self, run: RunDirectory) -> None:
         """Write what of that is not there, such as a file that was deleted because it was damaged."""
@@ -40,13 +41,6 @@ class Prepared(Generic[AnyRecipe]):
 
     def _files(self) -> dict[str, dict[str, Any]]:
         return {"recipe.json": recipe_to_json(self.recipe), "plan.json": asdict(self.plan)}
-
-    def job(self, run: RunDirectory, checkpoints: Checkpoints | None = None, command: str = "") -> TrainJob:
-        """The job that trains it; the initial weights are written into a run that has no checkpoint yet."""
-        job = TrainJob(self.recipe, self.plan, run, checkpoints or Checkpoints(), command)
-        if self.initial is not None and not job.first_step():
-            self.initial.write(run)
-        return job
 
 
 def prepare(recipe: AnyRecipe) -> Prepared[AnyRecipe]:
@@ -62,5 +56,5 @@ def prepared(fitted: AnyRecipe, datasets: Datasets | None = None) -> Prepared[An
     """The same for a recipe that is fitted, and whose rows may be open already."""
     datasets = datasets or open_datasets(fitted)
     plan = fitted.plan(len(datasets["train"]), len(datasets["val"]))
-    recipe, initial = take_over(fitted)
+    recipe, initial = resolve_initial_weights(fitted)
     return Prepared(recipe, datasets, plan, initial)

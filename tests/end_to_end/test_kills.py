@@ -189,7 +189,7 @@ def test_a_run_that_is_told_to_leave_saves_the_step_that_it_is_at(tmp_path: Path
     run = RunDirectory.of(str(tmp_path), "killed")
     step = run.checkpoint_steps()[-1]
     assert process.returncode == 128 + signal.SIGTERM
-    assert printed == f"told to leave: saved at step {step}; the same command goes on from there\n"
+    assert printed == f"stop requested: saved at step {step}; the same command resumes there\n"
     assert run.metrics()[-1]["step"] == step
     undisturbed = train(replace(RECIPE, max_steps=step, epochs=10000), tmp_path / "undisturbed")
     assert same_bits(weights(run), weights(undisturbed))

@@ -14,7 +14,7 @@ from torch import nn
 from blitz.optim import Optim
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
-from blitz.training.initial_weights import take_over
+from blitz.training.initial_weights import resolve_initial_weights
 from blitz.training.loop import TrainJob
 from tests.end_to_end.test_kills import at_step
 from tests.float64 import TOLERANCE, in_float64
@@ -60,7 +60,7 @@ def test_two_processes_learn_two_networks_unfreeze_layers_and_begin_elsewhere_as
     source = train(replace(layers, body_from_step=0), tmp_path / "source")
     source_file = tmp_path / "source.safetensors"
     source_file.write_bytes(safetensors.torch.save(weights(source)))
-    carried, initial = take_over(replace(layers, init_from=str(source_file)))
+    carried, initial = resolve_initial_weights(replace(layers, init_from=str(source_file)))
     assert initial is not None
     initial.write(RunDirectory.of(str(tmp_path / "two" / "carried")))
     recipes: dict[str, Recipe] = {"networks": networks, "layers": layers, "carried": carried}

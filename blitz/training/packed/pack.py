@@ -16,7 +16,7 @@ from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint, Tensors
 from blitz.training.loop import Progress
-from blitz.training.model import memory_named
+from blitz.training.model import oom_hint
 from blitz.training.packed.lane import Ending, LaneEnd, Listener
 from blitz.training.packed.lane_evaluation import StackedEvaluation
 from blitz.training.packed.optimizers import StackedOptimizer, kind_of
@@ -122,7 +122,7 @@ class _Pack:
         total = torch.zeros_like(self.loss_sum)
         micro_batches, choices = list(batch.micro_batches(self.recipe)), self.recipe.choices(batch.step_draws)
         for columns, row_weights in micro_batches:
-            with memory_named(len(row_weights)):
+            with oom_hint(len(row_weights)):
                 total += self.stack.backward(columns, row_weights, choices)
         gradients = weights.grad
         assert gradients is not None
