@@ -35,6 +35,7 @@ from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.loop import Checkpoints, TrainJob, train
+from blitz.training.session import Session
 from blitz.training.world import World
 from tests.object_store import s3_server, uri_of
 
@@ -109,7 +110,7 @@ def step_seconds(recipe: Mlp, storage: str) -> list[float]:
     job = TrainJob(recipe, plan, run, Checkpoints(every_steps=EVERY))
     times, world = StepTimes(), World(0, 1, torch.device("cpu"))
     with AlternatingWriter(run, keep=2) as writer:
-        train(job, blocks, writer, world=world, first_step=0, display=times)
+        train(job, blocks, writer, Session(world, 0, times))
     run.delete_folder("")
     return times.seconds()
 

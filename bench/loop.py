@@ -30,6 +30,7 @@ from torchvision import transforms
 
 from blitz.data.vision import VisionData
 from blitz.launch.launch import launch
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.models.lenet import LeNet
 from blitz.recipes.cifar10 import Cifar10
@@ -66,7 +67,7 @@ class Loops:
             run.probe()
             job = TrainJob(recipe, recipe.plan(len(self.dataset), 0), run)
             started = time.perf_counter()
-            launch(job, {"train": self.dataset}, Scale(num_workers=0, use_gpu="no"))
+            launch(job, {"train": self.dataset}, Placement(Scale(num_workers=0, use_gpu="no")))
             return time.perf_counter() - started
 
     def dataloader(self, batch_size: int, steps: int, *, num_workers: int) -> float:

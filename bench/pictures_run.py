@@ -20,12 +20,14 @@ from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Shares, Split, fetch
 from blitz.launch.job import row_bytes_of
 from blitz.launch.launch import launch
-from blitz.launch.local.progress_bar import ProgressBar
+from blitz.launch.placement import Placement
+from blitz.launch.progress_bar import ProgressBar
 from blitz.launch.scale import Scale
 from blitz.models.lenet import LeNet
 from blitz.recipe import Batch, Recipe, may_change
 from blitz.runs.directory import RunDirectory
 from blitz.training.loop import TrainJob
+from blitz.training.session import Session
 from blitz.training.world import World
 
 
@@ -64,14 +66,14 @@ def main() -> None:
     job = TrainJob(recipe, plan, RunDirectory.of(folder))
     if workers:
         job.run.probe()
-        launch(job, {"train": dataset}, Scale(num_workers=int(workers[0])))
+        launch(job, {"train": dataset}, Placement(Scale(num_workers=int(workers[0]))))
         return
     dist.init_process_group("gloo")
     world, row_bytes = World.of(torch.device("cpu")), row_bytes_of({"train": dataset})
     shares = Shares.of(plan, world_size=world.size, row_bytes=row_bytes)
     blocks = (fetch(dataset, shares, chunk, world.rank) for chunk in shares.chunks(0))
     with ProgressBar(first_step=0, total_steps=plan.total_steps) as display:
-        job.start(blocks, world=world, first_step=0, display=display)
+        job.start(blocks, Session(world, 0, display))
     dist.destroy_process_group()
 
 

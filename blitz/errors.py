@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """A mistake that its user can mend, told in one line: what, where, and what to do.
+    """A mistake that its user can mend, explained in one line: what, where, and what to do.
 
     Commands print it without a traceback and exit with code 2.
     """
@@ -13,13 +13,13 @@ class DataError(UserError):
 
 
 class RunFailed(RuntimeError):
-    """A run that stopped before its end, told in one line; the same command continues it."""
+    """A run that stopped before its end, explained in one line; the same command resumes it."""
 
 
 class Stopped(BaseException):
-    """A run that was told to leave, and has saved; the same command goes on where it was.
+    """A run that got a stop request and has saved; the same command resumes it.
 
-    No Exception, as KeyboardInterrupt is none: who goes on after a trial that failed has to leave too.
+    Derives from BaseException, like KeyboardInterrupt, so that `except Exception` around a trial does not swallow it.
     """
 
 
@@ -27,3 +27,8 @@ def require(holds: bool, message: str) -> None:
     """Raise a UserError with `message` unless `holds`."""
     if not holds:
         raise UserError(message)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its class where it has no message."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -4,7 +4,6 @@ The ranks fetch their own rows, by the plan that Ray's stream cuts too. `python 
 is one of them.
 """
 
-import os
 import pickle
 import subprocess
 import sys
@@ -15,9 +14,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from blitz.data.plan import Shares, fetch
-from blitz.launch.job import Datasets, row_bytes_of
+from blitz.data.plan import Datasets, Shares, fetch
+from blitz.launch.job import row_bytes_of
 from blitz.training.loop import TrainJob
+from blitz.training.session import Session
 from blitz.training.world import World
 
 _RANKS = 2
@@ -41,7 +41,6 @@ def run_on_two(jobs: Sequence[TrainJob], folder: Path) -> None:
 
 
 def _run(folder: Path, rank: int) -> None:
-    torch.set_num_threads(1)
     # A rank whose peer has failed gives up at once, or at the latest then.
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=_RANKS, timeout=timedelta(minutes=5)
@@ -51,12 +50,11 @@ def _run(folder: Path, rank: int) -> None:
         datasets: Datasets = {"train": job.recipe.dataset("train"), "val": job.recipe.dataset("val")}
         shares = Shares.of(job.plan, world_size=world.size, row_bytes=row_bytes_of(datasets))
         blocks = (fetch(datasets[chunk.split], shares, chunk, rank) for chunk in shares.chunks(0))
-        job.start(blocks, world=world, first_step=0, display=_Silent())
+        job.start(blocks, Session(world, 0, _Silent()))
     # Without a last word from the other, its connections end under its hands.
     dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     _run(Path(sys.argv[1]), int(sys.argv[2]))

@@ -9,10 +9,12 @@ import os
 import sys
 from typing import NoReturn
 
-from blitz.cli.train import TrainSettings, read_settings
+from blitz.api.train_run import TrainSettings
+from blitz.cli.train import read_settings
+from blitz.data.plan import Datasets
 from blitz.errors import require
 from blitz.launch.doctor.examine import examine
-from blitz.launch.job import Datasets
+from blitz.launch.placement import Placement
 from blitz.recipes import recipe_names
 
 PROG = "python -m jobs.doctor"
@@ -38,7 +40,7 @@ def doctor(settings: TrainSettings) -> None:
         return {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
 
     errors = 0
-    for finding in examine(settings.scale, settings.storage, open_datasets):
+    for finding in examine(Placement(settings.scale), settings.storage, open_datasets):
         print(finding, flush=True)
         errors += finding.level == "error"
     require(not errors, f"{errors} of these {'keep' if errors > 1 else 'keeps'} the run from starting")

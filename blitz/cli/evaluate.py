@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from blitz.cli.bad_row_summary import list_left_out
+from blitz.api.bad_row_summary import list_left_out
 from blitz.cli.class_tables import accuracies, accuracies_csv, confusion, confusion_csv
 from blitz.cli.stored_run import parse_for_run
 from blitz.data.plan import Plan, Split
 from blitz.errors import require
-from blitz.launch.launch import launch, place_of
+from blitz.launch.launch import launch, placed
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.outputs.metrics import Classification, Sums, shown_figure
 from blitz.recipe import Recipe
@@ -59,7 +60,7 @@ def evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, A
     Raises:
         UserError: if there is no such checkpoint, or there are no such rows.
     """
-    with place_of(settings.scale):
+    with placed(Placement(settings.scale)):
         return _evaluate(directory, settings)
 
 
@@ -75,7 +76,7 @@ def _evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, 
     require(rows > 0, f"recipe {recipe.name} has no {split} rows to evaluate on; name other ones with --split")
     plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)
     job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint))
-    launch(job, {"val": dataset}, settings.scale)
+    launch(job, {"val": dataset}, Placement(settings.scale))
     result = directory.read_json(job.result_file)
     assert result is not None
     if isinstance(metrics := recipe.metrics(), Classification):

@@ -33,7 +33,8 @@ from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan
 from blitz.data.text.sentences import split_lines
 from blitz.errors import DataError, UserError, require
-from blitz.launch.launch import launch, place_of
+from blitz.launch.launch import launch, placed
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
@@ -187,7 +188,7 @@ def _predicted(
         parts.probe()
     except UserError as error:
         raise UserError(f"{target} cannot be written; name a file in a folder that can be") from error
-    with place_of(settings.scale), parts.locked():
+    with placed(Placement(settings.scale)), parts.locked():
         recipe = settings.recipe
         dataset, content = inputs()
         step = directory.checkpoint_step(settings.checkpoint)
@@ -195,7 +196,7 @@ def _predicted(
         job = PredictJob(recipe, plan, directory, step, parts)
         if len(dataset):
             _go_on(job, content)
-            launch(job, {"val": dataset}, settings.scale)
+            launch(job, {"val": dataset}, Placement(settings.scale))
         found = write(job, dataset)
     parts.delete()
     return found

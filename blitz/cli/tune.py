@@ -12,9 +12,10 @@ from typing import Annotated
 
 import tyro
 
+from blitz.api.write_report import report_at_the_end
 from blitz.cli.command_line import parse
-from blitz.cli.report import report_at_the_end
 from blitz.errors import require
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.launch.tune.run_sweep import Packed, SweepResult, run_sweep
 from blitz.launch.tune.space import SchedulerName, SearchName, Space
@@ -98,7 +99,13 @@ def tune(name: str, space: Space, settings: TuneSettings, *, command: str = "") 
         num_trials=settings.num_trials,
     )
     directory = RunDirectory.of(settings.storage, settings.run or plan.default_name())
-    result = run_sweep(plan, directory, settings.scale, packed=settings.packed, max_concurrent=settings.max_concurrent)
+    result = run_sweep(
+        plan,
+        directory,
+        Placement(settings.scale),
+        packed=settings.packed,
+        max_concurrent=settings.max_concurrent,
+    )
     _summarise(result)
     if settings.report and (written := report_at_the_end(directory, command=command)):
         print(f"report: {written}")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blitz.errors import UserError, require
+from blitz.errors import UserError, first_line, require
 from blitz.export.deployed import Deployed, deploy, real_rows, signature
 from blitz.export.formats import SUFFIXES, WRITERS, Format, Outputs, Runner, quantize_onnx, require_installed
 from blitz.outputs.metrics import Classification
@@ -101,7 +101,7 @@ def _told_in_a_line(recipe: Recipe, format_: Format) -> Iterator[None]:
         raise
     # Exporters and runtimes raise what they like.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise UserError(
             f"recipe {recipe.name} cannot be exported as {format_} ({reason}); try another --format, or give the "
             "recipe a method `deployed` that can be traced"

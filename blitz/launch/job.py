@@ -1,24 +1,20 @@
-"""What can be run in this process or on Ray: training a run, or evaluating one of its checkpoints."""
+"""The interface of what can run in this process or on Ray: training, evaluation, prediction, a trial."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
 
 from blitz.data.arrays import FAULT, MapStyleDataset
-from blitz.data.plan import Block, Plan, Split
+from blitz.data.plan import Block, Datasets, Plan, Split
 from blitz.errors import DataError
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
-from blitz.training.checkpoint_triggers import NoticeBoard
-from blitz.training.display import Display
-from blitz.training.world import World
-
-Datasets = Mapping[Split, MapStyleDataset]
+from blitz.training.session import Session
 
 
 class Job(Protocol):
-    """`TrainJob` and `EvaluateJob`."""
+    """`TrainJob`, `TrialJob`, `EvaluateJob` and `PredictJob`."""
 
     @property
     def plan(self) -> Plan:
@@ -26,26 +22,24 @@ class Job(Protocol):
 
     @property
     def recipe(self) -> Recipe:
-        """What it is done with."""
+        """What is trained, evaluated or predicted with."""
 
     @property
     def run(self) -> RunDirectory:
-        """The run that it belongs to, which every rank reads or writes."""
+        """The run directory, which every rank reads or writes."""
 
     def first_step(self) -> int:
-        """The step to begin or to go on with, as files say at this moment."""
+        """The step to start or resume at, by the files that exist now."""
 
-    def start(
-        self, blocks: Iterable[Block], *, world: World, first_step: int, display: Display, board: NoticeBoard = ...
-    ) -> None:
-        """Do it, on this rank's blocks from `first_step` on; what can be saved at any step looks at `board`."""
+    def start(self, blocks: Iterable[Block], session: Session) -> None:
+        """Run on this rank's blocks, which start at the session's first step."""
 
 
 def row_bytes_of(datasets: Datasets) -> int:
-    """Bytes that a fetched row takes, from a look at the first one of each data set.
+    """Bytes that a fetched row takes, measured on the first row of each data set.
 
     Raises:
-        DataError: if a data set gives something else than columns of numbers.
+        DataError: if a data set returns anything but columns of numbers.
     """
     return max(_row_bytes(split, dataset) for split, dataset in datasets.items())
 

@@ -1,17 +1,13 @@
 """Where a run happens, as flags."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 import tyro
 
 from blitz.errors import UserError, require
-from blitz.launch.address import check_address
-from blitz.launch.doctor.machine import open_files, open_files_limit
 
 _MIN_CPUS_PER_WORKER = 0.25
 _ROUNDING = 1e-6
@@ -31,14 +27,14 @@ class Scale:
     cpus_per_worker: float | None = None
     """CPUs that each Ray Train worker reserves; by default one, or less where there are fewer, but 1/4 at least."""
     min_workers: int | None = None
-    """With --scale.max-workers: go on with so few where there are no more; 1 by default."""
+    """With --scale.max-workers: the fewest workers to run with; 1 by default."""
     max_workers: int | None = None
     """On Ray: as many workers as there is room for, up to this many. Nodes that join or leave change their number, from
     the newest checkpoint on and at the same global batch."""
     resize_every_s: float = 60.0
-    """With --scale.max-workers: seconds between looks for room for more workers."""
+    """With --scale.max-workers: seconds between checks for room for more workers."""
     max_failures: Annotated[int, tyro.conf.arg(aliases=("--max-failures",))] = 0
-    """On Ray: restart from the newest checkpoint after a failure, so many times."""
+    """On Ray: restart from the newest checkpoint after a failure, at most this many times."""
 
     def __post_init__(self) -> None:
         count, cpus = self.num_workers, self.cpus_per_worker
@@ -57,37 +53,10 @@ class Scale:
         )
         require(self.resize_every_s > 0, f"--scale.resize-every-s is {self.resize_every_s}; it must be above 0")
 
-    def check(self) -> None:
-        """Refuse what this machine can never give, before anything is started; a cluster is asked once it is there.
-
-        Raises:
-            UserError: if it cannot.
-        """
-        address = os.environ.get("RAY_ADDRESS")
-        if self.in_process:
-            found = self.use_gpu != "yes" or torch.cuda.is_available()
-            require(found, "--scale.use-gpu yes: torch finds no GPU here; use auto or no")
-            return
-        files = open_files(open_files_limit())
-        require(files.level != "error", f"open files: {files.text}")
-        if address:
-            check_address(address)
-        else:
-            workers_for(self, [Node(os.cpu_count() or 1, torch.cuda.device_count())])
-
-    @property
-    def in_process(self) -> bool:
-        """Whether the run happens in this process."""
-        # A submitted Ray job finds RAY_ADDRESS set too.
-        elastic = self.max_workers is not None
-        return self.num_workers == 0 or (
-            self.num_workers == "auto" and not elastic and not os.environ.get("RAY_ADDRESS")
-        )
-
 
 @dataclass(frozen=True)
 class Node:
-    """What one node of a cluster has."""
+    """The resources of one node of a cluster."""
 
     cpus: float
     gpus: float
@@ -95,24 +64,24 @@ class Node:
 
 @dataclass(frozen=True)
 class Workers:
-    """What a scale comes to on a given cluster."""
+    """The workers that a scale means on a given cluster."""
 
     count: int | tuple[int, int]
-    """Or the fewest and the most, between which the cluster decides."""
+    """A number, or the minimum and maximum of an elastic run."""
     cpus: float
-    """That each worker reserves."""
+    """Reserved by each worker."""
     task_cpus: float
-    """That each task of Ray Data reserves."""
+    """CPUs reserved by each task of Ray Data."""
     gpus: int
-    """Of each worker."""
+    """Reserved by each worker."""
     room_for: int | None = None
-    """Where the cluster is still to grow: how many it has room for now."""
+    """If the cluster has to grow first: how many workers fit now; else None."""
 
 
 def workers_for(scale: Scale, nodes: Sequence[Node], *, grows: bool = False) -> Workers:
-    """The workers of a run on a cluster, such that one more of their size is left for Ray Data on some node.
+    """The workers of a run on a cluster, sized so that some node has room for a task of Ray Data as well.
 
-    One that `grows` by an autoscaler may come to give more than its nodes of now can.
+    A cluster that `grows` by an autoscaler may come to offer more than its nodes do now.
 
     Raises:
         UserError: if the cluster can never give them.
@@ -142,8 +111,8 @@ def workers_for(scale: Scale, nodes: Sequence[Node], *, grows: bool = False) -> 
     )
 
 
-def told_of(workers: Workers) -> str:
-    """Why a run on a cluster that grows has to wait."""
+def explain_wait(workers: Workers) -> str:
+    """Why a run waits for the cluster to grow."""
     count = workers.count if isinstance(workers.count, int) else workers.count[0]
     gpu = " and a GPU" if workers.gpus else ""
     return (
@@ -155,7 +124,7 @@ def told_of(workers: Workers) -> str:
 def _elastic(scale: Scale, nodes: Sequence[Node], *, use_gpu: bool, grows: bool) -> Workers:
     assert scale.max_workers is not None
     least, cpus = scale.min_workers or 1, scale.cpus_per_worker or _ELASTIC_CPUS
-    # Nodes may come and go, so room for Ray Data must be left on every one: a bit of each CPU.
+    # Nodes may come and go, so every one keeps room for Ray Data: a part of each CPU.
     most = _most(nodes, cpus, use_gpu=use_gpu, task=_ELASTIC_TASK_CPUS)
     require(
         least <= most or grows,
@@ -167,18 +136,18 @@ def _elastic(scale: Scale, nodes: Sequence[Node], *, use_gpu: bool, grows: bool)
 
 
 def _most(nodes: Sequence[Node], cpus: float, *, use_gpu: bool, task: float | None = None) -> int:
-    """How many workers of so many CPUs fit, node by node, beside a task of Ray Data on the node that suits it best."""
+    """How many workers of `cpus` each fit beside one task of Ray Data, on the node where that costs least."""
 
-    def places(node: Node, *, reserved: float = 0.0) -> int:
+    def capacity(node: Node, *, reserved: float = 0.0) -> int:
         by_cpus = int((node.cpus - reserved) / cpus + _ROUNDING)
         return min(by_cpus, int(node.gpus)) if use_gpu else by_cpus
 
     task = min(1.0, cpus) if task is None else task
-    given_up = [places(node) - places(node, reserved=task) for node in nodes if node.cpus >= task]
-    return sum(places(node) for node in nodes) - min(given_up) if given_up else 0
+    lost = [capacity(node) - capacity(node, reserved=task) for node in nodes if node.cpus >= task]
+    return sum(capacity(node) for node in nodes) - min(lost) if lost else 0
 
 
 def _sizes(nodes: Sequence[Node], count: int) -> list[float]:
-    """CPUs a worker to try, largest first: one, or equal parts of a node, in the steps that Ray counts in."""
+    """Candidate CPUs per worker, largest first: one, or an equal part of a node, in Ray's steps of 1e-4."""
     parts = {math.floor(node.cpus / part * 1e4) / 1e4 for node in nodes for part in range(1, count + 2)}
     return sorted((part for part in {1.0, *parts} if _MIN_CPUS_PER_WORKER <= part <= 1), reverse=True)

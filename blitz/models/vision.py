@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from blitz.errors import UserError
+from blitz.errors import UserError, first_line
 
 # Their second heads give outputs in training alone, which a loss on one output has no use for.
 # And their weights are made for inputs in [-1, 1], to which they change such as ImageNet's other weights are made for.
@@ -57,7 +57,7 @@ def published_weights(name: str, which: str) -> tuple[str, dict[str, Tensor]]:
         tensors = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"--weights: {weights.url} cannot be downloaded ({str(error).splitlines()[0]}); fetch it where that is "
+            f"--weights: {weights.url} cannot be downloaded ({first_line(error)}); fetch it where that is "
             "possible and give the file with --init-from FILE, or begin with new weights: --weights None"
         ) from error
     return f"torchvision's {weights}", dict(tensors)
@@ -78,7 +78,7 @@ def require_fits(name: str, *, outputs: int, size: int) -> None:
         except UserError:
             raise
         except (RuntimeError, ValueError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"--model.name {name} does not take images of {size} by {size} pixels ({reason}); "
                 "give another --data.size"

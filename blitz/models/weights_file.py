@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from blitz.errors import DataError
+from blitz.errors import DataError, first_line
 from blitz.storage import open_place
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -33,7 +33,7 @@ def read_weights(place: str) -> dict[str, Tensor]:
         with files.open_input_file(path) as stream:
             data = bytes(stream.read())
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{place} cannot be read: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{place} cannot be read: {first_line(error)}") from error
     try:
         found: Any = safetensors.torch.load(data) if place.lower().endswith(".safetensors") else _unpickled(data)
     except pickle.UnpicklingError as error:
@@ -42,7 +42,7 @@ def read_weights(place: str) -> dict[str, Tensor]:
             "dict, as torch.save(model.state_dict(), FILE) writes it, or a .safetensors"
         ) from error
     except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(f"{place} is no file of weights, or is not whole: {reason}") from error
     for key in _KEYS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):

@@ -29,7 +29,7 @@ import pyarrow.fs
 from filelock import FileLock, Timeout
 
 from blitz.data.csv.reading.bad_rows import RECORD_HEADER
-from blitz.errors import UserError, require
+from blitz.errors import UserError, first_line, require
 from blitz.storage import absolute, open_place
 
 
@@ -61,7 +61,7 @@ class RunDirectory:
         try:
             found = here.exists("")
         except OSError as error:
-            raise UserError(f"{name} cannot be read ({str(error).splitlines()[0]})") from error
+            raise UserError(f"{name} cannot be read ({first_line(error)})") from error
         return here if found or "/" in name else cls.of("runs", name)
 
     def __str__(self) -> str:
@@ -160,7 +160,7 @@ class RunDirectory:
 
     def refused(self, what: str, error: OSError) -> UserError:
         """What to raise where the storage cannot be read or written."""
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         mend = "mend it, and the same command goes on" if self.patient else "name another one"
         return UserError(f"--storage: {self.uri} cannot be {what} ({reason}); {mend}")
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pyarrow.fs
 
-from blitz.errors import UserError
+from blitz.errors import UserError, first_line
 from blitz.recipes import recipe_from_json
 from blitz.runs.directory import RunDirectory
 from blitz.storage import open_place
@@ -54,7 +54,7 @@ def list_runs(storage: str, *, quiet: timedelta = _QUIET) -> list[RunSummary]:
     try:
         found = files.get_file_info(pyarrow.fs.FileSelector(root))
     except OSError as error:
-        raise UserError(f"--storage: {storage} cannot be listed ({str(error).splitlines()[0]})") from error
+        raise UserError(f"--storage: {storage} cannot be listed ({first_line(error)})") from error
     names = [info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory]
     # An object store answers late, and to many at once.
     with ThreadPoolExecutor(_READERS) as readers:

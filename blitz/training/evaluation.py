@@ -17,10 +17,9 @@ from blitz.runs.directory import RunDirectory
 from blitz.training.bad_row_log import Faults
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
-from blitz.training.checkpoint_triggers import NoticeBoard, nothing_told
-from blitz.training.display import Display
 from blitz.training.example_rows import Examples
 from blitz.training.model import Forward, build_model, forward_and_loss
+from blitz.training.session import Session
 from blitz.training.world import World
 
 ROWS_A_FORWARD = 1024
@@ -141,20 +140,13 @@ class EvaluateJob:
         """0: an evaluation begins at the beginning."""
         return 0
 
-    def start(
-        self,
-        blocks: Iterable[Block],
-        *,
-        world: World,
-        first_step: int,
-        display: Display,
-        board: NoticeBoard = nothing_told,
-    ) -> None:
+    def start(self, blocks: Iterable[Block], session: Session) -> None:
         """Evaluate."""
+        world = session.world
         model = build_model(self.recipe, world)
         model.load_state_dict(Checkpoint.load(self.run, self.step).weights)
         evaluation = Evaluation(self.recipe, model, world)
-        faults = Faults(self.recipe, self.plan, self.run, world=world, display=display)
+        faults = Faults(self.recipe, self.plan, self.run, world=world, display=session.display)
         for block in blocks:
             faults.note(block)
             evaluation.add(block)

@@ -56,7 +56,7 @@ class InitialWeights:
         run.write(FILE, safetensors.torch.save(self.taken))
 
 
-def take_over(recipe: AnyRecipe) -> tuple[AnyRecipe, InitialWeights | None]:
+def resolve_initial_weights(recipe: AnyRecipe) -> tuple[AnyRecipe, InitialWeights | None]:
     """The recipe with a note of the weights that it begins with, and these; None where they are all drawn anew.
 
     The head is new unless it is known to tell the same classes apart.

@@ -24,14 +24,15 @@ from blitz.runs.directory import RunDirectory
 from blitz.training.bad_row_log import Faults
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint
-from blitz.training.checkpoint_triggers import Notice, NoticeBoard, SaveCalls, nothing_told
+from blitz.training.checkpoint_triggers import CheckpointTrigger
 from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.clock import Clock
 from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
 from blitz.training.initial_weights import load_initial
-from blitz.training.model import Forward, batch_norm_explained, build_model, forward_and_loss, memory_named
+from blitz.training.model import Forward, batch_norm_explained, build_model, forward_and_loss, oom_hint
 from blitz.training.optimizer import Optimizers
+from blitz.training.session import Preemption, Session
 from blitz.training.world import World
 
 
@@ -69,18 +70,10 @@ class TrainJob:
         """Says the step to begin or to go on with, that of the newest checkpoint, also in a process without torch."""
         return partial(self.run.newest_step, self.plan.total_steps)
 
-    def start(
-        self,
-        blocks: Iterable[Block],
-        *,
-        world: World,
-        first_step: int,
-        display: Display,
-        board: NoticeBoard = nothing_told,
-    ) -> None:
+    def start(self, blocks: Iterable[Block], session: Session) -> None:
         """Train."""
         with CheckpointWriter(self.run, keep=self.checkpoints.keep) as writer:
-            train(self, blocks, writer, world=world, first_step=first_step, display=display, board=board)
+            train(self, blocks, writer, session)
 
     def saves_after(self, steps: int) -> bool:
         """Whether a checkpoint is written once `steps` steps are done."""
@@ -142,28 +135,20 @@ class Progress:
         return progress if world.leads else replace(progress, rows_digest=0, loss_sum=0.0)
 
 
-def train(
-    job: TrainJob,
-    blocks: Iterable[Block],
-    writer: CheckpointWriter,
-    *,
-    world: World,
-    first_step: int,
-    display: Display,
-    board: NoticeBoard = nothing_told,
-) -> None:
-    """Train from `first_step` to the end of the plan and leave the run directory complete.
+def train(job: TrainJob, blocks: Iterable[Block], writer: CheckpointWriter, session: Session) -> None:
+    """Train from the session's first step to the end of the plan and leave the run directory complete.
 
-    `blocks` are this rank's from `first_step` on; where that is not 0, the checkpoint of that step is loaded.
+    `blocks` are this rank's from that step on; where it is not 0, the checkpoint of that step is loaded.
 
     Raises:
         UserError: if the recipe's loss is not one number a row, or if the storage does not take what is written.
-        Stopped: once it has saved, if `board` tells it to leave.
+        Stopped: once it has saved, if the session is told to stop.
     """
-    training = _Training(job, writer, world, first_step, display)
-    calls = SaveCalls(world, board, display, every_seconds=job.checkpoints.every_seconds, first_step=first_step)
+    world, display = session.world, session.display
+    training = _Training(job, writer, world, session.first_step, display)
+    trigger = CheckpointTrigger(session, every_seconds=job.checkpoints.every_seconds)
     faults = Faults(job.recipe, job.plan, job.run, world=world, display=display)
-    with training.told_how_it_ends():
+    with training.record_outcome():
         for block in training.clock.timed(blocks):
             faults.note(block)
             if block.chunk.split == "train":
@@ -175,17 +160,17 @@ def train(
                     # A checkpoint before the evaluation that is due would be one from which it is never made.
                     if job.plan.evaluates_after(step):
                         continue
-                    call = calls.after(step)
-                    if job.saves_after(step) or call != Notice.NONE:
+                    signal = trigger.after(step)
+                    if job.saves_after(step) or signal != Preemption.NONE:
                         training.save()
-                        calls.saved()
-                    if call == Notice.LEAVE:
-                        raise Stopped(f"told to leave: saved at step {step}; the same command goes on from there")
+                        trigger.saved()
+                    if signal == Preemption.STOP:
+                        raise Stopped(f"stop requested: saved at step {step}; the same command resumes there")
             else:
                 training.evaluate(block)
                 if block.chunk.ends_pass:
                     training.save()
-                    calls.saved()
+                    trigger.saved()
         training.finish()
 
 
@@ -237,9 +222,9 @@ class _Training:
         before = self.loss_sum.clone() if skips else None
         norms = partial(batch_norm_explained, recipe, share=len(batch.weights), world_size=world.size)
         for number, (columns, weights) in enumerate(micro_batches, start=1):
-            with self._gradients(shared=number == len(micro_batches)), memory_named(len(weights)), norms():
+            with self._gradients(shared=number == len(micro_batches)), oom_hint(len(weights)), norms():
                 _, losses = forward_and_loss(recipe, self.forward, columns, world.device, choices)
-                loss = torch.dot(losses, weights)
+                loss = torch.dot(losses, weights.to(losses.dtype))
                 loss.backward()
             if not self.gradients_checked:
                 self._check_gradients()
@@ -359,7 +344,7 @@ class _Training:
             self.job.run.write_json("result.json", replace(progress, rows_digest=digest).result(self.job.plan))
 
     @contextmanager
-    def told_how_it_ends(self) -> Iterator[None]:
+    def record_outcome(self) -> Iterator[None]:
         """What ends the run before its end in this context is told in its events, if the storage still takes it."""
         try:
             yield

@@ -16,11 +16,9 @@ from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
-from blitz.training.checkpoint_triggers import NoticeBoard, nothing_told
-from blitz.training.display import Display
 from blitz.training.evaluation import ROWS_A_FORWARD
 from blitz.training.model import build_model, forward
-from blitz.training.world import World
+from blitz.training.session import Session
 
 ROW, ERROR = "_row", "_error"
 MARKS = [ROW, ERROR]
@@ -47,23 +45,16 @@ class PredictJob:
         """The first batch that is not predicted yet."""
         return max((stop for stop, _ in self._whole()), default=0)
 
-    def start(
-        self,
-        blocks: Iterable[Block],
-        *,
-        world: World,
-        first_step: int,
-        display: Display,
-        board: NoticeBoard = nothing_told,
-    ) -> None:
+    def start(self, blocks: Iterable[Block], session: Session) -> None:
         """Predict."""
+        world = session.world
         model = build_model(self.recipe, world)
         model.load_state_dict(Checkpoint.load(self.run, self.step).weights)
         model.eval()
         for block in blocks:
             name = _name(block.chunk, rank=world.rank, ranks=world.size)
             self.parts.write(name, _to_bytes(self._predict(model, block, world.device)))
-            display.step(block.chunk.stop)
+            session.display.step(block.chunk.stop)
 
     @torch.no_grad()
     def _predict(self, model: nn.Module, block: Block, device: torch.device) -> pyarrow.Table:

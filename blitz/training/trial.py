@@ -1,4 +1,4 @@
-"""A run of which somebody follows the figures, and that may be ended early."""
+"""A run whose evaluations somebody follows, and that may end early."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,62 +8,52 @@ import torch
 
 from blitz.data.plan import Block
 from blitz.runs.directory import RunDirectory
-from blitz.training.checkpoint_triggers import NoticeBoard, nothing_told
 from blitz.training.checkpoint_writer import CheckpointWriter
-from blitz.training.display import Display
 from blitz.training.loop import TrainJob, train
+from blitz.training.session import Session
 from blitz.training.world import World
 
 Figures = dict[str, float]
 
-GoesOn = Callable[[int, Figures], bool]
-"""Told on rank 0 the step and the figures of each evaluation: whether to go on."""
+ShouldContinue = Callable[[int, Figures], bool]
+"""Called on rank 0 with the step and the metrics of each evaluation; returns whether to continue."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialJob(TrainJob):
-    """A run as one trial of many: ended early it is a whole run of fewer steps, which the same command would go on."""
+    """A run as one trial of many; one that ends early is a whole run of fewer steps, which can be resumed."""
 
-    goes_on: GoesOn
+    should_continue: ShouldContinue
 
-    def start(
-        self,
-        blocks: Iterable[Block],
-        *,
-        world: World,
-        first_step: int,
-        display: Display,
-        board: NoticeBoard = nothing_told,
-    ) -> None:
-        """Train until the end of the plan, or until `goes_on` says no."""
-        with _Follower(self.run, keep=self.checkpoints.keep, goes_on=self.goes_on) as writer:
-            trial = _until(blocks, writer, world)
-            train(self, trial, writer, world=world, first_step=first_step, display=display, board=board)
+    def start(self, blocks: Iterable[Block], session: Session) -> None:
+        """Train until the end of the plan, or until `should_continue` says no."""
+        with _FollowedWriter(self.run, keep=self.checkpoints.keep, should_continue=self.should_continue) as writer:
+            train(self, _until_stopped(blocks, writer, session.world), writer, session)
 
 
-class _Follower(CheckpointWriter):
-    """Tells what it writes of evaluations."""
+class _FollowedWriter(CheckpointWriter):
+    """Asks after each evaluation whether to continue."""
 
-    def __init__(self, run: RunDirectory, *, keep: int, goes_on: GoesOn) -> None:
+    def __init__(self, run: RunDirectory, *, keep: int, should_continue: ShouldContinue) -> None:
         super().__init__(run, keep=keep)
-        self._goes_on, self.ended = goes_on, False
+        self._should_continue, self.stopped = should_continue, False
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
         super().add_metrics(line)
         if figures := figures_of(line):
-            self.ended = not self._goes_on(line["step"], figures)
+            self.stopped = not self._should_continue(line["step"], figures)
 
 
 def figures_of(line: Mapping[str, Any]) -> Figures:
-    """The figures of an evaluation, from a line of metrics.jsonl; empty of a line of training."""
+    """The metrics of an evaluation, from a line of metrics.jsonl; empty for a line of training."""
     return {name: value for name, value in line.items() if name.startswith("val/")}
 
 
-def _until(blocks: Iterable[Block], writer: _Follower, world: World) -> Iterator[Block]:
-    """The blocks up to the evaluation after which the trial is to end: the same on every rank."""
+def _until_stopped(blocks: Iterable[Block], writer: _FollowedWriter, world: World) -> Iterator[Block]:
+    """The blocks up to the evaluation after which the trial stops: the same on every rank."""
     for block in blocks:
         yield block
-        # By now the loop is done with the block, and after its last one with the evaluation.
+        # The loop has finished the block by now, and after an evaluation's last block the evaluation.
         evaluated = block.chunk.split == "val" and block.chunk.ends_pass
-        if evaluated and bool(world.sum(torch.tensor(int(writer.ended)))):
+        if evaluated and bool(world.sum(torch.tensor(int(writer.stopped)))):
             return

@@ -256,10 +256,11 @@ def test_a_node_that_sees_neither_the_storage_nor_the_data(tmp_path: Path) -> No
     words += ["--data.cache", f"{folder}/cache", "--storage", f"{folder}/runs"]
     # More than ten seconds: four processes must start on a machine with more work than cores.
     program = (
-        "import sys; from blitz.launch.doctor.examine import examine; from blitz.cli.train import read_settings; "
+        "import sys; from blitz.launch.doctor.examine import examine; "
+        "from blitz.launch.placement import Placement; from blitz.cli.train import read_settings; "
         "settings = read_settings(sys.argv[1:], prog=''); recipe = settings.recipe.fitted(); "
         "opened = {'train': recipe.dataset('train'), 'val': recipe.dataset('val')}; "
-        "print(*examine(settings.scale, settings.storage, lambda: opened, seconds=100), sep='\\n')"
+        "print(*examine(Placement(settings.scale), settings.storage, lambda: opened, seconds=100), sep='\\n')"
     )
     with head_node() as head, joined_node(head, *blind_to(folder)):
         done = subprocess.run(

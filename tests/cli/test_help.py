@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import blitz
+from blitz.api.train_run import TrainSettings
 from blitz.cli import doctor, evaluate, export, predict, prepare, report, runs, train, tune
 from blitz.recipes import find_recipe, recipe_names, recipe_to_json
 from tune_spaces import find_space, space_names
@@ -116,7 +117,7 @@ def test_every_recipe_explains_its_flags_and_groups_and_shows_no_comment(
     recipe: str, help_of: Any, tmp_path: Path
 ) -> None:
     made = find_recipe(recipe)()
-    settings = train.TrainSettings(made)
+    settings = TrainSettings(made)
     beside = {"checkpoint": settings.checkpoint, "scale": settings.scale}
     for command in (train, doctor):
         check(help_of(command, recipe), {**groups_of(made), **beside})

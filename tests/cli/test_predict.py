@@ -16,6 +16,7 @@ from blitz.cli.predict import PredictSettings, _go_on, main, predict
 from blitz.data.plan import Plan
 from blitz.errors import DataError, UserError
 from blitz.launch.launch import launch
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipes import recipe_to_json
 from blitz.recipes.table_csv import TableCsv
@@ -172,7 +173,7 @@ def test_parts_of_another_model_are_not_taken(colours: RunDirectory, folder: Pat
     # As a prediction leaves them that is killed before its end.
     job = PredictJob(recipe, plan, colours, colours.checkpoint_step("best"), RunDirectory.of(f"{target}.parts"))
     _go_on(job, rows.index.content)
-    launch(job, {"val": rows}, Scale(num_workers=0))
+    launch(job, {"val": rows}, Placement(Scale(num_workers=0)))
     assert job.first_step() == plan.eval_batches
     other = trained(replace(recipe, seed=5), tmp_path / "other")
     predict(other, str(source), str(target), stored(other))

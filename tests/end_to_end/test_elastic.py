@@ -74,7 +74,7 @@ def preempt(node: Any, cluster: Cluster, printed: Path) -> int:
     accepted, why = gcs.drain_node(node.node_id, reason, "", int(end * 1000))
     assert accepted, why
     workers = train_workers()
-    while not (saved := re.findall(r"step (\d+): a machine is about to be taken away", printed.read_text())):
+    while not (saved := re.findall(r"step (\d+): a machine is about to be preempted", printed.read_text())):
         assert time.time() < end, printed.read_text()
         time.sleep(0.05)
     psutil.wait_procs(workers, timeout=SECONDS_TO_WAIT)

@@ -3,6 +3,8 @@ import socket
 import pytest
 
 from blitz.errors import UserError
+from blitz.launch.launch import check
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Node, Scale, workers_for
 
 
@@ -16,7 +18,9 @@ def test_auto_is_this_process_unless_a_cluster_is_addressed(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
-    assert Scale(num_workers=num_workers).in_process is in_process
+    placement = Placement(Scale(num_workers=num_workers))
+    assert placement.in_process is in_process
+    assert placement == Placement(Scale(num_workers=num_workers), address=address)
 
 
 @pytest.mark.parametrize(
@@ -85,16 +89,16 @@ def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch: pytest
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free.getsockname()[1]}")
     with pytest.raises(UserError, match="nothing answers there"):
-        Scale().check()
+        check(Placement(Scale()))
 
 
 def test_the_address_of_a_dashboard_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(UserError, match="use `ray job submit"):
-        Scale().check()
+        check(Placement(Scale()))
 
 
 def test_an_address_without_a_number_for_a_port_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "head:port")
     with pytest.raises(UserError, match="it must be HOST:PORT or auto"):
-        Scale().check()
+        check(Placement(Scale()))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from blitz.data.plan import Plan
 from blitz.launch.launch import launch
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipes.blobs import Blobs
 from blitz.runs.directory import RunDirectory
@@ -52,7 +53,7 @@ def test_only_training_steps_train(trained: RunDirectory, tmp_path: Path) -> Non
     seen.clear()
 
     recipe, plan = WatchedBlobs(), Plan.of_evaluation(rows=1000, batch_size=1000)
-    rows, here = {"val": recipe.dataset("val")}, Scale(num_workers=0, use_gpu="no")
+    rows, here = {"val": recipe.dataset("val")}, Placement(Scale(num_workers=0, use_gpu="no"))
     launch(EvaluateJob(recipe, plan, trained, "val", 2), rows, here)  # type: ignore[arg-type]
     launch(PredictJob(recipe, plan, trained, 2, RunDirectory.of(str(tmp_path / "parts"))), rows, here)  # type: ignore[arg-type]
     assert draw(recipe, trained, step=2, split="val") == "pictures/val-2.png"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from blitz.data.plan import Plan
 from blitz.launch.launch import launch
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.optim import Optim
 from blitz.recipes.digits import Digits
@@ -71,7 +72,7 @@ def test_pictures_are_small_whatever_their_size() -> None:
 def test_how_the_rows_pass_by_does_not_change_which_are_shown(run: RunDirectory) -> None:
     plan = Plan.of_evaluation(rows=359, batch_size=32)
     job = EvaluateJob(replace(RECIPE, micro_batch_size=7), plan, run, "val", 10)
-    launch(job, {"val": RECIPE.dataset("val")}, Scale(num_workers=0, use_gpu="no"))
+    launch(job, {"val": RECIPE.dataset("val")}, Placement(Scale(num_workers=0, use_gpu="no")))
     other, one = record(run, job.result_file)["examples"], record(run)["examples"]
     for kind in ("mistakes", "random"):
         assert [each["row"] for each in other[kind]] == [each["row"] for each in one[kind]]

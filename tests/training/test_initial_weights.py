@@ -12,22 +12,22 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from blitz.cli.train import TrainSettings
+from blitz.api.train_run import TrainSettings
 from blitz.cli.train import train as train_job
 from blitz.data.arrays import ArrayDataset
-from blitz.data.plan import Split
+from blitz.data.plan import Datasets, Split
 from blitz.errors import DataError, UserError
-from blitz.launch.job import Datasets
 from blitz.launch.local.in_process import run_in_process
 from blitz.launch.scale import Scale
-from blitz.launch.tune.trials import trial_job
+from blitz.launch.tune.trials import train_trial
 from blitz.models.weights_file import read_weights
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification
 from blitz.recipes import recipe_to_json
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
-from blitz.training.initial_weights import FILE, load_initial, take_over
+from blitz.training.initial_weights import FILE, load_initial, resolve_initial_weights
+from blitz.training.trial import TrialJob
 from tests.running import same_bits, train, weights
 from tests.training.test_loop import killed_after
 
@@ -76,7 +76,7 @@ def test_a_run_of_the_same_classes_is_taken_over_whole_from_its_best_checkpoint_
 def test_for_other_classes_the_head_is_new_and_each_tensor_that_does_not_fit_is_named(
     source: RunDirectory, tmp_path: Path
 ) -> None:
-    recipe, initial = take_over(only(OddDigits(), source))
+    recipe, initial = resolve_initial_weights(only(OddDigits(), source))
     assert initial is not None
     assert [*initial.lines()] == [
         f"begins with {source}, step {source.checkpoint_step('best')}: 4 of 6 tensors fit",
@@ -99,7 +99,7 @@ def test_reasons_are_the_shape_and_what_is_not_there(source: RunDirectory, tmp_p
         def metrics(self) -> Any:
             return super(Digits, self).metrics()
 
-    _, initial = take_over(Unjudged(init_from=str(tmp_path / "some.safetensors")))
+    _, initial = resolve_initial_weights(Unjudged(init_from=str(tmp_path / "some.safetensors")))
     assert initial is not None
     assert [*initial.lines()][1:] == [
         "  taken: features (2), classifier (2)",
@@ -111,7 +111,7 @@ def test_reasons_are_the_shape_and_what_is_not_there(source: RunDirectory, tmp_p
     with pytest.raises(
         UserError, match=r"no weight of .*none.safetensors fits .* it has other, and the model features"
     ):
-        take_over(Unjudged(init_from=str(tmp_path / "none.safetensors")))
+        resolve_initial_weights(Unjudged(init_from=str(tmp_path / "none.safetensors")))
 
 
 def test_weights_that_share_memory_are_kept_like_any_other(source: RunDirectory, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_weights_that_share_memory_are_kept_like_any_other(source: RunDirectory,
     small, large = "features.0.bias", "features.3.bias"
     given = {**tensors, small: tensors[large][: len(tensors[small])]}
     torch.save(given, tmp_path / "w.pth")
-    _, initial = take_over(replace(SMALL, init_from=str(tmp_path / "w.pth")))
+    _, initial = resolve_initial_weights(replace(SMALL, init_from=str(tmp_path / "w.pth")))
     assert initial is not None
     run = RunDirectory.of(str(tmp_path), "run")
     initial.write(run)
@@ -179,7 +179,7 @@ def test_a_file_that_brings_code_is_refused_in_one_line_and_does_nothing(how: st
         given = {"fc.weight": torch.zeros(2, 2), "loss": content}
         torch.save(given if how == "beside weights" else content, file)
     with pytest.raises(DataError, match="would run code") as refused:
-        take_over(replace(SMALL, init_from=str(file)))
+        resolve_initial_weights(replace(SMALL, init_from=str(file)))
     assert "\n" not in str(refused.value)
     assert not created.exists()
     # It is what it says it is.
@@ -239,9 +239,11 @@ def test_the_trials_of_a_sweep_begin_with_them_too(source: RunDirectory, tmp_pat
     recipe, run = only(SMALL, source), RunDirectory.of(str(tmp_path))
     run.probe()
     datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
-    job = trial_job(recipe, datasets, run, lambda *_: True)
-    assert job is not None
-    run_in_process(job, datasets, Scale(num_workers=0))
+
+    def launch(job: TrialJob) -> None:
+        run_in_process(job, datasets, Scale(num_workers=0))
+
+    assert train_trial(recipe, datasets, run, launch, should_continue=lambda *_: True)
     assert same_bits(weights(run), weights(source, source.checkpoint_step("best")))
 
 
@@ -263,7 +265,7 @@ def test_what_is_neither_a_run_nor_a_file_of_weights_is_refused_in_one_line(
     (tmp_path / "empty").touch()
     (tmp_path / "text.txt").write_text("not weights\nat all\n")
     with pytest.raises(UserError, match=r"is neither a run nor a file of weights \(\.safetensors, \.pth, ") as refused:
-        take_over(Digits(init_from=name))
+        resolve_initial_weights(Digits(init_from=name))
     assert "\n" not in str(refused.value)
 
 
@@ -275,6 +277,6 @@ def test_a_file_that_is_none_of_weights_but_for_its_name_is_refused_in_one_line(
     elif kind != "nosuch":
         place.write_text("" if kind == "empty" else "not weights\nat all\n")
     with pytest.raises(DataError) as refused:
-        take_over(Digits(init_from=str(place)))
+        resolve_initial_weights(Digits(init_from=str(place)))
     assert str(refused.value).startswith(str(place))
     assert "\n" not in str(refused.value)

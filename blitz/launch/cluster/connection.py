@@ -1,4 +1,4 @@
-"""The Ray cluster that a run happens on."""
+"""The connection to a Ray cluster."""
 
 import logging
 import os
@@ -6,36 +6,51 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from blitz.errors import UserError
+from blitz.launch.cluster.ray_internals import silence_node_messages
+from blitz.launch.scale import Node
 
 
 @contextmanager
-def connected() -> Iterator[None]:
-    """Connected to the cluster at RAY_ADDRESS, or to a local one that lives as long as this context.
+def connected(address: str | None) -> Iterator[None]:
+    """Connected to the cluster at `address`, or for None to a local one that lives as long as this context.
 
     Raises:
-        UserError: if no cluster answers at RAY_ADDRESS, or none that lets this process in.
+        UserError: if no cluster answers there, or none that lets this process in.
     """
     if ray.is_initialized():
         yield
         return
-    # Said in full: without an address Ray would take to whatever `ray start` has left running on this machine.
-    address = os.environ.get("RAY_ADDRESS") or "local"
+    # Explicit: without an address Ray would connect to whatever `ray start` has left running on this machine.
+    address = address or "local"
     if address == "local":
-        # By itself Ray lets its workers give way to whatever else runs on the machine: beside a busy program they
-        # would hardly come to a step.
+        # By default Ray gives its workers a low priority: beside a busy program they would hardly make a step.
         os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise UserError(
-            f"RAY_ADDRESS is {address}, and no cluster lets this process in; if there is one, it "
-            "may want a token: set RAY_AUTH_MODE=token; if not, start one with `ray start --head`"
+            f"the cluster's address (RAY_ADDRESS) is {address}, and no cluster lets this process in; if there is one, "
+            "it may want a token: set RAY_AUTH_MODE=token; if not, start one with `ray start --head`"
         ) from error
-    # Ray has no setting for what its nodes have to say, such as a page on each that is lost: it is in Ray's own logs.
-    ray._private.worker._worker_logs_enabled = False
+    silence_node_messages()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def alive_nodes() -> list[Node]:
+    """The resources of each node of the connected cluster."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in resources]
+
+
+def on_the_drivers_node() -> NodeAffinitySchedulingStrategy:
+    """Schedules an actor on this process's node if possible.
+
+    Soft, because a cluster that has only just got the node does not know it yet.
+    """
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)

@@ -1,13 +1,12 @@
 """The rows of a run as one stream through Ray Data, in the global order.
 
 Every (chunk, rank) of the plan is one read task, in that order, and each makes one block of equally many rows. The
-tasks fetch and decode on any node's CPUs; with `preserve_order`, `streaming_split` then deals the blocks out in turn,
+tasks fetch and decode on any node's CPUs; with `preserve_order`, `streaming_split` then hands out the blocks in turn,
 so that each rank receives its own. One stream spans all epochs and evaluations: the pipeline never drains between them.
 
-Nothing here imports torch, which takes seconds that the processes of Ray Data can do without.
+Nothing here imports torch, which would cost each process of Ray Data seconds.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
@@ -17,26 +16,26 @@ import numpy as np
 import ray
 import ray.data
 from ray.data import ExecutionOptions
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.train import DataConfig
 
 from blitz.data.arrays import FAULT
 from blitz.data.plan import Block, Chunk, Plan, Shares, Split, fetch
+from blitz.launch.cluster.ray_internals import pausing_callback
 
 STREAM = "rows"
-_SECONDS_BETWEEN_LOOKS = 0.02
+_SECONDS_BETWEEN_POLLS = 0.02
 _ROW, _WEIGHT, _FIRST = "_row", "_weight", "_first_batch"
-"""Columns that a block carries beside the fetched ones."""
+"""Columns of a block beside the fetched ones."""
 
 DatasetRefs = Mapping[Split, "ray.ObjectRef[Any]"]
 
 
 class RowStream(DataConfig):
-    """Ray Train's hook where the world size is known: called anew whenever a group of workers starts.
+    """Ray Train's hook at which the world size is known; called again whenever a group of workers starts.
 
-    The stream begins at the step of the newest checkpoint at that moment, for the number of workers of that moment.
+    The stream starts at the newest checkpoint's step and is dealt to the number of workers at that moment.
     """
 
     def __init__(
@@ -63,25 +62,9 @@ class RowStream(DataConfig):
             _Rows(tasks, block_rows, self._row_bytes), num_cpus=self._task_cpus, override_num_blocks=len(tasks)
         )
         dataset.context.execution_options = ExecutionOptions(preserve_order=True)
-        dataset.context.custom_execution_callback_classes = [Rests]
-        # Blocks are equally large, so dealing them out in turn is an equal split; `equal=True` would hold some back.
+        dataset.context.custom_execution_callback_classes = [pausing_callback(_SECONDS_BETWEEN_POLLS)]
+        # Blocks are equally large, so handing them out in turn is an equal split; `equal=True` would withhold some.
         return [{STREAM: shard} for shard in dataset.streaming_split(world_size, equal=False)]
-
-
-class Rests(ExecutionCallback):
-    """Lets Ray Data's loop rest between two looks at its tasks.
-
-    It waits only for tasks that run. While the workers have enough, none does, and it would turn on the spot: three
-    quarters of a core, measured, which two workers on two cores then lack.
-    """
-
-    def __init__(self) -> None:
-        self._looked = 0.0
-
-    def on_execution_step(self, executor: Any) -> None:
-        """After each look."""
-        time.sleep(max(0.0, self._looked + _SECONDS_BETWEEN_LOOKS - time.monotonic()))
-        self._looked = time.monotonic()
 
 
 class _Rows(Datasource):
@@ -110,9 +93,9 @@ def _read(dataset: "ray.ObjectRef[Any]", shares: Shares, chunk: Chunk, rank: int
 
 
 def blocks_of(shard: Any, shares: Shares) -> tuple[int, Iterator[Block]]:
-    """The step that a rank's stream begins with, and its blocks.
+    """The step at which a rank's stream starts, and its blocks.
 
-    The stream itself says where it begins, so a rank never takes another checkpoint than the one its rows go on from.
+    The step comes from the stream itself, so a rank never loads another checkpoint than the one its rows start from.
     """
     if shard is None:
         return shares.plan.total_steps, iter(())

@@ -1,4 +1,4 @@
-"""Work on many files by tasks on the nodes of a cluster."""
+"""Map a function over many files by tasks on the nodes of a cluster."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,30 +11,30 @@ from blitz.errors import require
 from blitz.launch.cluster.autoscaler import grows
 
 _TASK_CPUS = 0.25
-"""Such work waits for files more than it computes."""
+"""Reserved by a task, which waits for files more than it computes."""
 
 
 def map_on_ray(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """What `map` gives, on the cluster that this process is connected to."""
+    """Like `map`, but on the connected cluster; results are in the order of the items."""
     task = ray.remote(num_cpus=_TASK_CPUS)(_call)
     cpus = ray.cluster_resources().get("CPU", 0)
     require(cpus >= _TASK_CPUS or grows(), "the cluster has no CPUs to look at files with; add a node that has")
-    # Twice as many as can be worked on, so that none waits for another to be sent.
+    # Twice as many as run at a time, so that a free CPU never waits for the driver to submit the next.
     most = max(1, int(2 * cpus / _TASK_CPUS))
-    under_way: deque[Any] = deque()
+    submitted: deque[Any] = deque()
     for item in items:
-        under_way.append(task.remote(function, item))
-        if len(under_way) >= most:
-            yield _result(under_way)
-    while under_way:
-        yield _result(under_way)
+        submitted.append(task.remote(function, item))
+        if len(submitted) >= most:
+            yield _result(submitted)
+    while submitted:
+        yield _result(submitted)
 
 
-def _result(under_way: deque[Any]) -> Any:
+def _result(submitted: deque[Any]) -> Any:
     try:
-        return ray.get(under_way.popleft())
+        return ray.get(submitted.popleft())
     except ray.exceptions.RayTaskError as error:
-        # Ray's own text is the trace.
+        # The message of Ray's error is a whole traceback.
         raise error.cause from None
 
 

@@ -1,4 +1,4 @@
-"""What a worker shows, drawn by the driver: one progress bar for all ranks, as in a run in this process."""
+"""The progress of a worker, drawn by the driver: one bar for all ranks, as in a run in this process."""
 
 import io
 import threading
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from ray.util.queue import Queue
 
-from blitz.launch.local.progress_bar import ProgressBar
+from blitz.launch.progress_bar import ProgressBar
 from blitz.training.display import Display, Silence
 
-_SECONDS_BETWEEN = 0.2
+_SECONDS_BETWEEN_UPDATES = 0.2
 
 
 @dataclass
@@ -22,29 +22,29 @@ class _Update:
     lines: list[str] = field(default_factory=list)
 
 
-class RelayedDisplay:
-    """Sends what it is told to the driver, at most a few times a second."""
+class QueueDisplay:
+    """Sends updates to the driver through a queue, at most a few times a second."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue, self._update, self._sent = queue, _Update(), time.monotonic()
 
     def step(self, number: int) -> None:
-        """So many steps are done."""
+        """Report that `number` steps are done."""
         self._update.step = number
-        if time.monotonic() - self._sent > _SECONDS_BETWEEN:
+        if time.monotonic() - self._sent > _SECONDS_BETWEEN_UPDATES:
             self.send()
 
     def loss(self, value: float) -> None:
-        """The newest mean training loss."""
+        """Report the newest mean training loss."""
         self._update.loss = value
 
     def line(self, text: str) -> None:
-        """A line for the user to read."""
+        """Report a line for the user."""
         self._update.lines.append(text)
         self.send()
 
     def send(self) -> None:
-        """Send what has not been sent."""
+        """Send the pending update."""
         self._queue.put(self._update)
         self._update, self._sent = _Update(), time.monotonic()
 
@@ -63,20 +63,20 @@ class _Lines(io.TextIOBase):
 
 
 @contextmanager
-def relayed(queue: Queue, *, leads: bool) -> Iterator[Display]:
-    """The display of a worker; what the leading one prints goes to the driver too."""
+def worker_display(queue: Queue, *, leads: bool) -> Iterator[Display]:
+    """The display of a worker; the leading one's standard output goes to the driver too."""
     if not leads:
         yield Silence()
         return
-    display = RelayedDisplay(queue)
+    display = QueueDisplay(queue)
     with redirect_stdout(_Lines(display)):
         yield display
     display.send()
 
 
 @contextmanager
-def shown(queue: Queue, *, first_step: int, total_steps: int) -> Iterator[None]:
-    """Draw on this terminal what comes through `queue`."""
+def displayed(queue: Queue, *, first_step: int, total_steps: int) -> Iterator[None]:
+    """Draw the updates from `queue` on this terminal."""
     with ProgressBar(first_step=first_step, total_steps=total_steps) as bar:
         thread = threading.Thread(target=_draw, args=(queue, bar), daemon=True)
         thread.start()

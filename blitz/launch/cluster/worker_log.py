@@ -1,4 +1,4 @@
-"""What each worker prints and raises, in a file of the run: `logs/<start>-rank-<n>.log`."""
+"""The output and the exception of each worker, in a file of the run: `logs/<start>-rank-<n>.log`."""
 
 import io
 import os
@@ -17,20 +17,20 @@ from blitz.runs.directory import RunDirectory
 from blitz.training.world import World
 
 _SECONDS_BETWEEN_UPLOADS = 10.0
-_MOST_UPLOADED = 16_000_000
-"""Characters of a log that an object store, where it is written anew each time, is sent."""
+_MAX_UPLOADED = 16_000_000
+"""Characters of a log that are uploaded to an object store, which takes the whole log each time."""
 
 
 @contextmanager
 def collected(run: RunDirectory, world: World) -> Iterator[None]:
-    """While the block runs, what this rank prints goes to its file too, and what it raises."""
-    # Rank 0's clock, so that the files of one start bear one name.
+    """Within this context, what this rank prints and raises goes to its log file too."""
+    # Rank 0's clock, so that the files of one start share a name.
     now = torch.tensor(int(time.time()) if world.leads else 0)
     start = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(int(world.sum(now))))
     log = _Log(run, f"logs/{start}-rank-{world.rank}.log")
     log.write(f"rank {world.rank} of {world.size} on {ray.util.get_node_ip_address()}, process {os.getpid()}\n")
     try:
-        with redirect_stdout(_Both(sys.stdout, log)), redirect_stderr(_Both(sys.stderr, log)):
+        with redirect_stdout(_Tee(sys.stdout, log)), redirect_stderr(_Tee(sys.stderr, log)):
             yield
     except BaseException:
         log.write(traceback.format_exc())
@@ -45,7 +45,7 @@ def newest_log(run: RunDirectory, rank: int) -> str | None:
     return str(RunDirectory.of(run.uri, f"logs/{max(names)}")) if names else None
 
 
-class _Both(io.TextIOBase):
+class _Tee(io.TextIOBase):
     """Writes to two streams."""
 
     def __init__(self, stream: TextIO, log: "_Log") -> None:
@@ -60,9 +60,9 @@ class _Both(io.TextIOBase):
 
 
 class _Log(io.TextIOBase):
-    """A file of the run: each write is there at once, or in an object store some seconds later.
+    """A file of the run: each write is visible at once, or in an object store some seconds later.
 
-    One that cannot be written is no reason to end a run.
+    A log that cannot be written does not end the run.
     """
 
     def __init__(self, run: RunDirectory, path: str) -> None:
@@ -76,7 +76,7 @@ class _Log(io.TextIOBase):
         if self._thread is None:
             with suppress(OSError):
                 self._run.append(self._path, text.encode())
-        elif self._text.tell() < _MOST_UPLOADED:
+        elif self._text.tell() < _MAX_UPLOADED:
             self._text.write(text)
         return len(text)
 

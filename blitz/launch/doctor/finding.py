@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""The result of a check, and how checks run: in the background and before a deadline."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -7,40 +7,36 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Literal, TypeVar
 
-from blitz.errors import UserError
+from blitz.errors import UserError, first_line
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: an error is what the run cannot do with, a warning what it may be slow or fail by."""
+    """One line of the report: an error keeps the run from starting, a warning may make it slow or fail."""
 
     level: Literal["ok", "warning", "error"]
     subject: str
     text: str
-    """What was found; unless it is ok, also what to do."""
+    """What was found and, unless it is ok, what to do."""
 
     def __str__(self) -> str:
         return f"{self.level:8} {self.subject:17} {self.text}"
 
 
 def checked(subject: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """The findings of a check; a UserError that it raises is one, and no check that fails ends the others."""
+    """The findings of a check; an exception that it raises becomes one too, so that the other checks still run."""
     try:
         yield from check()
     except UserError as error:
         yield Finding("error", subject, " ".join(str(error).splitlines()))
     except Exception as error:
-        yield Finding("warning", subject, f"could not be checked ({type(error).__name__}: {_first_line(error)})")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
+        yield Finding("warning", subject, f"could not be checked ({type(error).__name__}: {first_line(error)})")
 
 
 def merged(machines: Mapping[str, list[Finding]]) -> Iterator[Finding]:
-    """The findings on several machines, by the names of these: those that agree in one line."""
+    """The findings on several machines, by machine name; equal ones become one line."""
     subjects = dict.fromkeys(finding.subject for findings in machines.values() for finding in findings)
     for subject in subjects:
         where: dict[Finding, list[str]] = {}
@@ -56,24 +52,24 @@ def merged(machines: Mapping[str, list[Finding]]) -> Iterator[Finding]:
 
 
 class Deadline:
-    """So many seconds from now on."""
+    """A point in time, `seconds` from now."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self._end = seconds, time.monotonic() + seconds
 
     @property
     def is_over(self) -> bool:
-        """Whether they have passed."""
+        """Whether it has passed."""
         return time.monotonic() > self._end
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left, at least a little."""
+        """Seconds until then, at least 0.1."""
         return max(0.1, self._end - time.monotonic())
 
 
-def begun(work: Callable[[], Result]) -> Future[Result]:
-    """Begin in the background what may take longer than one can wait."""
+def start(work: Callable[[], Result]) -> Future[Result]:
+    """Start work in the background that may outlast the deadline."""
     future: Future[Result] = Future()
 
     def run() -> None:
@@ -82,13 +78,13 @@ def begun(work: Callable[[], Result]) -> Future[Result]:
         except BaseException as error:
             future.set_exception(error)
 
-    # A daemon, unlike the threads of an executor: nothing waits for it in the end.
+    # A daemon, because Python waits for the threads of an executor at exit.
     Thread(target=run, daemon=True).start()
     return future
 
 
 def awaited(future: Future[Result], deadline: Deadline, what: str) -> Result:
-    """What was begun.
+    """The result of started work.
 
     Raises:
         UserError: if it is not done in time.

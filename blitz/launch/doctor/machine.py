@@ -1,12 +1,11 @@
-"""What one machine has, and what a run may find too little.
+"""What one machine has, and what a run may lack there.
 
-Nothing here imports torch or Ray: it runs on every node, where that would take most of the time there is.
+Nothing here imports torch or Ray: it runs on every node, where the import would take most of the time.
 """
 
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -14,15 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from blitz.launch.doctor.finding import Finding, checked
+from blitz.launch.limits import MIN_OPEN_FILES, RECOMMENDED_OPEN_FILES, open_files_limit, raise_the_limit
 
 _GIB = 1 << 30
-_LEAST_SHARED_MEMORY = 1 * _GIB
-_FEW_OPEN_FILES, _TOO_FEW_OPEN_FILES = 4096, 128
-"""Ray advises against less than the first, and does not start with half of the second."""
-_RAY_RAISES_TO = 65536
-_ASK_TORCH = (
+_MIN_SHARED_MEMORY = 1 * _GIB
+_CUDA_SCRIPT = (
     "import json, torch; "
     "print(json.dumps([torch.version.cuda, [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]]))"
 )
@@ -32,12 +30,12 @@ _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True)
 class Cuda:
-    """What torch makes of the GPUs of a machine."""
+    """The GPUs of a machine as torch sees them."""
 
     version: str | None
-    """That torch was built for; None for a build without CUDA."""
+    """The version that torch was built for; None for a build without CUDA."""
     devices: tuple[str, ...]
-    """Names of the GPUs that it finds."""
+    """Names of the GPUs that torch finds."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,11 @@ class Machine:
     torch: str
     ray: str
     findings: tuple[Finding, ...]
-    """What can be said of it by itself."""
+    """What this machine shows by itself."""
 
 
 def this_machine(gpus: int = 0) -> Machine:
-    """The machine that this runs on, which has so many GPUs as far as Ray knows."""
+    """Examine this machine, which has `gpus` GPUs as far as Ray knows."""
     return Machine(
         python=platform.python_version(),
         torch=version("torch"),
@@ -67,7 +65,7 @@ def this_machine(gpus: int = 0) -> Machine:
 
 
 def _space(folder: Path) -> tuple[int, int] | None:
-    """Bytes in all and free; None where there is no such folder."""
+    """Total and free bytes; None where there is no such folder."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:
@@ -76,22 +74,22 @@ def _space(folder: Path) -> tuple[int, int] | None:
 
 
 def _cuda() -> Cuda:
-    # In a process of its own: Ray hides the GPUs from a task that reserves none, and CUDA is not to stay in this one.
+    # In a process of its own: Ray hides the GPUs from a task that reserves none, and CUDA stays out of this one.
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    asked = subprocess.run(
-        [sys.executable, "-c", _ASK_TORCH],
+    answered = subprocess.run(
+        [sys.executable, "-c", _CUDA_SCRIPT],
         env=environment,
         capture_output=True,
         text=True,
         timeout=_SECONDS_FOR_TORCH,
         check=True,
     )
-    cuda_version, devices = json.loads(asked.stdout.splitlines()[-1])
+    cuda_version, devices = json.loads(answered.stdout.splitlines()[-1])
     return Cuda(cuda_version, tuple(devices))
 
 
 def gpus_finding(count: int, cuda: Cuda | None) -> Finding:
-    """Whether torch finds the GPUs that Ray counts, or that the system has a driver for."""
+    """Check that torch finds the GPUs that Ray counts, or that the system has a driver for."""
     if cuda is None:
         return Finding("ok", "GPUs", "none")
     if cuda.devices and len(cuda.devices) >= count:
@@ -109,39 +107,32 @@ def gpus_finding(count: int, cuda: Cuda | None) -> Finding:
 
 
 def shared_memory(space: tuple[int, int] | None) -> Iterator[Finding]:
-    """Whether there is enough for Ray's objects and for what GPUs exchange; `space` is bytes in all and free."""
+    """Check the room for Ray's objects and for communication between GPUs; `space` is total and free bytes."""
     if space is None:
         return
     total, free = space
-    if free >= _LEAST_SHARED_MEMORY:
-        # In powers of two, so that machines which differ a little say the same.
+    if free >= _MIN_SHARED_MEMORY:
+        # In powers of two, so that machines which differ a little give equal findings.
         yield Finding("ok", "shared memory", f"/dev/shm has {1 << (free // _GIB).bit_length() - 1} GiB or more free")
         return
-    mend = "start the container with --shm-size=8g" if total < _LEAST_SHARED_MEMORY else "delete what is left in it"
+    mend = "start the container with --shm-size=8g" if total < _MIN_SHARED_MEMORY else "delete what is left in it"
     text = f"/dev/shm has {free / _GIB:.2f} of {total / _GIB:.2f} GiB free, and Ray turns to the disk; {mend}"
     yield Finding("warning", "shared memory", text)
 
 
-def open_files_limit() -> int:
-    """How many files and connections a process may have open, once Ray has raised it as far as it does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _RAY_RAISES_TO if hard == resource.RLIM_INFINITY else min(hard, _RAY_RAISES_TO)
-    return most if soft == resource.RLIM_INFINITY else max(soft, most)
-
-
 def open_files(limit: int) -> Finding:
-    """Whether Ray can open as many files and connections as it needs."""
-    if limit >= _FEW_OPEN_FILES:
+    """Check that Ray can open as many files and connections as it needs."""
+    if limit >= RECOMMENDED_OPEN_FILES:
         return Finding("ok", "open files", f"{limit} a process")
-    text = f"{limit} a process are few for Ray; allow 8192 with ulimit -n 8192"
-    return Finding("error" if limit < _TOO_FEW_OPEN_FILES else "warning", "open files", text)
+    level: Literal["error", "warning"] = "error" if limit < MIN_OPEN_FILES else "warning"
+    return Finding(level, "open files", raise_the_limit(limit))
 
 
 def omp_num_threads(value: str | None, *, cpus: int) -> Finding:
-    """Whether OMP_NUM_THREADS is a number of threads that the machine has CPUs for."""
+    """Check that OMP_NUM_THREADS is a number of threads that the machine has CPUs for."""
     if value is None:
         return Finding("ok", "OMP_NUM_THREADS", "is not set: Ray sets it to the CPUs of a worker")
-    # A number for each level of nesting, as OpenMP has it.
+    # OpenMP takes a number for each level of nesting.
     numbers = [part.strip() for part in value.split(",")]
     if not all(part.isdecimal() and int(part) >= 1 for part in numbers):
         text = f"is {value!r}, no number of threads, and ignored; set it to the CPUs of a worker, or unset it"
@@ -153,7 +144,7 @@ def omp_num_threads(value: str | None, *, cpus: int) -> Finding:
 
 
 def versions(machines: Mapping[str, Machine]) -> list[Finding]:
-    """Whether Python, but for its patches, torch and Ray are the same on all machines."""
+    """Check that Python (but for patch releases), torch and Ray are the same on all machines."""
     findings = []
     kinds: dict[str, Callable[[Machine], str]] = {
         "Python": lambda machine: machine.python.rpartition(".")[0],

@@ -1,4 +1,4 @@
-"""The checks of a cluster, made on every node at once."""
+"""The checks of a cluster, on all nodes at the same time."""
 
 import logging
 import os
@@ -12,30 +12,30 @@ import ray.exceptions
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
+from blitz.data.plan import Datasets
 from blitz.errors import UserError
-from blitz.launch.address import asks_for_token
 from blitz.launch.cluster.autoscaler import grows
-from blitz.launch.cluster.node_task import asked
+from blitz.launch.cluster.head_node import asks_for_token
+from blitz.launch.cluster.node_task import call_on_node
 from blitz.launch.cluster.storage_probe import check_every_node_sees
-from blitz.launch.doctor.data import fetched
-from blitz.launch.doctor.finding import Deadline, Finding, awaited, begun, checked, merged
+from blitz.launch.doctor.data import check_rows
+from blitz.launch.doctor.finding import Deadline, Finding, awaited, checked, merged, start
 from blitz.launch.doctor.machine import Machine, this_machine, versions
-from blitz.launch.job import Datasets
-from blitz.launch.scale import Node, Scale, told_of, workers_for
+from blitz.launch.scale import Node, Scale, explain_wait, workers_for
 from blitz.runs.directory import RunDirectory
 
 _SECONDS_FOR_STATE = 4
 Nodes = dict[str, dict[str, Any]]
-"""What Ray says of each alive node, by a name that a reader tells it by."""
+"""Ray's description of each alive node, by the name that findings use."""
 
 
 def examine_nodes(
     address: str, scale: Scale, storage: RunDirectory, datasets: Future[Datasets], deadline: Deadline
 ) -> Iterator[Finding]:
-    """Everything about the cluster at `address`, which has been seen to answer.
+    """Check everything about the cluster at `address`, which has answered before.
 
     Raises:
-        UserError: if it does not let this process in after all, as one of another version.
+        UserError: if it refuses this process after all, as a cluster of another Ray version does.
     """
     try:
         context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
@@ -44,9 +44,10 @@ def examine_nodes(
     try:
         nodes = _alive_nodes()
         machines = {
-            name: _ask(node, this_machine, int(_has(node).gpus), deadline=deadline) for name, node in nodes.items()
+            name: _call(node, this_machine, int(_resources(node).gpus), deadline=deadline)
+            for name, node in nodes.items()
         }
-        here, probe = begun(this_machine), begun(lambda: _probe(storage))
+        here, probe = start(this_machine), start(lambda: _probe(storage))
         yield from checked("workers", lambda: [_workers(scale, nodes)])
         yield from checked("authentication", lambda: [_authentication(address)])
         yield from checked("dashboard", lambda: [_dashboard(context.dashboard_url)])
@@ -68,20 +69,20 @@ def _name(node: dict[str, Any], *, is_alone: bool) -> str:
     return ip if is_alone else f"{ip} ({node['NodeID'][:6]})"
 
 
-def _has(node: dict[str, Any]) -> Node:
+def _resources(node: dict[str, Any]) -> Node:
     return Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
 
 
-def _ask(node: dict[str, Any], function: Callable[..., Any], *args: Any, deadline: Deadline) -> Future[Any]:
-    return begun(lambda: asked(node["NodeID"], function, *args, seconds=deadline.left_s))
+def _call(node: dict[str, Any], function: Callable[..., Any], *args: Any, deadline: Deadline) -> Future[Any]:
+    return start(lambda: call_on_node(node["NodeID"], function, *args, seconds=deadline.left_s))
 
 
 def _workers(scale: Scale, nodes: Nodes) -> Finding:
-    workers = workers_for(scale, [_has(node) for node in nodes.values()], grows=grows())
+    workers = workers_for(scale, [_resources(node) for node in nodes.values()], grows=grows())
     if workers.room_for is not None:
-        return Finding("warning", "workers", f"the run will wait for the cluster to grow: {told_of(workers)}")
+        return Finding("warning", "workers", f"the run will wait for the cluster to grow: {explain_wait(workers)}")
     gpus = f" and {workers.gpus} GPU" if workers.gpus else ""
-    cpus = sum(_has(node).cpus for node in nodes.values())
+    cpus = sum(_resources(node).cpus for node in nodes.values())
     fit = f"{workers.count} of {workers.cpus:g} CPU{gpus} each fit beside Ray Data"
     return Finding("ok", "workers", f"{fit} in {cpus:g} CPUs on {_nodes(len(nodes))}")
 
@@ -101,7 +102,7 @@ def _authentication(address: str) -> Finding:
 
 def _dashboard(url: str | None) -> Finding:
     try:
-        # Its own filter takes a node that is gone for an answer that is cut off.
+        # Not with list_nodes' own filter, which reports a truncated answer where a node has left.
         count = sum(node.state == "ALIVE" for node in list_nodes(timeout=_SECONDS_FOR_STATE))
     except RayStateApiException as error:
         raise UserError(
@@ -118,7 +119,7 @@ def _machines(here: Future[Machine], answers: dict[str, Future[Any]], deadline: 
 
 
 def _answers(answers: dict[str, Future[Any]], deadline: Deadline) -> Any:
-    """What was answered in time, by the name of the node; each other one is a finding."""
+    """The answers in time, by node name; each missing one is a finding."""
     found = {}
     for name, answer in answers.items():
         try:
@@ -148,6 +149,6 @@ def _storage(probe: Future[None], storage: RunDirectory, nodes: int, deadline: D
 def _data(opened: Future[Datasets], nodes: Nodes, deadline: Deadline) -> Iterator[Finding]:
     datasets = awaited(opened, deadline, "the data")
     refs = [ray.put(dataset) for dataset in datasets.values()]
-    answers = {name: _ask(node, fetched, *refs, deadline=deadline) for name, node in nodes.items()}
+    answers = {name: _call(node, check_rows, *refs, deadline=deadline) for name, node in nodes.items()}
     found = yield from _answers(answers, deadline)
     yield from merged({name: [finding] for name, finding in found.items()})

@@ -1,7 +1,7 @@
-"""Blocks fetched by other processes of this machine, in order.
+"""Blocks fetched by worker processes of this machine, in order.
 
-Columns come back through memory that is shared once and used again and again. `DataLoader` makes new shared memory for
-every batch, and to page that in costs a tenth of what it costs to decode images of 224 pixels.
+Columns come back through memory that is shared once and reused. `DataLoader` allocates new shared memory for every
+batch, and paging that in costs a tenth of decoding images of 224 pixels.
 """
 
 import math
@@ -26,39 +26,40 @@ from blitz.data.plan import Block, Chunk
 from blitz.errors import RunFailed
 
 AHEAD = 2
-"""Blocks that each process has been asked for and that are not consumed yet."""
+"""Blocks that each process has been requested to fetch and that are not consumed yet."""
 
 Fetch = Callable[[Chunk], Block]
 
-# Forked: a data set in memory is not copied, and torch, which takes seconds to import, is there.
+# Forked: a data set in memory is not copied, and torch, which takes seconds to import, is loaded already.
 _fork = multiprocessing.get_context("fork")
 _ALIGNED = 64
 
 
 def fetched_by_processes(fetch: Fetch, chunks: Iterable[Chunk], *, processes: int, block_bytes: int) -> Iterator[Block]:
-    """The block of each chunk. What its columns hold is overwritten once the next block but one is asked for.
+    """The block of each chunk. Its columns are overwritten once the next block but one is requested.
 
-    `block_bytes` is what the columns of a block take; larger ones come more slowly. The processes end when this does.
+    `block_bytes` is the size of a block's columns; larger ones are pickled, which is slower. The processes end with the
+    iterator.
 
     Raises:
         RunFailed: if one of the processes dies.
         Exception: what `fetch` raises.
     """
-    # Beside those that were asked for, the block that is consumed and the one before it.
+    # Beside the requested blocks, the one being consumed and the one before it.
     slots = [_Slot(block_bytes) for _ in range(processes * AHEAD + 2)]
     workers: list[_Worker] = []
     try:
         for _ in range(processes):
-            workers.append(_Worker(fetch, slots))  # noqa: PERF401  (each is ended, even if the next fails to start)
-        asked: deque[tuple[_Worker, int]] = deque()
+            workers.append(_Worker(fetch, slots))  # noqa: PERF401  (killed below, even if the next fails to start)
+        requested: deque[tuple[_Worker, int]] = deque()
         for number, chunk in enumerate(chunks):
-            if len(asked) == processes * AHEAD:
-                yield _block(asked, slots)
+            if len(requested) == processes * AHEAD:
+                yield _block(requested, slots)
             worker, slot = workers[number % processes], number % len(slots)
-            worker.ask(chunk, slot)
-            asked.append((worker, slot))
-        while asked:
-            yield _block(asked, slots)
+            worker.request(chunk, slot)
+            requested.append((worker, slot))
+        while requested:
+            yield _block(requested, slots)
     finally:
         for worker in workers:
             worker.process.kill()
@@ -67,20 +68,20 @@ def fetched_by_processes(fetch: Fetch, chunks: Iterable[Chunk], *, processes: in
             worker.connection.close()
 
 
-def _block(asked: "deque[tuple[_Worker, int]]", slots: "list[_Slot]") -> Block:
-    worker, slot = asked.popleft()
-    block, places = worker.answer()
-    return replace(block, columns={**block.columns, **slots[slot].get(places)})
+def _block(requested: "deque[tuple[_Worker, int]]", slots: "list[_Slot]") -> Block:
+    worker, slot = requested.popleft()
+    block, layout = worker.answer()
+    return replace(block, columns={**block.columns, **slots[slot].get(layout)})
 
 
-Places = dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]]
-"""Of each column its first byte in a slot, dtype and shape."""
+Layout = dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]]
+"""By column name: its first byte in a slot, dtype and shape."""
 
 
 class _Slot:
     """Memory for the columns of one block, shared with processes that are forked later.
 
-    It is none of /dev/shm, which is small in many containers.
+    Anonymous memory rather than /dev/shm, which is small in many containers.
     """
 
     def __init__(self, size: int) -> None:
@@ -89,31 +90,31 @@ class _Slot:
 
     @contextmanager
     def filled(self) -> Iterator[None]:
-        """Within this context new columns are made here, as many as there is room for."""
+        """Within this context new columns are allocated here while there is room."""
         self._end = 0
         with new_columns_by(self._new):
             yield
 
-    def put(self, columns: Columns) -> Places:
-        """Copy those columns here that are elsewhere, as many as there is room for."""
+    def put(self, columns: Columns) -> Layout:
+        """Copy the columns here that lie elsewhere while there is room; returns where those here lie."""
         start = self._bytes.ctypes.data
-        places: Places = {
+        layout: Layout = {
             name: (column.ctypes.data - start, column.dtype, column.shape)
             for name, column in columns.items()
             if column.flags.c_contiguous and 0 <= column.ctypes.data - start < len(self._bytes)
         }
-        if not places:
-            # What was made here is not what is given: a short batch is padded by a copy.
+        if not layout:
+            # The columns allocated here are not those of the block: a short batch is padded by a copy.
             self._end = 0
         for name, column in columns.items():
-            if name not in places and self._has_room(column.nbytes):
-                places[name] = self._end, column.dtype, column.shape
+            if name not in layout and self._has_room(column.nbytes):
+                layout[name] = self._end, column.dtype, column.shape
                 np.copyto(self._new(column.shape, column.dtype), column)
-        return places
+        return layout
 
-    def get(self, places: Places) -> Columns:
+    def get(self, layout: Layout) -> Columns:
         """The columns that were put here, without a copy."""
-        return {name: self._view(*place) for name, place in places.items()}
+        return {name: self._view(*where) for name, where in layout.items()}
 
     def _has_room(self, size: int) -> bool:
         return self._end + size <= len(self._bytes)
@@ -132,24 +133,24 @@ class _Slot:
 
 
 class _Worker:
-    """A process that fetches the chunks that it is asked for, one after the other."""
+    """A process that fetches the requested chunks, one after the other."""
 
     def __init__(self, fetch: Fetch, slots: list[_Slot]) -> None:
         self.connection, theirs = _fork.Pipe()
         self.process = _fork.Process(target=_serve, args=(fetch, slots, theirs, self.connection), daemon=True)
         self.process.start()
-        # Theirs alone from now on: when it dies, `answer` comes to the end of the connection.
+        # Only the worker holds its end now, so that its death ends the connection and wakes `answer`.
         theirs.close()
 
-    def ask(self, chunk: Chunk, slot: int) -> None:
-        """Have a chunk fetched into a slot."""
+    def request(self, chunk: Chunk, slot: int) -> None:
+        """Request a chunk, to be fetched into a slot."""
         try:
             self.connection.send((chunk, slot))
         except OSError as error:
             raise self._died() from error
 
-    def answer(self) -> tuple[Block, Places]:
-        """The block that was asked for first and is not yet given, and which of its columns are in the slot.
+    def answer(self) -> tuple[Block, Layout]:
+        """The block of the oldest open request, and which of its columns are in the slot.
 
         Raises:
             RunFailed: if the process has died.
@@ -160,26 +161,26 @@ class _Worker:
             raise self._died() from error
         if isinstance(answer, BaseException):
             raise answer
-        block, places = answer
-        return block, places
+        block, layout = answer
+        return block, layout
 
     def _died(self) -> RunFailed:
         self.process.join()
         code = self.process.exitcode or 0
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         why = ", as a system without free memory does;" if code == -signal.SIGKILL else ";"
-        return RunFailed(f"a loader process {how}{why} fewer may help, and the same command goes on")
+        return RunFailed(f"a loader process {how}{why} fewer may help, and the same command resumes the run")
 
 
 def _serve(fetch: Fetch, slots: list[_Slot], connection: Connection, theirs: Connection) -> None:
-    """Answer until there is nobody left to ask."""
-    # Else this end of it would outlive the process that asks, and `recv` would wait for ever.
+    """Answer requests until the other end of the connection closes."""
+    # Otherwise this copy of the parent's end would outlive the parent, and `recv` would wait for ever.
     theirs.close()
-    # Ctrl-C and SIGTERM, which go to all processes of a terminal or a job, are for the process that asks: it ends this
-    # one once it has saved.
+    # Ctrl-C and SIGTERM go to all processes of a terminal or a job but are for the parent, which ends this process once
+    # it has saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # There are other processes for the other cores.
+    # The other cores have processes of their own.
     torch.set_num_threads(1)
     while True:
         try:
@@ -189,9 +190,9 @@ def _serve(fetch: Fetch, slots: list[_Slot], connection: Connection, theirs: Con
         try:
             with slots[slot].filled():
                 block = fetch(chunk)
-            places = slots[slot].put(block.columns)
-            others = {name: column for name, column in block.columns.items() if name not in places}
-            answer: Any = replace(block, columns=others), places
+            layout = slots[slot].put(block.columns)
+            others = {name: column for name, column in block.columns.items() if name not in layout}
+            answer: Any = replace(block, columns=others), layout
         except Exception as error:
             answer = ExceptionWithTraceback(error, error.__traceback__)
         try:

@@ -1,85 +1,55 @@
-"""Who says which trials go on at their rungs: those that are among the best of those that came before them."""
+"""Asynchronous successive halving: trials reach a rung at different times, and each is decided when it gets there."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from blitz.launch.tune.sweep import Sweep
-from blitz.launch.tune.sweep_plan import rungs_of
-from blitz.runs.sweep_directory import Goal
 from blitz.training.packed import Rungs
-from blitz.training.trial import Figures
 
 
-class Halving:
-    """Asynchronous successive halving, as Ray Tune's ASHAScheduler does it.
+class AsyncHalving:
+    """ASHA (Li et al. 2020): a trial continues past a rung if it is among the best that have reached it so far.
 
-    Rungs are counted in evaluations rather than steps: trials may differ in what a step is.
+    `Rungs` says where the rungs are and who continues, as it does for the lanes of a pack. Here a rung is a number of
+    evaluations rather than steps, because trials may differ in how long a step is.
 
     Args:
-        rungs: Where they lie.
-        before: By the numbers of trials, the figures of their evaluations so far.
+        rungs: In evaluations.
+        before: By trial number, the metric at each evaluation so far.
     """
 
     def __init__(self, rungs: Rungs, before: Mapping[int, Sequence[float]]) -> None:
         self._rungs = rungs
         self._evaluations: Counter[int] = Counter()
-        self._seen: dict[int, list[float]] = {}
+        self._reached: dict[int, list[float]] = {}
         self._stopped: set[int] = set()
         for number, values in before.items():
             for value in values:
-                self.goes_on(number, value)
+                self.should_continue(number, value)
 
     @classmethod
     def of(cls, sweep: Sweep) -> Self:
-        """That of a sweep, as far as it has come."""
-        return cls(*_so_far(sweep))
+        """That of a sweep, with the evaluations of all its trials so far."""
+        return cls(*halving_state(sweep))
 
     def has_stopped(self, number: int) -> bool:
-        """Whether trial `number` is over."""
+        """Whether trial `number` was stopped."""
         return number in self._stopped
 
-    def goes_on(self, number: int, value: float) -> bool:
-        """Whether trial `number` goes on after one more evaluation, whose figure is `value`."""
+    def should_continue(self, number: int, value: float) -> bool:
+        """Whether trial `number` continues after one more evaluation, at which the metric is `value`."""
         self._evaluations[number] += 1
         rung = next(step for step in self._rungs.steps() if step >= self._evaluations[number])
         if rung == self._evaluations[number]:
-            seen = self._seen.setdefault(rung, [])
-            seen.append(value)
-            if len(seen) - 1 not in self._rungs.kept(seen):
+            reached = self._reached.setdefault(rung, [])
+            reached.append(value)
+            if len(reached) - 1 not in self._rungs.kept(reached):
                 self._stopped.add(number)
         return number not in self._stopped
 
 
-def _so_far(sweep: Sweep) -> tuple[Rungs, dict[int, list[float]]]:
-    """What a halving is made of, where it begins and where it goes on."""
-    rungs = rungs_of(sweep.plan, sweep.goal, evaluate_every_steps=1)
-    return rungs, {number: sweep.before(number) for number in sorted(sweep.trials)}
-
-
-@dataclass(frozen=True)
-class Referee:
-    """The halving of trials in other processes: an actor of Ray's."""
-
-    actor: Any
-    goal: Goal
-
-    @classmethod
-    def on_ray(cls, sweep: Sweep) -> "Referee":
-        """A new one, that lives as long as this process."""
-        import ray
-
-        return cls(ray.remote(Halving).options(num_cpus=0).remote(*_so_far(sweep)), sweep.goal)
-
-    def goes_on(self, number: int, step: int, figures: Figures) -> bool:
-        """Whether trial `number` goes on after an evaluation."""
-        import ray
-
-        return bool(ray.get(self.actor.goes_on.remote(number, self.goal.of(figures))))
-
-    def has_stopped(self, number: int) -> bool:
-        """Whether trial `number` is over."""
-        import ray
-
-        return bool(ray.get(self.actor.has_stopped.remote(number)))
+def halving_state(sweep: Sweep) -> tuple[Rungs, dict[int, list[float]]]:
+    """The arguments of an `AsyncHalving`, for a new sweep or one that resumes."""
+    rungs = sweep.plan.rungs(sweep.goal, evaluate_every_steps=1)
+    return rungs, {number: sweep.past_values(number) for number in sorted(sweep.trials)}

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: loss curves, the metric against each setting, and how much each setting decides."""
+"""Plots of a sweep: loss curves, the metric against each setting, and the importance of each setting."""
 
 import io
 import math
@@ -12,14 +12,14 @@ from blitz.runs.sweep_directory import Trial, each
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LEAST_FOR_IMPORTANCE = 8
-_MOST_CURVES = 64
+_MIN_TRIALS_FOR_IMPORTANCE = 8
+_MAX_CURVES = 64
 _INCHES = (8, 5)
 
 
 def draw_pictures(sweep: Sweep) -> list[str]:
-    """Draw what can be drawn of the trials so far into pictures/; the names of the files."""
-    # Here, because it takes long to import; a figure of its own canvas needs no screen.
+    """Draw the trials so far into pictures/; the names of the files."""
+    # Imported here because it takes long. A Figure without pyplot needs no screen.
     from matplotlib.figure import Figure
 
     directory, trials = sweep.directory, sorted(sweep.trials.values(), key=sweep.rank)
@@ -47,8 +47,8 @@ def _colours(sweep: Sweep, trials: list[Trial]) -> dict[str, str]:
 
 
 def _curves(figure: "Figure", sweep: Sweep, trials: list[Trial]) -> "Figure | None":
-    """Training losses, each optimizer in its colour; the best of each thick."""
-    shown = [trial for trial in trials if trial.best is not None][:_MOST_CURVES]
+    """Training losses in the colour of the optimizer; the best curve of each is thick."""
+    shown = [trial for trial in trials if trial.best is not None][:_MAX_CURVES]
     curves = each(lambda trial: sweep.directory.trial_run(trial).metrics(), shown)
     axes, colours = figure.add_subplot(xlabel="step", ylabel="train/loss", yscale="log"), _colours(sweep, trials)
     seen: set[str] = set()
@@ -72,20 +72,20 @@ def _curves(figure: "Figure", sweep: Sweep, trials: list[Trial]) -> "Figure | No
 
 
 def _against(figure: "Figure", sweep: Sweep, trials: list[Trial], name: str) -> "Figure | None":
-    """The figure that decides against a setting, coloured by optimizer; None where that does not vary."""
+    """The metric against a setting, coloured by optimizer; None if the setting does not vary."""
     shown = [(trial, trial.settings[name]) for trial in trials if name in trial.settings and trial.best is not None]
-    values, figures = [value for _, value in shown], [trial.best for trial, _ in shown if trial.best is not None]
+    values, metrics = [value for _, value in shown], [trial.best for trial, _ in shown if trial.best is not None]
     if len(set(values)) < 2:
         return None
     axes = figure.add_subplot(xlabel=name, ylabel=f"best {sweep.goal.metric}")
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     for kind, colour in _colours(sweep, trials).items():
-        own = [place for place, (trial, _) in enumerate(shown) if _kind_of(sweep, trial) == kind]
-        x = [values[place] if numbers else str(values[place]) for place in own]
-        axes.scatter(x, [figures[place] for place in own], color=colour, label=kind if own else None, s=18)
+        own = [index for index, (trial, _) in enumerate(shown) if _kind_of(sweep, trial) == kind]
+        x = [values[index] if numbers else str(values[index]) for index in own]
+        axes.scatter(x, [metrics[index] for index in own], color=colour, label=kind if own else None, s=18)
     if numbers and _spans_decades(values):
         axes.set_xscale("log")
-    if _spans_decades(figures):
+    if _spans_decades(metrics):
         axes.set_yscale("log")
     axes.legend()
     return figure
@@ -96,18 +96,18 @@ def _spans_decades(values: list[float]) -> bool:
 
 
 def importances(sweep: Sweep, trials: list[Trial]) -> dict[str, float]:
-    """How much each dimension decides whether a trial is among the better ones; empty where too few have ended.
+    """The importance of each dimension for being among the better trials; empty where too few have ended.
 
     PED-ANOVA (Watanabe, Bansal & Hutter 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
-    Arbitrary Subspaces") as Optuna has it. They add up to 1.
+    Arbitrary Subspaces"), Optuna's implementation. They add up to 1.
     """
     ended = [(trial.draw, trial.best) for trial in trials if trial.best is not None and math.isfinite(trial.best)]
-    if len(ended) < _LEAST_FOR_IMPORTANCE or len({best for _, best in ended}) < 2:
+    if len(ended) < _MIN_TRIALS_FOR_IMPORTANCE or len({best for _, best in ended}) < 2:
         return {}
     try:
         distributions = optuna_distributions(sweep.plan.space)
     except UserError:
-        # Of a distribution that Optuna does not have it knows no importance.
+        # Optuna gives no importance for a distribution that it does not have.
         return {}
     optuna, study = new_study(sweep.goal.mode)
     make = optuna.trial.create_trial

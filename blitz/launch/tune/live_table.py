@@ -1,4 +1,4 @@
-"""How a sweep shows how far it is: a line for each trial, and in a terminal a table below them that is redrawn."""
+"""The progress of a sweep: a line for each trial that ends, and in a terminal a live table below."""
 
 import sys
 from collections import Counter
@@ -19,16 +19,16 @@ _ROWS = 12
 
 
 class Lines(Silence):
-    """Where a sweep's lines go."""
+    """Prints a sweep's lines."""
 
     def line(self, text: str) -> None:
-        """A line for the user to read; rich has it above the table, where there is one."""
+        """Print a line; rich puts it above the live table, if there is one."""
         print(text, flush=True)
 
 
 @contextmanager
-def board(sweep: Sweep) -> Iterator[None]:
-    """While the block runs, the sweep's best trials and those under way, where a terminal shows them."""
+def live_table(sweep: Sweep) -> Iterator[None]:
+    """Within this context, a terminal shows the best trials, redrawn four times a second."""
     console = Console()
     if not (console.is_terminal and sys.stdout.isatty()):
         yield
@@ -38,12 +38,12 @@ def board(sweep: Sweep) -> Iterator[None]:
 
 
 def table(sweep: Sweep) -> Table:
-    """The sweep's state as it is now."""
+    """The current state of the sweep."""
     trials = list(sweep.trials.values())
     states = Counter(trial.state for trial in trials)
     title = f"{sum(trial.ended for trial in trials)} of {sweep.total} trials"
     title = ", ".join([title, *(f"{count} {state}" for state, count in states.items())])
-    # What makes a line of four settings fit into 80 columns.
+    # Narrow, so that four settings fit into 80 columns.
     drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     names = sweep.directory.names
     drawn.add_column("trial", justify="right")
@@ -52,14 +52,14 @@ def table(sweep: Sweep) -> Table:
     for heading in ("state", "step", f"best {sweep.goal.metric}"):
         drawn.add_column(heading, justify="right")
     for trial in sorted(trials, key=sweep.rank)[:_ROWS]:
-        figure = "" if trial.best is None else shown_figure(trial.best)
+        best = "" if trial.best is None else shown_figure(trial.best)
         values = [_brief(trial.settings, name) for name in names]
-        drawn.add_row(str(trial.number), *values, trial.state, str(trial.step), figure)
+        drawn.add_row(str(trial.number), *values, trial.state, str(trial.step), best)
     return drawn
 
 
 def _brief_names(names: Sequence[str]) -> list[str]:
-    """The last part of each name, unless two have it."""
+    """The last part of each name, where it is unique."""
     ends = Counter(name.rpartition(".")[2] for name in names)
     return [end if ends[end := name.rpartition(".")[2]] == 1 else name for name in names]
 

@@ -1,60 +1,108 @@
-"""Trials that are trained as one stacked model, and what becomes of their lanes."""
+"""Packs of a sweep: trials grouped, trained as one stacked model, and recorded as if each had run by itself."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
-from blitz.launch.job import Datasets
+from blitz.data.plan import Datasets
+from blitz.errors import require
 from blitz.launch.local.in_process import blocks_here, world_here
 from blitz.launch.scale import Scale
 from blitz.launch.tune.sweep import Sweep
+from blitz.launch.tune.trial_data import TrialData
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
 from blitz.runs.sweep_directory import Goal, Trial, TrialState, each
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Silence
 from blitz.training.loop import Progress
-from blitz.training.packed import LaneEnd, PackJob, train_pack
+from blitz.training.packed import LaneEnd, PackJob, common_part, train_pack
 from blitz.training.trial import figures_of
 from blitz.training.world import World
 
-Told = Callable[[int, int, dict[str, float]], object]
-"""Told the lane, the step and the figures of each evaluation."""
+_MAX_LANES = 256
+_MAX_LANES_WITH_OPTUNA = 10
+"""As many trials as Optuna draws at random at first; it learns only from finished trials."""
+_PACK_BYTES = 2 << 30
+_BYTES_A_PARAMETER = 40
+"""Weights, gradients, two optimizer states, and a copy of all of it at the best evaluation, in float32."""
+
+OnEvaluation = Callable[[int, int, dict[str, float]], object]
+"""Called with the lane, the step and the metrics of each evaluation."""
+
+
+def max_lanes(sweep: Sweep, recipe: Recipe, packed: int | str) -> int:
+    """How many trials make a pack: `packed`, or for auto as many as 2 GiB hold, capped under Optuna."""
+    if isinstance(packed, int):
+        return packed
+    parameters = sum(one.numel() for one in recipe.build_model().parameters())
+    require(parameters > 0, f"the model of recipe {recipe.name} has no parameters")
+    cap = _MAX_LANES_WITH_OPTUNA if sweep.plan.search == "optuna" else _MAX_LANES
+    return max(1, min(cap, _PACK_BYTES // (_BYTES_A_PARAMETER * parameters)))
+
+
+def group_into_packs(sweep: Sweep, data: TrialData, trials: list[Trial]) -> Iterator[list[Trial]]:
+    """Groups of trials that can share a stack."""
+    groups: list[tuple[Recipe, list[Trial]]] = []
+    for trial in trials:
+        with sweep.recording_failure(trial):
+            common = common_part(data.of(trial.settings)[0])
+            members = next((members for other, members in groups if other == common), None)
+            if members is None:
+                groups.append((common, [trial]))
+            else:
+                members.append(trial)
+    yield from (members for _, members in groups)
+
+
+def pack_job(sweep: Sweep, recipes: tuple[Recipe, ...], datasets: Datasets) -> PackJob:
+    """The job of a pack, with the sweep's rungs if its scheduler is asha."""
+    plan = recipes[0].plan(len(datasets["train"]), len(datasets["val"]))
+    rungs = sweep.plan.rungs(sweep.goal, evaluate_every_steps=plan.evaluate_every_steps)
+    return PackJob(recipes, plan, rungs if sweep.plan.scheduler == "asha" else None)
 
 
 @dataclass
 class Lane:
-    """What became of a trial in a pack."""
+    """The outcome of a trial in a pack."""
 
     state: TrialState = "running"
     reason: str = ""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     """The lines of its metrics.jsonl."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    """Of the pack's best alone: that of its best evaluation, and its last."""
+    """Those of the best evaluation and of the end; for the pack's best lane only."""
 
 
-class _Lanes:
-    """Notes what a pack tells, and keeps the checkpoints of the best of those that went to their end."""
+def run_pack(job: PackJob, datasets: Datasets, scale: Scale, goal: Goal, on_evaluation: OnEvaluation) -> list[Lane]:
+    """Train a pack in this process; the outcome of each lane, in order."""
+    outcomes = _Outcomes(len(job.recipes), goal, on_evaluation)
+    with closing(blocks_here(job.recipes[0], job.plan, datasets, first_step=0, display=Silence())) as blocks:
+        train_pack(job, blocks, world=world_here(scale), listener=outcomes)
+    return outcomes.lanes
 
-    def __init__(self, count: int, goal: Goal, told: Told) -> None:
+
+class _Outcomes:
+    """Collects the outcome of each lane; keeps the checkpoints of the best finished one."""
+
+    def __init__(self, count: int, goal: Goal, on_evaluation: OnEvaluation) -> None:
         self.lanes = [Lane() for _ in range(count)]
-        self._goal, self._told, self._best = goal, told, -1
+        self._goal, self._on_evaluation, self._best = goal, on_evaluation, -1
 
     def step(self, number: int, lanes: int) -> None:
-        """Nothing: evaluations tell how far it is."""
+        """Nothing to do: evaluations show the progress."""
 
     def line(self, lane: int, figures: Mapping[str, float]) -> None:
-        """A line of metrics.jsonl."""
+        """Keep a line of metrics.jsonl."""
         self.lanes[lane].metrics.append(dict(figures))
         if evaluated := figures_of(figures):
-            self._told(lane, int(figures["step"]), evaluated)
+            self._on_evaluation(lane, int(figures["step"]), evaluated)
 
     def lane_ended(self, lane: int, end: LaneEnd) -> None:
-        """How it ended; stopped at a rung is no error."""
+        """Keep how it ended; being stopped at a rung is no error."""
         ended = self.lanes[lane]
         ended.state, ended.reason = end.state, end.reason if end.state == "failed" and end.reason else ""
         if end.state == "finished" and (self._best < 0 or self._rank(lane) < self._rank(self._best)):
@@ -68,16 +116,8 @@ class _Lanes:
         return min(map(self._goal.rank, values), default=self._goal.rank(None)), lane
 
 
-def run_pack(job: PackJob, datasets: Datasets, scale: Scale, goal: Goal, told: Told) -> list[Lane]:
-    """Train a pack in this process; what became of its lanes, in their order."""
-    lanes = _Lanes(len(job.recipes), goal, told)
-    with closing(blocks_here(job.recipes[0], job.plan, datasets, first_step=0, display=Silence())) as blocks:
-        train_pack(job, blocks, world=world_here(scale), listener=lanes)
-    return lanes.lanes
-
-
 def record_pack(sweep: Sweep, trials: Sequence[Trial], job: PackJob, lanes: Sequence[Lane]) -> None:
-    """Write what the solo runs would have written, and end the trials."""
+    """Write the files that solo runs would have written, and end the trials."""
 
     def write(one: tuple[Trial, Recipe, Lane]) -> None:
         trial, recipe, lane = one
@@ -93,6 +133,6 @@ def record_pack(sweep: Sweep, trials: Sequence[Trial], job: PackJob, lanes: Sequ
 
     together = list(zip(trials, job.recipes, lanes, strict=True))
     each(write, together)
-    # The one with checkpoints first: best/ is then written once.
+    # The lane with checkpoints first, so that best/ is written once.
     for trial, _, lane in sorted(together, key=lambda one: (not one[2].checkpoints, one[0].number)):
         sweep.end(trial.number, lane.state, error=lane.reason, metrics=lane.metrics)

@@ -1,4 +1,4 @@
-"""A sweep from its plan to its best trial: here is decided where its trials happen."""
+"""A sweep from its plan to its best trial, and the choice of how its trials run."""
 
 import shlex
 from contextlib import suppress
@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blitz.errors import UserError, require
-from blitz.launch.launch import place_of
+from blitz.launch.launch import placed
 from blitz.launch.local.in_process import world_here
-from blitz.launch.scale import Scale
+from blitz.launch.placement import Placement
 from blitz.launch.tune.figures import draw_pictures
-from blitz.launch.tune.live_table import Lines, board
+from blitz.launch.tune.live_table import Lines, live_table
+from blitz.launch.tune.local_trials import in_packs, one_after_another
+from blitz.launch.tune.packs import max_lanes
 from blitz.launch.tune.search import search_of
 from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.sweep_plan import SweepPlan, open_sweep
 from blitz.launch.tune.trial_data import TrialData
-from blitz.launch.tune.trials import in_packs, most_lanes, one_after_another
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.runs.open import stored_recipe
@@ -28,7 +29,7 @@ Packed = Literal["auto", "no"] | int
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep came to."""
+    """The outcome of a sweep."""
 
     directory: RunDirectory
     goal: Goal
@@ -38,12 +39,12 @@ class SweepResult:
 
     @property
     def best_recipe(self) -> Recipe:
-        """The best trial's, complete."""
+        """The complete recipe of the best trial."""
         return stored_recipe(RunDirectory.of(self.directory.uri, "best"))
 
     @property
     def command(self) -> str:
-        """What trains the best trial once more."""
+        """The command that trains the best trial again."""
         recipe = self.best_recipe
         return f"python -m jobs.train {recipe.name} {shlex.join(flags_of(recipe))}"
 
@@ -51,30 +52,30 @@ class SweepResult:
 def run_sweep(
     plan: SweepPlan,
     directory: RunDirectory,
-    scale: Scale,
+    placement: Placement,
     *,
     packed: Packed = "auto",
     max_concurrent: int | None = None,
 ) -> SweepResult:
-    """Run what is left of a sweep, or all of it.
+    """Run a sweep, or what is left of it.
 
     Raises:
         UserError: if it can never start, before anything is started.
     """
     plan.check()
-    with place_of(scale):
+    with placed(placement):
         data = TrialData(plan.recipe)
         goal = plan.space.goal(data.fitted)
         if isinstance(packed, int):
-            reason = _why_not_packed(data, scale, packed)
+            reason = _why_not_packed(data, placement, packed)
             require(reason is None, f"--packed {packed}: {reason}; use auto or no")
         search = search_of(plan.search, plan.space, seed=plan.seed, mode=goal.mode)
         opened = open_sweep(plan, goal, directory)
         with opened.run.locked():
             sweep = Sweep(plan, goal, opened, search, Lines())
             try:
-                with board(sweep):
-                    _run(sweep, data, scale, packed=packed, max_concurrent=max_concurrent)
+                with live_table(sweep):
+                    _train_all(sweep, data, placement, packed=packed, max_concurrent=max_concurrent)
             finally:
                 with suppress(OSError, UserError):
                     sweep.write_table()
@@ -82,26 +83,30 @@ def run_sweep(
             return SweepResult(directory, goal, trials, best, draw_pictures(sweep))
 
 
-def _run(sweep: Sweep, data: TrialData, scale: Scale, *, packed: Packed, max_concurrent: int | None) -> None:
-    if scale.in_process:
+def _train_all(
+    sweep: Sweep, data: TrialData, placement: Placement, *, packed: Packed, max_concurrent: int | None
+) -> None:
+    if placement.in_process:
         if packed == "no":
-            one_after_another(sweep, data, scale)
+            one_after_another(sweep, data, placement.scale)
         else:
-            in_packs(sweep, data, scale, most=most_lanes(sweep, data.fitted, packed))
+            in_packs(sweep, data, placement.scale, max_lanes=max_lanes(sweep, data.fitted, packed))
         return
-    # Here, because a sweep in this process has no use for it.
-    from blitz.launch.tune.ray_trials import packs_on_ray, tune_on_ray
+    # Imported here because a sweep in this process does not need Ray's trainers.
+    from blitz.launch.tune.ray_packs import packs_on_ray
+    from blitz.launch.tune.ray_trials import tune_on_ray
 
-    reason = _why_not_packed(data, scale, packed)
+    reason = _why_not_packed(data, placement, packed)
     if reason is None:
-        packs_on_ray(sweep, data, scale, packed=packed, max_concurrent=max_concurrent)
+        packs_on_ray(sweep, data, placement, packed=packed, max_concurrent=max_concurrent)
     else:
         if packed != "no":
             sweep.display.line(f"not packed: {reason}")
-        tune_on_ray(sweep, data, scale, max_concurrent=max_concurrent)
+        tune_on_ray(sweep, data, placement, max_concurrent=max_concurrent)
 
 
-def _why_not_packed(data: TrialData, scale: Scale, packed: Packed) -> str | None:
+def _why_not_packed(data: TrialData, placement: Placement, packed: Packed) -> str | None:
+    scale = placement.scale
     if packed == "no":
         return "--packed no"
     if isinstance(scale.num_workers, int) and scale.num_workers > 0:

@@ -1,7 +1,7 @@
-"""Which values a sweep tries: at random, in a grid, or where Optuna expects the best.
+"""Search algorithms: at random, in a grid, or with Optuna.
 
-What is drawn for trial n is a function of the seed, of n and, for Optuna, of what the trials before it came to. So a
-sweep that is continued or extended goes on with the same draws.
+The draw of trial n is a function of the seed, of n and, for Optuna, of the results of earlier trials. So a sweep that
+is resumed or extended continues with the same draws.
 """
 
 import itertools
@@ -18,23 +18,23 @@ from blitz.runs.sweep_directory import Mode
 
 
 class Search(Protocol):
-    """What draws."""
+    """A search algorithm."""
 
     def draw(self, number: int) -> Draw | None:
-        """The values of trial `number`; None where there are no more."""
+        """The values of trial `number`; None if there are no more."""
 
-    def begun(self, number: int, draw: Draw) -> None:
-        """Trial `number` has these values already."""
+    def add_running(self, number: int, draw: Draw) -> None:
+        """Register a trial that was drawn before and has no result yet."""
 
     def tell(self, number: int, draw: Draw, value: float | None) -> None:
-        """What trial `number` came to; None if it came to nothing."""
+        """Register the result of trial `number`; None if it failed."""
 
 
 def search_of(name: str, space: Space, *, seed: int, mode: Mode) -> Search:
-    """What draws.
+    """The search algorithm of this name.
 
     Raises:
-        UserError: if it cannot draw from such a space.
+        UserError: if it cannot draw from this space.
     """
     match name:
         case "random":
@@ -55,11 +55,11 @@ class RandomSearch:
         random = np.random.default_rng(key_for(Use.SEARCH, self._seed, number))
         return {name: _plain(domain.sample(random_state=random)) for name, domain in self._dimensions.items()}
 
-    def begun(self, number: int, draw: Draw) -> None:
-        """Nothing."""
+    def add_running(self, number: int, draw: Draw) -> None:
+        """Nothing to do: draws do not depend on it."""
 
     def tell(self, number: int, draw: Draw, value: float | None) -> None:
-        """Nothing."""
+        """Nothing to do: draws do not depend on it."""
 
 
 class GridSearch:
@@ -68,7 +68,7 @@ class GridSearch:
     def __init__(self, space: Space) -> None:
         levels = {name: _levels(name, domain, space.grid_points) for name, domain in space.dimensions.items()}
         draws = (dict(zip(levels, values, strict=True)) for values in itertools.product(*levels.values()))
-        # Values that belong to another choice than the one that was made do not tell two trials apart.
+        # Draws that differ only in options of a choice that was not taken give the same settings: one is kept.
         self._draws = list({repr(space.settings(draw)): draw for draw in reversed(list(draws))}.values())[::-1]
 
     def __len__(self) -> int:
@@ -78,11 +78,11 @@ class GridSearch:
         """The next combination."""
         return self._draws[number] if number < len(self._draws) else None
 
-    def begun(self, number: int, draw: Draw) -> None:
-        """Nothing."""
+    def add_running(self, number: int, draw: Draw) -> None:
+        """Nothing to do: draws do not depend on it."""
 
     def tell(self, number: int, draw: Draw, value: float | None) -> None:
-        """Nothing."""
+        """Nothing to do: draws do not depend on it."""
 
 
 class OptunaSearch:
@@ -92,34 +92,34 @@ class OptunaSearch:
         self._seed = seed
         self._distributions = optuna_distributions(space)
         self._optuna, self._study = new_study(mode)
-        self._asked: dict[int, Any] = {}
+        self._running: dict[int, Any] = {}
 
     def draw(self, number: int) -> Draw | None:
-        """What the sampler proposes, of a state that the seed and the number make."""
+        """A proposal of the sampler, whose random state depends on the seed and the number only."""
         sampler = self._optuna.samplers.TPESampler
         self._study.sampler = sampler(seed=key_for(Use.SEARCH, self._seed, number) % (1 << 32), constant_liar=True)
-        self._asked[number] = self._study.ask(self._distributions)
-        return {name: _plain(value) for name, value in self._asked[number].params.items()}
+        self._running[number] = self._study.ask(self._distributions)
+        return {name: _plain(value) for name, value in self._running[number].params.items()}
 
-    def begun(self, number: int, draw: Draw) -> None:
-        """Count it among those that are under way."""
+    def add_running(self, number: int, draw: Draw) -> None:
+        """Register it as a running trial of the study."""
         self._study.enqueue_trial(draw)
-        self._asked[number] = self._study.ask(self._distributions)
+        self._running[number] = self._study.ask(self._distributions)
 
     def tell(self, number: int, draw: Draw, value: float | None) -> None:
-        """Let the next draws know."""
-        if number not in self._asked:
-            self.begun(number, draw)
+        """Add the result to the study, for the next draws."""
+        if number not in self._running:
+            self.add_running(number, draw)
         failed = value is None or not math.isfinite(value)
         state = self._optuna.trial.TrialState
         self._study.tell(
-            self._asked.pop(number), None if failed else value, state=state.FAIL if failed else state.COMPLETE
+            self._running.pop(number), None if failed else value, state=state.FAIL if failed else state.COMPLETE
         )
 
 
 def new_study(mode: Mode) -> tuple[Any, Any]:
-    """Optuna, and a study of its own in memory."""
-    # Here, because it takes long to import and other searches have no use for it.
+    """The module `optuna` and a new study in memory."""
+    # Imported here because it takes long and other searches do not need it.
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -127,10 +127,10 @@ def new_study(mode: Mode) -> tuple[Any, Any]:
 
 
 def optuna_distributions(space: Space) -> dict[str, Any]:
-    """The dimensions of a space as Optuna has them.
+    """The dimensions of a space as Optuna distributions.
 
     Raises:
-        UserError: if it has no such distribution.
+        UserError: if Optuna has no such distribution.
     """
     from ray.tune.search.optuna import OptunaSearch as RaysSearch
 
@@ -147,7 +147,7 @@ def optuna_distributions(space: Space) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Without numpy's types, which JSON does not know."""
+    """`value` as a Python number, because JSON has no numpy types."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -161,7 +161,7 @@ def _levels(name: str, domain: Domain, points: int) -> list[Any]:
     if not isinstance(sampler, Uniform | LogUniform) or not isinstance(domain, Float | Integer):
         raise UserError(f"--search grid: {name} has no bounds; take a range or a choice, or --search random")
     spaced = np.geomspace if isinstance(sampler, LogUniform) else np.linspace
-    # Ray's ranges of whole numbers end before their upper bound, unless they are quantised.
+    # Ray's integer ranges exclude their upper bound, unless they are quantised.
     upper = domain.upper - 1 if isinstance(domain, Integer) and step is None else domain.upper
     values = spaced(domain.lower, upper, points)
     if isinstance(domain, Integer) or step is not None:

@@ -1,7 +1,7 @@
-"""What a sweep varies, as a file in `tune_spaces/` says it: Ray Tune's own distributions by the command line's names.
+"""The search space of a sweep, as a file in `tune_spaces/` defines it: Ray Tune's distributions by setting name.
 
-A choice may be a dictionary, which sets several settings of a group together. That is how settings that depend on each
-other are said: `"optim": tune.choice([{"name": "sgd"}, {"name": "momentum", "momentum": tune.uniform(0.5, 0.99)}])`.
+A choice may be a dictionary, which sets several settings of a group together. Use it for settings that depend on each
+other: `"optim": tune.choice([{"name": "sgd"}, {"name": "momentum", "momentum": tune.uniform(0.5, 0.99)}])`.
 """
 
 import difflib
@@ -22,38 +22,38 @@ from blitz.settings import setting_types, with_settings
 SearchName = Literal["random", "grid", "optuna"]
 SchedulerName = Literal["asha", "none"]
 Draw = dict[str, Any]
-"""A number for each dimension of a space: of a choice, which one it is."""
+"""A value for each dimension of a space; for a choice, the index of the option."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """Which recipe, what varies, and what decides."""
+    """A recipe, the settings that vary, and the metric that ranks trials."""
 
     recipe: str
     """Its name on the command line."""
     parameters: Mapping[str, Any]
-    """What varies: a distribution of Ray Tune's for each name of a setting, as the command line has it."""
+    """The settings that vary: a Ray Tune distribution by the setting's name on the command line."""
     metric: str | None = None
-    """The figure that decides, as `val/loss`; by default the one that decides which checkpoint of a run is the best."""
+    """The metric that ranks trials, such as `val/loss`; by default the one that ranks the checkpoints of a run."""
     mode: Mode | None = None
-    """Whether less or more of `metric` is better: it needs to be said where a metric is named."""
+    """Whether less (min) or more (max) of `metric` is better; required with `metric`."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """What all trials have other than the recipe's own defaults."""
+    """Settings of all trials that differ from the recipe's defaults."""
     num_trials: int = 16
     search: SearchName = "random"
     scheduler: SchedulerName = "none"
     grace_evaluations: int = 1
-    """For asha: no trial is stopped before it has been evaluated so often."""
+    """For asha: no trial is stopped before this many evaluations."""
     reduction: int = 3
-    """For asha: one in so many trials goes on at each rung, and rungs are so many times as far apart."""
+    """For asha: one in this many trials continues past a rung, and each rung is this many times as far as the last."""
     grid_points: int = 5
-    """For a grid: values of each range of numbers."""
+    """For a grid: how many values of each range."""
 
     def base(self) -> Recipe:
         """The recipe before anything is varied.
 
         Raises:
-            UserError: if it or what the space says of it does not exist or does not fit.
+            UserError: if the recipe does not exist, or the space names settings or values that it does not have.
         """
         kind = find_recipe(self.recipe)
         types = setting_types(kind)
@@ -65,7 +65,7 @@ class Space:
         return with_settings(kind(), self.overrides)
 
     def goal(self, recipe: Recipe) -> Goal:
-        """What decides between trials of a recipe that is fitted."""
+        """The metric that ranks trials; `recipe` is fitted."""
         if self.metric is not None and self.mode is not None:
             return Goal(self.metric, self.mode)
         metrics = recipe.metrics()
@@ -73,7 +73,7 @@ class Space:
 
     @property
     def dimensions(self) -> dict[str, Domain]:
-        """What is drawn, by a name that `settings` understands."""
+        """The distributions to draw from, by the names that `settings` expects."""
         return {name: domain for key, what in self.parameters.items() for name, domain in _dimensions(key, what)}
 
     @property
@@ -82,16 +82,16 @@ class Space:
         return list(dict.fromkeys(name for key, what in self.parameters.items() for name, _ in _leaves(key, what)))
 
     def settings(self, draw: Draw) -> dict[str, Any]:
-        """The settings that a draw stands for; those that do not belong to what was chosen are not among them."""
+        """The settings that a draw stands for, without those of options that were not chosen."""
         return {name: value for key, what in self.parameters.items() for name, value in _settled(key, key, what, draw)}
 
     def text(self) -> dict[str, str]:
-        """What varies, for people to read."""
+        """The settings that vary, as text."""
         return {key: _text(what) for key, what in self.parameters.items()}
 
 
 def _options(what: Any) -> list[Any] | None:
-    """What is chosen from; None of anything but a choice."""
+    """The options of a choice; None for anything else."""
     if isinstance(what, Mapping) and what.keys() == {"grid_search"}:
         return list(what["grid_search"])
     return list(what.categories) if isinstance(what, Categorical) else None
@@ -122,7 +122,7 @@ def _settled(name: str, dimension: str, what: Any, draw: Draw) -> Iterator[tuple
 
 
 def _leaves(name: str, what: Any) -> Iterator[tuple[str, Any]]:
-    """Every setting that a parameter may set, with its distribution or value; of a choice, each."""
+    """Every setting that a parameter may set, with its distribution or value; for a choice, those of all options."""
     for option in _options(what) or [what]:
         if isinstance(option, Mapping) and _options(option) is None:
             for inner, value in option.items():
@@ -141,8 +141,8 @@ def _check(types: Mapping[str, Any], key: str, what: Any) -> None:
         hint = _type_of(types, name, where="the space")
         require(
             not isinstance(value, Function),
-            f"the space varies {name} by sample_from, which draws by itself, so that the same command could not go "
-            "on with the same draws; let settings that depend on each other be choices of dictionaries",
+            f"the space varies {name} by sample_from, which draws by itself, so that the same command could not "
+            "resume with the same draws; let settings that depend on each other be choices of dictionaries",
         )
         wanted = float if isinstance(value, Float) else int
         accepted = get_args(hint) or (hint,)

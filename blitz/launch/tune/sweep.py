@@ -1,4 +1,4 @@
-"""A sweep in progress: which trials there are, what each has come to, and which is the best."""
+"""A sweep in progress: its trials, their results, and which is the best."""
 
 import contextlib
 import time
@@ -19,10 +19,10 @@ _SECONDS_BETWEEN_TABLES = 2.0
 
 
 class Sweep:
-    """The trials: the next to begin, and what is known of those that have begun.
+    """Hands out the trials to train, and records what becomes of them.
 
-    Trials begin in batches, of one or of those that are trained as one. A batch that was cut off begins once more as a
-    whole, whatever had ended in it: which of its trials go on may depend on all of them.
+    Trials start in batches: of one, or of those that are trained as one pack. An interrupted batch restarts as a whole,
+    whatever had ended in it, because which of its trials continue may depend on all of them.
     """
 
     def __init__(
@@ -31,60 +31,60 @@ class Sweep:
         self.plan, self.goal, self.directory, self.display = plan, goal, directory, display
         self._search = search
         self.trials = {trial.number: trial for trial in directory.trials()}
-        self._began: dict[int, float] = {}
+        self._started: dict[int, float] = {}
         self._table_written = 0.0
-        self._cut_off = _cut_off(self.trials.values())
-        beginning = {number for batch in self._cut_off for number in batch}
+        self._interrupted = _interrupted(self.trials.values())
+        restarting = {number for batch in self._interrupted for number in batch}
         for number, trial in self.trials.items():
-            if number in beginning:
-                search.begun(number, trial.draw)
+            if number in restarting:
+                search.add_running(number, trial.draw)
             else:
                 search.tell(number, trial.draw, trial.best)
         self._next = max((trial.batch + trial.batch_size for trial in self.trials.values()), default=0)
-        most = len(search) if isinstance(search, GridSearch) else plan.num_trials
-        self.total = max(self._next, min(plan.num_trials, most))
+        available = len(search) if isinstance(search, GridSearch) else plan.num_trials
+        self.total = max(self._next, min(plan.num_trials, available))
         directory.run.write_json(
             "sweep.json", {**plan.to_json(), "metric": goal.metric, "mode": goal.mode, "num_trials": self.total}
         )
 
     @property
     def left(self) -> int:
-        """How many trials have still to begin."""
-        return sum(map(len, self._cut_off)) + self.total - self._next
+        """How many trials have yet to start."""
+        return sum(map(len, self._interrupted)) + self.total - self._next
 
     def next(self) -> Trial | None:
-        """The next trial, which has now begun."""
-        if self._cut_off:
-            first, *others = self._cut_off.pop(0)
-            self._cut_off[:0] = [[number] for number in others]
-            return self._begin([first])[0]
+        """Start the next trial; None if there is none."""
+        if self._interrupted:
+            first, *others = self._interrupted.pop(0)
+            self._interrupted[:0] = [[number] for number in others]
+            return self._start([first])[0]
         return next(iter(self.next_batch(1)), None)
 
-    def next_batch(self, most: int) -> list[Trial]:
-        """The next trials that are to be trained together, which have now begun; their numbers are in a row."""
-        if self._cut_off:
-            return self._begin(self._cut_off.pop(0))
-        numbers = list(range(self._next, min(self._next + most, self.total)))
+    def next_batch(self, size: int) -> list[Trial]:
+        """Start the next trials, at most `size`, which are trained together; their numbers are consecutive."""
+        if self._interrupted:
+            return self._start(self._interrupted.pop(0))
+        numbers = list(range(self._next, min(self._next + size, self.total)))
         self._next += len(numbers)
-        return self._begin(numbers)
+        return self._start(numbers)
 
-    def _begin(self, numbers: list[int]) -> list[Trial]:
+    def _start(self, numbers: list[int]) -> list[Trial]:
         now = time.monotonic()
         for number in numbers:
             draw = self.trials[number].draw if number in self.trials else self._search.draw(number)
             assert draw is not None
             settings = self.plan.space.settings(draw)
             self.trials[number] = Trial(number, draw, settings, batch=numbers[0], batch_size=len(numbers))
-            self._began[number] = now
-        begun = [self.trials[number] for number in numbers]
-        self.directory.write_trials(begun)
-        return begun
+            self._started[number] = now
+        started = [self.trials[number] for number in numbers]
+        self.directory.write_trials(started)
+        return started
 
-    def measured(self, number: int, step: int, figures: Figures) -> float:
-        """Note an evaluation; the figure that decides.
+    def record(self, number: int, step: int, figures: Figures) -> float:
+        """Record an evaluation; the value of the sweep's metric.
 
         Raises:
-            NotMeasured: if that is not among them.
+            NotMeasured: if the evaluation does not have that metric.
         """
         value = self.goal.of(figures)
         self.trials[number] = self.trials[number].measured(step, value, self.goal)
@@ -98,52 +98,52 @@ class Sweep:
         error: str = "",
         metrics: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Note how a trial ended; the lines of its metrics are those in its files, if they are not given."""
+        """Record how a trial ended; without `metrics`, the lines of its metrics.jsonl are read."""
         run = self.directory.trial_run(self.trials[number])
         trial = self.trials[number].followed(run.metrics() if metrics is None else metrics, self.goal)
         if state == "finished" and trial.best is None:
-            state, error = "failed", f"it was never evaluated, so that there is no {self.goal.metric}"
-        trial = replace(trial, state=state, error=error, seconds=time.monotonic() - self._began[number])
+            state, error = "failed", f"it was never evaluated, so there is no {self.goal.metric}"
+        trial = replace(trial, state=state, error=error, seconds=time.monotonic() - self._started[number])
         self.trials[number] = trial
         self._search.tell(number, trial.draw, None if state == "failed" else trial.best)
         self.directory.write_trials([trial])
         self._keep_the_best(trial, has_files=metrics is None)
         if time.monotonic() - self._table_written > _SECONDS_BETWEEN_TABLES:
             self.write_table()
-        self.display.line(self._said_of(trial))
+        self.display.line(self._summary(trial))
 
-    def before(self, number: int) -> list[float]:
-        """The figures that decide of a trial's evaluations up to now, but for those that it is going to make anew."""
+    def past_values(self, number: int) -> list[float]:
+        """The sweep's metric at each evaluation of a trial so far, except those that it will repeat when it resumes."""
         trial, run = self.trials[number], self.directory.trial_run(self.trials[number])
         last = trial.step if trial.ended else max(run.checkpoint_steps(), default=0)
         return [line[self.goal.metric] for line in run.metrics() if self.goal.metric in line and line["step"] <= last]
 
     @contextlib.contextmanager
-    def failing(self, trial: Trial) -> Iterator[None]:
-        """Note what the block raises as that trial's end; the others go on."""
+    def recording_failure(self, trial: Trial) -> Iterator[None]:
+        """Within this context an exception ends the trial as failed; the sweep continues."""
         try:
             yield
         except NotMeasured:
             raise
         except Exception as error:
-            self.failed(trial.number, one_line(error), traceback.format_exc())
+            self.fail(trial.number, one_line(error), traceback.format_exc())
 
-    def failed(self, number: int, error: str, trace: str) -> None:
-        """Note that a trial raised."""
+    def fail(self, number: int, error: str, trace: str) -> None:
+        """Record that a trial failed."""
         self.directory.run.write(f"trials/{self.trials[number].id}/error.log", trace.encode())
         self.end(number, "failed", error=error)
 
     def rank(self, trial: Trial) -> tuple[tuple[bool, float], int]:
-        """What sorts trials, the best first; the first of equals is better."""
+        """A sort key that puts the best trial first, and the lower number first among equals."""
         return self.goal.rank(trial.best), trial.number
 
     def best(self) -> Trial | None:
-        """The best of those that went to their end; None where there are none."""
+        """The best finished trial; None if none has finished."""
         finished = [trial for trial in self.trials.values() if trial.state == "finished"]
         return min(finished, key=self.rank, default=None)
 
     def _keep_the_best(self, trial: Trial, *, has_files: bool) -> None:
-        """Have the best trial in best/, and no checkpoints elsewhere."""
+        """Keep the best trial in best/, and checkpoints nowhere else."""
         best, run = self.best(), self.directory.trial_run(trial)
         if best is not None and best.number == trial.number:
             self.directory.copy_to_best(trial)
@@ -152,9 +152,9 @@ class Sweep:
             run.delete_folder("checkpoints")
 
     def finish(self) -> Trial | None:
-        """The best trial, whose run is in best/."""
+        """Write the final table; the best trial, whose run is then in best/."""
         best = self.best()
-        # A kill may have come between a trial's end and its copy.
+        # The sweep may have been killed between a trial's end and its copy.
         if best is not None and self.directory.best_trial() != best.number:
             self.directory.copy_to_best(best)
         self.write_table()
@@ -165,14 +165,14 @@ class Sweep:
         self._table_written = time.monotonic()
         self.directory.write_table(self.trials[number] for number in sorted(self.trials))
 
-    def _said_of(self, trial: Trial) -> str:
+    def _summary(self, trial: Trial) -> str:
         figure = "" if trial.best is None else f"  {self.goal.metric} {shown_figure(trial.best)}"
         settings = "  ".join(f"{name} {_brief(value)}" for name, value in trial.settings.items())
         return f"trial {trial.number} {trial.state}{figure}  {settings}{f'  {trial.error}' if trial.error else ''}"
 
 
-def _cut_off(trials: Iterable[Trial]) -> list[list[int]]:
-    """The numbers of each batch that has not ended in all of its trials."""
+def _interrupted(trials: Iterable[Trial]) -> list[list[int]]:
+    """The trial numbers of each batch in which not all trials have ended."""
     batches = [
         (first, list(members))
         for first, members in groupby(sorted(trials, key=lambda trial: trial.number), key=lambda trial: trial.batch)

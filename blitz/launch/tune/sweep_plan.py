@@ -1,4 +1,4 @@
-"""A sweep as it was asked for, and the directory that it is to have."""
+"""The plan of a sweep, and opening its directory."""
 
 import hashlib
 import json
@@ -17,24 +17,24 @@ from blitz.runs.sweep_directory import Goal, SweepDirectory
 from blitz.settings import setting_value, with_settings
 from blitz.training.packed import Rungs
 
-_TRIED_DRAWS = 100
+_CHECKED_DRAWS = 100
 
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep as it was asked for."""
+    """Everything that defines a sweep."""
 
     space_name: str
     space: Space
     recipe: Recipe
-    """What all trials share; not fitted."""
+    """The settings that all trials share; not fitted."""
     search: SearchName
     scheduler: SchedulerName
     seed: int
     num_trials: int
 
     def to_json(self) -> dict[str, Any]:
-        """What sweep.json holds, but for what decides, which only the data may tell."""
+        """The content of sweep.json without the metric, which may depend on the data."""
         return {
             "space": self.space_name,
             "recipe": recipe_to_json(self.recipe),
@@ -46,24 +46,24 @@ class SweepPlan:
         }
 
     def default_name(self) -> str:
-        """`<space>-<hash>`, where the hash is of all but the number of trials: more of them extend the same sweep."""
-        asked = json.dumps({**self.to_json(), "num_trials": None}, sort_keys=True)
-        return f"{self.space_name}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
+        """`<space>-<hash>`; the hash leaves out the number of trials, so that more of them extend the same sweep."""
+        identity = json.dumps({**self.to_json(), "num_trials": None}, sort_keys=True)
+        return f"{self.space_name}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
 
     def check(self) -> None:
-        """Make the settings of the first trials.
+        """Build the settings of the first trials.
 
         Raises:
-            UserError: if they do not go together, or if a flag sets what the space varies.
+            UserError: if they contradict each other, or if a flag sets what the space varies.
         """
         default = with_settings(type(self.recipe)(), self.space.overrides)
         for name in self.space.names:
             flag = f"--{name.replace('_', '-')}"
             same = setting_value(self.recipe, name) == setting_value(default, name)
             require(same, f"{flag}: the space {self.space_name} varies it; leave it out, or edit the space")
-        # What Optuna draws depends on what trials come to; random draws tell as well what does not go together.
+        # Optuna's draws depend on results; random draws find contradicting settings as well.
         search = search_of("grid" if self.search == "grid" else "random", self.space, seed=self.seed, mode="min")
-        for number in range(min(self.num_trials, _TRIED_DRAWS)):
+        for number in range(min(self.num_trials, _CHECKED_DRAWS)):
             if (draw := search.draw(number)) is None:
                 break
             try:
@@ -74,12 +74,21 @@ class SweepPlan:
                     "let settings that depend on each other be choices of dictionaries"
                 ) from error
 
+    def rungs(self, goal: Goal, *, evaluate_every_steps: int) -> Rungs:
+        """The rungs of successive halving, in units of which `evaluate_every_steps` make an evaluation."""
+        return Rungs(
+            goal.metric,
+            higher_is_better=goal.higher_is_better,
+            grace_steps=self.space.grace_evaluations * evaluate_every_steps,
+            reduction_factor=self.space.reduction,
+        )
+
 
 def open_sweep(plan: SweepPlan, goal: Goal, directory: RunDirectory) -> SweepDirectory:
-    """The directory of a sweep, new or one that is continued; it is there and can be written.
+    """The directory of a sweep, new or resumed, once it is known to be writable.
 
     Raises:
-        UserError: if it cannot, or if what is there is another sweep or a run.
+        UserError: if it cannot be written, or if it holds another sweep or a run.
     """
     require_lasting(directory)
     stored = directory.read_json("sweep.json")
@@ -89,7 +98,7 @@ def open_sweep(plan: SweepPlan, goal: Goal, directory: RunDirectory) -> SweepDir
         changed = [name for name in now if name != "num_trials" and _as_stored(now[name]) != stored.get(name)]
         require(
             not changed,
-            f"{directory} is a sweep of another {' and '.join(changed)}; repeat its settings to go on with it, or name "
+            f"{directory} is a sweep of another {' and '.join(changed)}; repeat its settings to resume it, or name "
             "another with --run",
         )
     directory.probe()
@@ -97,17 +106,7 @@ def open_sweep(plan: SweepPlan, goal: Goal, directory: RunDirectory) -> SweepDir
 
 
 def _as_stored(value: Any) -> Any:
-    """`value` as JSON gives it back."""
+    """`value` after a round trip through JSON."""
     if isinstance(value, Mapping):
         return {name: _as_stored(inner) for name, inner in value.items()}
     return [_as_stored(inner) for inner in value] if isinstance(value, tuple | list) else value
-
-
-def rungs_of(plan: SweepPlan, goal: Goal, *, evaluate_every_steps: int) -> Rungs:
-    """The rungs that a space asks for."""
-    return Rungs(
-        goal.metric,
-        higher_is_better=goal.higher_is_better,
-        grace_steps=plan.space.grace_evaluations * evaluate_every_steps,
-        reduction_factor=plan.space.reduction,
-    )

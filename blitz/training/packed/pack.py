@@ -16,7 +16,7 @@ from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint, Tensors
 from blitz.training.loop import Progress
-from blitz.training.model import memory_named
+from blitz.training.model import oom_hint
 from blitz.training.packed.lane import Ending, LaneEnd, Listener
 from blitz.training.packed.lane_evaluation import StackedEvaluation
 from blitz.training.packed.optimizers import StackedOptimizer, kind_of
@@ -106,7 +106,7 @@ class _Pack:
         self.loss_sum = torch.zeros(len(recipes), dtype=torch.float64, device=world.device)
         # What was not finite at first: the step, counted from 1, and its loss.
         self.failed_at = torch.zeros(len(recipes), dtype=torch.int64, device=world.device)
-        self.failing_loss = torch.zeros(len(recipes), device=world.device)
+        self.failing_loss = torch.zeros_like(self.loss_sum)
         self.evaluation: StackedEvaluation | None = None
         self.steps, self.digest, self.loss_rows = 0, 0, 0
         self.rungs = job.rungs.steps() if job.rungs else iter(())
@@ -119,10 +119,10 @@ class _Pack:
             return
         weights = self.stack.weights
         self.world.seed_generators(key_for(Use.GENERATORS, self.recipe.seed, self.steps, self.world.rank))
-        total = torch.zeros(len(weights), device=self.world.device)
+        total = torch.zeros_like(self.loss_sum)
         micro_batches, choices = list(batch.micro_batches(self.recipe)), self.recipe.choices(batch.step_draws)
         for columns, row_weights in micro_batches:
-            with memory_named(len(row_weights)):
+            with oom_hint(len(row_weights)):
                 total += self.stack.backward(columns, row_weights, choices)
         gradients = weights.grad
         assert gradients is not None

@@ -7,6 +7,7 @@ from torch import nn
 
 from blitz.data.arrays import MapStyleDataset
 from blitz.data.plan import Chunk, Shares, fetch
+from blitz.errors import first_line
 from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.model import Forward, build_model, forward_and_loss
@@ -43,7 +44,7 @@ def why_not_packable(recipe: Recipe, train_rows: MapStyleDataset, *, world: Worl
         stack = Stack([recipe, recipe], world)
         return _why_not_equal(recipe, model, stack, batch, world)
     except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        reason = first_line(error).split(". ")[0]
         return f"a stack of its models cannot take a step: {reason}"
 
 
@@ -60,7 +61,7 @@ def _why_not_alone(recipe: Recipe, model: nn.Module, batch: StepBatch, world: Wo
     micro_batches, choices = list(batch.micro_batches(recipe)), recipe.choices(batch.step_draws)
     for columns, weights in micro_batches:
         _, losses = forward_and_loss(recipe, Forward(recipe, model), columns, world.device, choices)
-        torch.dot(losses, weights).backward()
+        torch.dot(losses, weights.to(losses.dtype)).backward()
     changed = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
     if changed:
         return f"its model changes {changed[0]} while it trains, as batch norm does"

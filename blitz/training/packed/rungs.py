@@ -1,4 +1,4 @@
-"""Successive halving: at each rung only the best lanes go on."""
+"""Successive halving: where the rungs are, and who continues past one."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,15 @@ from blitz.errors import require
 
 @dataclass(frozen=True)
 class Rungs:
-    """Which lanes of a pack go on: ASHA's rungs (Li et al. 2020), where all lanes of a pack come to a rung together.
+    """The rungs of successive halving (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning").
 
     The first rung is the first evaluation after `grace_steps` or more steps, the next that after `reduction_factor`
-    times as many, and so on; at each, one lane in `reduction_factor` goes on, rounded up.
+    times as many, and so on; at each, one in `reduction_factor` continues, rounded up. The lanes of a pack reach a rung
+    together; trials that reach it one by one are compared with those that have reached it before.
     """
 
     metric: str
-    """A figure of an evaluation, such as `val/loss`."""
+    """A metric of an evaluation, such as `val/loss`."""
     higher_is_better: bool
     grace_steps: int
     reduction_factor: int = 3
@@ -26,18 +27,18 @@ class Rungs:
         require(self.reduction_factor >= 2, f"the reduction factor is {self.reduction_factor}; it must be at least 2")
 
     def steps(self) -> Iterator[int]:
-        """After how many steps there is a rung, without end."""
+        """The number of steps at each rung, without end."""
         step = self.grace_steps
         while True:
             yield step
             step *= self.reduction_factor
 
-    def kept(self, figures: Sequence[float]) -> list[int]:
-        """Places of the figures whose lanes go on, in their order; a figure that is no number is the worst."""
+    def kept(self, values: Sequence[float]) -> list[int]:
+        """Indices of the values that continue, ascending; NaN is the worst, and the first of equals is better."""
 
-        def rank(place: int) -> tuple[bool, float]:
-            figure = figures[place]
-            return math.isnan(figure), -figure if self.higher_is_better else figure
+        def rank(index: int) -> tuple[bool, float]:
+            value = values[index]
+            return math.isnan(value), -value if self.higher_is_better else value
 
-        count = -(-len(figures) // self.reduction_factor)
-        return sorted(sorted(range(len(figures)), key=rank)[:count])
+        count = -(-len(values) // self.reduction_factor)
+        return sorted(sorted(range(len(values)), key=rank)[:count])

@@ -9,7 +9,7 @@ import ray.train
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from blitz.errors import RunFailed, UserError
-from blitz.launch.cluster.failures import EndAtMistakes, told
+from blitz.launch.cluster.failures import StopAtUserErrors, explain_failure
 from blitz.runs.directory import RunDirectory
 
 # The beginning of what Ray 2.60 says.
@@ -33,8 +33,8 @@ LOST_ITS_PEERS = RuntimeError("[gloo/transport/tcp/pair.cc:536] Connection close
             OUT_OF_MEMORY,
             "^out of memory: Ray ended rank 1 because its node 10.0.0.2 had 4.76GB used / 23.54GB; take larger",
         ),
-        (DIED, r"^a worker died \(rank 1, on 10.0.0.2\); the same command goes on; if `dmesg` there says"),
-        (LOST_NODE, r"^a node was lost \(10.0.0.3, with rank 1\); the same command goes on$"),
+        (DIED, r"^a worker died \(rank 1, on 10.0.0.2\); the same command resumes the run; if `dmesg` there says"),
+        (LOST_NODE, r"^a node was lost \(10.0.0.3, with rank 1\); the same command resumes the run$"),
         (KeyError("age"), "^KeyError in rank 1: 'age'$"),
     ],
 )
@@ -47,7 +47,7 @@ def test_the_rank_that_failed_first_is_told_and_its_log_named(failure: Exception
     ):
         run.write(f"logs/{name}", b"")
     dead = WorkerHealthCheckFailedError("", failure=failure)
-    error = told(ray.train.WorkerGroupError("", {0: LOST_ITS_PEERS, 1: dead}), run)
+    error = explain_failure(ray.train.WorkerGroupError("", {0: LOST_ITS_PEERS, 1: dead}), run)
     assert isinstance(error, RunFailed)
     assert re.match(says, str(error))
     assert error.__notes__ == [f"the rank's log is {tmp_path}/logs/2026-01-02T00-00-00Z-rank-1.log"]
@@ -56,10 +56,12 @@ def test_the_rank_that_failed_first_is_told_and_its_log_named(failure: Exception
 @pytest.mark.parametrize("mistake", [UserError("--data.root: nothing there"), RunFailed("the training loss is nan")])
 def test_a_mistake_ends_the_run_whatever_else_failed(mistake: Exception, tmp_path: Path) -> None:
     with pytest.raises(type(mistake)) as raised:
-        EndAtMistakes().after_exception(None, {0: LOST_ITS_PEERS, 1: WorkerHealthCheckFailedError("", failure=mistake)})
-    error = told(ray.train.ControllerError(raised.value), RunDirectory.of(str(tmp_path)))
+        StopAtUserErrors().after_exception(
+            None, {0: LOST_ITS_PEERS, 1: WorkerHealthCheckFailedError("", failure=mistake)}
+        )
+    error = explain_failure(ray.train.ControllerError(raised.value), RunDirectory.of(str(tmp_path)))
     assert (type(error), str(error)) == (type(mistake), str(mistake))
 
 
 def test_other_failures_are_left_to_ray() -> None:
-    EndAtMistakes().after_exception(None, {0: LOST_ITS_PEERS, 1: KeyError("age")})
+    StopAtUserErrors().after_exception(None, {0: LOST_ITS_PEERS, 1: KeyError("age")})

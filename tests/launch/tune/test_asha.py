@@ -1,14 +1,10 @@
 """Successive halving that begins with what the trials before have come to."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ray.tune.experiment import Trial as RaysTrial
-from ray.tune.schedulers import TrialScheduler
 
-from blitz.launch.tune.asha import Halving
-from blitz.launch.tune.ray_trials import Asha
+from blitz.launch.tune.asha import AsyncHalving
 from blitz.launch.tune.search import search_of
 from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.sweep_plan import SweepPlan, open_sweep
@@ -34,16 +30,11 @@ def sweep(tmp_path: Path) -> Sweep:
     return Sweep(plan, goal, directory, search, Silence())
 
 
-@pytest.mark.parametrize(("figure", "goes_on"), [(0.05, True), (0.3, False)])
-def test_a_trial_is_measured_against_those_of_the_time_before(sweep: Sweep, figure: float, goes_on: bool) -> None:
+@pytest.mark.parametrize(("value", "continues"), [(0.05, True), (0.3, False)])
+def test_a_trial_is_compared_with_those_that_ended_before_the_sweep_was_resumed(
+    sweep: Sweep, value: float, continues: bool
+) -> None:
     assert sweep.plan.space.grace_evaluations == 1
-    halving = Halving.of(sweep)
-    assert halving.goes_on(2, figure) == goes_on
-    assert halving.has_stopped(2) == (not goes_on)
-
-    scheduler, trial = Asha(sweep), RaysTrial("new", stub=True)
-    controller: Any = None
-    assert scheduler.set_search_properties("figure", sweep.goal.mode)
-    scheduler.on_trial_add(controller, trial)
-    action = scheduler.on_trial_result(controller, trial, {"evaluation": 1, "figure": figure})
-    assert action == (TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+    halving = AsyncHalving.of(sweep)
+    assert halving.should_continue(2, value) == continues
+    assert halving.has_stopped(2) == (not continues)

@@ -4,7 +4,7 @@ import pytest
 
 from blitz.errors import UserError
 from blitz.launch.scale import Node, Scale
-from blitz.launch.tune.ray_trials import room_for_trials
+from blitz.launch.tune.resources import trial_resources
 
 
 @pytest.mark.parametrize(
@@ -20,16 +20,16 @@ from blitz.launch.tune.ray_trials import room_for_trials
     ],
 )
 def test_each_trial_on_workers_has_room_for_them_and_for_a_task(workers: int, cpus: list[int], most: int) -> None:
-    room = room_for_trials(Scale(num_workers=workers), [Node(each, 0) for each in cpus])
-    assert room.most == most
+    room = trial_resources(Scale(num_workers=workers), [Node(each, 0) for each in cpus])
+    assert room.max_concurrent == most
     assert room.resources["CPU"] == 0
 
 
 def test_trials_in_a_process_fill_the_cpus_or_the_gpus() -> None:
-    assert room_for_trials(Scale(), [Node(4, 0), Node(1.5, 0)]).most == 5
-    assert room_for_trials(Scale(cpus_per_worker=2), [Node(5, 0), Node(3, 0)]).most == 3
-    assert room_for_trials(Scale(), [Node(8, 2), Node(4, 0)]).most == 2
-    assert room_for_trials(Scale(use_gpu="no"), [Node(8, 2)]).resources == {"CPU": 1, "GPU": 0}
+    assert trial_resources(Scale(), [Node(4, 0), Node(1.5, 0)]).max_concurrent == 5
+    assert trial_resources(Scale(cpus_per_worker=2), [Node(5, 0), Node(3, 0)]).max_concurrent == 3
+    assert trial_resources(Scale(), [Node(8, 2), Node(4, 0)]).max_concurrent == 2
+    assert trial_resources(Scale(use_gpu="no"), [Node(8, 2)]).resources == {"CPU": 1, "GPU": 0}
 
 
 @pytest.mark.parametrize(
@@ -42,5 +42,5 @@ def test_trials_in_a_process_fill_the_cpus_or_the_gpus() -> None:
 )
 def test_what_never_fits_is_refused(scale: Scale, says: str) -> None:
     with pytest.raises(UserError) as refused:
-        room_for_trials(scale, [Node(2, 0)])
+        trial_resources(scale, [Node(2, 0)])
     assert says in str(refused.value)

@@ -1,4 +1,4 @@
-"""Whether a cluster answers at RAY_ADDRESS and lets this process in; Ray itself would try for minutes."""
+"""Whether a head node answers at an address and lets this process in; Ray itself would try for minutes."""
 
 import os
 import socket
@@ -6,57 +6,56 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from blitz.errors import UserError, require
+from blitz.launch.cluster.ray_internals import address_of_local_cluster
 
 _SECONDS_TO_ANSWER = 5.0
 _FIRST_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-"""What any client of Ray's asks first; its request has no fields."""
+"""The first call of any Ray client; its request has no fields."""
 
 
 def check_address(address: str) -> None:
-    """Ask the head node at `address`, which is HOST:PORT or auto, as Ray will.
+    """Call the head node at `address`, which is HOST:PORT, auto or local, as Ray will.
 
     Raises:
         UserError: if nothing answers there, if what answers is no head node, or if only one of it and this process
-            wants a token.
+            uses a token.
     """
     if address == "local":
         return
-    host, port = _host_and_port(_found() if address == "auto" else address)
+    host, port = _host_and_port(_local_address() if address == "auto" else address)
     try:
         socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close()
     except OSError as error:
         raise UserError(
-            f"RAY_ADDRESS is {address}, and nothing answers there ({error}); "
+            f"the cluster's address (RAY_ADDRESS) is {address}, and nothing answers there ({error}); "
             "start the cluster, or unset it to run on this machine"
         ) from error
-    # A client with certificates is let in or not by Ray itself.
+    # With TLS, Ray itself checks the certificates.
     if os.environ.get("RAY_USE_TLS") != "1":
         token = _token()
         refused = _refused(f"{host}:{port}", token)
-        require(refused is None, f"RAY_ADDRESS is {address}, {refused}")
-        # This process would ask the cluster for a token too, and all that it starts there would be given up.
+        require(refused is None, f"the cluster's address (RAY_ADDRESS) is {address}, {refused}")
+        # This process would require a token of the cluster too, and everything that it starts there would fail.
         require(
             token is None or asks_for_token(address),
-            f"RAY_ADDRESS is {address}, and that cluster has no token, while RAY_AUTH_MODE is token here; "
-            "unset RAY_AUTH_MODE",
+            f"the cluster's address (RAY_ADDRESS) is {address}, and that cluster has no token, while RAY_AUTH_MODE is "
+            "token here; unset RAY_AUTH_MODE",
         )
 
 
 def asks_for_token(address: str) -> bool:
-    """Whether the head node at `address`, which has answered, keeps out who has no token."""
-    host, port = _host_and_port(_found() if address == "auto" else address)
+    """Whether the head node at `address`, which has answered, refuses clients without a token."""
+    host, port = _host_and_port(_local_address() if address == "auto" else address)
     return _refused(f"{host}:{port}", token=None) is not None
 
 
-def _found() -> str:
+def _local_address() -> str:
     """The address of the cluster that runs on this machine."""
-    from ray._private.services import canonicalize_bootstrap_address_or_die
-
     try:
-        return str(canonicalize_bootstrap_address_or_die("auto"))
+        return address_of_local_cluster()
     except ConnectionError as error:
         raise UserError(
-            "RAY_ADDRESS is auto, and no cluster, or more than one, runs on this machine; "
+            "the cluster's address (RAY_ADDRESS) is auto, and no cluster, or more than one, runs on this machine; "
             "start one with `ray start --head`, or set it to HOST:6379"
         ) from error
 
@@ -66,10 +65,10 @@ def _host_and_port(address: str) -> tuple[str, int]:
     try:
         port = url.port or 6379
     except ValueError:
-        raise UserError(f"RAY_ADDRESS is {address}; it must be HOST:PORT or auto") from None
+        raise UserError(f"the cluster's address (RAY_ADDRESS) is {address}; it must be HOST:PORT or auto") from None
     require(
         url.scheme == "ray" and url.hostname is not None,
-        f"RAY_ADDRESS is {address}, a dashboard's address, where jobs are submitted: "
+        f"the cluster's address (RAY_ADDRESS) is {address}, a dashboard's address, where jobs are submitted: "
         "use `ray job submit -- python -m jobs.train …`, or set RAY_ADDRESS to HOST:6379",
     )
     return url.hostname or "", port
@@ -79,7 +78,7 @@ def _token() -> str | None:
     """The token that Ray will send.
 
     Raises:
-        UserError: if it is to send one, and there is none.
+        UserError: if RAY_AUTH_MODE asks for one, and there is none.
     """
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         return None
@@ -96,8 +95,8 @@ def _token() -> str | None:
 
 
 def _refused(address: str, token: str | None) -> str | None:
-    """Why the head node at `address` does not let in who shows `token`, and what to do; None if it does."""
-    # Here, because it is installed with Ray's dashboard and a run in this process has no use for it.
+    """Why the head node at `address` refuses a client with `token`, and what to do; None if it accepts it."""
+    # Imported here: it is installed with Ray's dashboard, and a run in this process does not need it.
     import grpc
 
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:

@@ -6,7 +6,7 @@ from blitz.outputs.metrics import shown_figure
 
 
 class ProgressBar:
-    """Steps, rate, time left and the newest loss, in one line; only where a terminal shows it."""
+    """Steps, rate, time left and the newest loss, in one line; silent where the output is no terminal."""
 
     def __init__(self, *, first_step: int, total_steps: int) -> None:
         # None: off where the output is not a terminal.
@@ -25,13 +25,13 @@ class ProgressBar:
         self._bar.close()
 
     def step(self, number: int) -> None:
-        """So many steps are done."""
+        """Show that `number` steps are done."""
         self._bar.update(number - self._bar.n)
 
     def loss(self, value: float) -> None:
-        """The newest mean training loss."""
+        """Show the newest mean training loss."""
         self._bar.set_postfix_str(f"loss {shown_figure(value)}", refresh=False)
 
     def line(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self._bar.write(text)

@@ -1,0 +1,38 @@
+"""What a job is given by the process that runs it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from blitz.training.display import Display
+from blitz.training.world import World
+
+
+class Preemption(IntEnum):
+    """What is known of the preemption of the machines that a run uses."""
+
+    NONE = 0
+    SAVE = 1
+    """A machine will be preempted; keep training until then."""
+    STOP = 2
+    """Save and stop."""
+
+
+PreemptionPoll = Callable[[], Preemption]
+"""Returns the state now; all ranks call it equally often."""
+
+
+def never_preempted() -> Preemption:
+    """The poll where nothing announces a preemption."""
+    return Preemption.NONE
+
+
+@dataclass(frozen=True)
+class Session:
+    """One rank's start of a job."""
+
+    world: World
+    first_step: int
+    """The step to start or resume at; the blocks start there too."""
+    display: Display
+    preemption: PreemptionPoll = never_preempted
