@@ -34,10 +34,8 @@ class Places:
 
     made: Path
     """A folder to make data in."""
-    real: Path
-    """That of the fixture `test_data`."""
-    mnist: Path
-    """That of the fixture `mnist_root`."""
+    vision: Path
+    """Where torchvision finds CIFAR-10 and MNIST."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +126,13 @@ def _translation(places: Places) -> Small:
 
 SMALL: dict[str, Callable[[Places], Small]] = {
     "blobs": lambda places: Small(Blobs(), lr=0.05),
-    "cifar10": lambda places: Small(Cifar10(data=VisionData(root=str(places.real)))),
+    "cifar10": lambda places: Small(Cifar10(data=VisionData(root=str(places.vision)))),
     "digits": lambda places: Small(Digits()),
     "dynamic_net": lambda places: Small(DynamicNetOnNoise(), lr=1e-3),
     "finetune": _finetuned,
     "image_csv": _images,
-    "lenet": lambda places: Small(LeNetOnMnist(data=VisionData(root=str(places.mnist)))),
-    "mnist": lambda places: Small(Mnist(data=VisionData(root=str(places.mnist)))),
+    "lenet": lambda places: Small(LeNetOnMnist(data=VisionData(root=str(places.vision)))),
+    "mnist": lambda places: Small(Mnist(data=VisionData(root=str(places.vision)))),
     "parabola": lambda places: Small(Parabola(), lr=0.05),
     "random_mlp": lambda places: Small(RandomMLP(), lr=1e-3),
     "table_csv": _table,

@@ -1,7 +1,7 @@
 """What every recipe that ships can do, on few rows: `small_recipes.py` says how each is made small."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from blitz.recipes import recipe_names
 from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints, TrainJob
 from tests.float64 import TOLERANCE, in_float64
+from tests.miniatures import cifar10_in, write_mnist
 from tests.running import losses, result, same_bits, train, weights
 from tests.small_recipes import SMALL, Places, Small
 from tests.two_processes import run_on_two
@@ -30,8 +31,11 @@ def test_every_recipe_is_made_small_and_has_a_headline() -> None:
 
 
 @pytest.fixture(scope="module")
-def small_of(test_data: Path, mnist_root: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallOf:
-    return cache(lambda name: SMALL[name](Places(tmp_path_factory.mktemp(name), test_data, mnist_root)))
+def small_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallOf]:
+    vision = tmp_path_factory.mktemp("vision")
+    write_mnist(vision)
+    with cifar10_in(vision):
+        yield cache(lambda name: SMALL[name](Places(tmp_path_factory.mktemp(name), vision)))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,6 @@ def test_two_processes_of_torch_distributed_take_the_rows_and_the_steps_of_one(
 @every_recipe
 def test_a_recipe_is_exported_as_it_computes(name: str, small_of: SmallOf, whole_run: RunOf) -> None:
     recipe = small_of(name).short.fitted()
-    made = export(recipe, whole_run(name), 10, "torch_export", quantize=False, tolerance=1e-5)
+    made = export(recipe, whole_run(name), 10, "torch_export", quantize=False, tolerance=1e-4)
     assert made.rows >= 2
     assert made.difference is not None

@@ -72,6 +72,10 @@ MADE: dict[str, Callable[[Path], Recipe]] = {
 }
 
 
+ROUNDING = 1e-4
+"""In fp32, of sums of up to some 600 terms, each off by 6e-8 of them; what --tolerance is by default."""
+
+
 @pytest.mark.parametrize(
     ("name", "format_"),
     [*((name, "torch_export") for name in MADE), ("digits", "torchscript"), ("classes of a table", "torchscript")],
@@ -80,7 +84,7 @@ def test_what_is_exported_gives_what_the_model_gives(name: str, format_: Format,
     made = exported(MADE[name](tmp_path), tmp_path / "run", format_)
     assert made.rows >= 2
     assert made.difference is not None
-    assert made.difference < 1e-6
+    assert made.difference < ROUNDING
     assert next(iter(made.signature["outputs"].values()))["shape"][0] == "batch"
 
 
@@ -88,7 +92,7 @@ def test_what_is_exported_gives_what_the_model_gives(name: str, format_: Format,
 def test_onnx_gives_what_the_model_gives(name: str, tmp_path: Path) -> None:
     made = exported(MADE[name](tmp_path), tmp_path / "run", "onnx")
     assert made.difference is not None
-    assert made.difference < 1e-5
+    assert made.difference < ROUNDING
 
 
 @pytest.fixture(scope="module")

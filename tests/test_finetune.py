@@ -73,8 +73,12 @@ def source(recipe: Finetune, tmp_path_factory: pytest.TempPathFactory) -> RunDir
     return run
 
 
-def test_class_folders_are_the_rows_that_torchvision_finds(test_data: Path, tmp_path: Path) -> None:
-    root = test_data / "hymenoptera_data" / "train"
+def test_class_folders_are_the_rows_that_torchvision_finds(tmp_path: Path) -> None:
+    root = tmp_path / "train"
+    for number, colour in enumerate(COLOURS):
+        (root / colour).mkdir(parents=True)
+        for n in range(3):
+            picture(root / colour / f"{n}.{('jpg', 'png')[n % 2]}", colour, seed=3 * number + n)
     theirs = torchvision.datasets.ImageFolder(str(root))
     recipe = Finetune(data=ImageCsvData(train_dir=str(root), cache=str(tmp_path))).fitted()
     dataset = recipe.dataset("train")

@@ -33,7 +33,9 @@ class _Silent:
 
 def run_on_two(jobs: Sequence[TrainJob], folder: Path) -> None:
     """Run the jobs one after the other, each from its beginning on both ranks."""
-    (folder / "jobs.pickle").write_bytes(pickle.dumps(jobs))
+    # With their rows, as workers have them.
+    work = [(job, {"train": job.recipe.dataset("train"), "val": job.recipe.dataset("val")}) for job in jobs]
+    (folder / "jobs.pickle").write_bytes(pickle.dumps(work))
     command = [sys.executable, "-m", "tests.two_processes", str(folder)]
     ranks = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(_RANKS)]
     said = [process.communicate()[1] for process in ranks]
@@ -46,8 +48,8 @@ def _run(folder: Path, rank: int) -> None:
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=_RANKS, timeout=timedelta(minutes=5)
     )
     world = World.of(torch.device("cpu"))
-    for job in pickle.loads((folder / "jobs.pickle").read_bytes()):
-        datasets: Datasets = {"train": job.recipe.dataset("train"), "val": job.recipe.dataset("val")}
+    work: list[tuple[TrainJob, Datasets]] = pickle.loads((folder / "jobs.pickle").read_bytes())
+    for job, datasets in work:
         shares = Shares.of(job.plan, world_size=world.size, row_bytes=row_bytes_of(datasets))
         blocks = (fetch(datasets[chunk.split], shares, chunk, rank) for chunk in shares.chunks(0))
         job.start(blocks, Session(world, 0, _Silent()))

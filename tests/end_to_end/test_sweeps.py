@@ -15,13 +15,12 @@ from blitz.runs.directory import RunDirectory
 from tests.cli.test_tune import rows_of, without_seconds
 from tests.running import losses, same_bits, weights
 
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 FLAGS = ["optimizers", "--epochs", "40", "--num-trials", "6", "--scale.num-workers", "0"]
 ALONE = [*FLAGS, "--packed", "no", "--scheduler", "asha"]
 PACKED = [*FLAGS, "--packed", "3", "--scheduler", "asha"]
 
 
-def start(words: list[str], folder: Path, run: str, env: Mapping[str, str] = ONE_THREAD) -> subprocess.Popen[str]:
+def start(words: list[str], folder: Path, run: str, env: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "jobs.tune", *words, "--storage", str(folder), "--run", run]
     # A session of its own, because Ctrl-C goes to all processes of a terminal.
     return subprocess.Popen(

@@ -1,5 +1,6 @@
 """The same run in this process and on 1, 2 and 3 Ray workers, and evaluations of it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,16 @@ from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
 from tests.float64 import TOLERANCE, in_float64
+from tests.miniatures import cifar10_in
 from tests.running import losses, result, same_bits, train, weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_runtime")]
 
 
 @pytest.fixture(scope="module")
-def recipe(test_data: Path) -> Cifar10:
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cifar10]:
     """LeNet on 205 images: 21 steps an epoch, a global batch that 3 workers do not divide, and a last one of 5."""
+    root = tmp_path_factory.mktemp("cifar10")
     plain = Cifar10(
         epochs=2,
         global_batch_size=10,
@@ -35,9 +38,10 @@ def recipe(test_data: Path) -> Cifar10:
         max_train_rows=205,
         max_eval_rows=1003,
         optim=Optim(name="momentum", lr=0.01),
-        data=VisionData(root=str(test_data)),
+        data=VisionData(root=str(root)),
     )
-    return in_float64(plain)
+    with cifar10_in(root):
+        yield in_float64(plain)
 
 
 @pytest.fixture(scope="module")
