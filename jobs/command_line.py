@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from blitz.errors import RunFailed, Stopped, UserError
+from blitz.uris import check_words
 
 Settings = TypeVar("Settings")
 
@@ -83,6 +84,7 @@ def run(main: Callable[[list[str]], None], *, goes_on: bool = False) -> NoReturn
             stream.reconfigure(errors="replace")
     with _errors_in_one_line("; the same command continues from the last checkpoint" if goes_on else ""):
         try:
+            check_words(sys.argv[1:])
             main(sys.argv[1:])
         finally:
             sys.stdout.flush()

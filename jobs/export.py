@@ -8,7 +8,6 @@ is the weights alone, for `load_state_dict`. torchscript is for what still needs
 """
 
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Annotated, Literal
 
 import tyro
@@ -17,7 +16,7 @@ from blitz.errors import require
 from blitz.export.export import Exported, export
 from blitz.export.formats import SUFFIXES, Format
 from blitz.recipe import Recipe
-from blitz.storage import exists, folder_of, is_folder
+from blitz.storage import exists, folder_of, is_folder, name_of
 from blitz.training.run_directory import RunDirectory
 from jobs.command_line import run
 from jobs.stored_run import parse_for_run
@@ -62,7 +61,7 @@ def main(words: list[str]) -> None:
     made = export(
         settings.recipe, directory, step, settings.format, quantize=settings.quantize, tolerance=settings.tolerance
     )
-    RunDirectory.of(folder_of(path)).write(PurePath(path.partition("?")[0]).name, made.data)
+    RunDirectory.of(folder_of(path)).write(name_of(path), made.data)
     print(f"step {step}: {path}")
     _print(made, settings)
 

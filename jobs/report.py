@@ -13,7 +13,7 @@ from blitz.errors import UserError, require
 from blitz.report.page import comparison_page, run_page, sweep_page
 from blitz.report.record import read_record
 from blitz.report.sweep import is_sweep, read_sweep
-from blitz.storage import absolute, folder_of
+from blitz.storage import absolute, folder_of, name_of
 from blitz.training.run_directory import RunDirectory
 from jobs.command_line import parse, run
 
@@ -58,7 +58,7 @@ def report(runs: list[RunDirectory], settings: ReportSettings | None = None) -> 
         page = sweep_page(read_sweep(one)) if is_sweep(one) else run_page(read_record(one))
         place = RunDirectory.of(one.uri, REPORT).uri
     place = absolute(settings.out) if settings.out else place
-    folder, name = RunDirectory(folder_of(place)), place.partition("?")[0].rpartition("/")[2]
+    folder, name = RunDirectory(folder_of(place)), name_of(place)
     files = {name: page.html().encode()}
     if settings.png:
         pictures = f"{name.rpartition('.')[0] or name}-pictures"

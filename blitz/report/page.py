@@ -16,6 +16,7 @@ from blitz.report.record import ACCOUNTS, Record, differing
 from blitz.report.sweep import Sweep, curves_by, sweep_charts
 from blitz.report.theme import DARK, LIGHT
 from blitz.report.words import duration, number, rounded, shown
+from blitz.storage import replacing
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _MOST_ATTENTIONS = 8
@@ -141,9 +142,8 @@ def vega() -> str:
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        new = kept.with_suffix(f".{os.getpid()}")
-        new.write_text(script, encoding="utf-8")
-        new.replace(kept)
+        with replacing(kept) as new:
+            new.write_text(script, encoding="utf-8")
     except OSError:
         # A home that cannot be written costs these seconds each time, and no report.
         pass

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from blitz.errors import DataError
+from blitz.storage import replacing
 
 BadRowsPolicy = Literal["fail", "skip"]
 
@@ -94,7 +95,8 @@ class BadRows:
     def list_in(self, folder: str | Path, *, suffix: str = "") -> Path:
         """Write all faults to `<name of the CSV><suffix>.bad_rows.csv` in a folder; its path."""
         listed = Path(folder).expanduser() / f"{PurePosixPath(self.csv_name).stem}{suffix}.bad_rows.csv"
-        listed.write_text("".join(f"{line}\n" for line in (RECORD_HEADER, *self.records())), "utf-8")
+        with replacing(listed) as part:
+            part.write_text("".join(f"{line}\n" for line in (RECORD_HEADER, *self.records())), "utf-8")
         return listed
 
     def judge(
