@@ -195,11 +195,7 @@ def _predicted(
 ) -> Found:
     """Predict for `inputs`, rows and the hash of what they are, and write it; parts are kept until that is done."""
     require(not is_folder(target), f"{target} is a folder; name a file to write")
-    with place_of(settings.scale), _alone(target):
-        require(
-            settings.overwrite or not exists(target),
-            f"{target} is there already; name another file, or add --overwrite",
-        )
+    with place_of(settings.scale), _alone(target, overwrite=settings.overwrite):
         recipe, parts = settings.recipe, RunDirectory.of(beside(target, ".parts"))
         dataset, content = inputs()
         step = directory.checkpoint_step(settings.checkpoint)
@@ -217,21 +213,24 @@ def _predicted(
 
 
 @contextmanager
-def _alone(target: str) -> Iterator[None]:
+def _alone(target: str, *, overwrite: bool) -> Iterator[None]:
     """Keep other processes from writing the same file; object stores have no locks, but show files only when whole.
 
     Raises:
-        UserError: if another one does, or if the file cannot be written.
+        UserError: if another one does, or if the file is there already or cannot be written.
     """
     with ExitStack() as held:
         try:
             # Not in the folder of parts, which is deleted at the end.
             held.enter_context(locked(joined(folder_of(target), f".{name_of(target)}.lock")))
-            RunDirectory.of(beside(target, ".parts")).probe()
+            is_free = overwrite or not exists(target)
+            if is_free:
+                RunDirectory.of(beside(target, ".parts")).probe()
         except BlockingIOError:
             raise UserError(f"another process is writing {target}; wait for it, or name another file") from None
         except (OSError, UserError) as error:
             raise UserError(f"{target} cannot be written; name a file in a folder that can be") from error
+        require(is_free, f"{target} is there already; name another file, or add --overwrite")
         yield
 
 

@@ -105,7 +105,7 @@ class PredictJob:
             UserError: if a part is missing, which only another process can have deleted.
         """
         done = 0
-        for done, names in self._whole():  # noqa: B007  (read after the loop)
+        for stop, names in self._whole():
             try:
                 tables = [pyarrow.ipc.open_file(self.parts.read(name)).read_all() for name in names]
             except FileNotFoundError:
@@ -114,12 +114,9 @@ class PredictJob:
             # A row of no use is told wherever it served as padding.
             _, places = np.unique(table[ROW].to_numpy(), return_index=True)
             yield table.take(places)
-        else:
-            if done == self.plan.eval_batches:
-                return
-        raise UserError(
-            f"{self.parts} has lost predictions, as if another process had written the same file; try again"
-        )
+            done = stop
+        if done != self.plan.eval_batches:
+            raise UserError(f"{self.parts} lacks predictions: another process has written the same file; predict again")
 
 
 def _name(chunk: Chunk, *, rank: int, ranks: int) -> str:

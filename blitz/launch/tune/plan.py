@@ -11,7 +11,7 @@ from blitz.launch.tune.search import search_of
 from blitz.launch.tune.space import SchedulerName, SearchName, Space
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json, setting_value, with_settings
-from blitz.training.open_run import require_lasting
+from blitz.training.open_run import require_distinct, require_lasting
 from blitz.training.packed import Rungs
 from blitz.training.run_directory import RunDirectory
 from blitz.training.sweep_directory import Goal, SweepDirectory
@@ -81,6 +81,7 @@ def open_sweep(plan: SweepPlan, goal: Goal, directory: RunDirectory) -> SweepDir
         UserError: if it cannot, or if what is there is another sweep or a run.
     """
     require_lasting(directory)
+    require_distinct(directory)
     stored = directory.read_json("sweep.json")
     require(stored is not None or not directory.exists("recipe.json"), f"{directory} is a run; name another with --run")
     if stored is not None:
