@@ -18,7 +18,8 @@ from blitz.training.run_directory import RunDirectory
 
 Resume = Literal["never", "auto", "must"]
 
-# Of ASCII alone: file systems differ in which ways to write an é are one. No dot or blank at an end, no - or ~ in front.
+# ASCII alone, because to some file systems the two ways to write an é are one name. No dot at its end, which some drop,
+# and no - at its beginning, which commands take for a flag.
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._+=,@-]*[A-Za-z0-9_+=,@-])?")
 _LONGEST_NAME = 128
 
@@ -64,7 +65,8 @@ def require_name(run: str | None) -> None:
     require(len(run) <= _LONGEST_NAME, f"--run has {len(run)} characters; at most {_LONGEST_NAME} may be in a name")
     require(
         _NAME.fullmatch(run) is not None,
-        f"--run is {run!r}; a name has letters from a to z, digits, and any of . _ - + = , @ between them",
+        f"--run is {run!r}; a name begins with a letter from a to z, a digit or _, may also have any of . - + = , @ in "
+        "it, and does not end with a dot",
     )
 
 
@@ -78,12 +80,15 @@ def require_distinct(directory: RunDirectory) -> None:
     """
     if not directory.appends:
         return
-    others = RunDirectory(folder_of(directory.uri)).names()
+    try:
+        others = RunDirectory(folder_of(directory.uri)).names()
+    except OSError as error:
+        raise directory.refused("read", error) from error
     same = [name for name in others if name.casefold() == directory.name.casefold()]
     require(
         not same or directory.name in same,
-        f"--run is {directory.name!r}, and {directory.uri} would be one directory with the run {' '.join(same)!r} where "
-        "upper and lower case are one; name another, or write it as that one is",
+        f"--run is {directory.name!r}, and there is a run {' '.join(same)!r} in that storage, which many file systems "
+        "take for the same; name another, or write it as that one is",
     )
 
 
