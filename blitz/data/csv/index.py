@@ -28,6 +28,7 @@ from blitz.data.csv.folders import listing
 from blitz.data.csv.streaming_pass import CsvOptions, read_csv
 from blitz.errors import DataError
 from blitz.storage import absolute, fingerprint, open_place, replacing
+from blitz.uris import is_uri
 
 _FORMAT = 1
 _HASHED_BYTES = 1 << 20
@@ -100,7 +101,11 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
         DataError: if the CSV is missing or empty, is no text, has no header or lacks a column that `options` name.
     """
     options = options or CsvOptions()
-    folder = Path(cache).expanduser().absolute()
+    if is_uri(cache):
+        raise DataError(
+            f"{cache} is a URI, and the index of a CSV is mapped into memory; name a folder of this machine"
+        )
+    folder = Path(absolute(cache))
     folder.mkdir(parents=True, exist_ok=True)
     source = _Source.of(str(csv), folder)
     key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)], sort_keys=True))[:32]
