@@ -27,7 +27,7 @@ REFUSED = [
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("settings", [TrainSettings, TuneSettings])
 def test_a_name_that_would_not_mean_one_directory_everywhere_is_refused(settings: type, name: str) -> None:
-    with pytest.raises(UserError, match="^--run ") as refused:
+    with pytest.raises(UserError, match=r"^--run ") as refused:
         settings(Digits(), run=name)
     assert "\n" not in str(refused.value)
     assert "\x1b" not in str(refused.value)
@@ -59,7 +59,7 @@ def test_two_runs_whose_names_differ_in_case_alone_are_refused(tmp_path: Path) -
     assert open_run(Digits(), storage=str(tmp_path), run="Mine", resume="auto").uri == first.uri
 
 
-@pytest.mark.parametrize("folder", ["a?b", "a#b", "50% of a%20b", "~", "ünï", "a\nb", "*"])
+@pytest.mark.parametrize("folder", ["a?b", "a#b", "50% of a%20b", "~", "ünï", "*"])
 @pytest.mark.parametrize("kind", ["path", "file", "s3"])
 def test_a_storage_of_any_name_holds_its_runs_apart(
     folder: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -81,7 +81,7 @@ def test_a_storage_of_any_name_holds_its_runs_apart(
 def test_a_storage_that_no_disk_can_have_is_refused_by_its_flag(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for storage in (tmp_path / ("x" * 300), tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match="^--storage: "):
+        with pytest.raises(UserError, match=r"^--storage: "):
             open_run(Digits(), storage=str(storage), run="a", resume="auto")
 
 
