@@ -127,7 +127,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """A file to write that takes the place of `path`, a local file, when this context ends without an error.
 
     Each writer has a file of its own, which it holds a lock on: what a killed writer left is deleted by the next one.
+
+    Raises:
+        DataError: if `path` is a device or a pipe.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path} is no ordinary file, which writing it whole would replace; name another one")
     _sweep(path)
     part, lock = _new_part(path)
     try:

@@ -196,7 +196,7 @@ def _predicted(
     """Predict for `inputs`, rows and the hash of what they are, and write it; parts are kept until that is done."""
     require(not is_folder(target), f"{target} is a folder; name a file to write")
     with place_of(settings.scale), _alone(target, overwrite=settings.overwrite):
-        recipe, parts = settings.recipe, RunDirectory.of(beside(target, ".parts"))
+        recipe, parts = settings.recipe, RunDirectory(beside(target, ".parts"), flag="OUTPUT")
         dataset, content = inputs()
         step = directory.checkpoint_step(settings.checkpoint)
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
@@ -204,7 +204,9 @@ def _predicted(
         if len(dataset):
             if not parts.appends:
                 # On an object store no lock keeps another job away, so each has parts of its own.
-                job = replace(job, parts=RunDirectory.of(parts.uri, fingerprint(json.dumps(_identity(job, content)))))
+                job = replace(
+                    job, parts=replace(parts, uri=joined(parts.uri, fingerprint(json.dumps(_identity(job, content)))))
+                )
             _go_on(job, content)
             launch(job, {"val": dataset}, settings.scale)
         found = write(job, dataset)

@@ -107,6 +107,13 @@ def test_what_fails_half_way_leaves_the_file_that_was_there(folder: RunDirectory
     assert folder.paths() == ["file"]
 
 
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match=r"pipe is no ordinary file, which writing it whole would replace"):
+        RunDirectory.of(str(tmp_path)).write("pipe", b"")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_file_of_the_longest_name_is_written_whole(tmp_path: Path) -> None:
     name = "é" * 127
     RunDirectory.of(str(tmp_path)).write(name, b"data")

@@ -20,7 +20,7 @@ is taken for absent. That holds on file systems and object stores alike, which h
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,8 @@ class RunDirectory:
     uri: str
     patient: bool = False
     """Whether what an object store refuses is tried again for minutes: once it is known to be the right one."""
+    flag: str = field(default="--storage", compare=False)
+    """What the user gave it by, as messages name it."""
 
     @classmethod
     def of(cls, storage: str, run: str | None = None) -> "RunDirectory":
@@ -51,12 +53,12 @@ class RunDirectory:
         Raises:
             UserError: if its storage does not answer.
         """
-        here = cls.of(name)
+        here = replace(cls.of(name), flag="RUN")
         try:
             found = here.exists("")
         except OSError as error:
             raise UserError(f"{name} cannot be read ({str(error).splitlines()[0]})") from error
-        return here if found or "/" in name else cls.of("runs", name)
+        return here if found or "/" in name else replace(here, uri=joined("runs", name))
 
     def __str__(self) -> str:
         return self.uri
@@ -156,7 +158,7 @@ class RunDirectory:
         """What to raise where the storage cannot be read or written."""
         reason = str(error).splitlines()[0]
         mend = "mend it, and the same command goes on" if self.patient else "name another one"
-        return UserError(f"--storage: {self.uri} cannot be {what} ({reason}); {mend}")
+        return UserError(f"{self.flag}: {self.uri} cannot be {what} ({reason}); {mend}")
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and what is in it."""
