@@ -39,7 +39,7 @@ WITH_SECRETS = [
 def test_a_uri_with_a_secret_is_refused_without_repeating_it(uri: str) -> None:
     for take in (open_place, RunDirectory.of, lambda uri: Folder("/").find(uri)):
         with pytest.raises(DataError, match="give credentials by the environment") as refused:
-            take(uri)  # type: ignore[operator]
+            take(uri)
         assert SECRET not in str(refused.value)
 
 

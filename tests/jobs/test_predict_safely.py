@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blitz.data.csv.table import InputRows
+from blitz.data.csv.table import CsvRows
 from blitz.data.plan import Plan
 from blitz.errors import UserError
 from blitz.launch.launch import launch
@@ -49,7 +49,7 @@ _gate = _Gate(threading.Event(), threading.Event())
 class Waiting(TableCsv):
     """Predicts as any table, once the gate is open."""
 
-    def inputs(self, csv: str) -> InputRows:
+    def inputs(self, csv: str) -> CsvRows:
         _gate.reached.set()
         assert _gate.opened.wait(60)
         return super().inputs(csv)
