@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blitz.data.csv.table import CsvRows
+from blitz.data.csv.features import CsvRows
 from blitz.data.plan import Plan
 from blitz.errors import UserError
 from blitz.launch.launch import launch
