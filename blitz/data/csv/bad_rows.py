@@ -14,7 +14,7 @@ import pyarrow.csv
 
 from blitz.data.csv.formulas import escaped, unescaped
 from blitz.errors import DataError
-from blitz.storage import absolute, replacing
+from blitz.storage import replacing
 
 BadRowsPolicy = Literal["fail", "skip"]
 
@@ -99,7 +99,7 @@ class BadRows:
 
     def list_in(self, folder: str | Path, *, suffix: str = "") -> Path:
         """Write all faults to `<name of the CSV><suffix>.bad_rows.csv` in a folder; its path."""
-        listed = Path(absolute(folder)) / f"{PurePosixPath(self.csv_name).stem}{suffix}.bad_rows.csv"
+        listed = Path(folder).expanduser() / f"{PurePosixPath(self.csv_name).stem}{suffix}.bad_rows.csv"
         with replacing(listed) as part:
             part.write_text("".join(f"{line}\n" for line in (RECORD_HEADER, *self.records())), "utf-8")
         return listed
