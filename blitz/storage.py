@@ -1,11 +1,16 @@
 """Files by their path or URI, local or in an object store."""
 
+import errno
+import fcntl
 import hashlib
+import os
 import posixpath
+import secrets
+import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +19,64 @@ import pyarrow
 import pyarrow.fs
 
 from blitz.errors import DataError
+from blitz.uris import check_uri, is_uri
 
 # Object stores are waited for, not computed on.
 _THREADS = 16
 
 
 def absolute(place: str | Path) -> str:
-    """A URI as it is, a path as an absolute path."""
-    return str(place) if "://" in str(place) else str(Path(place).expanduser().absolute())
+    """A URI as it is, a path as an absolute path.
+
+    Raises:
+        DataError: for an empty path, a home directory that does not exist, or a URI that holds a secret or a character
+            that would silently cut it short.
+    """
+    text = str(place)
+    if is_uri(text):
+        check_uri(text)
+        return text
+    if not text:
+        raise DataError("a path is empty; name a file or a folder")
+    try:
+        return str(Path(text).expanduser().absolute())
+    except RuntimeError:
+        raise DataError(f"{text}: there is no such user; for a folder of that name write ./{text}") from None
+
+
+def _split(place: str | Path) -> tuple[str, str]:
+    """An absolute path or URI up to its query, and the query with its question mark; a path has none."""
+    text = absolute(place)
+    base, question, query = text.partition("?") if is_uri(text) else (text, "", "")
+    return base, question + query
+
+
+def _quoted(place: str | Path, path: str) -> str:
+    return urllib.parse.quote(path) if is_uri(place) else path
+
+
+def joined(folder: str | Path, path: str) -> str:
+    """What the relative `path` leads to within a folder, as a path or URI; in a URI it is quoted."""
+    base, query = _split(folder)
+    return f"{base.rstrip('/')}/{_quoted(folder, path)}{query}"
+
+
+def beside(place: str | Path, suffix: str) -> str:
+    """The path or URI of a file with `suffix` added to its name."""
+    base, query = _split(place)
+    return f"{base.rstrip('/')}{_quoted(place, suffix)}{query}"
+
+
+def folder_of(place: str | Path) -> str:
+    """The folder that a file lies in, as a path or URI."""
+    base, query = _split(place)
+    return (base.rstrip("/").rpartition("/")[0] or "/") + query
+
+
+def name_of(place: str | Path) -> str:
+    """The last part of a path or URI, unquoted."""
+    name = _split(place)[0].rstrip("/").rpartition("/")[2]
+    return urllib.parse.unquote(name) if is_uri(place) else name
 
 
 # The S3 client waits 0, 50, 100, 200 … ms before it repeats a request, so not twice as long as an outage lasts.
@@ -57,17 +112,154 @@ def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.
     return files, path
 
 
+_TEMPORARY = ".tmp"
+_KEPT_BYTES = 180
+"""Of a file's name in that of its temporary file: a name has 255 at most."""
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of that name is one that `replacing` has not moved into place."""
+    return name.startswith(".") and name.endswith(_TEMPORARY)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write that takes the place of `path`, a local file, when this context ends without an error.
+
+    Each writer has a file of its own, which it holds a lock on: what a killed writer left is deleted by the next one.
+
+    Raises:
+        DataError: if `path` is a device or a pipe.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path} is no ordinary file, which writing it whole would replace; name another one")
+    _sweep(path)
+    part, lock = _new_part(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _part_prefix(path: Path) -> str:
+    return f".{os.fsdecode(os.fsencode(path.name)[:_KEPT_BYTES])}."
+
+
+def _new_part(path: Path) -> tuple[Path, int]:
+    while True:
+        part = path.with_name(f"{_part_prefix(path)}{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
+        lock = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        _flock(lock, fcntl.LOCK_EX)
+        # Between the last two lines another writer may have taken it for a dead one's.
+        if os.fstat(lock).st_nlink:
+            return part, lock
+        os.close(lock)
+
+
+def _sweep(path: Path) -> None:
+    prefix = _part_prefix(path)
+    stale = [name for name in os.listdir(path.parent) if name.startswith(prefix) and is_temporary(name)]
+    for name in stale:
+        # Another writer may be done with it by now.
+        with suppress(OSError):
+            lock = os.open(path.with_name(name), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if _flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    path.with_name(name).unlink()
+            finally:
+                os.close(lock)
+
+
+def _flock(file: int, how: int) -> bool:
+    """Whether the lock is held now; False also on a file system that has no locks.
+
+    Raises:
+        BlockingIOError: if another process holds it and `how` says not to wait.
+    """
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def locked(place: str | Path) -> Iterator[None]:
+    """Hold the lock file of that path, which is deleted afterwards; object stores have no locks.
+
+    Raises:
+        BlockingIOError: if another process holds it.
+    """
+    files, path = open_place(place)
+    if not isinstance(files, pyarrow.fs.LocalFileSystem):
+        yield
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    lock = _held_lock(path)
+    try:
+        yield
+    finally:
+        # Before it is released: whoever has opened it by then notices, and makes another one.
+        Path(path).unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _held_lock(path: str) -> int:
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if _is_ours(lock, path):
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+
+
+def _is_ours(lock: int, path: str) -> bool:
+    """Whether an open lock file is locked now and still the one at `path`; if not, another attempt is worth it."""
+    try:
+        _flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # Nothing but a process that looks whether it is held shares it, for a moment.
+        _flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    # Opened again, because NFS may answer `stat` from its cache.
+    with suppress(FileNotFoundError), open(path, "rb") as now:
+        return os.path.samestat(os.fstat(lock), os.fstat(now.fileno()))
+    return False
+
+
+def write_whole(files: pyarrow.fs.FileSystem, path: str, data: bytes) -> None:
+    """Write a file, and the folder that it lies in: a reader sees what stood there before or all of `data`."""
+    if isinstance(files, pyarrow.fs.LocalFileSystem):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(Path(path)) as part:
+            part.write_bytes(data)
+        return
+    # An object appears when its stream is closed, and needs no folder.
+    with files.open_output_stream(path, compression=None) as stream:
+        stream.write(data)
+
+
 @contextmanager
 def written_whole(place: str | Path) -> Iterator[Callable[[bytes], Any]]:
-    """What writes to a file that is there once this context is left, and not before."""
+    """A function that writes to a file, which appears once this context ends without an error."""
     files, path = open_place(place)
-    # An object appears when its stream is closed; a file must be moved into place.
-    local = isinstance(files, pyarrow.fs.LocalFileSystem)
-    part = f"{path}.tmp" if local else path
-    with files.open_output_stream(part, compression=None) as stream:
-        yield stream.write
-    if local:
-        files.move(part, path)
+    if isinstance(files, pyarrow.fs.LocalFileSystem):
+        with replacing(Path(path)) as part, part.open("wb") as stream:
+            yield stream.write
+        return
+    # By itself pyarrow would also make an object of what was written before an error.
+    with tempfile.NamedTemporaryFile(prefix="blitz-") as spool:
+        yield spool.write
+        spool.flush()
+        with files.open_output_stream(path, compression=None) as upload, pyarrow.memory_map(spool.name) as whole:
+            upload.write(whole.read_buffer())
 
 
 def exists(place: str | Path) -> bool:
@@ -80,12 +272,6 @@ def is_folder(place: str | Path) -> bool:
     """Whether there is a folder of that path or URI."""
     files, path = open_place(place)
     return bool(files.get_file_info(path).type == pyarrow.fs.FileType.Directory)
-
-
-def folder_of(place: str | Path) -> str:
-    """The folder that a file lies in, as a path or URI."""
-    uri, question, query = absolute(place).partition("?") if "://" in str(place) else (absolute(place), "", "")
-    return (uri.rpartition("/")[0] or "/") + question + query
 
 
 class Folder:

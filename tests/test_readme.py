@@ -72,6 +72,11 @@ def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str])
     for module, word in (*words, (prepare, "people.csv")):
         with pytest.raises(SystemExit):
             module.main([word, "--help"])
+    # The flags of predict depend on the run, and so does its help.
+    with pytest.raises(SystemExit):
+        command_line.parse(
+            predict.PredictSettings(find_recipe("table_csv")()), ["--help"], prog=predict.PROG, description=""
+        )
     text = capsys.readouterr().out
     text += "".join(
         command.get_help(click.Context(command))

@@ -10,7 +10,7 @@ from blitz.report.page import comparison_page, run_page, sweep_page
 from blitz.report.record import read_record
 from blitz.report.sweep_page import is_sweep, read_sweep
 from blitz.runs.directory import RunDirectory
-from blitz.storage import absolute, folder_of
+from blitz.storage import absolute, folder_of, name_of
 
 REPORT = "report.html"
 _COMPARISON = "comparison.html"
@@ -40,7 +40,7 @@ def write_report(runs: list[RunDirectory], settings: ReportSettings | None = Non
         page = sweep_page(read_sweep(one)) if is_sweep(one) else run_page(read_record(one))
         place = RunDirectory.of(one.uri, REPORT).uri
     place = absolute(settings.out) if settings.out else place
-    folder, name = RunDirectory(folder_of(place)), place.partition("?")[0].rpartition("/")[2]
+    folder, name = RunDirectory(folder_of(place)), name_of(place)
     files = {name: page.html().encode()}
     if settings.png:
         pictures = f"{name.rpartition('.')[0] or name}-pictures"

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from blitz.data.csv.formulas import escaped
 from blitz.outputs.metrics import ClassFigures
 from blitz.visible import visible
 
@@ -87,7 +88,7 @@ def accuracies_csv(classes: Sequence[ClassFigures]) -> bytes:
     """A row for each class; a class that does not occur has no accuracy."""
     rows = [
         (
-            each.name,
+            escaped(each.name),
             each.rows,
             each.right,
             each.accuracy if each.rows else "",
@@ -100,7 +101,8 @@ def accuracies_csv(classes: Sequence[ClassFigures]) -> bytes:
 
 def confusion_csv(classes: Sequence[str], matrix: Matrix) -> bytes:
     """A row for each true class, a column for each predicted one."""
-    return _csv([("truth", *classes), *((name, *row) for name, row in zip(classes, matrix, strict=True))])
+    names = [*map(escaped, classes)]
+    return _csv([("truth", *names), *((name, *row) for name, row in zip(names, matrix, strict=True))])
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> bytes:

@@ -20,6 +20,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from blitz.errors import RunFailed, Stopped, UserError
 from blitz.visible import visible
+from blitz.uris import check_words
 
 Settings = TypeVar("Settings")
 
@@ -100,6 +101,7 @@ def run(main: Callable[[list[str]], None], words: list[str], *, resumable: bool 
             stream.reconfigure(errors="replace")
     with _errors_in_one_line("; the same command continues from the last checkpoint" if resumable else ""):
         try:
+            check_words(words)
             main(words)
         finally:
             sys.stdout.flush()

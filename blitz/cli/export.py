@@ -8,7 +8,6 @@ is the weights alone, for `load_state_dict`. torchscript is for what still needs
 """
 
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Annotated, Literal
 
 import tyro
@@ -19,7 +18,7 @@ from blitz.export.export import Exported, export
 from blitz.export.formats import SUFFIXES, Format
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
-from blitz.storage import exists, folder_of, is_folder
+from blitz.storage import exists, folder_of, is_folder, name_of
 
 PROG = "python -m jobs.export"
 
@@ -67,7 +66,7 @@ def main(words: list[str]) -> None:
     made = export(
         settings.recipe, directory, step, settings.format, quantize=settings.quantize, tolerance=settings.tolerance
     )
-    folder.write(PurePath(path.partition("?")[0]).name, made.data)
+    folder.write(name_of(path), made.data)
     print(f"step {step}: {path}")
     _print(made, settings)
 

@@ -18,8 +18,9 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow
@@ -39,7 +40,18 @@ from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
 from blitz.runs.directory import RunDirectory
-from blitz.storage import exists, is_folder, open_place, written_whole
+from blitz.storage import (
+    beside,
+    exists,
+    fingerprint,
+    folder_of,
+    is_folder,
+    joined,
+    locked,
+    name_of,
+    open_place,
+    written_whole,
+)
 from blitz.training import prediction
 from blitz.training.prediction import PredictJob
 
@@ -60,6 +72,9 @@ class PredictSettings:
     """Which checkpoint: the best, the newest, or that of a step."""
     overwrite: bool = False
     """Write OUTPUT.csv anew where it is there already."""
+    escape_formulas: bool = False
+    """Write an apostrophe before cells of INPUT.csv that a spreadsheet would take for a formula, as =1+1 or @name; they
+    stay as they are by default. Cells of appended columns always have it."""
     scale: Scale = field(default_factory=Scale)
 
 
@@ -105,7 +120,8 @@ def predict(directory: RunDirectory, source: str, target: str, settings: Predict
 
     def write(job: PredictJob, dataset: InputRows) -> tuple[int, int]:
         columns = [name for name in next(job.predictions()).column_names if name not in prediction.MARKS]
-        return write_appended(dataset.index, target, columns, _said(job), dataset.left_out)
+        escape = settings.escape_formulas
+        return write_appended(dataset.index, target, columns, _said(job), dataset.left_out, escape_formulas=escape)
 
     def inputs() -> tuple[InputRows, str]:
         dataset = recipe.inputs(source)
@@ -179,40 +195,64 @@ def _predicted(
 ) -> Found:
     """Predict for `inputs`, rows and the hash of what they are, and write it; parts are kept until that is done."""
     require(not is_folder(target), f"{target} is a folder; name a file to write")
-    require(
-        settings.overwrite or not exists(target),
-        f"{target} is there already; name another file, or add --overwrite",
-    )
-    parts = RunDirectory.of(f"{target}.parts")
-    try:
-        parts.probe()
-    except UserError as error:
-        raise UserError(f"{target} cannot be written; name a file in a folder that can be") from error
-    with placed(Placement(settings.scale)), parts.locked():
-        recipe = settings.recipe
+    placement = Placement(settings.scale)
+    with placed(placement), _alone(target, overwrite=settings.overwrite):
+        recipe, parts = settings.recipe, RunDirectory(beside(target, ".parts"), flag="OUTPUT")
         dataset, content = inputs()
         step = directory.checkpoint_step(settings.checkpoint)
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
         job = PredictJob(recipe, plan, directory, step, parts)
         if len(dataset):
-            _go_on(job, content)
-            launch(job, {"val": dataset}, Placement(settings.scale))
+            if not parts.appends:
+                # On an object store no lock keeps another job away, so each has parts of its own.
+                job = replace(
+                    job, parts=replace(parts, uri=joined(parts.uri, fingerprint(json.dumps(_identity(job, content)))))
+                )
+            _resume(job, content)
+            launch(job, {"val": dataset}, placement)
         found = write(job, dataset)
-    parts.delete()
+        parts.delete()
     return found
 
 
-def _go_on(job: PredictJob, content: str) -> None:
-    """Keep the parts that are there if they are of the same job; else begin anew."""
-    of = {
+@contextmanager
+def _alone(target: str, *, overwrite: bool) -> Iterator[None]:
+    """Keep other processes from writing the same file; object stores have no locks, but show files only when whole.
+
+    Raises:
+        UserError: if another one does, or if the file is there already or cannot be written.
+    """
+    with ExitStack() as held:
+        try:
+            # Not in the folder of parts, which is deleted at the end.
+            held.enter_context(locked(joined(folder_of(target), f".{name_of(target)}.lock")))
+            is_free = overwrite or not exists(target)
+            if is_free:
+                RunDirectory.of(beside(target, ".parts")).probe()
+        except BlockingIOError:
+            raise UserError(f"another process is writing {target}; wait for it, or name another file") from None
+        except (OSError, UserError) as error:
+            raise UserError(f"{target} cannot be written; name a file in a folder that can be") from error
+        require(is_free, f"{target} is there already; name another file, or add --overwrite")
+        yield
+
+
+def _identity(job: PredictJob, content: str) -> dict[str, Any]:
+    """What decides which predictions a job makes."""
+    identity = {
         "weights": hashlib.sha256(job.run.read(f"checkpoints/{job.step}/weights.safetensors")).hexdigest(),
         "recipe": recipe_to_json(job.recipe),
         "csv": content,
     }
-    of = json.loads(json.dumps(of))
-    if job.parts.read_json("job.json") != of:
+    return dict(json.loads(json.dumps(identity)))
+
+
+def _resume(job: PredictJob, content: str) -> None:
+    """Keep the parts that are there if they are of the same job; else start again."""
+    identity = _identity(job, content)
+    if job.parts.read_json("job.json") != identity:
         job.parts.delete()
-        job.parts.write_json("job.json", of)
+        job.parts.write_json("job.json", identity)
     elif batches := job.first_step():
         print(f"continues after {min(batches * job.plan.global_batch_size, job.plan.eval_rows):,} rows")
 

@@ -130,4 +130,5 @@ def _summarise(result: SweepResult) -> None:
         marker = "*" if setting in best.settings else " "
         print(f"{marker} {setting:24} {' '.join(shown_words(setting_value(recipe, setting)))}".rstrip())
     print(f"\nrepeat it: {result.command}")
-    print(f"evaluate it: python -m jobs.evaluate {RunDirectory.of(result.directory.uri, 'best')}")
+    best_run = RunDirectory.of(result.directory.uri, "best")
+    print(f"evaluate it: python -m jobs.evaluate {shlex.quote(str(best_run))}")

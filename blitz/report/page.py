@@ -16,6 +16,7 @@ from blitz.report.formatting import duration, number, rounded, shown
 from blitz.report.record import ACCOUNTS, Record, differing
 from blitz.report.sweep_page import Sweep, curves_by, sweep_charts
 from blitz.report.theme import DARK, LIGHT
+from blitz.storage import replacing
 from blitz.visible import all_visible, visible
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -151,9 +152,8 @@ def vega() -> str:
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        new = kept.with_suffix(f".{os.getpid()}")
-        new.write_text(script, encoding="utf-8")
-        new.replace(kept)
+        with replacing(kept) as new:
+            new.write_text(script, encoding="utf-8")
     except OSError:
         # A home that cannot be written costs these seconds each time, and no report.
         pass

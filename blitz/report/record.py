@@ -110,7 +110,7 @@ def read_record(run: RunDirectory) -> Record:
     if recipe is None:
         raise UserError(f"there is no run in {run}: it has no recipe.json")
     return Record(
-        name=run.uri.partition("?")[0].rstrip("/").rpartition("/")[2],
+        name=run.name,
         place=run.uri,
         recipe=recipe,
         plan=run.read_json("plan.json") or {},

@@ -71,7 +71,7 @@ def read_sweep(run: RunDirectory) -> Sweep:
     with ThreadPoolExecutor(_READERS) as readers:
         curves = dict(zip(names, readers.map(curve, names), strict=True))
     return Sweep(
-        name=run.uri.partition("?")[0].rstrip("/").rpartition("/")[2],
+        name=run.name,
         place=run.uri,
         asked=asked,
         rows=rows,

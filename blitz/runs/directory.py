@@ -18,19 +18,17 @@ is taken for absent. That holds on file systems and object stores alike, which h
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.fs
-from filelock import FileLock, Timeout
 
 from blitz.data.csv.reading.bad_rows import RECORD_HEADER
 from blitz.errors import UserError, first_line, require
-from blitz.storage import absolute, open_place
+from blitz.storage import absolute, is_temporary, joined, locked, name_of, open_place, write_whole
 
 
 @dataclass(frozen=True)
@@ -40,15 +38,13 @@ class RunDirectory:
     uri: str
     patient: bool = False
     """Whether what an object store refuses is tried again for minutes: once it is known to be the right one."""
+    flag: str = field(default="--storage", compare=False)
+    """What the user gave it by, as messages name it."""
 
     @classmethod
     def of(cls, storage: str, run: str | None = None) -> "RunDirectory":
         """The directory `run` in `storage`, which may be a relative path or a URI."""
-        uri = absolute(storage)
-        if run is None:
-            return cls(uri)
-        base, question, query = uri.partition("?")
-        return cls(f"{base.rstrip('/')}/{run}{question}{query}")
+        return cls(absolute(storage) if run is None else joined(storage, run))
 
     @classmethod
     def find(cls, name: str) -> "RunDirectory":
@@ -57,15 +53,20 @@ class RunDirectory:
         Raises:
             UserError: if its storage does not answer.
         """
-        here = cls.of(name)
+        here = replace(cls.of(name), flag="RUN")
         try:
             found = here.exists("")
         except OSError as error:
             raise UserError(f"{name} cannot be read ({first_line(error)})") from error
-        return here if found or "/" in name else cls.of("runs", name)
+        return here if found or "/" in name else replace(here, uri=joined("runs", name))
 
     def __str__(self) -> str:
         return self.uri
+
+    @property
+    def name(self) -> str:
+        """The last part of its path, as `--run` names it."""
+        return name_of(self.uri)
 
     # Files. A relative path names a file of the run.
 
@@ -81,13 +82,15 @@ class RunDirectory:
     def names(self, folder: str = "") -> list[str]:
         """Names of the files in it, or in a folder of it."""
         files, place = self._open(folder)
-        return [info.base_name for info in files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))]
+        found = files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))
+        return [info.base_name for info in found if not is_temporary(info.base_name)]
 
     def paths(self) -> list[str]:
         """Relative paths of all files in it, at any depth."""
         files, root = self._open("")
         found = files.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True, recursive=True))
-        return [info.path.removeprefix(f"{root}/") for info in found if info.type == pyarrow.fs.FileType.File]
+        whole = (info for info in found if info.type == pyarrow.fs.FileType.File and not is_temporary(info.base_name))
+        return [info.path.removeprefix(f"{root}/") for info in whole]
 
     def read(self, path: str) -> bytes:
         """A file's bytes.
@@ -102,16 +105,7 @@ class RunDirectory:
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file whole: a reader sees what stood there before or all of `data`."""
-        files, place = self._open(path)
-        # An object appears when its stream is closed, and needs no folder; a file must be moved into place.
-        local = isinstance(files, pyarrow.fs.LocalFileSystem)
-        target = f"{place}.tmp" if local else place
-        if local:
-            files.create_dir(os.path.dirname(place), recursive=True)
-        with files.open_output_stream(target, compression=None) as stream:
-            stream.write(data)
-        if local:
-            files.move(target, place)
+        write_whole(*self._open(path), data)
 
     @property
     def appends(self) -> bool:
@@ -154,7 +148,9 @@ class RunDirectory:
         try:
             self.write(".probe", b"")
             files, place = self._open(".probe")
-            files.delete_file(place)
+            # Another process that probes may have deleted it.
+            with suppress(FileNotFoundError):
+                files.delete_file(place)
         except OSError as error:
             raise self.refused("written", error) from error
 
@@ -162,7 +158,7 @@ class RunDirectory:
         """What to raise where the storage cannot be read or written."""
         reason = first_line(error)
         mend = "mend it, and the same command goes on" if self.patient else "name another one"
-        return UserError(f"--storage: {self.uri} cannot be {what} ({reason}); {mend}")
+        return UserError(f"{self.flag}: {self.uri} cannot be {what} ({reason}); {mend}")
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and what is in it."""
@@ -176,15 +172,12 @@ class RunDirectory:
         Raises:
             UserError: if another one is training it.
         """
-        files, place = self._open(".lock")
-        if not isinstance(files, pyarrow.fs.LocalFileSystem):
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(joined(self.uri, ".lock")))
+            except BlockingIOError:
+                raise UserError(f"another process is training {self.uri}; wait for it, or name another --run") from None
             yield
-            return
-        try:
-            with FileLock(place, timeout=0):
-                yield
-        except Timeout:
-            raise UserError(f"another process is training {self.uri}; wait for it, or name another --run") from None
 
     # Metrics and events.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shlex
 from dataclasses import replace
 from itertools import count
@@ -18,6 +19,11 @@ from blitz.storage import folder_of
 
 Resume = Literal["never", "auto", "must"]
 
+# ASCII alone, because to some file systems the two ways to write an é are one name. No dot at its end, which some drop,
+# and no - at its beginning, which commands take for a flag.
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._+=,@-]*[A-Za-z0-9_+=,@-])?")
+_LONGEST_NAME = 128
+
 
 def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -> RunDirectory:
     """The directory of the run that `recipe` is to have; it is there and can be written.
@@ -31,6 +37,7 @@ def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -
     """
     directory = RunDirectory.of(storage, run or default_name(recipe))
     require_lasting(directory)
+    require_distinct(directory)
     begun = bool(directory.checkpoint_steps())
     require(begun or resume != "must", f"--resume must: {directory} has no checkpoint; begin with --resume auto")
     if begun and resume == "never":
@@ -47,13 +54,43 @@ def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -
 
 
 def require_name(run: str | None) -> None:
-    """Refuse as the name of a run what would lead out of its storage.
+    """Refuse as the name of a run what would lead out of its storage, or what a path, a URI, a shell, a terminal or
+    another file system would read in another way.
 
     Raises:
-        UserError: if it is empty or a path.
+        UserError: if it is such a name.
     """
-    named = run is None or (run not in ("", ".", "..") and "/" not in run)
-    require(named, f"--run is '{run}'; it must be a name without '/': where runs lie is said by --storage")
+    if run is None:
+        return
+    require("/" not in run, f"--run is {run!r}; it must be a name without '/': where runs lie is said by --storage")
+    require(len(run) <= _LONGEST_NAME, f"--run has {len(run)} characters; at most {_LONGEST_NAME} may be in a name")
+    require(
+        _NAME.fullmatch(run) is not None,
+        f"--run is {run!r}; a name begins with a letter from a to z, a digit or _, may also have any of . - + = , @ in "
+        "it, and does not end with a dot",
+    )
+
+
+def require_distinct(directory: RunDirectory) -> None:
+    """Refuse a new run on a disk whose name differs from another one's only in upper and lower case.
+
+    Many file systems take both for one directory. Keys of object stores differ in case, so there both may be.
+
+    Raises:
+        UserError: if there is another one.
+    """
+    if not directory.appends:
+        return
+    try:
+        others = RunDirectory(folder_of(directory.uri)).names()
+    except OSError as error:
+        raise directory.refused("read", error) from error
+    same = [name for name in others if name.casefold() == directory.name.casefold()]
+    require(
+        not same or directory.name in same,
+        f"--run is {directory.name!r}, and there is a run {' '.join(same)!r} in that storage, which many file systems "
+        "take for the same; name another, or write it as that one is",
+    )
 
 
 def require_lasting(directory: RunDirectory) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from blitz.data.plan import Block, Chunk, Plan
+from blitz.errors import UserError
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.batches import laid_out, on_device
@@ -89,13 +90,24 @@ class PredictJob:
             first = stop
 
     def predictions(self) -> Iterator[pyarrow.Table]:
-        """What was predicted, in the order of the rows, each of which occurs once."""
-        for _, names in self._whole():
-            tables = [pyarrow.ipc.open_file(self.parts.read(name)).read_all() for name in names]
+        """What was predicted, in the order of the rows, each of which occurs once.
+
+        Raises:
+            UserError: if a part is missing, which only another process can have deleted.
+        """
+        done = 0
+        for stop, names in self._whole():
+            try:
+                tables = [pyarrow.ipc.open_file(self.parts.read(name)).read_all() for name in names]
+            except FileNotFoundError:
+                break
             table = pyarrow.concat_tables(tables)
             # A row of no use is told wherever it served as padding.
             _, places = np.unique(table[ROW].to_numpy(), return_index=True)
             yield table.take(places)
+            done = stop
+        if done != self.plan.eval_batches:
+            raise UserError(f"{self.parts} lacks predictions: another process has written the same file; predict again")
 
 
 def _name(chunk: Chunk, *, rank: int, ranks: int) -> str:

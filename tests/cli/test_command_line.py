@@ -225,7 +225,7 @@ def test_a_storage_that_does_not_answer_is_told_in_one_line(call: Call) -> None:
         # Bound and not listening: nothing else can answer there.
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        called = call(evaluate, f"s3://key:secret@bucket/run?scheme=http&endpoint_override=127.0.0.1:{port}")
+        called = call(evaluate, f"s3://anonymous@bucket/run?scheme=http&endpoint_override=127.0.0.1:{port}")
     assert called.code == 2
     assert "cannot be read (" in called.err
     assert called.err.count("\n") == 1

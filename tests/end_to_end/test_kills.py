@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -208,10 +209,17 @@ def test_ctrl_c_ends_in_one_line_and_leaves_a_run_to_continue_and_no_process(fla
     )
     children: list[psutil.Process] = []
     priorities: set[int] = set()
+    reachable: list[str] = []
+    listening: list[str] = []
 
     def interrupt() -> None:
         children.extend(psutil.Process(process.pid).children(recursive=True))
         priorities.update(child.nice() for child in children)
+        for each in [psutil.Process(process.pid), *children]:
+            for one in each.net_connections("inet"):
+                if one.status == psutil.CONN_LISTEN:
+                    is_loopback = ip_address(one.laddr.ip.removeprefix("::ffff:")).is_loopback
+                    (listening if is_loopback else reachable).append(each.name())
         os.killpg(process.pid, signal.SIGINT)
 
     with at_step(20, tmp_path / "killed", interrupt):
@@ -219,6 +227,9 @@ def test_ctrl_c_ends_in_one_line_and_leaves_a_run_to_continue_and_no_process(fla
     assert process.returncode == 130
     # Workers too are at that of the command.
     assert priorities == ({psutil.Process().nice()} if flags else set())
+    # No other machine can reach a local cluster, but for torch's own store at the first worker, which takes no address.
+    assert {"gcs_server", "raylet"} <= set(listening) or not flags
+    assert reachable in ([], ["ray::RayTrainWorker"])
     assert printed == "interrupted; the same command continues from the last checkpoint\n"
     assert RunDirectory.of(str(tmp_path), "killed").checkpoint_steps()
     _, alive = psutil.wait_procs(children, timeout=60)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 
+from blitz.data.csv.formulas import escaped
 from blitz.data.csv.reading.bad_rows import BadRows
 from blitz.data.csv.reading.dialect import Dialect
 from blitz.data.csv.reading.index import CsvIndex, index_csv
@@ -25,12 +26,19 @@ ERROR = "error"
 
 
 def write_appended(
-    index: CsvIndex, target: str, columns: Iterable[str], values: Iterable[pyarrow.Table], bad: BadRows
+    index: CsvIndex,
+    target: str,
+    columns: Iterable[str],
+    values: Iterable[pyarrow.Table],
+    bad: BadRows,
+    *,
+    escape_formulas: bool = False,
 ) -> tuple[int, int]:
     """Write a CSV with `columns` and `error` appended, in UTF-8; how many rows it has, and how many with an error.
 
     `values` are tables of `columns` and `error`, in the order of the rows of `index`, where `error` is empty or a
-    reason; `bad` are rows that have a reason already. The CSV's own cells are written as they stand there.
+    reason; `bad` are rows that have a reason already. The CSV's own cells are written as they stand there, or with
+    `escape_formulas` such that no spreadsheet takes one for a formula; appended cells are always.
     """
     options = CsvOptions(
         delimiter=index.dialect.delimiter,
@@ -44,13 +52,20 @@ def write_appended(
     reasons = bad.by_line() | texts.bad_rows().by_line()
     rows = errors = 0
     names = [*columns]
+    own = len(texts.dialect.names) if escape_formulas else 0
     with written_whole(target) as write:
-        write(_lines([[*texts.dialect.names, *names, ERROR]], texts.dialect))
+        write(_lines(_own_escaped([[*texts.dialect.names, *names, ERROR]], own), texts.dialect))
         for cells in _merged(texts, index, names, values, reasons):
-            write(_lines(cells, texts.dialect))
+            write(_lines(_own_escaped(cells, own), texts.dialect))
             rows += len(cells)
             errors += sum(1 for row in cells if row[-1])
     return rows, errors
+
+
+def _own_escaped(rows: Iterable[Sequence[str]], own: int) -> Iterator[list[str]]:
+    """Rows with their first `own` cells escaped."""
+    for row in rows:
+        yield [*map(escaped, row[:own]), *row[own:]]
 
 
 def _merged(
@@ -89,7 +104,9 @@ def _ragged(texts: CsvIndex, text: str) -> list[str]:
 
 
 def _text(value: Any, texts: CsvIndex) -> str:
-    return f"{value:.6g}".replace(".", texts.dialect.decimal) if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}".replace(".", texts.dialect.decimal)
+    return escaped(str(value))
 
 
 class _Rows:

@@ -2,14 +2,15 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from blitz.errors import UserError
-from blitz.launch.cluster.ray_internals import silence_node_messages
+from blitz.launch.cluster.ray_internals import on_loopback, silence_node_messages
 from blitz.launch.scale import Node
 
 
@@ -25,11 +26,9 @@ def connected(address: str | None) -> Iterator[None]:
         return
     # Explicit: without an address Ray would connect to whatever `ray start` has left running on this machine.
     address = address or "local"
-    if address == "local":
-        # By default Ray gives its workers a low priority: beside a busy program they would hardly make a step.
-        os.environ.setdefault("RAY_worker_niceness", "0")
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        with _local_settings() if address == "local" else nullcontext():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise UserError(
             f"the cluster's address (RAY_ADDRESS) is {address}, and no cluster lets this process in; if there is one, "
@@ -40,6 +39,27 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+_LOCAL_SETTINGS = {
+    # By default Ray gives its workers a low priority: beside a busy program they would hardly make a step.
+    "RAY_worker_niceness": "0",
+    # By default Gloo listens on the address of the host's name.
+    "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+}
+
+
+@contextmanager
+def _local_settings() -> Iterator[None]:
+    """A local cluster that is started in this context has these settings, and no other machine reaches it."""
+    unset = _LOCAL_SETTINGS.keys() - os.environ.keys()
+    os.environ.update({name: _LOCAL_SETTINGS[name] for name in unset})
+    try:
+        with on_loopback():
+            yield
+    finally:
+        for name in unset:
+            del os.environ[name]
 
 
 def alive_nodes() -> list[Node]:

@@ -22,6 +22,9 @@ def check_address(address: str) -> None:
     """
     if address == "local":
         return
+    require(
+        "@" not in address, "RAY_ADDRESS holds a user name or password, which Ray does not take; set it to HOST:6379"
+    )
     host, port = _host_and_port(_local_address() if address == "auto" else address)
     try:
         socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close()

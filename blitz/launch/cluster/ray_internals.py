@@ -6,8 +6,10 @@ imported within the functions because some run where nothing else needs it.
 
 import json
 import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,29 @@ def address_of_local_cluster() -> str:
     from ray._private.services import canonicalize_bootstrap_address_or_die
 
     return str(canonicalize_bootstrap_address_or_die("auto"))
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """A local cluster that is started in this context listens on the loopback interface only. Checked on Ray 2.60.
+
+    Ray has no argument for that: `_node_ip_address="127.0.0.1"` is replaced by the machine's own address. Its variable
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER decides, despite its name on Linux too: with 0 all that a local cluster starts
+    listens on loopback, with 1 on all interfaces. A value that the user has set is respected.
+    """
+    from ray._private import ray_constants
+
+    name, constant = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    is_set = name in os.environ
+    os.environ.setdefault(name, "0")
+    # Ray has read it already, when it was imported.
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ[name].lower() in ("1", "true")
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = constant
+        if not is_set:
+            del os.environ[name]
 
 
 def silence_node_messages() -> None:

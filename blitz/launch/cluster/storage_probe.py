@@ -39,7 +39,7 @@ def _probe_every_node(run: RunDirectory, folder: str) -> None:
         for node, reason in zip(nodes, reasons, strict=True):
             if reason is not None:
                 raise UserError(
-                    f"--storage: node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) does not see "
+                    f"{run.flag}: node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) does not see "
                     f"{run} as the driver does ({reason}); name a folder that all nodes mount, or an object store for "
                     "which all nodes have credentials, such as s3://bucket/runs"
                 )

@@ -12,7 +12,7 @@ from blitz.launch.tune.space import SchedulerName, SearchName, Space
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
 from blitz.runs.directory import RunDirectory
-from blitz.runs.open import require_lasting
+from blitz.runs.open import require_distinct, require_lasting
 from blitz.runs.sweep_directory import Goal, SweepDirectory
 from blitz.settings import setting_value, with_settings
 from blitz.training.packed import Rungs
@@ -91,6 +91,7 @@ def open_sweep(plan: SweepPlan, goal: Goal, directory: RunDirectory) -> SweepDir
         UserError: if it cannot be written, or if it holds another sweep or a run.
     """
     require_lasting(directory)
+    require_distinct(directory)
     stored = directory.read_json("sweep.json")
     require(stored is not None or not directory.exists("recipe.json"), f"{directory} is a run; name another with --run")
     if stored is not None:

@@ -30,11 +30,12 @@ def train_trial(
         should_continue: Asked after each evaluation.
         was_stopped: Whether the scheduler stopped the trial before the sweep was resumed.
     """
-    trial = prepared(recipe, datasets)
-    if finished_result(run, trial.plan) is not None:
+    if finished_result(run, recipe.plan(len(datasets["train"]), len(datasets["val"]))) is not None:
         return True
     if was_stopped:
         return False
+    # Only now: the weights that it is initialised from may be gone once it is finished.
+    trial = prepared(recipe, datasets)
     trial.begin(run)
     launch(TrialJob(trial.recipe, trial.plan, run, Checkpoints(keep=1), should_continue=should_continue))
     return finished_result(run, trial.plan) is not None

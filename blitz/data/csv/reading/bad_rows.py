@@ -12,7 +12,9 @@ import pyarrow
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from blitz.data.csv.formulas import escaped, unescaped
 from blitz.errors import DataError
+from blitz.storage import replacing
 
 BadRowsPolicy = Literal["fail", "skip"]
 
@@ -88,13 +90,18 @@ class BadRows:
         values = pc.replace_substring(pc.replace_substring(faults["value"], "\r", "\\r"), "\n", "\\n")
         stream = io.BytesIO()
         faults = faults.set_column(3, "value", values)
+        # This file is opened in spreadsheets, and what it lists comes from anywhere.
+        for place in (0, 2, 3, 4):
+            cells = [cell and escaped(cell) for cell in faults.column(place).to_pylist()]
+            faults = faults.set_column(place, faults.column_names[place], pyarrow.array(cells, pyarrow.string()))
         pyarrow.csv.write_csv(faults, stream, pyarrow.csv.WriteOptions(include_header=False))
         return stream.getvalue().decode().split("\n")[:-1]
 
     def list_in(self, folder: str | Path, *, suffix: str = "") -> Path:
         """Write all faults to `<name of the CSV><suffix>.bad_rows.csv` in a folder; its path."""
         listed = Path(folder).expanduser() / f"{PurePosixPath(self.csv_name).stem}{suffix}.bad_rows.csv"
-        listed.write_text("".join(f"{line}\n" for line in (RECORD_HEADER, *self.records())), "utf-8")
+        with replacing(listed) as part:
+            part.write_text("".join(f"{line}\n" for line in (RECORD_HEADER, *self.records())), "utf-8")
         return listed
 
     def judge(
@@ -127,9 +134,9 @@ def _what(fault: Mapping[str, Any]) -> str:
 
 
 def what_is_wrong(record: str) -> str:
-    """What a record of `bad_rows.csv` says, as `column 'age' holds 'abc'; expected a number`."""
+    """What a record of `bad_rows.csv` reports, as `column 'age' holds 'abc'; expected a number`."""
     (fault,) = csv.DictReader(io.StringIO(f"{RECORD_HEADER}\n{record}"))
-    return _what(fault)
+    return _what({name: unescaped(cell) for name, cell in fault.items()})
 
 
 def faults_of(

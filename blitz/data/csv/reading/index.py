@@ -8,13 +8,10 @@
 <cache>/<content>.csv     the CSV that a folder of class folders amounts to
 """
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +27,8 @@ from blitz.data.csv.reading.dialect import Dialect, Encoding, EncodingScan
 from blitz.data.csv.reading.label_conflicts import conflicting_labels
 from blitz.data.csv.reading.scan import CsvOptions, read_csv
 from blitz.errors import DataError
-from blitz.storage import absolute, fingerprint, open_place
+from blitz.storage import absolute, fingerprint, open_place, replacing
+from blitz.uris import is_uri
 
 _FORMAT = 1
 _HASHED_BYTES = 1 << 20
@@ -104,6 +102,10 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
             if the folder cannot be written.
     """
     options = options or CsvOptions()
+    if is_uri(cache):
+        raise DataError(
+            f"{cache} is a URI, and the index of a CSV is mapped into memory; name a folder of this machine"
+        )
     folder = make_cache(cache, flag="--data.cache")
     source = _Source.of(str(csv), folder)
     key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)], sort_keys=True))[:32]
@@ -202,29 +204,17 @@ def _scan(name: str, files: pyarrow.fs.FileSystem, path: str) -> dict[str, str]:
 
 
 def _write(path: Path, text: str) -> None:
-    with _whole(path) as part:
+    with replacing(path) as part:
         part.write_text(text, "utf-8")
 
 
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file to write to that takes its place once it is whole, whoever else writes the same one."""
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        yield Path(part)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
-
-
 def _make(source: _Source, options: CsvOptions, target: Path, report: Path) -> None:
-    with _whole(target) as part:
+    with replacing(target) as part:
         dialect, result = read_csv(source.name, source.encoding, options, part)
     faults = result.faults
     if options.image_column and options.label_columns:
         faults.append(conflicting_labels(target, options.image_column, options.label_columns))
-    with _whole(Path(_beside(str(target), ".bad.arrow"))) as part:
+    with replacing(Path(_beside(str(target), ".bad.arrow"))) as part:
         write_faults(faults, part)
     content = {"columns": result.columns, "codes": result.codes, "rows": result.rows, "total_rows": result.total_rows}
     _write(report, json.dumps({"dialect": asdict(dialect)} | content))
