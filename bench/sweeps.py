@@ -26,9 +26,9 @@ import torch
 from torch import nn
 
 from blitz.data.arrays import ArrayDataset
-from blitz.data.plan import Shares, Split
+from blitz.data.plan import Datasets, Shares, Split
 from blitz.data.vision import VisionData
-from blitz.launch.job import Datasets, row_bytes_of
+from blitz.launch.job import row_bytes_of
 from blitz.launch.local.loader import Loader
 from blitz.optim import Optim
 from blitz.recipe import Recipe

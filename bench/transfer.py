@@ -20,7 +20,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from blitz.cli.train import TrainSettings, train
+from blitz.api.train_run import TrainSettings
+from blitz.cli.train import train
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.data.vision import VisionData, cifar10

@@ -20,6 +20,4 @@ def extra(name: str, *, what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"{what} needs {error.name}, which is not installed: pip install 'blitz[{name}]'"
-        ) from error
+        raise MissingExtra(f"{what} needs {error.name}, which is not installed: pip install 'blitz[{name}]'") from error

@@ -6,7 +6,9 @@ from typing import Literal
 
 from torch import nn
 
+from blitz.data.plan import Plan
 from blitz.errors import require
+from blitz.fields import may_change
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Optim:
     """Scale gradients down to this global L2 norm."""
     schedule: Literal["constant", "cosine"] = "constant"
     """How the learning rate goes on after warm-up; cosine ends at 0 with the last step."""
+    schedule_epochs: float | None = may_change(None)
+    """Epochs after which cosine ends, where that is not the end of the run: a run that is to be continued later follows
+    it from the start, and one that is trained longer than it was planned for follows the new one from where it is."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
 
@@ -38,6 +43,8 @@ class Optim:
         require(self.lr > 0, f"--optim.lr is {self.lr}; it must be above 0")
         require(self.weight_decay >= 0, f"--optim.weight-decay is {self.weight_decay}; it must not be below 0")
         require(self.warmup_steps >= 0, f"--optim.warmup-steps is {self.warmup_steps}; it must not be below 0")
+        epochs = self.schedule_epochs
+        require(epochs is None or epochs > 0, f"--optim.schedule-epochs is {epochs}; it must be above 0")
         clip = self.grad_clip_norm
         require(clip is None or clip > 0, f"--optim.grad-clip-norm is {clip}; it must be above 0")
         if self.momentum is not None:
@@ -46,6 +53,12 @@ class Optim:
                 self.name in ("sgd", "momentum", "rmsprop"),
                 f"--optim.momentum does not apply to {self.name}; use --optim.betas",
             )
+
+    def schedule_steps(self, plan: Plan) -> int:
+        """Steps after which the schedule ends."""
+        if self.schedule_epochs is None:
+            return plan.total_steps
+        return round(self.schedule_epochs * plan.steps_per_epoch)
 
 
 @dataclass(frozen=True, eq=False)

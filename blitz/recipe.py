@@ -6,7 +6,7 @@ line and every field is a flag.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
@@ -279,14 +279,14 @@ class Recipe(ABC):
         """The order of the data.
 
         Raises:
-            UserError: if there are no training rows.
+            UserError: if there are no training rows, or the learning rate would be 0 before the end.
         """
         require(train_rows > 0, f"recipe {self.name} has no training rows")
         train_rows = min(train_rows, self.max_train_rows or train_rows)
         eval_rows = min(eval_rows, self.max_eval_rows or eval_rows)
         steps_per_epoch = -(-train_rows // self.global_batch_size)
         total_steps = self.epochs * steps_per_epoch
-        return Plan(
+        plan = Plan(
             train_rows=train_rows,
             eval_rows=eval_rows,
             global_batch_size=self.global_batch_size,
@@ -294,3 +294,16 @@ class Recipe(ABC):
             evaluate_every_steps=self.evaluate_every_steps or steps_per_epoch,
             seed=self.seed,
         )
+        for name, optim in self.schedules().items():
+            ends = optim.schedule_steps(plan)
+            require(
+                ends >= plan.total_steps,
+                f"--{name}.schedule-epochs {optim.schedule_epochs} ends at step {ends} of {plan.total_steps}, after "
+                "which the learning rate would be 0; raise it, or lower --epochs",
+            )
+        return plan
+
+    def schedules(self) -> dict[str, Optim]:
+        """The optimizers among the fields whose learning rate depends on the length of the run, by their names."""
+        own = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        return {name: one for name, one in own.items() if isinstance(one, Optim) and one.schedule != "constant"}

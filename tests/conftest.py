@@ -17,8 +17,11 @@ from tests.object_store import s3_server
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
-# More threads than a loaded machine has free cores wait for each other far longer than they compute.
-torch.set_num_threads(1)
+# More threads than a loaded machine has free cores wait for each other far longer than they compute: one, unless more
+# are asked for. In the environment, so that the processes that tests start have as many and compute the same bits.
+if "OMP_NUM_THREADS" not in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 # Tests start their own clusters.
 os.environ.pop("RAY_ADDRESS", None)

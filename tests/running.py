@@ -9,15 +9,14 @@ import psutil
 import torch
 from torch import Tensor
 
-from blitz.launch.job import Datasets
 from blitz.launch.launch import launch
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
-from blitz.training.initial_weights import resolve_initial_weights
 from blitz.training.loop import Checkpoints, TrainJob
+from blitz.training.prepare import prepare
 
 
 def train(
@@ -30,17 +29,12 @@ def train(
     checkpoints: Checkpoints | None = None,
 ) -> RunDirectory:
     """Train, or go on, in a folder or at a URI."""
-    recipe = recipe.fitted()
-    datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
-    plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
-    run = RunDirectory.of(str(place))
+    prepared, run = prepare(recipe), RunDirectory.of(str(place))
     run.probe()
-    recipe, initial = resolve_initial_weights(recipe)
-    if initial is not None:
-        initial.write(run)
-    job = TrainJob(recipe, plan, run, checkpoints or Checkpoints())
+    prepared.begin(run)
+    job = TrainJob(prepared.recipe, prepared.plan, run, checkpoints or Checkpoints())
     scale = Scale(num_workers=num_workers, max_failures=max_failures, use_gpu=use_gpu)
-    launch(job, datasets, Placement(scale))
+    launch(job, prepared.datasets, Placement(scale))
     return run
 
 

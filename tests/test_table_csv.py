@@ -28,6 +28,7 @@ from blitz.recipe import Batch
 from blitz.recipes import recipe_from_json, recipe_to_json
 from blitz.recipes.table_csv import TableCsv
 from blitz.settings import differences
+from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, same_bits, train, weights
 
 WORDS = ("red", "green", "blue")
@@ -349,9 +350,9 @@ def test_rows_and_losses_are_the_same_on_two_workers(test_data: Path, tmp_path: 
     iris = recipe(
         tmp_path, test_data / "tabular" / "iris.csv", "species", val_fraction=0.2, epochs=3, log_every_steps=1
     )
-    iris = replace(iris, model=replace(iris.model, dropout=0.0), global_batch_size=25)
+    iris = in_float64(replace(iris, model=replace(iris.model, dropout=0.0), global_batch_size=25))
     here, on_ray = train(iris, tmp_path / "here"), train(iris, tmp_path / "on_ray", num_workers=2)
     assert result(on_ray)["rows_digest"] == result(here)["rows_digest"]
     assert len(losses(here)) == 15
-    assert losses(on_ray) == pytest.approx(losses(here), abs=1e-5)
+    assert losses(on_ray) == pytest.approx(losses(here), rel=TOLERANCE)
     assert result(on_ray)["metrics"]["val/accuracy"] == result(here)["metrics"]["val/accuracy"]

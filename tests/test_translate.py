@@ -29,6 +29,7 @@ from blitz.outputs.bleu import Bleu
 from blitz.recipes import recipe_to_json
 from blitz.recipes.translate import Translate, TranslatorModel
 from blitz.runs.directory import RunDirectory
+from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, same_bits, train, weights
 
 Name = Literal["gru", "transformer"]
@@ -248,12 +249,12 @@ def test_a_run_that_stops_goes_on_to_the_same_bits(root: Path, tmp_path: Path, s
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_runtime")
 def test_two_workers_take_the_same_rows_and_learn_the_same(root: Path, tmp_path: Path) -> None:
-    small = recipe(root, global_batch_size=6, epochs=2, teacher_forcing=0.7)
+    small = in_float64(recipe(root, global_batch_size=6, epochs=2, teacher_forcing=0.7))
     alone, together = train(small, tmp_path / "alone"), train(small, tmp_path / "together", num_workers=2)
     assert result(alone)["rows_digest"] == result(together)["rows_digest"]
-    assert losses(alone) == pytest.approx(losses(together), abs=1e-4)
+    assert losses(alone) == pytest.approx(losses(together), rel=TOLERANCE)
     figures = [result(run)["metrics"] for run in (alone, together)]
-    assert figures[0] == pytest.approx(figures[1], abs=1e-2)
+    assert figures[0] == pytest.approx(figures[1], rel=TOLERANCE)
 
 
 def test_the_whole_search_is_exported_and_translates_without_this_project(

@@ -4,7 +4,6 @@ The ranks fetch their own rows, by the plan that Ray's stream cuts too. `python 
 is one of them.
 """
 
-import os
 import pickle
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from blitz.data.plan import Shares, fetch
-from blitz.launch.job import Datasets, row_bytes_of
+from blitz.data.plan import Datasets, Shares, fetch
+from blitz.launch.job import row_bytes_of
 from blitz.training.loop import TrainJob
 from blitz.training.session import Session
 from blitz.training.world import World
@@ -42,7 +41,6 @@ def run_on_two(jobs: Sequence[TrainJob], folder: Path) -> None:
 
 
 def _run(folder: Path, rank: int) -> None:
-    torch.set_num_threads(1)
     # A rank whose peer has failed gives up at once, or at the latest then.
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=_RANKS, timeout=timedelta(minutes=5)
@@ -59,5 +57,4 @@ def _run(folder: Path, rank: int) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     _run(Path(sys.argv[1]), int(sys.argv[2]))

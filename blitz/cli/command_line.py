@@ -10,11 +10,13 @@ import sysconfig
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from blitz.errors import RunFailed, Stopped, UserError
 
@@ -22,6 +24,18 @@ Settings = TypeVar("Settings")
 
 _KINDS = {"int": "a whole number", "INT": "a whole number", "float": "a number", "FLOAT": "a number"}
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+_documented = ConstructorRegistry()
+
+
+@_documented.struct_rule
+def _docstrings_alone(settings: StructTypeInfo) -> StructConstructorSpec | None:
+    """Describe flags by docstrings alone: tyro would also show code comments, and its `config` reaches no group."""
+    marker = tyro.conf.HelptextFromCommentsOff
+    if marker in settings.markers:
+        return None
+    found: Any = ConstructorRegistry.get_struct_spec(replace(settings, markers=(*settings.markers, marker)))
+    return cast(StructConstructorSpec | None, found)
 
 
 def parse(default: Settings, words: list[str], *, prog: str, description: str) -> Settings:
@@ -34,7 +48,9 @@ def parse(default: Settings, words: list[str], *, prog: str, description: str) -
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            settings: Settings = tyro.cli(kind, args=words, prog=prog, description=description, default=default)
+            settings: Settings = tyro.cli(
+                kind, args=words, prog=prog, description=description, default=default, registry=_documented
+            )
             return settings
     except SystemExit as leaving:
         if not leaving.code:

@@ -9,10 +9,11 @@ import os
 import sys
 from typing import NoReturn
 
-from blitz.cli.train import TrainSettings, read_settings
+from blitz.api.train_run import TrainSettings
+from blitz.cli.train import read_settings
+from blitz.data.plan import Datasets
 from blitz.errors import require
 from blitz.launch.doctor.examine import examine
-from blitz.launch.job import Datasets
 from blitz.launch.placement import Placement
 from blitz.recipes import recipe_names
 

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from blitz.cli.bad_row_summary import list_left_out
+from blitz.api.bad_row_summary import list_left_out
 from blitz.cli.class_tables import accuracies, accuracies_csv, confusion, confusion_csv
 from blitz.cli.stored_run import parse_for_run
 from blitz.data.plan import Plan, Split
 from blitz.errors import require
-from blitz.launch.launch import launch, prepared
+from blitz.launch.launch import launch, placed
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.outputs.metrics import Classification, Sums, shown_figure
@@ -59,7 +59,7 @@ def evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, A
     Raises:
         UserError: if there is no such checkpoint, or there are no such rows.
     """
-    with prepared(Placement(settings.scale)):
+    with placed(Placement(settings.scale)):
         return _evaluate(directory, settings)
 
 

@@ -33,7 +33,7 @@ from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan
 from blitz.data.text.sentences import split_lines
 from blitz.errors import DataError, UserError, require
-from blitz.launch.launch import launch, prepared
+from blitz.launch.launch import launch, placed
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
@@ -188,7 +188,7 @@ def _predicted(
         parts.probe()
     except UserError as error:
         raise UserError(f"{target} cannot be written; name a file in a folder that can be") from error
-    with prepared(Placement(settings.scale)), parts.locked():
+    with placed(Placement(settings.scale)), parts.locked():
         recipe = settings.recipe
         dataset, content = inputs()
         step = directory.checkpoint_step(settings.checkpoint)

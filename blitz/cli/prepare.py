@@ -34,7 +34,7 @@ class PrepareSettings:
     image_root: str | None = None
     """Folder that relative image paths start from; by default the CSV's."""
     image_check: ImageCheck = "whole"
-    """Whether to look only if images exist, or also at their first and last bytes."""
+    """Whether to look only if images exist, or also at their first and last bytes, or to decode them all."""
     val_csv: str | None = None
     """Another CSV to evaluate on: its columns must have the same types, and its labels occur in the first."""
     delimiter: str | None = None

@@ -7,59 +7,26 @@ The same command again continues a run; `python -m jobs.train RECIPE --help` nam
 
 import shlex
 import sys
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from blitz.cli.bad_row_summary import list_left_out
+from blitz.api.train_run import TrainSettings, train_run
 from blitz.cli.command_line import parse
-from blitz.cli.report import report_at_the_end
 from blitz.errors import require
-from blitz.launch.job import Datasets
-from blitz.launch.launch import launch, prepared
-from blitz.launch.placement import Placement
-from blitz.launch.scale import Scale
 from blitz.outputs.metrics import shown_figure
-from blitz.recipe import Recipe
-from blitz.recipes import find_recipe, recipe_names, recipe_to_json
+from blitz.recipes import all_recipe_names, find_recipe
 from blitz.report.record import read_record
 from blitz.report.terminal_summary import closing_lines
 from blitz.runs.directory import RunDirectory
-from blitz.runs.open import Resume, finished_result, open_run, require_name
-from blitz.training.best_plot import draw
-from blitz.training.initial_weights import resolve_initial_weights
-from blitz.training.loop import Checkpoints, TrainJob
 
 PROG = "python -m jobs.train"
 _MOST_FIGURES = 30
 """Where there are more, those for single classes are left to jobs.evaluate."""
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """What `jobs.train` is told: the recipe's fields are flags of their own."""
-
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    run: str | None = None
-    """Name of the run. By default the recipe's, with a hash of its settings: the same command finds the same run."""
-    storage: str = "runs"
-    """Where runs lie: a folder, or a URI such as s3://bucket/runs."""
-    resume: Resume = "auto"
-    """auto continues the run if there is one, never begins a new one, must refuses to begin one."""
-    report: bool = True
-    """Write report.html into the run at its end."""
-    checkpoint: Checkpoints = field(default_factory=Checkpoints)
-    scale: Scale = field(default_factory=Scale)
-
-    def __post_init__(self) -> None:
-        require_name(self.run)
-
-
 def main(words: list[str]) -> None:
     """Train as the command line says."""
     if words[:1] in (["-h"], ["--help"]):
-        print(f"{__doc__}\nRecipes: {', '.join(recipe_names())}")
+        print(f"{__doc__}\nRecipes: {', '.join(all_recipe_names())}")
         return
     train(read_settings(words, prog=PROG), command=shlex.join(["python", "-m", "jobs.train", *words]))
 
@@ -68,7 +35,7 @@ def read_settings(words: list[str], *, prog: str) -> TrainSettings:
     """What the words of a command line say, the first of which names a recipe."""
     require(
         bool(words) and not words[0].startswith("-"),
-        f"name a recipe first: {prog} RECIPE [flags], where RECIPE is one of {', '.join(recipe_names())}",
+        f"name a recipe first: {prog} RECIPE [flags], where RECIPE is one of {', '.join(all_recipe_names())}",
     )
     recipe_class, flags = find_recipe(words[0]), words[1:]
     default = TrainSettings(recipe_class())
@@ -77,47 +44,14 @@ def read_settings(words: list[str], *, prog: str) -> TrainSettings:
 
 
 def train(settings: TrainSettings, *, command: str = "") -> dict[str, Any]:
-    """Train, or continue, and print how; the content of the run's result.json. `command` is what was typed for it.
+    """Train, or resume, and print how; the content of the run's result.json. `command` is what was typed for it.
 
     Raises:
         UserError: if it can never start, before anything is started.
     """
-    with prepared(Placement(settings.scale)):
-        return _train(settings, command)
-
-
-def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
-    recipe = settings.recipe.fitted()
-    datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
-    plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
-    recipe, initial = resolve_initial_weights(recipe)
-    directory = open_run(recipe, storage=settings.storage, run=settings.run, resume=settings.resume)
-    print(f"run: {directory}")
-    written: str | None = None
-    result = finished_result(directory, plan)
-    if result is not None:
-        print("It is finished; to train on raise --epochs, to train anew give another --run or --resume never.")
-    else:
-        with directory.locked():
-            directory.write_json("recipe.json", recipe_to_json(recipe))
-            directory.write_json("plan.json", asdict(plan))
-            list_left_out(datasets.values(), directory)
-            job = TrainJob(recipe, plan, directory, settings.checkpoint, command)
-            if step := job.first_step():
-                print(f"continues from step {step} of {plan.total_steps}")
-            elif initial is not None:
-                initial.write(directory)
-                print("\n".join(initial.lines()))
-            launch(job, datasets, Placement(settings.scale))
-        result = directory.read_json("result.json")
-        assert result is not None
-        picture = draw(recipe, directory, step=result["best_checkpoint"], split="val")
-        if picture:
-            print(f"picture: {picture}")
-        if settings.report:
-            written = report_at_the_end(directory)
-    _summarise(directory, result, written)
-    return result
+    trained = train_run(settings, command=command)
+    _summarise(trained.run, trained.result, trained.report)
+    return trained.result
 
 
 def _summarise(directory: RunDirectory, result: dict[str, Any], report: str | None) -> None:

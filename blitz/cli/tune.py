@@ -12,8 +12,8 @@ from typing import Annotated
 
 import tyro
 
+from blitz.api.write_report import report_at_the_end
 from blitz.cli.command_line import parse
-from blitz.cli.report import report_at_the_end
 from blitz.errors import require
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale

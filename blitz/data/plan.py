@@ -5,7 +5,7 @@ and so on to the end. `rows_of` says which rows of a chunk a rank takes. In this
 fetched and consumed in the same order, so a run can begin at any step on any number of workers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ from blitz.randomness import Use, key_for, keys_for, mix64
 
 Split = Literal["train", "val", "test"]
 """A run trains on `train` and is evaluated on `val`; some recipes have a `test` that it never sees."""
+Datasets = Mapping[Split, MapStyleDataset]
 Weights = npt.NDArray[np.float32]
 
 # Enough rows that fetching them as one costs little a row, few enough that the first batch does not wait.

@@ -1,18 +1,16 @@
 """The interface of what can run in this process or on Ray: training, evaluation, prediction, a trial."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
 
 from blitz.data.arrays import FAULT, MapStyleDataset
-from blitz.data.plan import Block, Plan, Split
+from blitz.data.plan import Block, Datasets, Plan, Split
 from blitz.errors import DataError
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.session import Session
-
-Datasets = Mapping[Split, MapStyleDataset]
 
 
 class Job(Protocol):

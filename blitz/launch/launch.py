@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import torch
 
 from blitz.data.parallel_map import spread_by
+from blitz.data.plan import Datasets
 from blitz.errors import require
 from blitz.launch.cluster.head_node import check_address
-from blitz.launch.job import Datasets, Job
+from blitz.launch.job import Job
 from blitz.launch.limits import require_open_files
 from blitz.launch.local.in_process import run_in_process
 from blitz.launch.placement import Placement
@@ -34,7 +35,7 @@ def check(placement: Placement) -> None:
 
 
 @contextmanager
-def prepared(placement: Placement) -> Iterator[None]:
+def placed(placement: Placement) -> Iterator[None]:
     """Check the placement and connect to its cluster; within this context work on many files is spread over it.
 
     Raises:

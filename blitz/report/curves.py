@@ -184,6 +184,8 @@ def events_told(record: Record) -> list[str]:
 
 def _told(event: dict[str, Any]) -> str:
     when = datetime.fromtimestamp(event["time"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if event.get("change"):
+        return f"{event['what']} at step {event['step']:,}: {event['change']} ({when})"
     workers = event["world_size"]
     where = f"{workers} worker{'s' if workers > 1 else ''}, {event.get('device', 'cpu')}"
     reached = event.get("reached")

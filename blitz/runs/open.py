@@ -117,3 +117,31 @@ def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:
         )
     result = run.read_json("result.json")
     return result if result and result["steps"] == plan.total_steps else None
+
+
+def changed_schedule(run: RunDirectory, recipe: Recipe, plan: Plan) -> str:
+    """What to say where a run that is continued follows a schedule of another length from here on; else nothing.
+
+    Its weights are then those of neither schedule from the start, so it has to be asked for.
+
+    Raises:
+        UserError: if it is not.
+    """
+    step = max(run.checkpoint_steps(), default=0)
+    stored, planned = run.read_json("recipe.json"), run.read_json("plan.json")
+    if not step or stored is None or planned is None:
+        return ""
+    before, said = recipe_from_json(stored), []
+    for name, optim in recipe.schedules().items():
+        was, now = getattr(before, name).schedule_steps(Plan(**planned)), optim.schedule_steps(plan)
+        if was == now:
+            continue
+        change = f"{optim.schedule} schedule over {now} steps, before over {was}"
+        require(
+            optim.schedule_epochs is not None,
+            f"{run} is at step {step} of a {change}: its learning rate would jump; train that long from the start with "
+            f"another --run (--init-from {shlex.quote(run.uri)} begins with these weights), or let the rate follow "
+            f"the new schedule from here with --{name}.schedule-epochs {now / plan.steps_per_epoch:g}",
+        )
+        said.append(change)
+    return "; ".join(said)

@@ -22,8 +22,8 @@ class StepBatch:
     columns: Batch
     """As they were fetched."""
     weights: Tensor
-    """(share,): `world size / rows` of the global batch, and 0 for a pad row. So the weighted losses' sum, averaged
-    over the ranks as DistributedDataParallel averages gradients, is the mean over the global batch."""
+    """(share,), float64: `world size / rows` of the global batch, and 0 for a pad row. So the weighted losses' sum,
+    averaged over the ranks as DistributedDataParallel averages gradients, is the mean over the global batch."""
     rows: int
     """Rows of the global batch."""
     digest: int
@@ -60,7 +60,7 @@ def step_batches(block: Block, plan: Plan, world: World) -> Iterator[StepBatch]:
     """The batches of a block of training rows, in the order of their steps."""
     # One small sum a block tells how many rows of each batch count over all ranks.
     rows = world.sum(torch.from_numpy(block.batch_weights()))
-    scale = world.size / rows.clamp(min=1)
+    scale = world.size / rows.clamp(min=1).double()
     weights = (torch.from_numpy(block.weights).reshape(-1, block.share) * scale[:, None]).to(world.device)
     columns = on_device(block.columns, world.device)
     # `split` cuts a whole block into its batches in one call: a slice for each would cost as much as a small layer.

@@ -223,7 +223,7 @@ class _Training:
         for number, (columns, weights) in enumerate(micro_batches, start=1):
             with self._gradients(shared=number == len(micro_batches)), oom_hint(len(weights)):
                 _, losses = forward_and_loss(recipe, self.forward, columns, world.device, choices)
-                loss = torch.dot(losses, weights)
+                loss = torch.dot(losses, weights.to(losses.dtype))
                 loss.backward()
             if not self.gradients_checked:
                 self._check_gradients()

@@ -81,7 +81,9 @@ def forward_and_loss(
     device: torch.device,
     choices: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Tensor]:
-    """Outputs of a forward pass and fp32 losses of shape (batch,), under the recipe's precision.
+    """Outputs of a forward pass and losses of shape (batch,), under the recipe's precision.
+
+    The losses are fp32, or float64 where the model computes in float64.
 
     `choices` are those of a training step.
 
@@ -97,4 +99,4 @@ def forward_and_loss(
             f"recipe {recipe.name}: loss() gave a tensor of shape {tuple(losses.shape)} for {rows} rows; "
             "it must be one number a row: use reduction='none', and take the mean over other dimensions"
         )
-    return outputs, losses.float()
+    return outputs, losses if losses.dtype == torch.float64 else losses.float()

@@ -24,7 +24,7 @@ class Optimizers:
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module, plan: Plan) -> None:
-        self._model, self._total_steps = model, plan.total_steps
+        self._model, self._plan = model, plan
         self._groups = recipe.parameter_groups(model, plan.steps_per_epoch)
         _require_whole(recipe, model, self._groups)
         # A recipe may keep a norm as it is by itself.
@@ -68,7 +68,7 @@ class Optimizers:
     def step(self, step: int) -> None:
         """Take step `step`, counted from 0."""
         for settings, optimizer in self._each:
-            rate = learning_rate(settings, step, self._total_steps)
+            rate = learning_rate(settings, step, settings.schedule_steps(self._plan))
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["lr_factor"]
             optimizer.step()
@@ -145,7 +145,7 @@ def momentum_of(settings: Optim) -> float:
     return settings.momentum
 
 
-def learning_rate(settings: Optim, step: int, total_steps: int) -> float:
+def learning_rate(settings: Optim, step: int, schedule_steps: int) -> float:
     """The learning rate of step `step`, counted from 0.
 
     Linear warm-up, then constant or half a cosine to 0 (Loshchilov & Hutter 2017, without restarts).
@@ -154,7 +154,7 @@ def learning_rate(settings: Optim, step: int, total_steps: int) -> float:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
         return settings.lr
-    progress = (step - settings.warmup_steps) / max(1, total_steps - settings.warmup_steps)
+    progress = (step - settings.warmup_steps) / max(1, schedule_steps - settings.warmup_steps)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 

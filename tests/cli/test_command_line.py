@@ -1,6 +1,7 @@
 """The commands as a user calls them, in this process: what they print, and how they refuse."""
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from blitz.recipe import Batch
 from blitz.recipes import recipe_names
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
-from tests.running import result
+from tests.running import result, same_bits, weights
 
 QUICK = ["--max-train-rows", "64", "--max-eval-rows", "40", "--epochs", "1"]
 
@@ -114,7 +115,7 @@ def test_a_run_is_trained_found_again_continued_and_evaluated(call: Call, tmp_pa
 
     assert "It is finished" in call(train, "digits", *QUICK).out
 
-    longer = call(train, "digits", *QUICK[:-1], "3", "--resume", "must")
+    longer = call(train, "digits", *QUICK[:-1], "3", "--resume", "must", "--optim.schedule-epochs", "3")
     assert "continues from step 2 of 6" in longer.out
     assert result(RunDirectory(str(run)))["steps"] == 6
 
@@ -134,6 +135,45 @@ def test_a_run_is_trained_found_again_continued_and_evaluated(call: Call, tmp_pa
 
     on_train = call(evaluate, run.name, "--split", "train", "--max-eval-rows", "64")
     assert "64 rows of train" in on_train.out
+
+
+def test_a_run_that_is_to_be_continued_follows_the_schedule_of_its_whole_length(call: Call) -> None:
+    planned = ["digits", *QUICK[:-2], "--optim.schedule-epochs", "3", "--run", "planned", "--epochs"]
+    assert call(train, *planned, "1").code == 0
+    again = call(train, *planned, "3")
+    assert "continues from step 2 of 6" in again.out
+    assert "schedule" not in again.out
+    assert call(train, "digits", *QUICK[:-1], "3", "--run", "whole").code == 0
+    runs = [RunDirectory.of("runs", name) for name in ("planned", "whole")]
+    assert same_bits(*(weights(run) for run in runs))
+
+
+def test_a_schedule_of_another_length_must_be_asked_for_and_is_said(call: Call, tmp_path: Path) -> None:
+    named = ["digits", *QUICK[:-2], "--optim.warmup-steps", "0", "--log-every-steps", "1", "--run", "mine"]
+    one, three = [*named, "--epochs", "1"], [*named, "--epochs", "3"]
+    assert call(train, *one).code == 0
+    place = tmp_path / "runs" / "mine"
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    assert "raise --epochs and --optim.schedule-epochs" in call(train, *one).out
+
+    refused = call(train, *three)
+    assert refused.code == 2
+    assert "is at step 2 of a cosine schedule over 6 steps, before over 2: its learning rate would jump" in refused.err
+    assert "--optim.schedule-epochs 3" in refused.err
+    assert refused.err.count("\n") == 1
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    short = call(train, *three, "--optim.schedule-epochs", "2")
+    assert "--optim.schedule-epochs 2.0 ends at step 4 of 6" in short.err
+
+    longer = call(train, *three, "--optim.schedule-epochs", "3")
+    assert "from here on: cosine schedule over 6 steps, before over 2\n" in longer.out
+    rates = [line["lr"] for line in RunDirectory(str(place)).metrics() if "lr" in line]
+    peak = 0.003
+    of_two = [peak * (1 + math.cos(math.pi * step / 2)) / 2 for step in range(2)]
+    of_six = [peak * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(2, 6)]
+    assert rates == pytest.approx(of_two + of_six)
+    told = "schedule changed at step 2: cosine schedule over 6 steps, before over 2"
+    assert told in (place / "report.html").read_text()
 
 
 def test_another_setting_is_another_run_and_under_one_name_it_is_refused(call: Call, tmp_path: Path) -> None:

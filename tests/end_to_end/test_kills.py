@@ -24,16 +24,22 @@ from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from tests.clusters import env_of_driver
+from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, same_bits, train, train_workers, weights
 
 RECIPE = Digits(epochs=12, global_batch_size=31, log_every_steps=1, optim=Optim(name="momentum", lr=0.01))
+EXACT = in_float64(RECIPE)
+"""Whose losses do not depend on the number of workers."""
 """47 steps an epoch, 564 in all; 2 and 3 workers do not divide the batch."""
 CHECKPOINTS = Checkpoints(every_steps=10)
 FLAGS = shlex.split(
     "digits --epochs 12 --global-batch-size 31 --log-every-steps 1 --checkpoint.every-steps 10"
     " --optim.name momentum --optim.lr 0.01 --optim.schedule constant --optim.warmup-steps 0"
 )
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+TRAIN_EXACT = (
+    "import sys; from tests.end_to_end.test_kills import CHECKPOINTS, EXACT; from tests.running import train; "
+    "train(EXACT, sys.argv[1], checkpoints=CHECKPOINTS)"
+)
 RANDOM = random.Random(2024)
 
 
@@ -41,6 +47,12 @@ RANDOM = random.Random(2024)
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """In this process, never stopped."""
     return train(RECIPE, tmp_path_factory.mktemp("undisturbed"), checkpoints=CHECKPOINTS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_exact(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """The same in float64."""
+    return train(EXACT, tmp_path_factory.mktemp("undisturbed_exact"))
 
 
 @contextmanager
@@ -69,10 +81,10 @@ def train_command(folder: Path) -> list[str]:
     return [sys.executable, "-m", "jobs.train", *FLAGS, "--run", "killed", "--storage", str(folder)]
 
 
-def kill_in_process(folder: Path, *, at: int) -> RunDirectory:
-    """Train in a process of its own until step `at`, and kill that."""
-    # One thread, as the tests themselves have: another number may sum in another order.
-    process = subprocess.Popen(train_command(folder), env=ONE_THREAD, stdout=subprocess.DEVNULL)
+def kill_in_process(folder: Path, *, at: int, exact: bool = False) -> RunDirectory:
+    """Train in a process of its own until step `at`, and kill that; `exact` in float64."""
+    command = [sys.executable, "-c", TRAIN_EXACT, str(folder / "killed")] if exact else train_command(folder)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     with at_step(at, folder / "killed", process.kill):
         assert process.wait() == -signal.SIGKILL
     return RunDirectory.of(str(folder), "killed")
@@ -93,7 +105,7 @@ def test_a_killed_run_resumes_to_the_bits_of_one_that_was_never_stopped(
 ) -> None:
     for step in sorted(RANDOM.sample(range(15, 450), 2)):
         killed = kill_in_process(tmp_path, at=step)
-    subprocess.run(train_command(tmp_path), env=ONE_THREAD, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(train_command(tmp_path), check=True, stdout=subprocess.DEVNULL)
     assert same_bits(weights(killed), weights(undisturbed))
     assert losses(killed) == losses(undisturbed)
     assert result(killed) == result(undisturbed)
@@ -145,30 +157,29 @@ def test_a_killed_driver_and_then_a_killed_node_change_no_bit(
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_runtime")
-def test_a_run_begun_in_this_process_goes_on_on_two_workers(undisturbed: RunDirectory, tmp_path: Path) -> None:
-    run = kill_in_process(tmp_path, at=RANDOM.randrange(15, 450))
-    train(RECIPE, Path(run.uri), num_workers=2, checkpoints=CHECKPOINTS)
-    assert losses(run) == pytest.approx(losses(undisturbed), abs=1e-5)
-    assert result(run)["rows_digest"] == result(undisturbed)["rows_digest"]
+def test_a_run_begun_in_this_process_goes_on_on_two_workers(undisturbed_exact: RunDirectory, tmp_path: Path) -> None:
+    run = kill_in_process(tmp_path, at=RANDOM.randrange(15, 450), exact=True)
+    train(EXACT, Path(run.uri), num_workers=2, checkpoints=CHECKPOINTS)
+    assert losses(run) == pytest.approx(losses(undisturbed_exact), rel=TOLERANCE)
+    assert result(run)["rows_digest"] == result(undisturbed_exact)["rows_digest"]
 
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_runtime")
-def test_a_run_killed_on_two_workers_goes_on_in_this_process(undisturbed: RunDirectory, tmp_path: Path) -> None:
+def test_a_run_killed_on_two_workers_goes_on_in_this_process(undisturbed_exact: RunDirectory, tmp_path: Path) -> None:
     with (
         at_step(RANDOM.randrange(15, 300), tmp_path, kill_a_worker),
         pytest.raises(RunFailed, match="a worker died"),
     ):
-        train(RECIPE, tmp_path, num_workers=2, checkpoints=CHECKPOINTS)
-    run = train(RECIPE, tmp_path, checkpoints=CHECKPOINTS)
-    assert losses(run) == pytest.approx(losses(undisturbed), abs=1e-5)
-    assert result(run)["rows_digest"] == result(undisturbed)["rows_digest"]
+        train(EXACT, tmp_path, num_workers=2, checkpoints=CHECKPOINTS)
+    run = train(EXACT, tmp_path, checkpoints=CHECKPOINTS)
+    assert losses(run) == pytest.approx(losses(undisturbed_exact), rel=TOLERANCE)
+    assert result(run)["rows_digest"] == result(undisturbed_exact)["rows_digest"]
 
 
 def test_a_run_that_is_told_to_leave_saves_the_step_that_it_is_at(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*train_command(tmp_path), "--epochs", "10000", "--checkpoint.every-steps", "1000000"],
-        env=ONE_THREAD,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -189,7 +200,7 @@ def test_ctrl_c_ends_in_one_line_and_leaves_a_run_to_continue_and_no_process(fla
     # A session of its own, because Ctrl-C goes to all processes of a terminal.
     process = subprocess.Popen(
         [*train_command(tmp_path), *flags],
-        env={name: value for name, value in ONE_THREAD.items() if name != "RAY_worker_niceness"},
+        env={name: value for name, value in os.environ.items() if name != "RAY_worker_niceness"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

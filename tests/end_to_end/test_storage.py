@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from blitz.api.train_run import TrainSettings
 from blitz.cli import evaluate
-from blitz.cli.train import TrainSettings
 from blitz.cli.train import train as train_job
 from blitz.errors import UserError
 from blitz.launch.scale import Scale
@@ -18,7 +18,7 @@ from blitz.runs.directory import RunDirectory
 from blitz.storage import open_place
 from blitz.training.loop import Checkpoints
 from tests import running
-from tests.end_to_end.test_kills import ONE_THREAD
+from tests.float64 import TOLERANCE, in_float64
 from tests.object_store import Fault, Line, uri_of
 from tests.running import losses, result, same_bits, weights
 
@@ -71,7 +71,6 @@ def test_a_run_killed_while_it_uploads_a_checkpoint_goes_on_from_the_one_before(
         line.when("checkpoints/30/optimizer", lambda: process.kill())
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs.train", *FLAGS, "--storage", uri_of(line.port, tmp_path.name)],
-            env=ONE_THREAD,
             stdout=subprocess.DEVNULL,
         )
         process.wait()
@@ -106,8 +105,10 @@ def test_a_storage_that_fails_for_good_ends_the_run_with_an_error(s3_port: int, 
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_runtime")
-def test_two_ray_workers_train_on_s3(on_disk: RunDirectory, s3_port: int, tmp_path: Path) -> None:
-    run = train(uri_of(s3_port, tmp_path.name), num_workers=2)
-    assert losses(run) == pytest.approx(losses(on_disk), abs=1e-5)
+def test_two_ray_workers_train_on_s3(s3_port: int, tmp_path: Path) -> None:
+    exact = in_float64(RECIPE)
+    on_disk = train(str(tmp_path), recipe=exact)
+    run = train(uri_of(s3_port, tmp_path.name), recipe=exact, num_workers=2)
+    assert losses(run) == pytest.approx(losses(on_disk), rel=TOLERANCE)
     assert result(run)["rows_digest"] == result(on_disk)["rows_digest"]
     assert run.checkpoint_steps() == on_disk.checkpoint_steps()

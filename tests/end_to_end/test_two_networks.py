@@ -16,7 +16,8 @@ from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.initial_weights import resolve_initial_weights
 from blitz.training.loop import TrainJob
-from tests.end_to_end.test_kills import ONE_THREAD, at_step
+from tests.end_to_end.test_kills import at_step
+from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, same_bits, train, weights
 from tests.training.test_groups import Grouped
 from tests.two_networks import CHECKPOINTS, TwoNetworks
@@ -28,7 +29,7 @@ RANDOM = random.Random(6)
 def test_two_networks_that_are_killed_go_on_to_the_bits_of_a_run_that_was_never_stopped(tmp_path: Path) -> None:
     calm = train(TwoNetworks(), tmp_path / "calm", checkpoints=CHECKPOINTS)
     command = [sys.executable, "-m", "tests.two_networks", str(tmp_path / "killed")]
-    process = subprocess.Popen(command, env=ONE_THREAD)
+    process = subprocess.Popen(command)
     with at_step(RANDOM.randrange(15, 400), tmp_path / "killed", process.kill):
         assert process.wait() == -signal.SIGKILL
     killed = train(TwoNetworks(), tmp_path / "killed", checkpoints=CHECKPOINTS)
@@ -54,8 +55,8 @@ def job_of(recipe: Recipe, folder: Path) -> TrainJob:
 
 
 def test_two_processes_learn_two_networks_unfreeze_layers_and_begin_elsewhere_as_one_does(tmp_path: Path) -> None:
-    networks = TwoNetworks(epochs=3)
-    layers = AlikeAnywhere(optim=Optim(name="momentum", lr=0.1))
+    networks = in_float64(TwoNetworks(epochs=3))
+    layers = in_float64(AlikeAnywhere(optim=Optim(name="momentum", lr=0.1)))
     source = train(replace(layers, body_from_step=0), tmp_path / "source")
     source_file = tmp_path / "source.safetensors"
     source_file.write_bytes(safetensors.torch.save(weights(source)))
@@ -67,7 +68,7 @@ def test_two_processes_learn_two_networks_unfreeze_layers_and_begin_elsewhere_as
     run_on_two([job_of(recipe, tmp_path / "two" / name) for name, recipe in recipes.items()], tmp_path / "two")
     for name, recipe in recipes.items():
         alone, together = train(recipe, tmp_path / name), RunDirectory.of(str(tmp_path / "two" / name))
-        assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+        assert losses(together) == pytest.approx(losses(alone), rel=TOLERANCE)
         assert result(together)["rows_digest"] == result(alone)["rows_digest"]
     at_once, frozen = (losses(train(replace(layers, body_from_step=step), tmp_path / str(step))) for step in (0, None))
     found = losses(RunDirectory.of(str(tmp_path / "layers")))

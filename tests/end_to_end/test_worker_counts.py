@@ -19,6 +19,7 @@ from blitz.recipes import recipe_to_json
 from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
+from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, same_bits, train, weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_runtime")]
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_runtime")]
 @pytest.fixture(scope="module")
 def recipe(test_data: Path) -> Cifar10:
     """LeNet on 205 images: 21 steps an epoch, a global batch that 3 workers do not divide, and a last one of 5."""
-    return Cifar10(
+    plain = Cifar10(
         epochs=2,
         global_batch_size=10,
         log_every_steps=1,
@@ -36,6 +37,7 @@ def recipe(test_data: Path) -> Cifar10:
         optim=Optim(name="momentum", lr=0.01),
         data=VisionData(root=str(test_data)),
     )
+    return in_float64(plain)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_rows_and_losses_are_the_same_on_any_number_of_workers(
 ) -> None:
     on_ray = train(replace(recipe, micro_batch_size=micro_batch_size), tmp_path, num_workers=num_workers)
     assert len(losses(in_process)) == 42
-    assert losses(on_ray) == pytest.approx(losses(in_process), abs=1e-5)
+    assert losses(on_ray) == pytest.approx(losses(in_process), rel=TOLERANCE)
     assert result(on_ray)["rows_digest"] == result(in_process)["rows_digest"]
     if num_workers == 1:
         assert same_bits(weights(on_ray), weights(in_process))
@@ -72,7 +74,7 @@ def test_an_evaluation_gives_the_same_integer_counts_on_three_workers(
     alone, together = one["sums"], other["sums"]
     assert together["confusion"] == alone["confusion"]
     assert together["rows"] == alone["rows"] == sum(map(sum, alone["confusion"])) == 1003
-    assert together["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+    assert together["loss"] == pytest.approx(alone["loss"], rel=TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,6 @@ def test_a_loss_that_is_not_one_number_a_row_is_refused(tmp_path: Path) -> None:
 
 
 def test_unused_parameters_train_on_two_workers_if_the_recipe_says_so(tmp_path: Path) -> None:
-    recipe = Faulty(fault="model", find_unused_parameters=True, epochs=1)
+    recipe = in_float64(Faulty(fault="model", find_unused_parameters=True, epochs=1))
     alone, together = train(recipe, tmp_path / "alone"), train(recipe, tmp_path / "together", num_workers=2)
-    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+    assert losses(together) == pytest.approx(losses(alone), rel=TOLERANCE)

@@ -7,10 +7,11 @@ import pytest
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
+from blitz.api.train_run import TrainSettings
+from blitz.api.write_report import ReportSettings
+from blitz.api.write_report import write_report as report
 from blitz.cli import train as jobs_train
 from blitz.cli import tune as jobs_tune
-from blitz.cli.report import ReportSettings, report
-from blitz.cli.train import TrainSettings
 from blitz.launch.scale import Scale
 from blitz.optim import Optim
 from blitz.recipe import Recipe

@@ -13,9 +13,10 @@ from blitz.recipes.dynamic_net import DynamicNetOnNoise
 from blitz.runs.directory import RunDirectory
 from blitz.training.batches import StepBatch
 from blitz.training.checkpoint import Checkpoint
+from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, same_bits, train, weights
 
-SMALL = DynamicNetOnNoise(epochs=12, log_every_steps=1, evaluate_every_steps=4)
+SMALL = in_float64(DynamicNetOnNoise(epochs=12, log_every_steps=1, evaluate_every_steps=4))
 
 
 def depths(seed: int, steps: int) -> list[int]:
@@ -51,7 +52,7 @@ def test_a_run_in_two_parts_draws_the_depths_of_a_whole_one(tmp_path: Path) -> N
 
 def test_all_micro_batches_of_a_step_have_one_depth(tmp_path: Path) -> None:
     whole, split = (train(replace(SMALL, micro_batch_size=size), tmp_path / str(size)) for size in (None, 10))
-    assert losses(split) == pytest.approx(losses(whole), rel=1e-5)
+    assert losses(split) == pytest.approx(losses(whole), rel=TOLERANCE)
 
 
 def test_what_a_step_does_not_use_keeps_its_weights_and_its_momentum(tmp_path: Path) -> None:
@@ -71,12 +72,12 @@ def test_steps_with_and_without_a_layer_are_those_of_a_plain_loop(tmp_path: Path
     columns = recipe.dataset("train").columns
     for depth in depths(recipe.seed, 4):
         optimizer.zero_grad()
-        outputs = model(torch.from_numpy(columns["inputs"]), depth)
-        nn.functional.mse_loss(outputs, torch.from_numpy(columns["targets"]), reduction="sum").backward()
+        outputs = model(torch.from_numpy(columns["inputs"]).double(), depth)
+        nn.functional.mse_loss(outputs, torch.from_numpy(columns["targets"]).double(), reduction="sum").backward()
         optimizer.step()
     run = train(recipe, tmp_path)
     for name, value in model.state_dict().items():
-        torch.testing.assert_close(weights(run)[name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(weights(run)[name], value, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_evaluation_is_not_left_to_chance(tmp_path: Path) -> None:
@@ -91,6 +92,6 @@ def test_evaluation_is_not_left_to_chance(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_runtime")
 def test_two_workers_choose_the_depths_of_one_process(tmp_path: Path) -> None:
     alone, together = (train(NOW_AND_THEN, tmp_path / str(number), num_workers=number) for number in (0, 2))
-    assert losses(together) == pytest.approx(losses(alone), rel=1e-5)
+    assert losses(together) == pytest.approx(losses(alone), rel=TOLERANCE)
     for name, value in momentum(alone).items():
-        torch.testing.assert_close(momentum(together)[name], value, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(momentum(together)[name], value, rtol=TOLERANCE, atol=TOLERANCE)

@@ -17,6 +17,7 @@ from blitz.recipe import Batch
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
 from blitz.training.loop import Checkpoints
+from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, train, weights
 
 
@@ -64,8 +65,8 @@ def test_steps_that_are_not_finite_are_left_out_where_that_is_asked_for(
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_runtime")
 def test_every_rank_leaves_out_the_same_steps(tmp_path: Path) -> None:
-    alone, together = train(NAN, tmp_path / "alone"), train(NAN, tmp_path / "together", num_workers=2)
-    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+    alone, together = (train(in_float64(NAN), tmp_path / str(workers), num_workers=workers) for workers in (0, 2))
+    assert losses(together) == pytest.approx(losses(alone), rel=TOLERANCE)
     with pytest.raises(RunFailed, match=r"^the training loss is nan at step \d+"):
         train(replace(NAN, on_nan="stop"), tmp_path / "stop", num_workers=2)
 

@@ -15,6 +15,7 @@ from blitz.optim import Group, Optim
 from blitz.recipe import Recipe, may_change
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.loop import Checkpoints
+from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, same_bits, train, weights
 from tests.training.test_loop import Noisy, killed_after, stop_after
 from tests.two_networks import TwoNetworks, plain_loop
@@ -93,17 +94,17 @@ def test_groups_take_the_steps_that_torch_takes_with_a_rate_for_each(tmp_path: P
     assert same_bits(weights(alike), weights(one))
     # A step of momentum SGD from rest is as long as its rate.
     full, tenth = (
-        train(stop_after(Grouped(body_lr_factor=factor, body_from_step=0), 1), tmp_path / str(factor))
+        train(stop_after(in_float64(Grouped(body_lr_factor=factor, body_from_step=0)), 1), tmp_path / str(factor))
         for factor in (1.0, 0.1)
     )
-    start = initial(Grouped())
+    start = initial(in_float64(Grouped()))
     for name, _ in Grouped().build_model().named_parameters():
         step, other = (weights(run)[name] - start[name] for run in (full, tenth))
-        torch.testing.assert_close(other, step * (1.0 if name.startswith("4.") else 0.1), rtol=1e-3, atol=1e-7)
+        torch.testing.assert_close(other, step * (1.0 if name.startswith("4.") else 0.1), rtol=TOLERANCE, atol=1e-12)
 
 
 def test_two_networks_take_the_steps_of_a_plain_loop_with_two_optimizers(tmp_path: Path) -> None:
-    recipe = TwoNetworks(epochs=2)
+    recipe = in_float64(TwoNetworks(epochs=2))
     dataset = recipe.dataset("train")
     shares = Shares.of(recipe.plan(len(dataset), 0), world_size=1, row_bytes=64)
     batches = []
@@ -113,14 +114,14 @@ def test_two_networks_take_the_steps_of_a_plain_loop_with_two_optimizers(tmp_pat
             for step in range(chunk.stop - chunk.start):
                 part = slice(step * shares.share, (step + 1) * shares.share)
                 columns = dataset.__getitems__(rows[part][row_weights[part] > 0])
-                batches.append({name: torch.from_numpy(column) for name, column in columns.items()})
+                batches.append({name: torch.from_numpy(column).double() for name, column in columns.items()})
     torch.manual_seed(recipe.seed)
     model = recipe.build_model()
     expected = plain_loop(recipe, batches, model)
     run = train(recipe, tmp_path)
-    assert losses(run) == pytest.approx(expected, abs=1e-5)
+    assert losses(run) == pytest.approx(expected, rel=TOLERANCE)
     for name, value in model.state_dict().items():
-        torch.testing.assert_close(weights(run)[name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(weights(run)[name], value, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from blitz.cli.train import TrainSettings
+from blitz.api.train_run import TrainSettings
 from blitz.cli.train import train as train_job
 from blitz.data.arrays import ArrayDataset
-from blitz.data.plan import Split
+from blitz.data.plan import Datasets, Split
 from blitz.errors import DataError, UserError
-from blitz.launch.job import Datasets
 from blitz.launch.local.in_process import run_in_process
 from blitz.launch.scale import Scale
 from blitz.launch.tune.trials import train_trial

@@ -14,9 +14,14 @@ IMAGE, CLASS = "image", "class"
 # Those that torchvision's `ImageFolder` takes for images.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
+# What systems leave beside the files of people, which may hold copies and previews of images.
+_BY_SYSTEMS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+
 
 def listing(folder: str) -> bytes:
     """Its images and their classes in torchvision's order, by class and then by path; paths are relative to it.
+
+    Hidden files, as of `.ipynb_checkpoints`, and what systems leave there are no images, and no classes.
 
     Raises:
         DataError: if there is no class folder, or one without an image.
@@ -29,7 +34,9 @@ def listing(folder: str) -> bytes:
     images: dict[str, list[str]] = {}
     for info in found:
         parts = info.path[len(root) :].strip("/").split("/")
-        if len(parts) == 1 and info.type == pyarrow.fs.FileType.Directory and not parts[0].startswith("."):
+        if any(part.startswith(".") or part.lower() in _BY_SYSTEMS for part in parts):
+            continue
+        if len(parts) == 1 and info.type == pyarrow.fs.FileType.Directory:
             images.setdefault(parts[0], [])
         elif len(parts) > 1 and info.type == pyarrow.fs.FileType.File and parts[-1].lower().endswith(_SUFFIXES):
             images.setdefault(parts[0], []).append("/".join(parts))

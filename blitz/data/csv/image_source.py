@@ -34,7 +34,8 @@ class ImageCsvData(CsvSource):
     image_root: str | None = may_change(None)
     """Folder that relative paths start from; by default the CSV's."""
     image_check: ImageCheck = may_change("whole")
-    """Before training, see whether all files exist, or also whether they are whole, by their first and last bytes."""
+    """Before training, see whether all files exist, or also whether they are whole, by their first and last bytes, or
+    decode them all, which finds all that training would."""
     task: Task = "auto"
     """points are pairs of columns, x and y in pixels of the image, that move with it. auto classifies one column of
     categories, and else predicts numbers."""

@@ -13,7 +13,7 @@ import ray.train.torch
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
-from blitz.data.plan import Shares
+from blitz.data.plan import Datasets, Shares
 from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.connection import alive_nodes, connected, on_the_drivers_node
 from blitz.launch.cluster.failures import StopAtUserErrors, explain_failure
@@ -21,7 +21,7 @@ from blitz.launch.cluster.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.cluster.worker_display import displayed, worker_display
 from blitz.launch.cluster.worker_log import collected
-from blitz.launch.job import Datasets, Job, row_bytes_of
+from blitz.launch.job import Job, row_bytes_of
 from blitz.launch.placement import Placement
 from blitz.launch.scale import explain_wait, workers_for
 from blitz.runs.directory import RunDirectory

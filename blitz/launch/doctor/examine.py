@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+from blitz.data.plan import Datasets
 from blitz.launch.doctor.data import check_rows
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, checked, start
 from blitz.launch.doctor.machine import this_machine, versions
 from blitz.launch.doctor.upload import upload
-from blitz.launch.job import Datasets
 from blitz.launch.launch import check
 from blitz.launch.placement import Placement
 from blitz.runs.directory import RunDirectory

@@ -12,6 +12,7 @@ import ray.exceptions
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
+from blitz.data.plan import Datasets
 from blitz.errors import UserError
 from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.head_node import asks_for_token
@@ -20,7 +21,6 @@ from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.doctor.data import check_rows
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, checked, merged, start
 from blitz.launch.doctor.machine import Machine, this_machine, versions
-from blitz.launch.job import Datasets
 from blitz.launch.scale import Node, Scale, explain_wait, workers_for
 from blitz.runs.directory import RunDirectory
 

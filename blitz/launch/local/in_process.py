@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 
 import torch
 
-from blitz.data.plan import Block, Plan, Shares
-from blitz.launch.job import Datasets, Job, row_bytes_of
+from blitz.data.plan import Block, Datasets, Plan, Shares
+from blitz.launch.job import Job, row_bytes_of
 from blitz.launch.local.loader import Loader
 from blitz.launch.progress_bar import ProgressBar
 from blitz.launch.scale import Scale

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from typing import Literal
 
-from blitz.data.plan import Block, Chunk, Shares, fetch
-from blitz.launch.job import Datasets
+from blitz.data.plan import Block, Chunk, Datasets, Shares, fetch
 from blitz.launch.local.loader_processes import AHEAD, fetched_by_processes
 from blitz.training.display import Display
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from blitz.data.plan import Datasets
 from blitz.errors import require
-from blitz.launch.job import Datasets
 from blitz.launch.local.in_process import blocks_here, world_here
 from blitz.launch.scale import Scale
 from blitz.launch.tune.sweep import Sweep

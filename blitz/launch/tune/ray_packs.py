@@ -5,9 +5,9 @@ from typing import Any
 import ray
 import ray.exceptions
 
+from blitz.data.plan import Datasets
 from blitz.errors import require
 from blitz.launch.cluster.connection import connected
-from blitz.launch.job import Datasets
 from blitz.launch.local.in_process import world_here
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale

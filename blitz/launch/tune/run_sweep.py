@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blitz.errors import UserError, require
-from blitz.launch.launch import prepared
+from blitz.launch.launch import placed
 from blitz.launch.local.in_process import world_here
 from blitz.launch.placement import Placement
 from blitz.launch.tune.figures import draw_pictures
@@ -63,7 +63,7 @@ def run_sweep(
         UserError: if it can never start, before anything is started.
     """
     plan.check()
-    with prepared(placement):
+    with placed(placement):
         data = TrialData(plan.recipe)
         goal = plan.space.goal(data.fitted)
         if isinstance(packed, int):

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from blitz.data.plan import Plan
+from blitz.data.plan import Datasets, Plan
 from blitz.errors import require
-from blitz.launch.job import Datasets
 from blitz.recipe import Recipe
 from blitz.settings import with_settings
 

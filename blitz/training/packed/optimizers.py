@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from blitz.data.plan import Plan
 from blitz.optim import Optim
 from blitz.training.optimizer import State, learning_rate, momentum_of
 
@@ -30,14 +31,14 @@ class StackedOptimizer:
     `settings` are in the order of the lanes, those of a kind side by side; `weights` are (lanes, parameters).
     """
 
-    def __init__(self, settings: Sequence[Optim], weights: Tensor, total_steps: int) -> None:
-        self._total_steps = total_steps
+    def __init__(self, settings: Sequence[Optim], weights: Tensor, plan: Plan) -> None:
+        self._plan = plan
         self._groups, first = [], 0
         for kind, members in groupby(settings, key=kind_of):
             own = list(members)
             part = weights[first : first + len(own)]
             state = {name: torch.zeros_like(part) for name in _KINDS[kind].names}
-            self._groups.append(_KINDS[kind](own, state, weights.device))
+            self._groups.append(_KINDS[kind](own, state, part))
             first += len(own)
         self._take(weights)
 
@@ -53,7 +54,7 @@ class StackedOptimizer:
         """The learning rate of each lane in step `step`, counted from 0: (lanes, 1)."""
         if self._constant:
             return self._lr
-        rates = [learning_rate(one, step, self._total_steps) for one in self._settings]
+        rates = [learning_rate(one, step, one.schedule_steps(self._plan)) for one in self._settings]
         return _column(rates, self._weights.device)
 
     @torch.no_grad()
@@ -61,7 +62,7 @@ class StackedOptimizer:
         """Update the weights in step `step`, counted from 0; `gradients`, (lanes, parameters), are used up."""
         if self._most is not None:
             norms = gradients.norm(dim=1, keepdim=True)
-            gradients.mul_((self._most / (norms + _CLIP_EPS)).clamp_(max=1).float())
+            gradients.mul_((self._most / (norms + _CLIP_EPS)).clamp_(max=1).to(gradients.dtype))
         rates, first = self.rates(step), 0
         for group in self._groups:
             lanes = slice(first, first + len(group.settings))
@@ -103,24 +104,27 @@ class _Group(ABC):
     names: ClassVar[tuple[str, ...]] = ()
     """Of the state's tensors."""
 
-    def __init__(self, settings: list[Optim], state: State, device: torch.device) -> None:
-        self.settings, self.state, self._device = settings, state, device
+    def __init__(self, settings: list[Optim], state: State, like: Tensor) -> None:
+        self.settings, self.state = settings, state
+        # Device and dtype of the weights.
+        self._like = like.new_empty(0)
+        device, dtype = like.device, like.dtype
         self.decays = any(one.weight_decay for one in settings)
         self.decay = _column([one.weight_decay for one in settings], device)
-        self.momentum = _column([momentum_of(one) for one in settings], device).float()
-        self.alpha_rest = (1 - _column([one.alpha for one in settings], device)).float()
+        self.momentum = _column([momentum_of(one) for one in settings], device).to(dtype)
+        self.alpha_rest = (1 - _column([one.alpha for one in settings], device)).to(dtype)
         self.betas = [_column([one.betas[place] for one in settings], device) for place in range(2)]
-        self.beta_rests = [(1 - beta).float() for beta in self.betas]
+        self.beta_rests = [(1 - beta).to(dtype) for beta in self.betas]
 
     def kept(self, rows: list[int]) -> "_Group":
         """These lanes alone."""
         state = {name: value[rows] for name, value in self.state.items()}
-        return type(self)([self.settings[row] for row in rows], state, self._device)
+        return type(self)([self.settings[row] for row in rows], state, self._like)
 
     def update(self, weights: Tensor, gradients: Tensor, rates: Tensor, step: int) -> None:
         """Take step `step`, counted from 1, in place; `rates` are float64."""
         if self.decays:
-            gradients.addcmul_(weights, self.decay.float())
+            gradients.addcmul_(weights, self.decay.to(weights.dtype))
         self.move(weights, gradients, rates, step)
 
     @abstractmethod
@@ -130,7 +134,7 @@ class _Group(ABC):
 
 class _SGD(_Group):
     def move(self, weights: Tensor, gradients: Tensor, rates: Tensor, step: int) -> None:
-        weights.addcmul_(gradients, -rates.float())
+        weights.addcmul_(gradients, -rates.to(weights.dtype))
 
 
 class _Momentum(_Group):
@@ -138,7 +142,7 @@ class _Momentum(_Group):
 
     def move(self, weights: Tensor, gradients: Tensor, rates: Tensor, step: int) -> None:
         buffer = self.state["momentum_buffer"].mul_(self.momentum).add_(gradients)
-        weights.addcmul_(buffer, -rates.float())
+        weights.addcmul_(buffer, -rates.to(weights.dtype))
 
 
 class _RMSprop(_Group):
@@ -150,7 +154,7 @@ class _RMSprop(_Group):
         return gradients.div_(mean.sqrt().add_(_EPS))
 
     def move(self, weights: Tensor, gradients: Tensor, rates: Tensor, step: int) -> None:
-        weights.addcmul_(self.scaled(gradients), -rates.float())
+        weights.addcmul_(self.scaled(gradients), -rates.to(weights.dtype))
 
 
 class _RMSpropMomentum(_RMSprop):
@@ -158,7 +162,7 @@ class _RMSpropMomentum(_RMSprop):
 
     def move(self, weights: Tensor, gradients: Tensor, rates: Tensor, step: int) -> None:
         buffer = self.state["momentum_buffer"].mul_(self.momentum).add_(self.scaled(gradients))
-        weights.addcmul_(buffer, -rates.float())
+        weights.addcmul_(buffer, -rates.to(weights.dtype))
 
 
 class _Adam(_Group):
@@ -167,15 +171,15 @@ class _Adam(_Group):
     def move(self, weights: Tensor, gradients: Tensor, rates: Tensor, step: int) -> None:
         mean = self.state["exp_avg"].lerp_(gradients, self.beta_rests[0])
         square = self.state["exp_avg_sq"].lerp_(gradients.square_(), self.beta_rests[1])
-        stride = (rates / (self.betas[0].pow(step) - 1)).float()
-        root = (1 - self.betas[1].pow(step)).sqrt_().float()
+        stride = (rates / (self.betas[0].pow(step) - 1)).to(weights.dtype)
+        root = (1 - self.betas[1].pow(step)).sqrt_().to(weights.dtype)
         weights.addcdiv_(mean * stride, square.sqrt().div_(root).add_(_EPS))
 
 
 class _AdamW(_Adam):
     def update(self, weights: Tensor, gradients: Tensor, rates: Tensor, step: int) -> None:
         if self.decays:
-            weights.mul_((1 - rates * self.decay).float())
+            weights.mul_((1 - rates * self.decay).to(weights.dtype))
         self.move(weights, gradients, rates, step)
 
 

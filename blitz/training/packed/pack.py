@@ -100,13 +100,13 @@ class _Pack:
         recipes = [job.recipes[lane] for lane in self.lanes]
         self.stack = Stack(recipes, world)
         settings = [recipe.optim for recipe in recipes]
-        self.optimizer = StackedOptimizer(settings, self.stack.weights.detach(), job.plan.total_steps)
+        self.optimizer = StackedOptimizer(settings, self.stack.weights.detach(), job.plan)
         self.progress = [Progress() for _ in recipes]
         self.best: list[_Snapshot | None] = [None] * len(recipes)
         self.loss_sum = torch.zeros(len(recipes), dtype=torch.float64, device=world.device)
         # What was not finite at first: the step, counted from 1, and its loss.
         self.failed_at = torch.zeros(len(recipes), dtype=torch.int64, device=world.device)
-        self.failing_loss = torch.zeros(len(recipes), device=world.device)
+        self.failing_loss = torch.zeros_like(self.loss_sum)
         self.evaluation: StackedEvaluation | None = None
         self.steps, self.digest, self.loss_rows = 0, 0, 0
         self.rungs = job.rungs.steps() if job.rungs else iter(())
@@ -119,7 +119,7 @@ class _Pack:
             return
         weights = self.stack.weights
         self.world.seed_generators(key_for(Use.GENERATORS, self.recipe.seed, self.steps, self.world.rank))
-        total = torch.zeros(len(weights), device=self.world.device)
+        total = torch.zeros_like(self.loss_sum)
         micro_batches, choices = list(batch.micro_batches(self.recipe)), self.recipe.choices(batch.step_draws)
         for columns, row_weights in micro_batches:
             with oom_hint(len(row_weights)):

@@ -61,7 +61,7 @@ def _why_not_alone(recipe: Recipe, model: nn.Module, batch: StepBatch, world: Wo
     micro_batches, choices = list(batch.micro_batches(recipe)), recipe.choices(batch.step_draws)
     for columns, weights in micro_batches:
         _, losses = forward_and_loss(recipe, Forward(recipe, model), columns, world.device, choices)
-        torch.dot(losses, weights).backward()
+        torch.dot(losses, weights.to(losses.dtype)).backward()
     changed = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
     if changed:
         return f"its model changes {changed[0]} while it trains, as batch norm does"

@@ -59,7 +59,8 @@ class Stack:
         """
 
         def loss(row: Tensor, fixed: Tensors) -> Tensor:
-            return torch.dot(self._forward(row, fixed, batch, choices)[1], weights)
+            losses = self._forward(row, fixed, batch, choices)[1]
+            return torch.dot(losses, weights.to(losses.dtype))
 
         # Lanes that go through together share a batch, but what they keep for the way back must fit the caches.
         rows = len(weights)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from blitz.data.plan import Block, Shares, fetch
-from blitz.launch.job import Datasets, row_bytes_of
+from blitz.data.plan import Block, Datasets, Shares, fetch
+from blitz.launch.job import row_bytes_of
 from blitz.recipe import Recipe
 from blitz.training.packed import LaneEnd, PackJob, Rungs, train_pack
 from blitz.training.world import World

@@ -15,10 +15,11 @@ from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
 from blitz.runs.directory import RunDirectory
 from blitz.training.packed import PackJob, Rungs, train_pack
+from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, same_bits, train, weights
 from tests.training.packed.packs import HERE, Heard, train_packed
 
-SHORT = Parabola(epochs=3, log_every_steps=1)
+SHORT = in_float64(Parabola(epochs=3, log_every_steps=1))
 GOOD = [replace(SHORT, optim=optim) for optim in (Optim(lr=0.01), Optim("sgd", lr=0.1), Optim("rmsprop", lr=0.01))]
 DIVERGES = replace(SHORT, optim=Optim("momentum", lr=1e4))
 
@@ -34,7 +35,7 @@ def test_lanes_that_diverge_fail_at_their_step_and_disturb_no_other(tmp_path: Pa
         assert len(heard.losses(lane)) == end.step - 1 < 30
     for lane in range(3):
         assert heard.ends[lane + 1].state == "finished"
-        assert heard.losses(lane + 1) == pytest.approx(alone.losses(lane), rel=1e-5)
+        assert heard.losses(lane + 1) == pytest.approx(alone.losses(lane), rel=TOLERANCE)
     with pytest.raises(RunFailed, match=f"at step {heard.ends[0].step}"):
         train(DIVERGES, tmp_path)
 
@@ -107,7 +108,7 @@ def test_lanes_that_are_stopped_at_a_rung_leave_the_stack_and_can_go_on_alone(tm
     assert sorted(end.step for end in ends) == [32] * 6 + [64] * 2 + [96]
     assert heard.lane_steps == 32 * 9 + 32 * 3 + 32 * 1
     finished = next(lane for lane, end in heard.ends.items() if end.state == "finished")
-    assert heard.losses(finished) == pytest.approx(whole.losses(finished), rel=1e-5)
+    assert heard.losses(finished) == pytest.approx(whole.losses(finished), rel=TOLERANCE)
 
     stopped = next(lane for lane, end in heard.ends.items() if end.step == 64)
     end = heard.ends[stopped]
@@ -119,7 +120,7 @@ def test_lanes_that_are_stopped_at_a_rung_leave_the_stack_and_can_go_on_alone(tm
     run.probe()
     end.last.save(run)
     goes_on = losses(train(recipes[stopped], tmp_path))
-    assert goes_on == pytest.approx(whole.losses(stopped)[64:], rel=1e-4)
+    assert goes_on == pytest.approx(whole.losses(stopped)[64:], rel=TOLERANCE)
 
 
 def test_equal_packs_give_the_same_bits() -> None:
@@ -164,10 +165,10 @@ def test_halving_finds_what_is_as_good_as_the_best_of_the_full_sweep_in_under_ha
 
 
 def test_a_pack_of_one_is_the_run(tmp_path: Path) -> None:
-    recipe = Digits(epochs=1, log_every_steps=1)
+    recipe = in_float64(Digits(epochs=1, log_every_steps=1))
     run = train(recipe, tmp_path)
     heard = train_packed([recipe])
-    assert heard.losses(0) == pytest.approx(losses(run), rel=1e-4)
+    assert heard.losses(0) == pytest.approx(losses(run), rel=TOLERANCE)
     end = heard.ends[0]
     assert end.last is not None
     assert end.last.weights.keys() == weights(run).keys()

@@ -1,7 +1,5 @@
-"""Whether the images that a CSV names are there, are images, and are whole, told without decoding them."""
+"""Whether the images that a CSV names are there, can be decoded, and are whole; without decoding most of them."""
 
-import io
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -10,22 +8,24 @@ from typing import Literal
 import numpy as np
 import pyarrow
 import pyarrow.fs
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from blitz.data.csv.reading.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.reading.index import CsvIndex
 from blitz.data.csv.reading.scan import LINE
 from blitz.data.parallel_map import spread
+from blitz.data.pillow import RefusedImage, open_image, reason_of, to_rgb
 from blitz.errors import DataError
 from blitz.storage import Folder, absolute, folder_of, is_folder
 
-ImageCheck = Literal["exists", "whole"]
-"""`exists` asks for each file's size alone, `whole` also reads its first and last bytes."""
+ImageCheck = Literal["exists", "whole", "decoded"]
+"""`exists` asks for each file's size alone, `whole` also reads its first and last bytes, `decoded` decodes it."""
 
 # Files are waited for, not computed on, so there may be more threads than cores.
 _THREADS = 32
 _PATHS_A_TASK = 4096
-_HEAD_BYTES = 16
+# An image's size stands behind its metadata, which seldom is longer.
+_HEAD_BYTES = 1 << 16
 # Cameras and editors write some bytes after the end marker.
 _TAIL_BYTES = 4096
 
@@ -37,7 +37,7 @@ _GIF, _GIF_END = (b"GIF87a", b"GIF89a"), b"\x3b"
 
 
 def check_images(index: CsvIndex, column: str, root: str | Path | None = None, check: ImageCheck = "whole") -> BadRows:
-    """Rows whose image is missing, unreadable, of no known kind (JPEG, PNG, GIF, WebP), or cut off.
+    """Rows whose image is missing, unreadable, cut off, or one that decoding refuses by its kind or its size.
 
     A relative path is one in the folder `root`, by default the CSV's. What is found is not cached: files come and go.
     """
@@ -84,10 +84,10 @@ def _fault(folder: Folder, path: str, check: ImageCheck) -> str | None:
         with files.open_input_file(place) as file:
             head = file.read(_HEAD_BYTES)
             file.seek(max(0, info.size - _TAIL_BYTES))
-            if _is_whole(head, file.read(), info.size):
+            if check == "whole" and _is_whole(head, file.read(), info.size) and _is_opened(head):
                 return None
             file.seek(0)
-            return _fault_of_bytes(file.read())
+            return _fault_of_bytes(file.read(), check)
     except (OSError, pyarrow.ArrowException, DataError) as error:
         return f"the file cannot be read: {str(error).splitlines()[0]}"
 
@@ -103,16 +103,31 @@ def _is_whole(head: bytes, tail: bytes, size: int) -> bool:
     return head.startswith(b"RIFF") and head[8:12] == b"WEBP" and size >= 8 + int.from_bytes(head[4:8], "little")
 
 
-def _fault_of_bytes(data: bytes) -> str | None:
-    """Of an image of another kind, or with more bytes behind it than is usual: whether it can be decoded."""
+def _is_opened(head: bytes) -> bool:
+    """Whether the first bytes of a file suffice to see that decoding will not refuse its kind and its size."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Image.open(io.BytesIO(data)).load()
+        open_image(head)
+    except Exception:
+        return False
+    return True
+
+
+def _fault_of_bytes(data: bytes, check: ImageCheck) -> str | None:
+    """Of an image that is decoded to see whether it can be."""
+    try:
+        image = open_image(data)
+        if check == "decoded":
+            # Here, because torch takes seconds to import.
+            from blitz.data.images import decode_pixels
+
+            decode_pixels(data, side=max(image.size))
+        else:
+            to_rgb(image)
     except UnidentifiedImageError:
         known = data.startswith((_JPEG, _PNG, *_GIF, b"RIFF"))
         return "the image is cut off or broken" if known else "expected an image"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return f"the image is cut off or broken: {reason}"
+    except RefusedImage as error:
+        return f"the image cannot be decoded: {error}"
+    except Exception as error:
+        return f"the image is cut off or broken: {reason_of(error)}"
     return None

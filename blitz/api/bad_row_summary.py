@@ -1,6 +1,6 @@
 """Bad rows that a run leaves out: where its user finds them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 from blitz.data.arrays import MapStyleDataset
@@ -13,12 +13,14 @@ class _LeavesOut(Protocol):
     left_out: BadRows
 
 
-def list_left_out(datasets: Iterable[MapStyleDataset], run: RunDirectory) -> None:
-    """Add the bad rows that data sets leave out to bad_rows.csv of the run, and print how many each CSV has."""
+def list_left_out(
+    datasets: Iterable[MapStyleDataset], run: RunDirectory, *, say: Callable[[str], None] = print
+) -> None:
+    """Add the bad rows that data sets leave out to bad_rows.csv of the run, and say how many each CSV has."""
     found = [dataset.left_out for dataset in datasets if isinstance(dataset, _LeavesOut)]
     # Where rows to evaluate on come from the training CSV, it is told once, with all that is left out of it.
     of_csvs = {bad.csv_name: bad for bad in sorted(found, key=len) if len(bad)}
     for name, bad in of_csvs.items():
         run.add_bad_rows(bad.records())
         rows = "1 bad row is" if len(bad) == 1 else f"{len(bad):,} bad rows are"
-        print(f"{name}: {rows} left out, listed in {run}/bad_rows.csv")
+        say(f"{name}: {rows} left out, listed in {run}/bad_rows.csv")

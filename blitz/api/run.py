@@ -1,0 +1,215 @@
+"""A run as Python sees it: its metrics, its model, and what can be done with it."""
+
+import html
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow
+import pyarrow.csv
+import torch
+from torch import nn
+
+from blitz.api.evaluate_run import EvaluateSettings, evaluate
+from blitz.api.export_run import ExportSettings, export_checkpoint
+from blitz.api.predict_rows import PredictSettings, predict_csv, predict_dataset
+from blitz.api.write_report import write_report
+from blitz.data.plan import Split
+from blitz.errors import require
+from blitz.export.formats import Format
+from blitz.launch.scale import Scale
+from blitz.outputs.metrics import shown_figure
+from blitz.recipe import Recipe
+from blitz.runs.directory import RunDirectory
+from blitz.runs.listing import runs_in
+from blitz.runs.open import stored_recipe
+from blitz.training.checkpoint import Checkpoint
+from blitz.training.model import build_model
+from blitz.training.world import World
+
+Which = Literal["best", "last"] | int
+"""A checkpoint: the best, the newest, or that of a step."""
+
+
+class Run:
+    """A run in its directory, finished or not.
+
+    Nothing is kept in memory: each property reads the run's files, so it is what the run has come to by now.
+    """
+
+    def __init__(self, directory: RunDirectory, recipe: Recipe | None = None) -> None:
+        self.directory = directory
+        self._recipe = recipe
+
+    @property
+    def uri(self) -> str:
+        """The run directory: an absolute path or a URI."""
+        return self.directory.uri
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+    @property
+    def recipe(self) -> Recipe:
+        """What it was trained with."""
+        if self._recipe is None:
+            self._recipe = stored_recipe(self.directory)
+        return self._recipe
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return self.directory.read_json("result.json") is not None
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The content of result.json; None while it is not finished."""
+        return self.directory.read_json("result.json")
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The newest metrics by their names, as `val/accuracy`; empty before the first evaluation."""
+        result = self.result
+        if result is not None:
+            return dict(result["metrics"])
+        lines = [line for line in self.directory.metrics() if any(name.startswith("val/") for name in line)]
+        return {name: value for name, value in lines[-1].items() if name.startswith("val/")} if lines else {}
+
+    @property
+    def history(self) -> pyarrow.Table:
+        """metrics.jsonl as a table: a row for each logged step and each evaluation, null where it has no such value."""
+        lines = self.directory.metrics()
+        names = dict.fromkeys(name for line in lines for name in line)
+        return pyarrow.table({name: [line.get(name) for line in lines] for name in names})
+
+    def model(self, checkpoint: Which = "best") -> nn.Module:
+        """The model with the weights of a checkpoint, on the CPU and in evaluation mode.
+
+        Raises:
+            UserError: if there is no such checkpoint.
+        """
+        model = build_model(self.recipe, World(rank=0, size=1, device=torch.device("cpu"))).eval()
+        step = self.directory.checkpoint_step(checkpoint)
+        model.load_state_dict(Checkpoint.load(self.directory, step).weights)
+        return model
+
+    def evaluate(
+        self, split: Split = "val", *, checkpoint: Which = "best", scale: Scale | None = None
+    ) -> dict[str, float]:
+        """The metrics of a checkpoint on a split, by names such as `accuracy`; also written into `evaluations/`.
+
+        Raises:
+            UserError: if there is no such checkpoint, or there are no such rows.
+        """
+        settings = EvaluateSettings(self.recipe, checkpoint=checkpoint, split=split, scale=scale or Scale())
+        found: dict[str, float] = evaluate(self.directory, settings)["figures"]
+        return found
+
+    def predict(
+        self,
+        rows: Any,
+        output: str | Path | None = None,
+        *,
+        checkpoint: Which = "best",
+        scale: Scale | None = None,
+    ) -> pyarrow.Table:
+        """What a checkpoint says about rows, as a table with a row for each: `prediction`, and what goes with it.
+
+        Args:
+            rows: the path or URI of a CSV, if the recipe reads CSVs; or a data set as the recipe trains on.
+            output: a CSV to write, with the predictions appended to the cells of the input; for a CSV only.
+
+        Raises:
+            UserError: if the recipe cannot predict for such rows.
+        """
+        settings = PredictSettings(self.recipe, checkpoint=checkpoint, overwrite=True, scale=scale or Scale())
+        if not isinstance(rows, str | Path):
+            require(output is None, "output= is for a CSV; what is predicted for a data set is returned")
+            return predict_dataset(self.directory, rows, settings)
+        with tempfile.TemporaryDirectory(prefix="blitz-") as folder:
+            target = str(output) if output is not None else f"{folder}/predicted.csv"
+            predict_csv(self.directory, str(rows), target, settings)
+            return pyarrow.csv.read_csv(target)
+
+    def export(
+        self, format: Format = "torch_export", output: str | Path | None = None, *, checkpoint: Which = "best"
+    ) -> str:
+        """Export a checkpoint as one file that needs nothing of blitz; its path, by default in `export/` of the run.
+
+        Raises:
+            UserError: if the model cannot be exported so, or computes otherwise when it is.
+        """
+        target = None if output is None else str(output)
+        settings = ExportSettings(self.recipe, format=format, checkpoint=checkpoint, output=target, overwrite=True)
+        return export_checkpoint(self.directory, settings).path
+
+    def report(self) -> str:
+        """Write the run's page; its path."""
+        (written,) = write_report([self.directory])
+        return written
+
+    def __repr__(self) -> str:
+        shown = "  ".join(f"{name} {shown_figure(value)}" for name, value in _summary(self.metrics).items())
+        return f"<Run {self.uri}{'' if self.finished else ' (not finished)'}  {shown}>"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: its metrics and its curves."""
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td style='text-align:right'>{shown_figure(value)}</td></tr>"
+            for name, value in _summary(self.metrics).items()
+        )
+        state = "" if self.finished else " (not finished)"
+        return (
+            f"<div><b>{html.escape(self.name)}</b>{state}<br><code>{html.escape(self.uri)}</code>"
+            f"<table>{rows}</table>{_curves(self.directory)}</div>"
+        )
+
+
+def _summary(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics without those of single classes, as `val/accuracy/cat`."""
+    return {name: value for name, value in metrics.items() if name.count("/") == 1}
+
+
+def _curves(directory: RunDirectory) -> str:
+    """The curves as SVG pictures; nothing where the extra that draws them is not installed."""
+    from blitz.extras import MissingExtra
+    from blitz.report.page import run_page
+    from blitz.report.record import read_record
+
+    try:
+        return "".join(run_page(read_record(directory)).svgs().values())
+    except MissingExtra:
+        return ""
+
+
+def open_run(name: str | Path, *, recipe: Recipe | None = None, **objects: Any) -> Run:
+    """The run in a directory: a path, a URI, or the name of one in `runs/`.
+
+    Args:
+        recipe: the recipe that it was trained with, where that cannot be found by what the run has stored, as one of a
+            notebook.
+        objects: for a run of plain objects: `model=`, and `train=`, `val=`, `loss=`, `metrics=` as `blitz.train` takes
+            them, as far as what is done with the run needs them.
+
+    Raises:
+        UserError: if there is no run.
+    """
+    directory = RunDirectory.find(str(name))
+    if objects:
+        from blitz.objects import with_objects
+
+        recipe = with_objects(stored_recipe(directory), objects)
+    run = Run(directory, recipe)
+    run.recipe  # noqa: B018  (a run that is not there is refused here)
+    return run
+
+
+def runs(storage: str | Path = "runs") -> list[Run]:
+    """The runs in a storage, in the order of their names.
+
+    Raises:
+        UserError: if it cannot be listed.
+    """
+    return [Run(directory) for directory in runs_in(str(storage))]

@@ -1,0 +1,60 @@
+"""From a recipe to a job: what every way of starting a run does first, in one place."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
+
+from blitz.data.plan import Datasets, Plan
+from blitz.recipe import Recipe
+from blitz.recipes import recipe_to_json
+from blitz.runs.directory import RunDirectory
+from blitz.training.initial_weights import InitialWeights, resolve_initial_weights
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+def open_datasets(recipe: Recipe) -> Datasets:
+    """The rows to train on and to evaluate on."""
+    return {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[AnyRecipe]):
+    """A fitted recipe, its rows, their order, and the weights that it is initialised from."""
+
+    recipe: AnyRecipe
+    datasets: Datasets
+    plan: Plan
+    initial: InitialWeights | None
+
+    def begin(self, run: RunDirectory) -> None:
+        """Write what was asked for; into a run without a checkpoint also the weights that it is initialised from."""
+        for name, content in self._files().items():
+            run.write_json(name, content)
+        if self.initial is not None and not run.checkpoint_steps():
+            self.initial.write(run)
+
+    def complete(self, run: RunDirectory) -> None:
+        """Write what of that is not there, such as a file that was deleted because it was damaged."""
+        for name, content in self._files().items():
+            if not run.exists(name):
+                run.write_json(name, content)
+
+    def _files(self) -> dict[str, dict[str, Any]]:
+        return {"recipe.json": recipe_to_json(self.recipe), "plan.json": asdict(self.plan)}
+
+
+def prepare(recipe: AnyRecipe) -> Prepared[AnyRecipe]:
+    """Fit the recipe, open its rows, and look up its initial weights.
+
+    Raises:
+        UserError: if any of it cannot be.
+    """
+    return prepared(recipe.fitted())
+
+
+def prepared(fitted: AnyRecipe, datasets: Datasets | None = None) -> Prepared[AnyRecipe]:
+    """The same for a recipe that is fitted, and whose rows may be open already."""
+    datasets = datasets or open_datasets(fitted)
+    plan = fitted.plan(len(datasets["train"]), len(datasets["val"]))
+    recipe, initial = resolve_initial_weights(fitted)
+    return Prepared(recipe, datasets, plan, initial)
