@@ -13,14 +13,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from blitz.errors import require
+from blitz.errors import UserError, require
 from blitz.export.export import Exported, export
 from blitz.export.formats import SUFFIXES, Format
 from blitz.recipe import Recipe
 from blitz.storage import exists, folder_of, is_folder
 from blitz.training.run_directory import RunDirectory
 from jobs.command_line import run
-from jobs.stored_run import parse_for_run
+from jobs.stored_run import chosen_checkpoint, parse_for_run
 
 PROG = "python -m jobs.export"
 
@@ -55,14 +55,21 @@ def main(words: list[str]) -> None:
     require(bool(words) and not words[0].startswith("-"), f"name a run first: {PROG} RUN [flags]")
     directory, settings = parse_for_run(ExportSettings, words, prog=PROG, description=__doc__ or "")
     require(settings.tolerance > 0, f"--tolerance is {settings.tolerance}; it must be above 0")
-    step = directory.checkpoint_step(settings.checkpoint)
+    step = chosen_checkpoint(directory, settings.checkpoint)
     path = settings.output or _default_place(directory, settings, step)
     require(not is_folder(path), f"--output: {path} is a folder; name a file to write")
     require(settings.overwrite or not exists(path), f"{path} is there already; name another --output, or --overwrite")
+    # What lies in the run may lead out of it; what its user names may not.
+    folder = RunDirectory.of(folder_of(path)) if settings.output else directory.part("export")
+    try:
+        folder.probe()
+    except UserError as error:
+        reason = error.__cause__ or error
+        raise UserError(f"{path} cannot be written ({reason}); name another file with --output") from error
     made = export(
         settings.recipe, directory, step, settings.format, quantize=settings.quantize, tolerance=settings.tolerance
     )
-    RunDirectory.of(folder_of(path)).write(PurePath(path.partition("?")[0]).name, made.data)
+    folder.write(PurePath(path.partition("?")[0]).name, made.data)
     print(f"step {step}: {path}")
     _print(made, settings)
 

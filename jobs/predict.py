@@ -41,7 +41,7 @@ from blitz.training import prediction
 from blitz.training.prediction import PredictJob
 from blitz.training.run_directory import RunDirectory
 from jobs.command_line import run
-from jobs.stored_run import parse_for_run
+from jobs.stored_run import chosen_checkpoint, parse_for_run
 
 PROG = "python -m jobs.predict"
 
@@ -191,7 +191,7 @@ def _predicted(
     with place_of(settings.scale), parts.locked():
         recipe = settings.recipe
         dataset, content = inputs()
-        step = directory.checkpoint_step(settings.checkpoint)
+        step = chosen_checkpoint(directory, settings.checkpoint)
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
         job = PredictJob(recipe, plan, directory, step, parts)
         if len(dataset):

@@ -9,6 +9,7 @@ import torch.distributed
 
 from blitz.errors import RunFailed, UserError
 from blitz.launch.worker_log import newest_log
+from blitz.training.evaluation import ResultNotWritten
 from blitz.training.run_directory import RunDirectory
 
 _MORE_MEMORY = "take larger nodes, fewer workers on each with a larger --scale.cpus-per-worker, or --micro-batch-size"
@@ -28,6 +29,8 @@ def told(error: Exception, run: RunDirectory) -> Exception:
     """What Ray Train raises, in one line: the mistake of the user, or which rank failed first, and where its log is."""
     if isinstance(error, ray.train.ControllerError):
         failure = _original(error.controller_failure)
+        if isinstance(failure, ResultNotWritten):
+            return failure
         if isinstance(failure, UserError):
             # Its own line: Ray Data adds advice on its settings below.
             return UserError(str(failure).splitlines()[0])

@@ -50,7 +50,14 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
 def recipe_from_json(stored: Mapping[str, Any]) -> Recipe:
     """The recipe that `recipe_to_json` was given; fields that it lacks take their defaults."""
     fields = {name: value for name, value in stored.items() if name != "recipe"}
-    recipe: Recipe = _build(find_recipe(stored["recipe"]), fields)
+    cls = find_recipe(stored["recipe"])
+    try:
+        recipe: Recipe = _build(cls, fields)
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        # It checks values, and takes their types for granted.
+        raise UserError(f"the settings of recipe {stored['recipe']} are damaged: {error}") from error
     return recipe
 
 
@@ -59,7 +66,23 @@ def _build(cls: Any, fields: Mapping[str, Any]) -> Any:
     unknown = fields.keys() - hints.keys()
     if unknown:
         raise UserError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}; another version stored it")
+    for name, value in fields.items():
+        if not _is_of(hints[name], value):
+            raise UserError(f"{cls.__name__}.{name} is {_brief(value)}, which is of another type")
     return cls(**{name: _value(hints[name], value) for name, value in fields.items()})
+
+
+def _is_of(hint: Any, value: Any) -> bool:
+    """Whether a value of JSON may be of a type; what is no plain type is left to whoever builds it."""
+    if hint is bool or hint is types.NoneType or hint is str:
+        return isinstance(value, hint)
+    if hint is int or hint is float:
+        return isinstance(value, int | hint) and not isinstance(value, bool)
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, Mapping)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return any(_is_of(option, value) for option in typing.get_args(hint))
+    return True
 
 
 def _value(hint: Any, value: Any) -> Any:

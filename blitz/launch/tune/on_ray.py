@@ -224,7 +224,7 @@ def _trial(config: dict[str, Any], work: _Work) -> None:
 
 def _train(trial: Trial, work: _Work) -> None:
     recipe, datasets = work.data.of(trial.settings)
-    run = replace(work.directory, uri=RunDirectory.of(work.directory.uri, f"trials/{trial.id}").uri)
+    run = work.directory.part(f"trials/{trial.id}")
     plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
 
     def report(step: int, figures: Figures) -> bool:
