@@ -94,12 +94,17 @@ def _train(settings: TrainSettings, command: str) -> dict[str, Any]:
     print(f"run: {directory}")
     written: str | None = None
     result = finished_result(directory, plan)
+    asked_for = {"recipe.json": recipe_to_json(recipe), "plan.json": asdict(plan)}
     if result is not None:
+        for name in asked_for:
+            # A damaged one may have been deleted.
+            if not directory.exists(name):
+                directory.write_json(name, asked_for[name])
         print("It is finished; to train on raise --epochs, to train anew give another --run or --resume never.")
     else:
         with directory.locked():
-            directory.write_json("recipe.json", recipe_to_json(recipe))
-            directory.write_json("plan.json", asdict(plan))
+            for name in asked_for:
+                directory.write_json(name, asked_for[name])
             list_left_out(datasets.values(), directory)
             job = TrainJob(recipe, plan, directory, settings.checkpoint, command)
             if step := job.first_step():

@@ -42,6 +42,15 @@ def _is_interval(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
 
 
+def _are_checkpoint_files(value: object) -> bool:
+    """Sizes by names, of which none leads elsewhere."""
+    return (
+        isinstance(value, dict)
+        and value.keys() >= {"weights.safetensors", "optimizer.safetensors"}
+        and all(_is_int(size) and "/" not in name for name, size in value.items())
+    )
+
+
 _EXAMPLE = {
     "row": _is_int,
     "picture?": _is_picture,
@@ -57,9 +66,7 @@ _EVALUATION = {
     "best?": str,
     "figures": {"loss": _is_number, str: _is_number},
     "sums": {"rows": _is_int, "confusion?": [[_is_number]]},
-    "by_class?": [
-        {"name": str, "rows": _is_int, "right": _is_int, "interval": (type(None), _is_interval)}
-    ],
+    "by_class?": [{"name": str, "rows": _is_int, "right": _is_int, "interval": (type(None), _is_interval)}],
     "examples?": {
         "mistakes?": [_EXAMPLE],
         "random?": [_EXAMPLE],
@@ -89,7 +96,7 @@ _SHAPES: dict[str, Shape] = {
     },
     "state.json": {
         "step": _is_int,
-        "files": {str: _is_int},
+        "files": _are_checkpoint_files,
         "best?": (type(None), _BEST),
         "sha256?": {str: str},
     },
@@ -100,6 +107,7 @@ _SHAPES: dict[str, Shape] = {
         "step?": _is_int,
         "world_size?": _is_int,
         "reached?": _is_int,
+        "damaged?": [_is_int],
         "device?": str,
         "error?": str,
         "command?": str,

@@ -24,6 +24,7 @@ from blitz.models.weights_file import read_weights
 from blitz.recipe import Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.digits import Digits
+from blitz.training.checkpoint import Checkpoint
 from blitz.training.initial_weights import FILE, load_initial, take_over
 from blitz.training.run_directory import RunDirectory
 from jobs.train import TrainSettings

@@ -9,6 +9,7 @@
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -35,6 +36,17 @@ from blitz.storage import absolute, fingerprint, open_place
 _FORMAT = 1
 _HASHED_BYTES = 1 << 20
 _RACY_S = 2.0
+_REFUSALS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
+"""How a folder refuses to be written."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +112,31 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
     folder of class folders is taken for the CSV that it amounts to.
 
     Raises:
-        DataError: if the CSV is missing or empty, is no text, has no header or lacks a column that `options` name.
+        DataError: if the CSV is missing or empty, is no text, has no header or lacks a column that `options` name, or
+            if the folder cannot be written.
     """
     options = options or CsvOptions()
     folder = Path(cache).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    with _kept_in(folder, str(csv)):
+        folder.mkdir(parents=True, exist_ok=True)
+        return _index_csv(csv, folder, options)
+
+
+@contextlib.contextmanager
+def _kept_in(folder: Path, csv: str) -> Iterator[None]:
+    """A folder that cannot be written is named, and not taken for our own mistake."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, DataError) or error.errno not in _REFUSALS or csv in str(error):
+            raise
+        raise DataError(
+            f"{folder} cannot be written ({str(error).splitlines()[0]}); name another folder with --data.cache, or "
+            "with --out of jobs.prepare"
+        ) from error
+
+
+def _index_csv(csv: str | Path, folder: Path, options: CsvOptions) -> CsvIndex:
     source = _Source.of(str(csv), folder)
     key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)], sort_keys=True))[:32]
     target, report = folder / f"{key}.arrow", folder / f"{key}.json"
@@ -155,7 +187,9 @@ class _Source:
             seen = {"stamp": stamp, **_scan(name, files, path)}
             # A file changed just now may change again without a change of its time.
             if began - info.mtime_ns / 1e9 > _RACY_S:
-                _write(memo, json.dumps(seen))
+                # Without it the CSV is hashed again the next time.
+                with contextlib.suppress(OSError):
+                    _write(memo, json.dumps(seen))
         return cls(name, seen["content"], seen["encoding"])
 
     @classmethod
