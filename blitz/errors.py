@@ -24,6 +24,9 @@ class DamagedFile(UserError):
 class StorageError(UserError, OSError):
     """A file that a storage does not take or give: a full disk, one that is read-only, a link that leads elsewhere."""
 
+    reason: str = ""
+    """What the system says, without which file it is and what to do."""
+
 
 class RunFailed(RuntimeError):
     """A run that stopped before its end, told in one line; the same command continues it."""

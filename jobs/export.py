@@ -7,13 +7,15 @@ holds weights and preprocessing, takes batches of any size, and has been held ag
 is the weights alone, for `load_state_dict`. torchscript is for what still needs it: torch deprecates it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Literal
 
 import tyro
 
-from blitz.errors import UserError, require
+from blitz.errors import StorageError, UserError, require
 from blitz.export.export import Exported, export
 from blitz.export.formats import SUFFIXES, Format
 from blitz.recipe import Recipe
@@ -61,17 +63,25 @@ def main(words: list[str]) -> None:
     require(settings.overwrite or not exists(path), f"{path} is there already; name another --output, or --overwrite")
     # What lies in the run may lead out of it; what its user names may not.
     folder = RunDirectory.of(folder_of(path)) if settings.output else directory.part("export")
-    try:
+    with _another_place(path):
         folder.probe()
-    except UserError as error:
-        reason = error.__cause__ or error
-        raise UserError(f"{path} cannot be written ({reason}); name another file with --output") from error
     made = export(
         settings.recipe, directory, step, settings.format, quantize=settings.quantize, tolerance=settings.tolerance
     )
-    folder.write(PurePath(path.partition("?")[0]).name, made.data)
+    with _another_place(path):
+        folder.write(PurePath(path.partition("?")[0]).name, made.data)
     print(f"step {step}: {path}")
     _print(made, settings)
+
+
+@contextmanager
+def _another_place(path: str) -> Iterator[None]:
+    """Where the artifact cannot be written, the flag for another place is named."""
+    try:
+        yield
+    except StorageError as error:
+        why = error.reason or error
+        raise UserError(f"{path} cannot be written ({why}); name another file with --output") from error
 
 
 def _default_place(directory: RunDirectory, settings: ExportSettings, step: int) -> str:

@@ -67,9 +67,8 @@ def report(runs: list[RunDirectory], settings: ReportSettings | None = None) -> 
         for path, data in files.items():
             folder.write(path, data)
     except OSError as error:
-        raise UserError(
-            f"{place} cannot be written ({str(error).splitlines()[0]}); name another place with --out"
-        ) from error
+        reason = getattr(error, "reason", "") or str(error).splitlines()[0]
+        raise UserError(f"{place} cannot be written ({reason}); name another place with --out") from error
     return [RunDirectory.of(folder.uri, path).uri for path in files]
 
 

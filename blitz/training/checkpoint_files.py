@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pyarrow.fs
 
-from blitz.errors import DamagedFile, UserError, require
+from blitz.errors import DamagedFile, StorageError, UserError, require
 from blitz.training.checkpoint_digests import STATE, is_sealed, sealed, sha256_of
 
 
@@ -49,7 +49,7 @@ class CheckpointFiles(ABC):
         """Delete a folder and what is in it."""
 
     @abstractmethod
-    def refused(self, what: str, error: OSError) -> UserError:
+    def refused(self, what: str, error: OSError) -> StorageError:
         """What to raise where the storage cannot be read or written."""
 
     def checkpoint_steps(self) -> list[int]:

@@ -110,9 +110,9 @@ class RunDirectory(CheckpointFiles):
 
     def refused_file(self, what: str, path: str, error: OSError) -> StorageError:
         """What to raise where a file of the run cannot be read or written."""
-        reason = str(error).splitlines()[0]
+        reason = _reason(error)
         mend = "mend that, and give the same command again"
-        return StorageError(f"{self.uri}/{path} cannot be {what} ({reason}); {mend}")
+        return _refusal(f"{self.uri}/{path} cannot be {what} ({reason}); {mend}", reason)
 
     def exists(self, path: str) -> bool:
         """Whether the file or directory is there."""
@@ -245,15 +245,13 @@ class RunDirectory(CheckpointFiles):
         except OSError as error:
             raise self.refused("written", error) from error
 
-    def refused(self, what: str, error: OSError) -> UserError:
+    def refused(self, what: str, error: OSError) -> StorageError:
         """What to raise where the storage cannot be read or written."""
-        if isinstance(error, StorageError):
-            if not isinstance(error.__cause__, OSError):
-                return error
-            error = error.__cause__
-        reason = str(error).splitlines()[0]
+        if isinstance(error, StorageError) and not error.reason:
+            return error
+        reason = _reason(error)
         mend = "mend it, and the same command goes on" if self.patient else "name another one"
-        return UserError(f"--storage: {self.uri} cannot be {what} ({reason}); {mend}")
+        return _refusal(f"--storage: {self.uri} cannot be {what} ({reason}); {mend}", reason)
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and what is in it."""
@@ -340,6 +338,18 @@ class RunDirectory(CheckpointFiles):
             files, place = self._open(path)
             files.delete_file(place)
         return max(step, lines[-1]["step"] if lines else 0)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, StorageError) and error.reason:
+        return error.reason
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _refusal(message: str, reason: str) -> StorageError:
+    error = StorageError(message)
+    error.reason = reason
+    return error
 
 
 def _to_lines(objects: Iterable[Mapping[str, Any]]) -> bytes:

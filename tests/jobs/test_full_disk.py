@@ -1,8 +1,8 @@
 """Disks that are full or read-only, as real file systems in memory: one line, and what was computed is printed."""
 
+import gc
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from blitz.errors import StorageError, UserError
+from blitz.errors import UserError
 from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.run_directory import RunDirectory
-from jobs import command_line, evaluate, export, predict, prepare, report, train
+from jobs import command_line, evaluate, export, prepare, report, train
 
 DIGITS = ["digits", "--epochs", "1", "--max-train-rows", "32", "--max-eval-rows", "10", "--log-every-steps", "1"]
 HERE = ["--scale.num-workers", "0", "--scale.use-gpu", "no"]
@@ -32,6 +32,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def make_read_only(disk: Path) -> None:
+    # What is open for writing keeps a file system writable.
+    gc.collect()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
 
 
@@ -62,6 +64,12 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
+def add_many(writer: CheckpointWriter) -> None:
+    """More than fit into the rest of a file's last page."""
+    for step in range(1, 1000):
+        writer.add_metrics({"step": step, "train/loss": 0.5})
+
+
 def test_metrics_that_a_full_disk_does_not_take_end_the_run_in_one_line(disk: Path) -> None:
     run = RunDirectory.of(str(disk), "one")
     run.append_metrics([{"step": 0}])
@@ -69,9 +77,7 @@ def test_metrics_that_a_full_disk_does_not_take_end_the_run_in_one_line(disk: Pa
         writer.begin(0)
         fill(disk)
         with pytest.raises(UserError, match=r"--storage: .* cannot be written \(.*No space left on device"):
-            # What is left of the file's last page takes some lines.
-            for step in range(1, 1000):
-                writer.add_metrics({"step": step, "train/loss": 0.5})
+            add_many(writer)
     (disk / "filler").unlink()
     steps = [line["step"] for line in run.metrics()]
     assert steps == list(range(len(steps)))
@@ -105,7 +111,7 @@ def test_evaluate_prints_what_it_found_where_it_cannot_be_written(
     assert "10 rows of val" in out
     assert "\nloss " in out
     assert "confusion matrix" in out
-    assert f"{trained}/evaluations/val-2.json cannot be written (" in err
+    assert f"{trained}/evaluations/val-1.json cannot be written (" in err
     assert ("No space left" if kind == "full" else "Read-only file system") in err
 
 
@@ -115,7 +121,7 @@ def test_export_and_report_name_what_cannot_be_written_and_the_flag_for_another_
 ) -> None:
     fill(disk) if kind == "full" else make_read_only(disk)
     _, err = call(export, trained.uri, "--format", "state_dict")
-    assert f"{trained}/export/digits-2" in err
+    assert f"{trained}/export/digits-1" in err
     assert "--output" in err
     export.main([trained.uri, "--format", "state_dict", "--output", str(tmp_path / "elsewhere.pt")])
     _, err = call(report, trained.uri)
@@ -134,7 +140,7 @@ def test_a_folder_for_the_index_of_a_csv_that_cannot_be_written_is_named(
     _, err = call(prepare, str(csv), "--out", str(disk / "prepared"))
     assert f"{disk}/prepared cannot be written (" in err
     assert "--out" in err
-    words = ["table_csv", "--data.csv", str(csv), "--data.label-column", "b", "--data.cache", str(disk / "cache")]
+    words = ["table_csv", "--data.train-csv", str(csv), "--data.target", "b", "--data.cache", str(disk / "cache")]
     _, err = call(train, *words, *HERE, "--storage", str(tmp_path / "runs"))
     assert f"{disk}/cache cannot be written (" in err
     assert "--data.cache" in err
