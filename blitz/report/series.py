@@ -1,5 +1,6 @@
 """Curves of a run, thinned while metrics.jsonl is read: what they hold does not grow with the length of the run."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ ACCOUNTS = {"compute": "compute", "data": "waiting for data", "evaluation": "eva
 _MOST_POINTS = 1200
 """A curve of more is drawn as means of neighbours, with a band from the least to the most."""
 _MOST_NAMES = 2000
+_LINES_AT_A_TIME = 4096
 _OF_TIME = tuple(f"{account}_seconds" for account in ACCOUNTS)
 
 Line = dict[str, Any]
@@ -50,17 +52,24 @@ class Series:
         self.points: list[Point] = []
         self._each = 1
 
-    def add(self, value: float, step: int, epoch: float) -> None:
-        """Add the next value."""
-        new = Point(1, value, value, value, step, epoch)
-        if self.points and self.points[-1].count < self._each:
-            self.points[-1].add(new)
-            return
-        if len(self.points) == _MOST_POINTS:
-            for left, right in zip(self.points[::2], self.points[1::2], strict=True):
-                left.add(right)
-            self.points, self._each = self.points[::2], self._each * 2
-        self.points.append(new)
+    def extend(self, values: list[float], steps: list[int], epochs: list[float]) -> None:
+        """Add the next values, and where they were measured."""
+        start = 0
+        while start < len(values):
+            last = self.points[-1] if self.points and self.points[-1].count < self._each else None
+            if last is None and len(self.points) == _MOST_POINTS:
+                for left, right in zip(self.points[::2], self.points[1::2], strict=True):
+                    left.add(right)
+                self.points, self._each = self.points[::2], self._each * 2
+                continue
+            stop = min(len(values), start + self._each - (last.count if last else 0))
+            part = values[start:stop]
+            new = Point(len(part), sum(part), min(part), max(part), steps[stop - 1], epochs[stop - 1])
+            if last:
+                last.add(new)
+            else:
+                self.points.append(new)
+            start = stop
 
     @property
     def is_thinned(self) -> bool:
@@ -90,23 +99,24 @@ class Curves:
     @classmethod
     def of(cls, lines: Iterable[Line]) -> "Curves":
         """Read lines, each of which is looked at once."""
-        curves = cls()
-        for line in lines:
-            curves._add(line)
+        curves, rest = cls(), iter(lines)
+        while some := list(itertools.islice(rest, _LINES_AT_A_TIME)):
+            curves._add(some)
         return curves
 
-    def _add(self, line: Line) -> None:
-        step, epoch, series = line["step"], line.get("epoch") or 0.0, self.series
-        self.step, self.epoch = max(self.step, step), epoch
-        for name, value in line.items():
-            if value is None or name == "step" or name == "epoch":
-                continue
-            if (known := series.get(name)) is None:
-                if name.count("/") > 1 or len(series) >= _MOST_NAMES:
+    def _add(self, lines: list[Line]) -> None:
+        self.step = max(self.step, max(line["step"] for line in lines))
+        self.epoch = lines[-1].get("epoch") or 0.0
+        for name in dict.fromkeys(name for line in lines for name in line):
+            if name not in self.series:
+                if name in ("step", "epoch") or name.count("/") > 1 or len(self.series) >= _MOST_NAMES:
                     continue
-                known = series[name] = Series()
-            known.add(value, step, epoch)
+                self.series[name] = Series()
+            there = [line for line in lines if line.get(name) is not None]
+            values = [line[name] for line in there]
+            steps, epochs = [line["step"] for line in there], [line.get("epoch") or 0.0 for line in there]
+            self.series[name].extend(values, steps, epochs)
             if name in _OF_TIME:
-                self.seconds[name] = self.seconds.get(name, 0.0) + value
+                self.seconds[name] = self.seconds.get(name, 0.0) + sum(values)
             elif name == "world_size":
-                self.world_sizes.add(value)
+                self.world_sizes.update(values)

@@ -17,8 +17,9 @@ from blitz.training.run_directory import RunDirectory
 
 def series_of(values: list[float]) -> Series:
     series = Series()
-    for step, value in enumerate(values, start=1):
-        series.add(value, step, step / 10)
+    for start in range(0, len(values), 1000):
+        steps = range(start + 1, min(start + 1000, len(values)) + 1)
+        series.extend(values[start : start + 1000], list(steps), [step / 10 for step in steps])
     return series
 
 
