@@ -72,12 +72,13 @@ class CheckpointFiles(ABC):
         return min(most, next(steps, 0))
 
     def damaged_after(self, step: int) -> list[int]:
-        """Steps of checkpoints after `step`, which a run that resumes from there has found to be damaged.
+        """Steps of damaged checkpoints after `step`, from which a run resumes.
 
         One that was never whole, because its run was killed while it was written, is not among them.
         """
         newer = (int(name) for name in self.names("checkpoints") if name.isdecimal() and int(name) > step)
-        return sorted(one for one in newer if self.exists(f"checkpoints/{one}/state.json"))
+        ended = sorted(one for one in newer if self.exists(f"checkpoints/{one}/state.json"))
+        return [one for one in ended if self._checkpoint_state(one) is None or self.damaged_file(one) is not None]
 
     def damaged_file(self, step: int) -> str | None:
         """The first file of a whole checkpoint whose bytes are not those that were written; reads them all."""

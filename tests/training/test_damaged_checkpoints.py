@@ -136,6 +136,15 @@ def test_of_a_damaged_best_checkpoint_the_best_before_it_is_taken(tmp_path: Path
         run.checkpoint_step("best")
 
 
+def test_a_rewind_deletes_damaged_checkpoints_and_no_others(run: RunDirectory) -> None:
+    saved(run, 9)
+    flip(run, "checkpoints/6/weights.safetensors", 2000)
+    run.write("checkpoints/12/weights.safetensors", b"its run was killed while it was written")
+    assert run.damaged_after(3) == [6]
+    run.rewind(3)
+    assert (run.checkpoint_steps(), run.exists("checkpoints/6")) == ([3, 9], False)
+
+
 def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one_says_so_and_ends_as_if_nothing_had_been(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
