@@ -15,9 +15,9 @@ import tyro
 
 from blitz.api.bad_row_summary import list_left_out
 from blitz.cli.class_tables import accuracies, accuracies_csv, confusion, confusion_csv
-from blitz.cli.stored_run import parse_for_run
+from blitz.cli.stored_run import chosen_checkpoint, parse_for_run
 from blitz.data.plan import Plan, Split
-from blitz.errors import require
+from blitz.errors import StorageError, require
 from blitz.launch.launch import launch, placed
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
@@ -25,7 +25,7 @@ from blitz.outputs.metrics import Classification, Sums, shown_figure
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.training.best_plot import draw
-from blitz.training.evaluation import EvaluateJob
+from blitz.training.evaluation import EvaluateJob, ResultNotWritten
 from blitz.visible import visible
 
 PROG = "python -m jobs.evaluate"
@@ -50,7 +50,11 @@ def main(words: list[str]) -> None:
         return
     require(bool(words) and not words[0].startswith("-"), f"name a run first: {PROG} RUN [flags]")
     directory, settings = parse_for_run(EvaluateSettings, words, prog=PROG, description=__doc__ or "")
-    result = evaluate(directory, settings)
+    try:
+        result = evaluate(directory, settings)
+    except ResultNotWritten as error:
+        _print(error.result, settings.recipe)
+        raise
     _print(result, settings.recipe)
 
 
@@ -71,17 +75,26 @@ def _evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, 
         f"--split {split}: recipe {recipe.name} has no such rows; it has {', '.join(recipe.splits)}",
     )
     dataset = recipe.dataset(split)
-    list_left_out([dataset], directory)
+    unwritten: StorageError | None = None
+    try:
+        list_left_out([dataset], directory)
+    except StorageError as error:
+        unwritten = error
     rows = min(len(dataset), recipe.max_eval_rows or len(dataset))
     require(rows > 0, f"recipe {recipe.name} has no {split} rows to evaluate on; name other ones with --split")
     plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)
-    job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint))
+    job = EvaluateJob(recipe, plan, directory, split, chosen_checkpoint(directory, settings.checkpoint))
     launch(job, {"val": dataset}, Placement(settings.scale))
     result = directory.read_json(job.result_file)
     assert result is not None
-    if isinstance(metrics := recipe.metrics(), Classification):
-        _classes(directory, job, metrics, result)
-    draw(recipe, directory, step=job.step, split=split)
+    try:
+        if isinstance(metrics := recipe.metrics(), Classification):
+            _classes(directory, job, metrics, result)
+        draw(recipe, directory, step=job.step, split=split)
+    except StorageError as error:
+        unwritten = error
+    if unwritten is not None:
+        raise ResultNotWritten(str(unwritten), result) from unwritten
     return result
 
 

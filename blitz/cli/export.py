@@ -7,13 +7,15 @@ holds weights and preprocessing, takes batches of any size, and has been held ag
 is the weights alone, for `load_state_dict`. torchscript is for what still needs it: torch deprecates it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
 
-from blitz.cli.stored_run import parse_for_run
-from blitz.errors import UserError, require
+from blitz.cli.stored_run import chosen_checkpoint, parse_for_run
+from blitz.errors import StorageError, UserError, require
 from blitz.export.export import Exported, export
 from blitz.export.formats import SUFFIXES, Format
 from blitz.recipe import Recipe
@@ -53,22 +55,32 @@ def main(words: list[str]) -> None:
     require(bool(words) and not words[0].startswith("-"), f"name a run first: {PROG} RUN [flags]")
     directory, settings = parse_for_run(ExportSettings, words, prog=PROG, description=__doc__ or "")
     require(settings.tolerance > 0, f"--tolerance is {settings.tolerance}; it must be above 0")
-    step = directory.checkpoint_step(settings.checkpoint)
+    step = chosen_checkpoint(directory, settings.checkpoint)
     path = settings.output or _default_place(directory, settings, step)
     require(not is_folder(path), f"--output: {path} is a folder; name a file to write")
     require(settings.overwrite or not exists(path), f"{path} is there already; name another --output, or --overwrite")
-    folder = RunDirectory.of(folder_of(path))
-    try:
+    # What lies in the run may lead out of it; what its user names may not.
+    folder = RunDirectory.of(folder_of(path)) if settings.output else directory.part("export")
+    with _another_place(path):
         # Before minutes are spent on it.
         folder.probe()
-    except UserError as error:
-        raise UserError(f"--output: {path} cannot be written ({error.__cause__}); name another file") from error
     made = export(
         settings.recipe, directory, step, settings.format, quantize=settings.quantize, tolerance=settings.tolerance
     )
-    folder.write(name_of(path), made.data)
+    with _another_place(path):
+        folder.write(name_of(path), made.data)
     print(f"step {step}: {path}")
     _print(made, settings)
+
+
+@contextmanager
+def _another_place(path: str) -> Iterator[None]:
+    """Where the artifact cannot be written, the flag for another place is named."""
+    try:
+        yield
+    except StorageError as error:
+        why = error.reason or error
+        raise UserError(f"--output: {path} cannot be written ({why}); name another file") from error
 
 
 def _default_place(directory: RunDirectory, settings: ExportSettings, step: int) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow
 import tyro
 
-from blitz.cli.stored_run import parse_for_run
+from blitz.cli.stored_run import chosen_checkpoint, parse_for_run
 from blitz.data.arrays import MapStyleDataset
 from blitz.data.csv.prediction_csv import ERROR, write_appended
 from blitz.data.csv.reading.bad_rows import what_is_wrong
@@ -199,7 +199,7 @@ def _predicted(
     with placed(placement), _alone(target, overwrite=settings.overwrite):
         recipe, parts = settings.recipe, RunDirectory(beside(target, ".parts"), flag="OUTPUT")
         dataset, content = inputs()
-        step = directory.checkpoint_step(settings.checkpoint)
+        step = chosen_checkpoint(directory, settings.checkpoint)
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
         job = PredictJob(recipe, plan, directory, step, parts)
         if len(dataset):

@@ -16,6 +16,7 @@ from blitz.data.csv.reading.image_files import ImageCheck, check_images
 from blitz.data.csv.reading.index import CsvIndex, index_csv, make_cache
 from blitz.data.csv.reading.scan import CsvOptions
 from blitz.data.csv.table import unknown_labels
+from blitz.errors import require
 from blitz.visible import visible
 
 PROG = "python -m jobs.prepare"
@@ -85,9 +86,11 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
         known = {name: train.column(name).values for name in settings.label_column}
         unknown = [unknown_labels(val, name, values, csv) for name, values in known.items() if values is not None]
         found.append((val, sum(unknown, start=_bad_rows(val, settings))))
+    unwritten = []
     for number, (index, bad) in enumerate(found):
         _print_index(index, settings.label_column)
-        _print_bad(bad, settings, suffix=".val" if number else "")
+        unwritten += _print_bad(bad, settings, suffix=".val" if number else "")
+    require(not unwritten, "; ".join(unwritten))
     for index, bad in found:
         bad.judge(settings.bad_rows, total_rows=index.total_rows, max_bad_fraction=settings.max_bad_fraction)
 
@@ -125,10 +128,17 @@ def _summary(column: ColumnReport) -> str:
     return ""
 
 
-def _print_bad(bad: BadRows, settings: PrepareSettings, *, suffix: str) -> None:
+def _print_bad(bad: BadRows, settings: PrepareSettings, *, suffix: str) -> list[str]:
+    """Why the list of bad rows cannot be written, if it cannot."""
     if not len(bad):
         print("no bad rows\n")
-        return
-    rows = "1 bad row" if len(bad) == 1 else f"{len(bad):,} bad rows"
-    print(f"{rows}, listed in {bad.list_in(settings.out, suffix=suffix)}; the first:")
+        return []
+    rows, unwritten = "1 bad row" if len(bad) == 1 else f"{len(bad):,} bad rows", []
+    try:
+        listed = f", listed in {bad.list_in(settings.out, suffix=suffix)}"
+    except OSError as error:
+        listed, file = "", bad.listed_in(settings.out, suffix=suffix)
+        unwritten.append(f"{file} cannot be written ({error.strerror}); name another folder with --out")
+    print(f"{rows}{listed}; the first:")
     print("".join(f"  {visible(message)}\n" for message in bad.messages(_SHOWN_FAULTS)))
+    return unwritten

@@ -13,7 +13,8 @@ from typing import Any
 from blitz.report.classes import class_chart, confusion_chart, number_charts
 from blitz.report.curves import Chart, curve_charts, events_told, time_chart, time_over_steps
 from blitz.report.formatting import duration, number, rounded, shown
-from blitz.report.record import ACCOUNTS, Record, differing
+from blitz.report.record import Record, differing
+from blitz.report.series import ACCOUNTS
 from blitz.report.sweep_page import Sweep, curves_by, sweep_charts
 from blitz.report.theme import DARK, LIGHT
 from blitz.storage import replacing
@@ -173,8 +174,9 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         if evaluation["best"] != "loss":
             tiles.append((number(evaluation["figures"]["loss"]), "val/loss", f"step {evaluation['step']:,}"))
     planned = record.plan.get("total_steps")
-    epochs = record.lines[-1]["epoch"] if record.lines else 0
-    tiles.append((f"{record.step:,}", f"of {planned:,} steps" if planned else "steps", f"{number(epochs)} epochs"))
+    tiles.append(
+        (f"{record.step:,}", f"of {planned:,} steps" if planned else "steps", f"{number(record.curves.epoch)} epochs")
+    )
     if record.examples_per_second:
         tiles.append((number(record.examples_per_second), "examples a second", f"median; {_workers(record)}"))
     if record.seconds:
@@ -186,7 +188,7 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
 
 def _workers(record: Record) -> str:
     """On how many it ran."""
-    counts = sorted({line["world_size"] for line in record.lines if "world_size" in line})
+    counts = sorted(record.curves.world_sizes)
     told = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"{told} worker{'' if told == '1' else 's'}"
 

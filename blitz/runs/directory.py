@@ -14,7 +14,10 @@
       result.json            written at the end
 
 A checkpoint is there once its state.json is, and all files that it lists have the sizes that it lists; anything else
-is taken for absent. That holds on file systems and object stores alike, which have no rename in common.
+is taken for absent. That holds on file systems and object stores alike, which have no rename in common. Whether the
+bytes of a file are those that were written, its SHA-256 in state.json tells.
+
+Nothing outside the directory is read or written on account of what lies in it, such as a symbolic link.
 """
 
 import json
@@ -22,17 +25,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow.fs
 
 from blitz.data.csv.reading.bad_rows import RECORD_HEADER
-from blitz.errors import UserError, first_line, require
+from blitz.errors import StorageError, UserError, first_line
+from blitz.runs.checkpoint_files import CheckpointFiles
+from blitz.runs.contained import require_inside, require_plain_path
+from blitz.runs.stored_json import parse_lines, parse_object, parse_trials
 from blitz.storage import absolute, is_temporary, joined, locked, name_of, open_place, write_whole
+
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class RunDirectory:
+class RunDirectory(CheckpointFiles):
     """A run's files. `uri` is an absolute path or a URI that `pyarrow.fs` opens, such as s3://bucket/runs/name."""
 
     uri: str
@@ -40,11 +48,17 @@ class RunDirectory:
     """Whether what an object store refuses is tried again for minutes: once it is known to be the right one."""
     flag: str = field(default="--storage", compare=False)
     """What the user gave it by, as messages name it."""
+    boundary: str | None = None
+    """The directory whose files these are, where this one is a part of it: that of a sweep, for its trials."""
 
     @classmethod
     def of(cls, storage: str, run: str | None = None) -> "RunDirectory":
         """The directory `run` in `storage`, which may be a relative path or a URI."""
         return cls(absolute(storage) if run is None else joined(storage, run))
+
+    def part(self, path: str) -> "RunDirectory":
+        """A directory in this one, such as a trial of a sweep."""
+        return replace(self, uri=RunDirectory.of(self.uri, path).uri, boundary=self.boundary or self.uri)
 
     @classmethod
     def find(cls, name: str) -> "RunDirectory":
@@ -71,8 +85,35 @@ class RunDirectory:
     # Files. A relative path names a file of the run.
 
     def _open(self, path: str) -> tuple[pyarrow.fs.FileSystem, str]:
+        require_plain_path(self.uri, path)
         files, root = open_place(self.uri, patient=self.patient)
-        return files, f"{root}/{path}" if path else root
+        place = f"{root}/{path}" if path else root
+        if isinstance(files, pyarrow.fs.LocalFileSystem) and (path or self.boundary):
+            require_inside(place, open_place(self.boundary)[1] if self.boundary else root)
+        return files, place
+
+    def local_path(self, path: str) -> str:
+        """Where a file lies on a local disk."""
+        return self._open(path)[1]
+
+    @contextmanager
+    def _told(self, what: str, path: str) -> Iterator[None]:
+        """What a local disk refuses in this context, in one line; that a file is not there remains as it is."""
+        try:
+            yield
+        except StorageError:
+            raise
+        except OSError as error:
+            # Of an object store, another try may find that it answers again.
+            if not self.appends or (what == "read" and isinstance(error, FileNotFoundError)):
+                raise
+            raise self.refused_file(what, path, error) from error
+
+    def refused_file(self, what: str, path: str, error: OSError) -> StorageError:
+        """What to raise where a file of the run cannot be read or written."""
+        reason = _reason(error)
+        mend = "mend that, and give the same command again"
+        return _refusal(f"{self.uri}/{path} cannot be {what} ({reason}); {mend}", reason)
 
     def exists(self, path: str) -> bool:
         """Whether the file or directory is there."""
@@ -100,12 +141,39 @@ class RunDirectory:
         """
         files, place = self._open(path)
         # As a file, whose size is known, an object is read in one request.
-        with files.open_input_file(place) as stream:
+        with self._told("read", path), files.open_input_file(place) as stream:
             return bytes(stream.read())
 
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """A file's bytes, a mebibyte at a time.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+        """
+        files, place = self._open(path)
+        with self._told("read", path), files.open_input_stream(place, compression=None) as stream:
+            while data := stream.read(_CHUNK_BYTES):
+                yield data
+
+    def tail(self, path: str, most: int) -> bytes:
+        """The last bytes of a file, `most` at most.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+        """
+        files, place = self._open(path)
+        with self._told("read", path), files.open_input_file(place) as file:
+            size = file.size()
+            return bytes(file.read_at(min(size, most), max(0, size - most)))
+
     def write(self, path: str, data: bytes) -> None:
-        """Write a file whole: a reader sees what stood there before or all of `data`."""
-        write_whole(*self._open(path), data)
+        """Write a file whole: a reader sees what stood there before or all of `data`.
+
+        Raises:
+            StorageError: if a disk does not take it.
+        """
+        with self._told("written", path):
+            write_whole(*self._open(path), data)
 
     @property
     def appends(self) -> bool:
@@ -113,10 +181,14 @@ class RunDirectory:
         return isinstance(self._open("")[0], pyarrow.fs.LocalFileSystem)
 
     def append(self, path: str, data: bytes) -> None:
-        """Add to the end of a file. Where a store cannot append, it is written anew."""
+        """Add to the end of a file. Where a store cannot append, it is written anew.
+
+        Raises:
+            StorageError: if a disk does not take it.
+        """
         place = Path(self._open(path)[1])
         if self.appends and place.exists():
-            with place.open("ab") as stream:
+            with self._told("written", path), place.open("ab") as stream:
                 stream.write(data)
         else:
             self.write(path, (self.read(path) if self.exists(path) else b"") + data)
@@ -126,12 +198,24 @@ class RunDirectory:
         self.write(path, (json.dumps(value, indent=2) + "\n").encode())
 
     def read_json(self, path: str) -> dict[str, Any] | None:
-        """A JSON object, or None where there is no such file."""
+        """A JSON object, or None where there is no such file.
+
+        Raises:
+            DamagedFile: if the file is not JSON of the shape that a file of this name has.
+        """
         try:
-            value: dict[str, Any] = json.loads(self.read(path))
+            data = self.read(path)
         except FileNotFoundError:
             return None
-        return value
+        return parse_object(data, self.uri, path)
+
+    def read_trials(self) -> list[dict[str, str]]:
+        """The rows of a sweep's trials.csv.
+
+        Raises:
+            DamagedFile: if it is no such table.
+        """
+        return parse_trials(self.read("trials.csv"), self.uri) if self.exists("trials.csv") else []
 
     def delete(self) -> None:
         """Delete it with all that is in it; it need not be there."""
@@ -154,11 +238,13 @@ class RunDirectory:
         except OSError as error:
             raise self.refused("written", error) from error
 
-    def refused(self, what: str, error: OSError) -> UserError:
+    def refused(self, what: str, error: OSError) -> StorageError:
         """What to raise where the storage cannot be read or written."""
-        reason = first_line(error)
+        if isinstance(error, StorageError) and not error.reason:
+            return error
+        reason = _reason(error)
         mend = "mend it, and the same command goes on" if self.patient else "name another one"
-        return UserError(f"{self.flag}: {self.uri} cannot be {what} ({reason}); {mend}")
+        return _refusal(f"{self.flag}: {self.uri} cannot be {what} ({reason}); {mend}", reason)
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and what is in it."""
@@ -190,7 +276,15 @@ class RunDirectory:
         self.write("metrics.jsonl", _to_lines(lines))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that was cut off is left out."""
+        """The lines of metrics.jsonl; a last line that was cut off is left out.
+
+        Raises:
+            DamagedFile: if a line holds something else than numbers by their names.
+        """
+        return list(self.each_metric())
+
+    def each_metric(self) -> Iterator[dict[str, Any]]:
+        """The same, one line at a time: of a long run they are too many to hold."""
         return self._read_lines("metrics.jsonl")
 
     def add_event(self, event: Mapping[str, Any]) -> None:
@@ -200,19 +294,16 @@ class RunDirectory:
         self.append("events.jsonl", b"\n" * is_torn + _to_lines([event]))
 
     def events(self) -> list[dict[str, Any]]:
-        """The lines of events.jsonl."""
-        return self._read_lines("events.jsonl")
+        """The lines of events.jsonl.
 
-    def _read_lines(self, path: str) -> list[dict[str, Any]]:
-        if not self.exists(path):
-            return []
-        whole, _, _ = self.read(path).rpartition(b"\n")
-        lines = []
-        for line in whole.splitlines():
-            # One that was torn in the middle says nothing.
-            with suppress(json.JSONDecodeError):
-                lines.append(json.loads(line))
-        return lines
+        Raises:
+            DamagedFile: if one is no event.
+        """
+        return list(self._read_lines("events.jsonl"))
+
+    def _read_lines(self, path: str) -> Iterator[dict[str, Any]]:
+        if self.exists(path):
+            yield from parse_lines(self.chunks(path), self.uri, path)
 
     def add_bad_rows(self, records: Iterable[str]) -> None:
         """Add records to bad_rows.csv, each once however often it is found."""
@@ -221,10 +312,14 @@ class RunDirectory:
 
     def bad_rows(self) -> list[str]:
         """The records of bad_rows.csv."""
-        return self.read("bad_rows.csv").decode().split("\n")[1:-1] if self.exists("bad_rows.csv") else []
+        if not self.exists("bad_rows.csv"):
+            return []
+        return self.read("bad_rows.csv").decode(errors="replace").split("\n")[1:-1]
 
     def rewind(self, step: int) -> int:
         """Leave only what was so at `step`: what came after it is about to be made again. The step that was reached."""
+        for newer in self.damaged_after(step):
+            self.delete_checkpoint(newer)
         lines = self.metrics()
         self.write_metrics(line for line in lines if line["step"] <= step)
         evaluation = self.read_json("evaluations/best.json")
@@ -234,79 +329,17 @@ class RunDirectory:
             files.delete_file(place)
         return max(step, lines[-1]["step"] if lines else 0)
 
-    # Checkpoints.
 
-    def checkpoint_steps(self) -> list[int]:
-        """Steps of all whole checkpoints, oldest first.
+def _reason(error: OSError) -> str:
+    if isinstance(error, StorageError) and error.reason:
+        return error.reason
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
-        Raises:
-            UserError: if the storage cannot be read.
-        """
-        files, place = self._open("checkpoints")
-        try:
-            found = files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))
-        except OSError as error:
-            raise self.refused("read", error) from error
-        steps = (int(info.base_name) for info in found if info.base_name.isdecimal())
-        return sorted(step for step in steps if self._checkpoint_state(step) is not None)
 
-    def newest_step(self, most: int) -> int:
-        """The step of the newest checkpoint, or 0, but `most` at most."""
-        return min(most, max(self.checkpoint_steps(), default=0))
-
-    def checkpoint_step(self, which: Literal["best", "last"] | int) -> int:
-        """The step of the best or the newest checkpoint, or `which` itself.
-
-        Raises:
-            UserError: if there is no checkpoint yet.
-        """
-        if isinstance(which, int):
-            return which
-        steps = self.checkpoint_steps()
-        require(bool(steps), f"{self.uri} has no checkpoint yet")
-        state = self._checkpoint_state(steps[-1])
-        best = state["best"] if state and which == "best" else None
-        return int(best["step"]) if best else steps[-1]
-
-    def _checkpoint_state(self, step: int) -> dict[str, Any] | None:
-        try:
-            state = self.read_json(f"checkpoints/{step}/state.json")
-        except json.JSONDecodeError:
-            return None
-        if state is None:
-            return None
-        files, place = self._open(f"checkpoints/{step}")
-        infos = files.get_file_info([f"{place}/{name}" for name in state["files"]])
-        return state if [info.size for info in infos] == list(state["files"].values()) else None
-
-    def write_checkpoint(self, step: int, files: Mapping[str, bytes], state: Mapping[str, Any]) -> None:
-        """Write a checkpoint: its files, and last its state."""
-        place = f"checkpoints/{step}"
-        if self.exists(place):
-            self.delete_checkpoint(step)
-        for name, data in files.items():
-            self.write(f"{place}/{name}", data)
-        sizes = {name: len(data) for name, data in files.items()}
-        self.write_json(f"{place}/state.json", {**state, "files": sizes})
-
-    def read_checkpoint(self, step: int) -> tuple[dict[str, bytes], dict[str, Any]]:
-        """The files and the state of a whole checkpoint.
-
-        Raises:
-            UserError: if there is none of that step.
-        """
-        state = self._checkpoint_state(step)
-        if state is None:
-            steps = ", ".join(map(str, self.checkpoint_steps())) or "none"
-            raise UserError(f"{self.uri} has no whole checkpoint of step {step}; there are: {steps}")
-        return {name: self.read(f"checkpoints/{step}/{name}") for name in state["files"]}, state
-
-    def delete_checkpoint(self, step: int) -> None:
-        """Delete a checkpoint: first its state.json, so that none is ever half there."""
-        files, place = self._open(f"checkpoints/{step}")
-        if self.exists(f"checkpoints/{step}/state.json"):
-            files.delete_file(f"{place}/state.json")
-        self.delete_folder(f"checkpoints/{step}")
+def _refusal(message: str, reason: str) -> StorageError:
+    error = StorageError(message)
+    error.reason = reason
+    return error
 
 
 def _to_lines(objects: Iterable[Mapping[str, Any]]) -> bytes:

@@ -137,7 +137,10 @@ def stored_recipe(run: RunDirectory) -> Recipe:
             f"there is no run in {run}: it has no recipe.json; "
             f"python -m jobs.runs --storage {shlex.quote(folder_of(run.uri))} lists those that are there"
         )
-    return recipe_from_json(stored)
+    try:
+        return recipe_from_json(stored)
+    except UserError as error:
+        raise UserError(f"{run}/recipe.json: {error}") from error
 
 
 def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:

@@ -64,7 +64,10 @@ class CheckpointWriter:
         self._lines.append((time.time(), line))
         if self._appends:
             lines, self._lines = self._lines, []
-            self._write_metrics(lines)
+            try:
+                self._write_metrics(lines)
+            except OSError as error:
+                raise self._run.refused("written", error) from error
             return
         idle = self._in_flight is None or self._in_flight.done()
         if idle and time.monotonic() - self._lines_written >= _SECONDS_BETWEEN_METRICS:

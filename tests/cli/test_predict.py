@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from blitz.cli.predict import PredictSettings, _go_on, main, predict
+from blitz.cli.predict import PredictSettings, _resume, main, predict
 from blitz.data.plan import Plan
 from blitz.errors import DataError, UserError
 from blitz.launch.launch import launch
@@ -172,7 +172,7 @@ def test_parts_of_another_model_are_not_taken(colours: RunDirectory, folder: Pat
     plan = Plan.of_evaluation(rows=50, batch_size=recipe.global_batch_size)
     # As a prediction leaves them that is killed before its end.
     job = PredictJob(recipe, plan, colours, colours.checkpoint_step("best"), RunDirectory.of(f"{target}.parts"))
-    _go_on(job, rows.index.content)
+    _resume(job, rows.index.content)
     launch(job, {"val": rows}, Placement(Scale(num_workers=0)))
     assert job.first_step() == plan.eval_batches
     other = trained(replace(recipe, seed=5), tmp_path / "other")

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from blitz.cli.predict import _resume, predict
 from blitz.data.csv.tabular import CsvRows
 from blitz.data.plan import Plan
 from blitz.errors import UserError
 from blitz.launch.launch import launch
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipes.table_csv import TableCsv
+from blitz.runs.directory import RunDirectory
 from blitz.storage import joined, locked, open_place
 from blitz.training.prediction import PredictJob
-from blitz.runs.directory import RunDirectory
-from blitz.cli.predict import _go_on, predict
 from tests.cli.test_predict import read, stored, trained
 from tests.object_store import uri_of
 from tests.test_table_csv import numbers_and_colours, write
@@ -105,8 +106,8 @@ def test_a_prediction_whose_parts_another_process_has_deleted_writes_nothing(
     rows = recipe.inputs(str(numbers_and_colours(tmp_path / "in.csv", rows=200)))
     plan = Plan.of_evaluation(rows=200, batch_size=50)
     job = PredictJob(recipe, plan, colours, colours.checkpoint_step("best"), RunDirectory.of(str(tmp_path), "parts"))
-    _go_on(job, "content")
-    launch(job, {"val": rows}, Scale(num_workers=0))
+    _resume(job, "content")
+    launch(job, {"val": rows}, Placement(Scale(num_workers=0)))
     assert sum(map(len, job.predictions())) == 200
     last = max(path for path in Path(job.parts.uri).glob("*.arrow"))
     last.unlink()

@@ -94,7 +94,7 @@ def _run_trial(config: dict[str, Any], work: _Work) -> None:
 
 def _train(trial: Trial, work: _Work) -> dict[str, Any]:
     recipe, datasets = work.data.of(trial.settings)
-    run = replace(work.sweep, uri=RunDirectory.of(work.sweep.uri, f"trials/{trial.id}").uri)
+    run = work.sweep.part(f"trials/{trial.id}")
     scale, halving, number = work.placement.scale, work.halving, trial.number
     total_steps = recipe.plan(len(datasets["train"]), len(datasets["val"])).total_steps
 

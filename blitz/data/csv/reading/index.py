@@ -8,10 +8,12 @@
 <cache>/<content>.csv     the CSV that a folder of class folders amounts to
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +28,24 @@ from blitz.data.csv.reading.columns import ColumnReport
 from blitz.data.csv.reading.dialect import Dialect, Encoding, EncodingScan
 from blitz.data.csv.reading.label_conflicts import conflicting_labels
 from blitz.data.csv.reading.scan import CsvOptions, read_csv
-from blitz.errors import DataError
+from blitz.errors import DataError, first_line
 from blitz.storage import absolute, fingerprint, open_place, replacing
 from blitz.uris import is_uri
 
 _FORMAT = 1
 _HASHED_BYTES = 1 << 20
 _RACY_S = 2.0
+_REFUSALS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
+"""How a folder refuses to be written."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,25 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
             f"{cache} is a URI, and the index of a CSV is mapped into memory; name a folder of this machine"
         )
     folder = make_cache(cache, flag="--data.cache")
+    with _kept_in(folder, str(csv)):
+        return _index_csv(csv, folder, options)
+
+
+@contextlib.contextmanager
+def _kept_in(folder: Path, csv: str) -> Iterator[None]:
+    """A folder that cannot be written is named, and not taken for our own mistake."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, DataError) or error.errno not in _REFUSALS or csv in str(error):
+            raise
+        raise DataError(
+            f"{folder} cannot be written ({first_line(error)}); name another folder with --data.cache, or "
+            "with --out of jobs.prepare"
+        ) from error
+
+
+def _index_csv(csv: str | Path, folder: Path, options: CsvOptions) -> CsvIndex:
     source = _Source.of(str(csv), folder)
     key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)], sort_keys=True))[:32]
     target, report = folder / f"{key}.arrow", folder / f"{key}.json"
@@ -178,7 +210,9 @@ class _Source:
             seen = {"stamp": stamp, **_scan(name, files, path)}
             # A file changed just now may change again without a change of its time.
             if began - info.mtime_ns / 1e9 > _RACY_S:
-                _write(memo, json.dumps(seen))
+                # Without it the CSV is hashed again the next time.
+                with contextlib.suppress(OSError):
+                    _write(memo, json.dumps(seen))
         return cls(name, seen["content"], seen["encoding"])
 
     @classmethod
