@@ -98,12 +98,17 @@ class Fuzzer:
         self._shown[signature] += 1
         if self._shown[signature] <= _SHOWN_OF_A_KIND:
             seen = " ".join(str(find).split())[:900]
-            print(f"FIND {kind}:{number} {seen}; python -m bench.fuzz --seed {self.seed} --case {kind}:{number}", flush=True)
+            print(
+                f"FIND {kind}:{number} {seen}; python -m bench.fuzz --seed {self.seed} --case {kind}:{number}",
+                flush=True,
+            )
 
     def summarise(self) -> None:
         """Print counts of cases, of what was looked at, and of finds."""
         minutes = (time.monotonic() - self.began) / 60
-        print(f"\nseed {self.seed}: {sum(self.cases.values()):,} cases, {self.commands.started:,} commands, {minutes:.1f} min")
+        print(
+            f"\nseed {self.seed}: {sum(self.cases.values()):,} cases, {self.commands.started:,} commands, {minutes:.1f} min"
+        )
         for kind, cases in self.cases.items():
             counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.get(kind, Counter()).items())
             found = sum(count for (of, _), count in self.finds.items() if of == kind)

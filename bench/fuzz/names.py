@@ -67,7 +67,9 @@ def _flag(flag: str, value: str) -> tuple[str, ...]:
 
 def _alike(rng: random.Random, name: str) -> str:
     at = rng.randrange(len(name) + 1)
-    return rng.choice([name + " ", name.upper(), name + "?x", name + "#x", name[:at] + "%20" + name[at:], name + "/", f"{name}/."])
+    return rng.choice(
+        [name + " ", name.upper(), name + "?x", name + "#x", name[:at] + "%20" + name[at:], name + "/", f"{name}/."]
+    )
 
 
 def _below(storage: str, folder: Path) -> str:

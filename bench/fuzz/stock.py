@@ -19,7 +19,7 @@ NUMBERS = (0.0, 1.5, -2.25, 30.5, 12.75, 7.0, None)
 """Values of column x; None is a missing one."""
 CATEGORIES = ("red", "green", "blue", "mauve", "")
 """Values of column c, of which training saw the first three."""
-SIDE = 24
+SIDE = 32
 
 Known = dict[tuple[float | None, str], tuple[str, float]]
 
@@ -45,7 +45,11 @@ def make_stock(folder: Path, commands: Commands) -> Stock:
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(1)
     rows = [(rng.choice(NUMBERS), rng.choice(CATEGORIES[:3])) for _ in range(160)]
-    write(folder / "table.csv", ["x", "c", "t"], ([_cell(x), c, "ab"[(3.0 if x is None else x) > 5 or c == "red"]] for x, c in rows))
+    write(
+        folder / "table.csv",
+        ["x", "c", "t"],
+        ([_cell(x), c, "ab"[(3.0 if x is None else x) > 5 or c == "red"]] for x, c in rows),
+    )
     write(folder / "known.csv", ["id", "x", "c"], (["r", _cell(x), c] for x in NUMBERS for c in CATEGORIES))
     images = folder / "images"
     images.mkdir()
@@ -60,8 +64,8 @@ def make_stock(folder: Path, commands: Commands) -> Stock:
     )  # fmt: skip
     commands.import_what_it_does(
         folder, "train", "image_csv", "--data.train-csv", "images.csv", "--data.label-column", "t", *train,
-        "--model.name", "shufflenet_v2_x0_5", "--data.size", str(SIDE), "--epochs", "12", "--global-batch-size", "6",
-        "--run", "images", "--optim.lr", "0.005", "--data.loader-workers", "0",
+        "--model.name", "squeezenet1_1", "--data.size", str(SIDE), "--epochs", "20", "--global-batch-size", "6", "--augmentation.min-area", "1",
+        "--run", "images", "--optim.lr", "0.0003", "--data.loader-workers", "0",
     )  # fmt: skip
     commands.import_what_it_does(folder, "export", "table")
     commands.import_what_it_does(folder, "prepare", "table.csv")

@@ -70,7 +70,9 @@ class Table:
     def lines(self) -> list[str]:
         """The header and each row, as they are written."""
         end = self.delimiter if "trailing delimiter" in self.extras else ""
-        return [f"{self.line(cells).removesuffix(self.newline)}{end}{self.newline}" for cells in [self.names, *self.rows]]
+        return [
+            f"{self.line(cells).removesuffix(self.newline)}{end}{self.newline}" for cells in [self.names, *self.rows]
+        ]
 
     def __str__(self) -> str:
         quoting = {csv.QUOTE_MINIMAL: "minimal", csv.QUOTE_ALL: "all", csv.QUOTE_NONNUMERIC: "nonnumeric"}
@@ -86,7 +88,9 @@ def random_table(rng: random.Random, *, rows: int | None = None) -> Table:
     rows = rng.choice([1, 2, 5, 20, 60, 200]) if rows is None else rows
     encoding = rng.choice(ENCODINGS)
     delimiter, quote = rng.choice(",,,;;\t|"), "'" if rng.random() < 0.1 else '"'
-    letters = "é ü ß € “x” ñ" if encoding == "cp1252" else "é ü ß ñ" if encoding == "latin-1" else "é 日本 🙂 ß\u00a0\u2028"
+    letters = (
+        "é ü ß € “x” ñ" if encoding == "cp1252" else "é ü ß ñ" if encoding == "latin-1" else "é 日本 🙂 ß\u00a0\u2028"
+    )
     notes = [
         "plain", "", "it's", "'tis", "'n' roll'", 'she said "no"', '"', "a,b", "a;b", "a\tb", "a|b", "two\nlines", "\n",
         "x\r\ny", " blank ", "0012", "1e5", "=1+1", "#no", "NA", "nan", "-", "1,5", "1.234", "2024-01-05", letters,
@@ -122,7 +126,12 @@ def random_table(rng: random.Random, *, rows: int | None = None) -> Table:
     table.newline = rng.choice(["\n", "\n", "\r\n", "\r"])
     table.encoding = encoding
     table.packing = rng.choice([""] * 8 + [".gz", ".bz2", ".xz", ".zst", ".zip"])
-    for extra, chance in (("sep line", 0.05), ("trailing delimiter", 0.05), ("no last newline", 0.2), ("blank lines", 0.1)):
+    for extra, chance in (
+        ("sep line", 0.05),
+        ("trailing delimiter", 0.05),
+        ("no last newline", 0.2),
+        ("blank lines", 0.1),
+    ):
         if rng.random() < chance:
             table.extras.append(extra)
     return table
@@ -222,7 +231,9 @@ def strictly_read(table: Table, data: bytes) -> list[list[str]] | None:
     """The rows of damaged bytes that are a sound CSV still, as Python's strict reader sees it; else None."""
     try:
         text = data.decode({"utf-16": "utf-16"}.get(table.encoding, table.encoding))
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=table.delimiter, quotechar=table.quote, strict=True)
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=table.delimiter, quotechar=table.quote, strict=True
+        )
         rows = [row for row in reader if row]
     except (UnicodeError, csv.Error):
         return None

@@ -84,13 +84,17 @@ def _same_result(folder: Path, stock: Stock, commands: Commands, epochs: str, sa
     one, other = (place / "runs" / "one" / "result.json" for place in (right / epochs, folder))
     expect(other.exists(), "no result", said)
     expect(one.read_bytes() == other.read_bytes(), "result differs", lambda: f"{other.read_text()[:300]}; {said}")
-    steps = [line.partition('"step":')[2].partition(",")[0] for line in other.with_name("metrics.jsonl").read_text().splitlines()]
+    steps = [
+        line.partition('"step":')[2].partition(",")[0]
+        for line in other.with_name("metrics.jsonl").read_text().splitlines()
+    ]
     train = [step for step in steps if step]
     expect(sorted(map(int, train)) == [*map(int, train)], "metrics out of order", lambda: f"{train}; {said}")
 
 
 def _report_twice(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
     shutil.copytree(stock.table_run, folder / "runs" / "t")
+    shutil.copy(stock.table_csv, folder / "table.csv")
     words = ("report", "t")
     done = _together(commands, folder, rng, words, words, ("evaluate", "t", *HERE), ("evaluate", "t", *HERE))
     said = "; ".join(map(str, done))
@@ -103,9 +107,24 @@ def _report_twice(rng: random.Random, folder: Path, stock: Stock, commands: Comm
 
 def _prepare_twice(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
     rows = _input(folder, rng)
-    words = ("prepare", "in.csv", "--out", "prepared", "--label-column", "c", "--bad-rows", "skip", "--max-bad-fraction", "1")
+    words = (
+        "prepare",
+        "in.csv",
+        "--out",
+        "prepared",
+        "--label-column",
+        "c",
+        "--bad-rows",
+        "skip",
+        "--max-bad-fraction",
+        "1",
+    )
     done = _together(commands, folder, rng, words, words, words)
-    expect(len({one.out for one in done}) == 1 and all(one.code == 0 for one in done), "refused beside another", "; ".join(map(str, done)))
+    expect(
+        len({one.out for one in done}) == 1 and all(one.code == 0 for one in done),
+        "refused beside another",
+        "; ".join(map(str, done)),
+    )
     expect(f"{len(rows):,} rows" in done[0].out, "rows lost", done[0].out)
     return Counter(rows=len(rows))
 
