@@ -107,7 +107,8 @@ class Fuzzer:
         """Print counts of cases, of what was looked at, and of finds."""
         minutes = (time.monotonic() - self.began) / 60
         print(
-            f"\nseed {self.seed}: {sum(self.cases.values()):,} cases, {self.commands.started:,} commands, {minutes:.1f} min"
+            f"\nseed {self.seed}: {sum(self.cases.values()):,} cases, {self.commands.started:,} commands, "
+            f"{minutes:.1f} min"
         )
         for kind, cases in self.cases.items():
             counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.get(kind, Counter()).items())

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -39,10 +38,10 @@ class Find(Exception):
         self.kind = kind
 
 
-def expect(holds: bool, kind: str, seen: str | Callable[[], str]) -> None:
+def expect(holds: bool, kind: str, seen: str) -> None:
     """Raise a find unless a condition holds."""
     if not holds:
-        raise Find(kind, seen if isinstance(seen, str) else seen())
+        raise Find(kind, seen)
 
 
 @dataclass(frozen=True)

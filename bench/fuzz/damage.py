@@ -1,4 +1,4 @@
-"""Random damage to the files of a run: it is reported, never believed, and touches neither other runs nor files beside."""
+"""Random damage to the files of a run: it is reported, never believed, and touches no other run and no file beside."""
 
 import random
 import re
@@ -81,7 +81,7 @@ def damage(rng: random.Random, run: Path, outside: Path) -> str:
 
 
 def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
-    """A damaged run beside a sound one: every command on it answers, and what it answers is right or comes with a word."""
+    """A damaged run beside a sound one: what a command answers on it is right, or comes with a word on the damage."""
     runs = folder / "runs"
     for name in ("hurt", "sound"):
         shutil.copytree(stock.table_run, runs / name)
@@ -118,12 +118,12 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
             for file in hurt.rglob("*")
             if file.is_file() and not file.is_symlink() and SECRET.encode() in file.read_bytes()
         ]
-        expect(not seen, "content of a file outside shown", lambda s=seen, d=done: f"{what}: {s} by {d}")  # type: ignore[misc]
+        expect(not seen, "content of a file outside shown", f"{what}: {seen} by {done}")
         touched = changed(sound, digests(runs / "sound"))
-        expect(not touched, "another run damaged", lambda t=touched, d=done: f"{what}: {t} by {d}")  # type: ignore[misc]
+        expect(not touched, "another run damaged", f"{what}: {touched} by {done}")
         now = digests(folder, skip=(".lock",))
         outer = [file for file in changed(beside, now) if not file.startswith(("runs/hurt/", "cache", "out"))]
-        expect(not outer, "files outside the run touched", lambda o=outer, d=done: f"{what}: {o} by {d}")  # type: ignore[misc]
+        expect(not outer, "files outside the run touched", f"{what}: {outer} by {done}")
     return counts
 
 
@@ -164,7 +164,7 @@ def _not_believed(name: str, done: Done, what: str, folder: Path, stock: Stock, 
     if not right.exists():
         right.write_text(_right(name, stock, commands))
     wanted = right.read_text()
-    expect(seen == wanted, "damage believed", lambda: f"{what}: {seen[:200]!r}, not {wanted[:200]!r}: {done}")
+    expect(seen == wanted, "damage believed", f"{what}: {seen[:200]!r}, not {wanted[:200]!r}: {done}")
 
 
 def _right(name: str, stock: Stock, commands: Commands) -> str:

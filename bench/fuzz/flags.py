@@ -13,10 +13,11 @@ _FLAG = re.compile(r"^│?\s*(--[a-z][\w.-]*)(?:, (--[a-z][\w.-]*))?(?: (\{[^}]*
 _LEFT_OUT = ("--scale", "--max-failures", "--compile", "--png", "--help", "--no-report")
 """Where a command runs, and what takes minutes by design."""
 
-_TEXTS = ["", " ", "x", "0", "-1", "é", "a b", "nosuch", ".", "..", "in.csv", "in.csv/x", "folder", "/dev/null", "s3:/x",
-          "http://localhost:9/x", "file:", "None", "\n", "a\nb", "%s", "{}", "x" * 300, "\t", ",", '"', "c", "x", "t", "id"]  # fmt: skip
-_NUMBERS = ["0", "1", "2", "3", "-1", "1.5", "nan", "inf", "-inf", "1e-300", "1e300", "1e999", "x", "", "0x10", "1_000", "٣",
-            "0.1", "0.5", "-0.0", "9007199254740993", "1e5", " 1", "True"]  # fmt: skip
+_TEXTS = ["", " ", "x", "0", "-1", "é", "a b", "nosuch", ".", "..", "in.csv", "in.csv/x", "folder", "/dev/null",
+          "s3:/x", "http://localhost:9/x", "file:", "None",
+          "\n", "a\nb", "%s", "{}", "x" * 300, "\t", ",", '"', "c", "x", "t"]  # fmt: skip
+_NUMBERS = ["0", "1", "2", "3", "-1", "1.5", "nan", "inf", "-inf", "1e-300", "1e300", "1e999", "x", "", "0x10", "1_000",
+            "٣", "0.1", "0.5", "-0.0", "9007199254740993", "1e5", " 1", "True"]  # fmt: skip
 _SMALL = ["0", "1", "2", "3", "-1", "x", "", "1.5", "7"]
 """For what decides how long a run takes."""
 

@@ -1,4 +1,4 @@
-"""Images of every mode and format, some damaged: each row is predicted, or is named as bad, as Pillow itself finds it."""
+"""Images of every mode and format, some damaged: each row is predicted, or named as bad where Pillow refuses it."""
 
 import csv
 import io
@@ -110,11 +110,11 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
     for name, shade in (("black", 0), ("white", 255)):
         Image.new("RGB", (SIDE, SIDE), (shade,) * 3).save(images / f"{name}.png")
     names = [name for name, _, _, _ in rows]
-    for file, listed in (
+    for table, listed in (
         ("in.csv", names),
         ("right.csv", [*(f"right{i}.png" for i in range(len(rows))), "black.png", "white.png"]),
     ):
-        with (folder / file).open("w", newline="", encoding="utf-8") as text:
+        with (folder / table).open("w", newline="", encoding="utf-8") as text:
             csv.writer(text).writerows([["file", "n"], *([f"pictures/{name}", "1"] for name in listed)])
     bad = [row for row in rows if not opens(images / row[0])]
     said = f"{rows}"
@@ -125,14 +125,14 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
         if row[2] in ("empty", "text", "svg", "missing", "zeros", "bomb")
     )
     wanted = sum(row[2] in ("empty", "text", "svg", "missing", "zeros", "bomb") for row in bad)
-    expect(named >= wanted, "check misses a bad image", lambda: f"{said}: {prepared.out[-600:]} {prepared}")
+    expect(named >= wanted, "check misses a bad image", f"{said}: {prepared.out[-600:]} {prepared}")
     sound = [row for row in rows if not row[2]]
     invented = [row for row in sound if f"pictures/{row[0]}'" in prepared.said]
-    expect(not invented, "sound image called bad", lambda: f"{invented}: {prepared}")
-    for file in ("in", "right"):
-        done = commands.run(folder, "predict", str(stock.image_run), f"{file}.csv", f"{file}.out.csv", *HERE)
+    expect(not invented, "sound image called bad", f"{invented}: {prepared}")
+    for which in ("in", "right"):
+        done = commands.run(folder, "predict", str(stock.image_run), f"{which}.csv", f"{which}.out.csv", *HERE)
         if done.code == 2:
-            expect(len(bad) == len(rows) and file == "in", "sound images refused", lambda d=done: f"{said}: {d}")  # type: ignore[misc]
+            expect(len(bad) == len(rows) and which == "in", "sound images refused", f"{said}: {done}")
             return Counter(images=len(rows), refused=1)
     found, right = read(folder / "in.out.csv"), read(folder / "right.out.csv")
     expect([row["file"] for row in found] == [f"pictures/{name}" for name in names], "rows lost", said)

@@ -8,8 +8,9 @@ from bench.fuzz.commands import Commands, Done, expect
 from bench.fuzz.stock import HERE, Stock, changed, digests
 
 _ALPHABET = [*"ab?#%&+=;:@!$'\"()[]{}<>|~*^,. \\/\n\té"]
-_WHOLE = ["a", "a?b", "a#b", "a#c", "a%20b", "a b", "a%2Fb", " a", "a ", "~", "..", ".", "-a", "a.tmp", "CON", "a" * 300,
-          "é", "e\u0301", "a\u200bb", "%", "a%", "%41", "A", "a?", "a#", "s3://x", "file:///x", "*", "a\nb", "runs"]  # fmt: skip
+_WHOLE = ["a", "a?b", "a#b", "a#c", "a%20b", "a b", "a%2Fb", " a", "a ", "~", "..", ".", "-a", "a.tmp", "CON",
+          "a" * 300, "é", "e\u0301", "a\u200bb", "%", "a%", "%41", "A", "a?", "a#",
+          "s3://x", "file:///x", "*", "a\nb", "runs"]  # fmt: skip
 
 
 def random_name(rng: random.Random) -> str:
@@ -39,22 +40,22 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
         after = digests(folder)
         new = changed(before, after)
         overwritten = [file for file in new if file in before]
-        expect(not overwritten, "another run's files changed", lambda o=overwritten, d=done: f"{o[:5]} by {d}")  # type: ignore[misc]
+        expect(not overwritten, "another run's files changed", f"{overwritten[:5]} by {done}")
         outside = [file for file in new if not file.startswith(_below(storage, folder))]
-        expect(not outside, "files outside the storage", lambda o=outside, d=done: f"{o[:5]} by {d}")  # type: ignore[misc]
+        expect(not outside, "files outside the storage", f"{outside[:5]} by {done}")
         if done.code == 0:
             steps[name] = _trained(done, number + 2)
             expect(bool(new), "run has no files of its own", str(done))
     if steps:
         listed = commands.run(folder, "runs", "--storage", storage)
         found = max(0, len(listed.out.strip().splitlines()) - 1)
-        expect(found == len(steps), "runs not listed", lambda: f"{[*steps]!r} in {storage!r}: {listed.out!r} {listed}")
+        expect(found == len(steps), "runs not listed", f"{[*steps]!r} in {storage!r}: {listed.out!r} {listed}")
     for name, (directory, number) in steps.items():
         done = commands.run(folder, "evaluate", directory, "--checkpoint", "last", *HERE)
         expect(
             done.code == 0 and f"step {number}," in done.out,
             "run not found again",
-            lambda n=name, d=done: f"{n!r} in {storage!r}: {d.out[:80]!r} {d}",  # type: ignore[misc]
+            f"{name!r} in {storage!r}: {done.out[:80]!r} {done}",
         )
     expect((folder / "beside" / "kept.txt").read_text() == "kept", "files outside the storage", "kept.txt")
     return counts

@@ -64,8 +64,8 @@ def make_stock(folder: Path, commands: Commands) -> Stock:
     )  # fmt: skip
     commands.import_what_it_does(
         folder, "train", "image_csv", "--data.train-csv", "images.csv", "--data.label-column", "t", *train,
-        "--model.name", "squeezenet1_1", "--data.size", str(SIDE), "--epochs", "20", "--global-batch-size", "6", "--augmentation.min-area", "1",
-        "--run", "images", "--optim.lr", "0.0003", "--data.loader-workers", "0",
+        "--model.name", "squeezenet1_1", "--data.size", str(SIDE), "--epochs", "20", "--global-batch-size", "6",
+        "--augmentation.min-area", "1", "--run", "images", "--optim.lr", "0.0003", "--data.loader-workers", "0",
     )  # fmt: skip
     commands.import_what_it_does(folder, "export", "table")
     commands.import_what_it_does(folder, "prepare", "table.csv")

@@ -14,8 +14,10 @@ import random
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pyarrow
 
@@ -25,6 +27,7 @@ from bench.fuzz.stock import CATEGORIES, HERE, NUMBERS, Stock
 MISSING = ("", "", "", "NA", "nan", "NaN", "NAN", "null", "NULL", "None", "none", "n/a", "N/A", "#N/A", "-", "?")
 ENCODINGS = ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "latin-1")
 DAMAGES = ("truncated", "NUL", "torn quote", "extra cell", "missing cell", "mixed encodings", "bytes", "newline")
+_QUOTINGS: tuple[Literal[0, 1, 2], ...] = (csv.QUOTE_MINIMAL, csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC)
 _APPENDED = re.compile(r"prediction|probability(_.*)?|error")
 
 
@@ -38,7 +41,7 @@ class Table:
     """x and c of each row."""
     delimiter: str = ","
     quote: str = '"'
-    quoting: int = csv.QUOTE_MINIMAL
+    quoting: Literal[0, 1, 2] = csv.QUOTE_MINIMAL
     newline: str = "\n"
     encoding: str = "utf-8"
     packing: str = ""
@@ -58,7 +61,7 @@ class Table:
         text = io.StringIO()
         writer = csv.writer(
             text, delimiter=self.delimiter, quotechar=self.quote, quoting=self.quoting, lineterminator=self.newline
-        )  # type: ignore[call-overload]
+        )
         # Python leaves line breaks bare that are not in the terminator.
         bare = any("\r" in cell or "\n" in cell for cell in cells)
         if bare and self.quoting == csv.QUOTE_MINIMAL:
@@ -104,7 +107,7 @@ def random_table(rng: random.Random, *, rows: int | None = None) -> Table:
     values = [(rng.choice(NUMBERS), rng.choice(CATEGORIES)) for _ in range(rows)]
     columns["x"] = [spelling if x is None else repr(x).replace(".", decimal) for x, _ in values]
     columns["c"] = [c for _, c in values]
-    pools = {
+    pools: dict[str, Callable[[], str]] = {
         "big": lambda: str(10**18 + rng.randrange(10**6)) if rng.random() < 0.9 else "NA",
         "zip code": lambda: f"{rng.randrange(99999):05}" if rng.random() < 0.95 else "NA",
         "note": lambda: rng.choice(notes),
@@ -122,7 +125,7 @@ def random_table(rng: random.Random, *, rows: int | None = None) -> Table:
             columns[name] = [pools[name]() for _ in range(rows)]
     names = ["id", *rng.sample([*columns][1:], len(columns) - 1)]
     table = Table(names, [[columns[name][i] for name in names] for i in range(rows)], values, delimiter, quote)
-    table.quoting = rng.choice([csv.QUOTE_MINIMAL] * 3 + [csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+    table.quoting = rng.choice(_QUOTINGS)
     table.newline = rng.choice(["\n", "\n", "\r\n", "\r"])
     table.encoding = encoding
     table.packing = rng.choice([""] * 8 + [".gz", ".bz2", ".xz", ".zst", ".zip"])
@@ -264,7 +267,7 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
     done = commands.run(folder, "predict", str(stock.table_run), file.name, "out.csv", *HERE, *flags)
     if done.code == 2:
         sound = not table.damage and table.rows
-        expect(not sound, "undamaged table refused", lambda: f"{table}: {done.err.strip()[-400:]}")
+        expect(not sound, "undamaged table refused", f"{table}: {done.err.strip()[-400:]}")
         expect(not (folder / "out.csv").exists(), "refused and written", str(done))
         counts["refused"] += 1
         return counts
@@ -279,24 +282,24 @@ def check_prepared(table: Table, done: Done) -> None:
     head = re.search(r": ([\d,]+) rows?, (\d+) columns", done.out)
     if head is None:
         # A category that no row has, or no row: prepare may refuse; that predict does not is looked at there.
-        expect(done.code == 2, "prepare says nothing", lambda: f"{table}: {done.out[-400:]}")
+        expect(done.code == 2, "prepare says nothing", f"{table}: {done.out[-400:]}")
         raise Find("undamaged table refused by prepare", f"{table}: {done.err.strip()[-400:]}")
     found = int(head[1].replace(",", "")), int(head[2])
-    expect(found == (len(table.rows), len(table.names)), "rows lost", lambda: f"{table}: prepare found {found}")
+    expect(found == (len(table.rows), len(table.names)), "rows lost", f"{table}: prepare found {found}")
     numbers = [x for x, _ in table.values if x is not None]
     if len(set(numbers)) < 2:
         return
     line = next((line for line in done.out.splitlines() if re.match(r"x\s", line)), "")
     said = re.match(r"x\s+number\s+([\d,]+)\s+(\S+) to (\S+), mean (\S+), std", line)
     if said is None:
-        raise Find("numbers not seen", f"{table}: {line!r}, of {sorted(set(row[table.x] for row in table.rows))[:8]}")
+        raise Find("numbers not seen", f"{table}: {line!r}, of {sorted({row[table.x] for row in table.rows})[:8]}")
     values = float(said[2]), float(said[3]), float(said[4])
     right = min(numbers), max(numbers), sum(numbers) / len(numbers)
     close = all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-4) for a, b in zip(values, right, strict=True))
-    expect(close, "numbers changed", lambda: f"{table}: {values} where {right} is right")
+    expect(close, "numbers changed", f"{table}: {values} where {right} is right")
     missing = int(said[1].replace(",", ""))
     right_missing = len(table.rows) - len(numbers)
-    expect(missing == right_missing, "missing miscounted", lambda: f"{table}: {missing}, not {right_missing}")
+    expect(missing == right_missing, "missing miscounted", f"{table}: {missing}, not {right_missing}")
 
 
 def check_predicted(table: Table, data: bytes, out: Path, stock: Stock) -> Counter[str]:
@@ -306,9 +309,9 @@ def check_predicted(table: Table, data: bytes, out: Path, stock: Stock) -> Count
     width = len(table.names)
     header, found = found[0], found[1:]
     right = header[:width] == table.names and all(map(_APPENDED.fullmatch, header[width:]))
-    expect(right, "names changed", lambda: f"{table}: {header}, not {table.names}")
+    expect(right, "names changed", f"{table}: {header}, not {table.names}")
     ragged = [row for row in found if len(row) != len(header)]
-    expect(not ragged, "output is ragged", lambda: f"{table}: {ragged[0]}")
+    expect(not ragged, "output is ragged", f"{table}: {ragged[:1]}")
     rows = table.rows if not table.damage else strictly_read(table, data)
     good = [row for row in found if not row[-1]]
     if rows is not None:
@@ -317,10 +320,10 @@ def check_predicted(table: Table, data: bytes, out: Path, stock: Stock) -> Count
             kind = "rows lost" if len(seen) < len(rows) else "rows invented"
             raise Find(kind, f"{table}: {len(seen)} rows, not {len(rows)}")
         wrong = next(((a, b) for a, b in zip(seen, rows, strict=True) if a != b), None)
-        expect(wrong is None, "cells changed", lambda: f"{table}: {wrong}")
+        expect(wrong is None, "cells changed", f"{table}: {wrong}")
     if not table.damage:
         bad = [row for row in found if row[-1]]
-        expect(not bad, "sound row called bad", lambda: f"{table}: {bad[0]}")
+        expect(not bad, "sound row called bad", f"{table}: {bad[:1]}")
     else:
         _check_undamaged_rows(table, found)
     values = dict(zip((row[0] for row in table.rows), table.values, strict=True))
@@ -328,10 +331,10 @@ def check_predicted(table: Table, data: bytes, out: Path, stock: Stock) -> Count
     whole = {tuple(row) for row in table.rows}
     for row in good:
         if tuple(row[:width]) in whole:
-            label, probability = stock.known[values[row[0]]]
+            _, probability = stock.known[values[row[0]]]
             said = float(row[places[1]].replace(",", "."))
             same = math.isclose(said, probability, rel_tol=1e-3, abs_tol=1e-4)
-            expect(same, "numbers misread", lambda r=row: f"{table}: {r}, where {probability} is right")  # type: ignore[misc]
+            expect(same, "numbers misread", f"{table}: {row}, where {probability} is right")
     return Counter(back=len(good), bad=len(found) - len(good))
 
 
@@ -343,7 +346,7 @@ def _check_undamaged_rows(table: Table, found: list[list[str]]) -> None:
     for number, row in enumerate(table.rows):
         place = places.get(row[0])
         if place is not None and found[place][:width] == row:
-            expect(place >= after, "order changed", lambda n=number: f"{table}: row {n}")  # type: ignore[misc]
+            expect(place >= after, "order changed", f"{table}: row {number}")
             after = place + 1
             continue
         if number in table.damaged:
@@ -352,4 +355,4 @@ def _check_undamaged_rows(table: Table, found: list[list[str]]) -> None:
             raise Find("cells changed", f"{table}: row {number}: {found[place][:width]}, not {row}")
         # Swallowed by a bad row: the next one after the last that came back has a reason.
         is_named = after < len(found) and any(each[-1] for each in found[after:])
-        expect(is_named, "rows lost in silence", lambda n=number: f"{table}: row {n} of {len(table.rows)}")  # type: ignore[misc]
+        expect(is_named, "rows lost in silence", f"{table}: row {number} of {len(table.rows)}")

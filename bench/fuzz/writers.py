@@ -40,12 +40,12 @@ def _whole(file: Path, rows: list[list[str]], said: str) -> None:
     """Each row once, in order, with a prediction."""
     expect(file.exists(), "output is missing", said)
     data = file.read_bytes()
-    expect(b"\0" not in data, "rows lost", lambda: f"{data.count(0)} NUL bytes; {said}")
+    expect(b"\0" not in data, "rows lost", f"{data.count(0)} NUL bytes; {said}")
     lines = data.decode().splitlines()[1:]
     ids = [line.partition(",")[0] for line in lines]
-    expect(ids == [row[0] for row in rows], "rows lost", lambda: f"{len(ids)} rows of {len(rows)}; {said}")
+    expect(ids == [row[0] for row in rows], "rows lost", f"{len(ids)} rows of {len(rows)}; {said}")
     unpredicted = [line for line in lines if not line.split(",")[3]]
-    expect(not unpredicted, "rows without a prediction", lambda: f"{unpredicted[:2]}; {said}")
+    expect(not unpredicted, "rows without a prediction", f"{unpredicted[:2]}; {said}")
 
 
 def _nothing_left(folder: Path, name: str) -> None:
@@ -83,13 +83,13 @@ def _same_result(folder: Path, stock: Stock, commands: Commands, epochs: str, sa
         commands.run(right / epochs, "train", "blobs", "--epochs", epochs, "--run", "one", *HERE)
     one, other = (place / "runs" / "one" / "result.json" for place in (right / epochs, folder))
     expect(other.exists(), "no result", said)
-    expect(one.read_bytes() == other.read_bytes(), "result differs", lambda: f"{other.read_text()[:300]}; {said}")
+    expect(one.read_bytes() == other.read_bytes(), "result differs", f"{other.read_text()[:300]}; {said}")
     steps = [
         line.partition('"step":')[2].partition(",")[0]
         for line in other.with_name("metrics.jsonl").read_text().splitlines()
     ]
     train = [step for step in steps if step]
-    expect(sorted(map(int, train)) == [*map(int, train)], "metrics out of order", lambda: f"{train}; {said}")
+    expect(sorted(map(int, train)) == [*map(int, train)], "metrics out of order", f"{train}; {said}")
 
 
 def _report_twice(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
@@ -133,6 +133,7 @@ def _stopped(rng: random.Random, folder: Path, stock: Stock, commands: Commands)
     """A command is stopped at a random moment, perhaps twice, and given again: it ends as if nothing had been."""
     rows: list[list[str]] = []
     trains = rng.random() < 0.5
+    words: tuple[str, ...]
     if trains:
         words = ("train", "blobs", "--epochs", "150", "--run", "one", *HERE)
     else:
