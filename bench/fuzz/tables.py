@@ -128,7 +128,7 @@ def random_table(rng: random.Random, *, rows: int | None = None) -> Table:
     table.quoting = rng.choice(_QUOTINGS)
     table.newline = rng.choice(["\n", "\n", "\r\n", "\r"])
     table.encoding = encoding
-    table.packing = rng.choice([""] * 8 + [".gz", ".bz2", ".xz", ".zst", ".zip"])
+    table.packing = rng.choice([""] * 30 + [".gz", ".bz2", ".xz", ".zst", ".zip"])
     for extra, chance in (
         ("sep line", 0.05),
         ("trailing delimiter", 0.05),
