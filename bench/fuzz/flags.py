@@ -6,8 +6,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from bench.fuzz.commands import Commands
-from bench.fuzz.stock import HERE, Stock
+from bench.fuzz.commands import Commands, expect
+from bench.fuzz.stock import HERE, Stock, read
 
 _FLAG = re.compile(r"^│?\s*(--[a-z][\w.-]*)(?:, (--[a-z][\w.-]*))?(?: (\{[^}]*\}\|?\S*|[A-Z]\S*))?", re.M)
 _LEFT_OUT = ("--scale", "--max-failures", "--compile", "--png", "--help", "--no-report")
@@ -75,6 +75,8 @@ def random_value(rng: random.Random, flag: str, kind: str) -> list[str]:
     choices = re.findall(r"[\w-]+", kind.partition("}")[0]) if kind.startswith("{") else []
     if choices and rng.random() < 0.7:
         return [rng.choice(choices)]
+    if ("INT" in kind or "FLOAT" in kind) and rng.random() < 0.6:
+        return [rng.choice(["1", "2", "3", "8", "32"] if "INT" in kind else ["0.001", "0.1", "0.5", "0", "1", "2.5"])]
     if "INT" in kind or "FLOAT" in kind:
         return [rng.choice(_NUMBERS) for _ in range(rng.choice([1, 1, 1, 2]))]
     if not kind and rng.random() < 0.7:
@@ -100,4 +102,10 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
     if rng.random() < 0.1:
         words.insert(rng.randrange(1, len(words) + 1), rng.choice(_TEXTS))
     done = commands.run(folder, *words)
+    if command not in ("report", "export"):
+        # Those two may be told to write there.
+        expect((folder / "in.csv").read_bytes() == stock.table_csv.read_bytes(), "input changed", str(done))
+    if command == "predict" and done.code == 0 and (folder / "out.csv").exists():
+        found = len(read(folder / "out.csv"))
+        expect(found == len(read(stock.table_csv)), "rows lost", f"{found} rows: {done}")
     return Counter({command: 1, "refused": done.code == 2})

@@ -61,6 +61,7 @@ def make_stock(folder: Path, commands: Commands) -> Stock:
     commands.import_what_it_does(
         folder, "train", "table_csv", "--data.train-csv", "table.csv", "--data.target", "t", *train,
         "--epochs", "40", "--global-batch-size", "16", "--run", "table", "--model.hidden", "8", "--optim.lr", "0.03",
+        "--optim.schedule", "constant",
     )  # fmt: skip
     commands.import_what_it_does(
         folder, "train", "image_csv", "--data.train-csv", "images.csv", "--data.label-column", "t", *train,
