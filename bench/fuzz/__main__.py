@@ -9,7 +9,9 @@ the machine, too, so that a find of `writers` may need some repetitions.
 """
 
 import argparse
+import contextlib
 import importlib
+import itertools
 import random
 import re
 import shutil
@@ -50,14 +52,8 @@ def main() -> int:
             kind, _, number = asked.case.partition(":")
             fuzzer.run(kind, int(number), keep=True)
         else:
-            until = time.monotonic() + 60 * asked.minutes
-            number = 0
-            while time.monotonic() < until and number != asked.rounds:
-                for kind in asked.kinds:
-                    share = _A_ROUND.get(kind, 1)
-                    for case in range(number * share, (number + 1) * share):
-                        fuzzer.run(kind, case)
-                number += 1
+            with contextlib.suppress(KeyboardInterrupt):
+                fuzzer.run_until(time.monotonic() + 60 * asked.minutes, asked.rounds, asked.kinds)
     fuzzer.summarise()
     return int(bool(fuzzer.finds))
 
@@ -75,6 +71,16 @@ class Fuzzer:
         self.finds: Counter[tuple[str, str]] = Counter()
         self.began = time.monotonic()
         self._shown: Counter[str] = Counter()
+
+    def run_until(self, until: float, rounds: int | None, kinds: list[str]) -> None:
+        """Rounds over the kinds, so many or until a time of `time.monotonic`."""
+        for number in itertools.count() if rounds is None else range(rounds):
+            for kind in kinds:
+                share = _A_ROUND.get(kind, 1)
+                for case in range(number * share, (number + 1) * share):
+                    if time.monotonic() > until:
+                        return
+                    self.run(kind, case)
 
     def run(self, kind: str, number: int, *, keep: bool = False) -> Find | None:
         """One case; what it found. `keep` leaves its files in any case."""

@@ -121,6 +121,8 @@ class Commands:
         self.started = 0
         self._running: list[Started] = []
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        # A shell's background job ignores Ctrl-C, and so would the commands that are to be interrupted.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         for name in MODULES:
             importlib.import_module(name)
 
