@@ -27,7 +27,7 @@ def write(file: Path, table: Table, rows: list[list[str]]) -> Path:
 def test_an_undamaged_table_reads_back_to_the_cell_in_its_own_dialect() -> None:
     for seed in range(400):
         rng = random.Random(seed)
-        table = random_table(rng)
+        table = random_table(rng, rows=rng.choice([1, 2, 20]))
         assert strictly_read(table, encoded(table, rng)) == table.rows, f"seed {seed}: {table}"
 
 

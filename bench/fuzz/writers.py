@@ -15,7 +15,9 @@ _LEFT = (".tmp", ".parts", ".part", ".writing")
 
 def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
     """One of the kinds below."""
-    what = rng.choice([_predict_twice, _predict_twice, _train_twice, _report_twice, _prepare_twice, _stopped])
+    what = rng.choice(
+        [_predict_twice, _predict_twice, _killed_beside, _train_twice, _report_twice, _prepare_twice, _stopped]
+    )
     count = what(rng, folder, stock, commands)
     return Counter({what.__name__.strip("_"): 1, **count})
 
@@ -64,6 +66,27 @@ def _predict_twice(rng: random.Random, folder: Path, stock: Stock, commands: Com
     _whole(folder / "out.csv", rows, said)
     _nothing_left(folder, "out.csv")
     return Counter(rows=len(rows), refused=sum(one.code == 2 for one in done))
+
+
+def _killed_beside(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
+    """Of two writers of one file one is killed: the other's output is whole, or the same command makes it so."""
+    rows = _input(folder, rng)
+    words = ("predict", str(stock.table_run), "in.csv", "out.csv", *HERE, "--overwrite")
+    both = [commands.start(folder, *words)]
+    time.sleep(rng.uniform(0, 0.5))
+    both.append(commands.start(folder, *words))
+    time.sleep(rng.uniform(0, 1))
+    killed = both.pop(rng.randrange(2))
+    killed.send(signal.SIGKILL)
+    killed.end((0, 2, -signal.SIGKILL))
+    done = both[0].end()
+    if done.code == 0:
+        _whole(folder / "out.csv", rows, str(done))
+    done = commands.run(folder, *words)
+    expect(done.code == 0, "does not continue", str(done))
+    _whole(folder / "out.csv", rows, str(done))
+    _nothing_left(folder, "out.csv")
+    return Counter(rows=len(rows))
 
 
 def _train_twice(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
