@@ -9,10 +9,11 @@ bad rows, <name>.bad_rows.csv. Leaves with exit code 2 if training would refuse 
 from dataclasses import dataclass, field, replace
 
 from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
-from blitz.data.csv.columns import ColumnReport, ColumnType
+from blitz.data.csv.columns import ColumnReport, ColumnType, are_words
 from blitz.data.csv.dialect import Encoding
 from blitz.data.csv.images import ImageCheck, check_images
 from blitz.data.csv.index import CsvIndex, index_csv
+from blitz.data.csv.numbers import Decimal
 from blitz.data.csv.streaming_pass import CsvOptions
 from blitz.data.csv.table import unknown_labels
 from jobs.command_line import parse, run
@@ -43,6 +44,8 @@ class PrepareSettings:
     """What cells are quoted in; detected by default."""
     encoding: Encoding | None = None
     """Detected by default."""
+    decimal: Decimal | None = None
+    """The decimal mark, . or ,; detected by default."""
     types: dict[str, ColumnType] = field(default_factory=dict)
     """Types of columns where the detected ones do not fit: --types zip category name text."""
     bad_rows: BadRowsPolicy = "fail"
@@ -68,18 +71,21 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
         DataError: if a CSV cannot be read, or its bad rows are more than the settings allow.
     """
     options = CsvOptions(
-        settings.delimiter,
-        settings.quote,
-        settings.encoding,
-        settings.types,
-        settings.label_column,
-        settings.image_column,
+        delimiter=settings.delimiter,
+        quote=settings.quote,
+        encoding=settings.encoding,
+        types=settings.types,
+        label_columns=settings.label_column,
+        image_column=settings.image_column,
+        decimal=settings.decimal,
     )
     train = index_csv(csv, settings.out, options)
     found = [(train, _bad_rows(train, settings))]
     if settings.val_csv is not None:
         types = {column.name: column.type for column in train.columns}
-        val = index_csv(settings.val_csv, settings.out, replace(options, types=types))
+        words = tuple(name for name, values in train.codes.items() if are_words(values))
+        more = replace(options, types=types, usual_decimal=train.dialect.decimal, verbatim=words)
+        val = index_csv(settings.val_csv, settings.out, more)
         known = {name: train.column(name).values for name in settings.label_column}
         unknown = [unknown_labels(val, name, values, csv) for name, values in known.items() if values is not None]
         found.append((val, sum(unknown, start=_bad_rows(val, settings))))
@@ -105,6 +111,8 @@ def _print_index(index: CsvIndex, labels: tuple[str, ...]) -> None:
     print(f"{'column':{width}}  type      missing  values")
     for column in index.columns:
         print(f"{column.name:{width}}  {column.type:8}  {column.missing:7,}  {_summary(column)}")
+        if column.note:
+            print(f"{'':{width}}  {column.note}")
     for name in labels:
         column = index.column(name)
         if column.values is not None and column.counts is not None:

@@ -12,7 +12,8 @@ import pyarrow
 from blitz.data.csv.bad_rows import BadRows
 from blitz.data.csv.dialect import Dialect
 from blitz.data.csv.index import CsvIndex, index_csv
-from blitz.data.csv.streaming_pass import LINE, CsvOptions
+from blitz.data.csv.layout import LINE
+from blitz.data.csv.streaming_pass import CsvOptions
 from blitz.errors import DataError
 from blitz.storage import written_whole
 
@@ -57,8 +58,8 @@ def _merged(
     texts: CsvIndex, index: CsvIndex, names: list[str], values: Iterable[pyarrow.Table], reasons: Mapping[int, str]
 ) -> Iterator[list[list[str]]]:
     """Rows of the file to write, some at a time, by line."""
-    table = texts.table()
-    predicted_lines = index.table()[LINE].to_numpy()
+    table = texts.packed()
+    predicted_lines = index.packed()[LINE].to_numpy()
     nothing = [""] * len(names)
     # Ragged rows are in no index.
     cells_of = {fault["line"]: fault["value"] for fault in texts.bad_rows().faults.to_pylist()}
@@ -73,7 +74,7 @@ def _merged(
         columns = (said[name].to_pylist() for name in (*names, ERROR))
         for line, *one, error in zip(predicted_lines[first:last].tolist(), *columns, strict=True):
             reason = reasons.get(line) or error
-            rows[line][-len(one) - 1 :] = [*nothing, reason] if reason else [*(_text(each, texts) for each in one), ""]
+            rows[line][-len(one) - 1 :] = [*nothing, reason] if reason else [*(_text(each, index) for each in one), ""]
         while ragged and ragged[0] < lines[-1]:
             line = ragged.pop(0)
             rows[line] = [*_ragged(texts, cells_of[line]), *nothing, reasons[line]]
@@ -88,8 +89,8 @@ def _ragged(texts: CsvIndex, text: str) -> list[str]:
     return [*cells, *[""] * width][:width]
 
 
-def _text(value: Any, texts: CsvIndex) -> str:
-    return f"{value:.6g}".replace(".", texts.dialect.decimal) if isinstance(value, float) else str(value)
+def _text(value: Any, index: CsvIndex) -> str:
+    return f"{value:.6g}".replace(".", index.dialect.decimal) if isinstance(value, float) else str(value)
 
 
 class _Rows:

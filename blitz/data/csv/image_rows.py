@@ -12,10 +12,11 @@ import pyarrow
 
 from blitz.data.arrays import FAULT, Columns, new_column
 from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
-from blitz.data.csv.columns import ColumnType
+from blitz.data.csv.columns import ColumnReport, ColumnType, are_words
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.csv.images import NO_SUCH_FILE, check_images
 from blitz.data.csv.index import CsvIndex, index_csv
+from blitz.data.csv.numbers import Decimal
 from blitz.data.csv.source import Mask
 from blitz.data.csv.statistics import statistics_of
 from blitz.data.csv.streaming_pass import CsvOptions
@@ -49,6 +50,8 @@ class ImageFit:
     classes: tuple[str, ...] = may_change(())
     numbers: tuple[NumberTarget, ...] = may_change(())
     """Of the task `numbers`, one for each target."""
+    decimal: Decimal = may_change(".")
+    """How another CSV writes numbers, if its cells do not show it."""
 
     @property
     def types(self) -> dict[str, ColumnType]:
@@ -166,7 +169,7 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
     task = data.task
     if task == "auto":
         task = "classification" if kinds == {"category"} else "numbers"
-    fit = ImageFit(index.content, image_column, task, targets)
+    fit = ImageFit(index.content, image_column, task, targets, decimal=index.dialect.decimal)
     bad = _faults(index, targets)
     data.judged(bad + _files(index, data, image_column), index)
     kept, held_out = data.parts(index, bad.rows(), seed)
@@ -184,15 +187,24 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
         raise DataError(f"{index.csv} has no row to train on")
     reports = statistics_of(index, targets, kept)
     for name, report in reports.items():
-        if task == "numbers" and not report.std:
+        if task == "numbers" and report.is_constant:
             raise DataError(
                 f"{index.csv}: column '{name}' holds {report.mean} in all rows to train on; "
                 "there must be two values at least"
             )
     what = f"column '{targets[0]}'" if len(targets) == 1 else f"{len(targets)} columns of numbers"
+    for report in reports.values():
+        if report.note:
+            print(f"{index.csv}: column '{report.name}': {report.note}")
     print(f"{index.csv}: images in column '{image_column}'; learns {what}")
-    numbers = [NumberTarget(name, report.mean or 0.0, report.std or 1.0) for name, report in reports.items()]
-    return replace(fit, numbers=tuple(numbers) if task == "numbers" else ())
+    if task == "points":
+        return fit
+    return replace(fit, numbers=tuple(_number_target(report) for report in reports.values()))
+
+
+def _number_target(report: ColumnReport) -> NumberTarget:
+    assert report.mean is not None and report.std is not None
+    return NumberTarget(report.name, report.mean, report.std)
 
 
 def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> CsvImages:
@@ -202,7 +214,13 @@ def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> Cs
         DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
     if split == "val" and data.val_place is not None:
-        options = data.options(types=fit.types, label_columns=fit.targets, image_column=fit.image_column)
+        options = data.options(
+            types=fit.types,
+            label_columns=fit.targets,
+            image_column=fit.image_column,
+            usual_decimal=fit.decimal,
+            verbatim=fit.targets if data.val_dir is not None or are_words(fit.classes) else (),
+        )
         index = index_csv(data.val_place, data.cache, options)
         bad = _faults(index, fit.targets)
         if fit.classes:
@@ -267,7 +285,9 @@ def _train_options(data: ImageCsvData, image_column: str, targets: tuple[str, ..
         types.update(dict.fromkeys(targets, "number"))
     elif data.task == "classification" or data.train_dir is not None:
         types[targets[0]] = "category"
-    return data.options(types=types, label_columns=targets, image_column=image_column)
+    # The name of a folder is a class, whatever it is.
+    verbatim = targets if data.train_dir is not None else ()
+    return data.options(types=types, label_columns=targets, image_column=image_column, verbatim=verbatim)
 
 
 @lru_cache(maxsize=8)

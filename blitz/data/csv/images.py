@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from blitz.data.csv.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.index import CsvIndex
-from blitz.data.csv.streaming_pass import LINE
+from blitz.data.csv.layout import LINE
 from blitz.data.spread import spread
 from blitz.errors import DataError
 from blitz.storage import Folder, absolute, folder_of, is_folder
@@ -43,7 +43,7 @@ def check_images(index: CsvIndex, column: str, root: str | Path | None = None, c
     """
     batches = [
         part
-        for batch in index.table().select([column, LINE]).to_batches()
+        for batch in index.batches([column, LINE])
         for part in (batch.slice(start, _PATHS_A_TASK) for start in range(0, len(batch), _PATHS_A_TASK))
     ]
     folder = absolute(root) if root is not None else folder_of(index.csv)

@@ -1,6 +1,6 @@
 """A CSV as a memory-mapped Arrow index, made in one streaming pass and cached by the file's content.
 
-<cache>/<key>.arrow       the columns: float64 (null where missing or bad), int32 codes (-1 where missing), or
+<cache>/<key>.arrow       the columns: float64 (NaN where missing or bad), int32 codes (-1 where missing), or
                           text; and the line of every row
 <cache>/<key>.bad.arrow   the bad rows
 <cache>/<key>.json        the report; written last, so that a key has all three or counts for nothing
@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,12 @@ from blitz.data.csv.columns import ColumnReport
 from blitz.data.csv.conflicts import conflicting_labels
 from blitz.data.csv.dialect import Dialect, Encoding, EncodingScan
 from blitz.data.csv.folders import listing
+from blitz.data.csv.layout import LINE, unpack
 from blitz.data.csv.streaming_pass import CsvOptions, read_csv
 from blitz.errors import DataError
 from blitz.storage import absolute, fingerprint, open_place
 
-_FORMAT = 1
+_FORMAT = 2
 _HASHED_BYTES = 1 << 20
 _RACY_S = 2.0
 
@@ -83,9 +84,18 @@ class CsvIndex:
                 return column
         raise DataError(f"{self.csv} has no column '{name}'; it has: {', '.join(self.dialect.names)}")
 
-    def table(self) -> pyarrow.Table:
-        """The index, memory-mapped."""
+    def packed(self) -> pyarrow.Table:
+        """The index as it lies in its file, memory-mapped: `layout.py` says how."""
         return pyarrow.ipc.open_file(pyarrow.memory_map(self.path)).read_all()
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
+        """Columns of the index, or `LINE`, batch by batch: null is a missing number, code -1 a missing category."""
+        for batch in self.packed().to_batches():
+            yield unpack(batch, columns)
+
+    def table(self) -> pyarrow.Table:
+        """All columns of the index, in memory."""
+        return pyarrow.Table.from_batches(list(self.batches([*self.dialect.names, LINE])))
 
     def bad_rows(self) -> BadRows:
         """Ragged rows, cells that are no numbers, missing labels and image paths, and images with two labels."""

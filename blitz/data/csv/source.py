@@ -10,6 +10,7 @@ from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.columns import ColumnType
 from blitz.data.csv.dialect import Encoding
 from blitz.data.csv.index import CsvIndex, index_csv
+from blitz.data.csv.numbers import Decimal
 from blitz.data.csv.streaming_pass import CsvOptions, Head, read_head
 from blitz.data.order import Rows, shuffled_rows
 from blitz.errors import DataError, require
@@ -40,6 +41,8 @@ class CsvSource:
     """What cells are quoted in; detected by default."""
     encoding: Encoding | None = may_change(None)
     """Detected by default."""
+    decimal: Decimal | None = may_change(None)
+    """The decimal mark, . or ,; detected by default."""
     bad_rows: BadRowsPolicy = may_change("fail")
     """Whether bad rows are an error, or are left out and listed in bad_rows.csv of the run."""
     max_bad_fraction: float = may_change(0.01)
@@ -77,10 +80,26 @@ class CsvSource:
         )
 
     def options(
-        self, *, types: Mapping[str, ColumnType], label_columns: tuple[str, ...], image_column: str | None = None
+        self,
+        *,
+        types: Mapping[str, ColumnType],
+        label_columns: tuple[str, ...],
+        image_column: str | None = None,
+        usual_decimal: Decimal = ".",
+        verbatim: tuple[str, ...] = (),
     ) -> CsvOptions:
         """How the CSVs are read."""
-        return CsvOptions(self.delimiter, self.quote, self.encoding, types, label_columns, image_column)
+        return CsvOptions(
+            delimiter=self.delimiter,
+            quote=self.quote,
+            encoding=self.encoding,
+            types=types,
+            label_columns=label_columns,
+            image_column=image_column,
+            decimal=self.decimal,
+            usual_decimal=usual_decimal,
+            verbatim=verbatim,
+        )
 
     def read_head(self) -> Head:
         """How the CSV to train on begins.

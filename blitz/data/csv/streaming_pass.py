@@ -1,7 +1,7 @@
 """The streaming pass that turns a CSV into an Arrow file, statistics and faults.
 
-A pass assumes what the file's beginning suggests: the type of each column, and that number columns hold numbers alone,
-which are converted fastest. What refutes an assumption ends the pass, and another one begins without it.
+A pass assumes what the file's beginning suggests: the type of each column, and how it writes numbers. What refutes an
+assumption ends the writing, not the pass, so that one more pass knows what all cells of all columns are.
 """
 
 import re
@@ -17,27 +17,19 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.fs
 
+from blitz.data.csv.assumptions import Assumed, Given, assumed_after, assumed_from, evidence_of, notes_on
 from blitz.data.csv.bad_rows import NOT_A_NUMBER, faults_of
-from blitz.data.csv.columns import (
-    MAX_CATEGORIES,
-    MISSING_NUMBERS,
-    Categories,
-    ColumnType,
-    Numbers,
-    Texts,
-    infer_type,
-    is_number_column,
-    parse_numbers,
-)
+from blitz.data.csv.columns import MAX_CATEGORIES, Categories, ColumnType, NumberColumn
 from blitz.data.csv.dialect import HEAD_BYTES, Dialect, Encoding, EncodingScan, detect_dialect
+from blitz.data.csv.layout import pack, schema_of
 from blitz.data.csv.lines import LineCount, Lines, RaggedRow
+from blitz.data.csv.numbers import Decimal
 from blitz.errors import DataError
 from blitz.storage import open_place
 
-# The index's column of line numbers: a name that no header may hold.
-LINE = ""
-
 _BLOCK_BYTES = 2 << 20
+# So that a block of a table of thousands of columns has hundreds of rows, and not a few dozen.
+_BLOCK_BYTES_A_COLUMN = 8 << 10
 _LONGEST_ROW_BYTES = 16 << 20
 _TAIL_BYTES = 4096
 _NEWLINE = re.compile(r"[\r\n]")
@@ -58,6 +50,12 @@ class CsvOptions:
     """Columns whose cells may not be missing."""
     image_column: str | None = None
     """Paths or URIs of images; none may be missing, and no image may have two labels."""
+    decimal: Decimal | None = None
+    """The decimal mark."""
+    usual_decimal: Decimal = "."
+    """The decimal mark where no cell shows which it is: that of the CSV which was trained on."""
+    verbatim: tuple[str, ...] = ()
+    """Category columns of which only blank cells are missing: elsewhere `null`, `n/a` and the like are, too."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,8 @@ class Head:
 
     def holds_numbers(self, column: str) -> bool:
         """Whether a column seems to be one of numbers."""
-        return infer_type(self.columns[column], is_label=False, decimal=self.dialect.decimal) == "number"
+        found = evidence_of(self.columns[column])
+        return not found.present or found.is_number(found.writing(found.mark or "."))
 
 
 def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None) -> Head:
@@ -128,79 +127,78 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
     for column in (*options.types, *options.label_columns, *images):
         if column not in dialect.names:
             raise DataError(f"{name} has no column '{column}'; it has: {', '.join(dialect.names)}")
-    assumed = _Assumed(_types(head, options))
+    types = {**options.types, **dict.fromkeys(images, _TEXT)}
+    given = Given(types, options.label_columns, options.verbatim, options.decimal, options.usual_decimal)
+    assumed = assumed_from(head.columns, given)
+    block_bytes = min(max(_BLOCK_BYTES, _BLOCK_BYTES_A_COLUMN * len(dialect.names)), _LONGEST_ROW_BYTES)
     while True:
         # Opened anew: the pass before may still be reading ahead.
         with files.open_input_file(path) as file:
             try:
-                return dialect, _Pass(name, dialect, options, assumed).run(file, target)
+                result = _Pass(name, dialect, options, assumed, given, block_bytes).run(file, target)
+                return replace(dialect, decimal=assumed.decimal), result
             except _Refuted as refuted:
                 assumed = refuted.better
+            except _LongerRow:
+                block_bytes = _LONGEST_ROW_BYTES
 
 
-def _types(head: Head, options: CsvOptions) -> dict[str, ColumnType]:
-    types: dict[str, ColumnType] = {}
-    for name, cells in head.columns.items():
-        types[name] = infer_type(cells, is_label=options.label_columns == (name,), decimal=head.dialect.decimal)
-    types.update(options.types)
-    if options.image_column:
-        types[options.image_column] = "text"
-    return types
-
-
-@dataclass(frozen=True)
-class _Assumed:
-    """What a pass takes for granted."""
-
-    types: Mapping[str, ColumnType]
-    only_numbers: bool = True
-    """Number columns hold finite numbers and missing cells alone."""
-    block_bytes: int = _BLOCK_BYTES
-    """No row is longer."""
-
-    def with_type(self, column: str, kind: ColumnType) -> "_Assumed":
-        """Another type for a column."""
-        return replace(self, types={**self.types, column: kind})
+_TEXT: ColumnType = "text"
 
 
 class _Refuted(Exception):
     """An assumption does not hold; `better` is what the next pass assumes."""
 
-    def __init__(self, better: _Assumed) -> None:
+    def __init__(self, better: Assumed) -> None:
         super().__init__()
         self.better = better
+
+
+class _LongerRow(Exception):
+    """A row is longer than a block."""
 
 
 class _Pass:
     """One pass over a CSV under assumptions."""
 
-    def __init__(self, name: str, dialect: Dialect, options: CsvOptions, assumed: _Assumed) -> None:
-        self.name, self.dialect, self.options, self.assumed = name, dialect, options, assumed
-        kinds = {"number": Numbers, "category": Categories, "text": Texts}
-        self.columns: dict[str, Any] = {name: kinds[assumed.types[name]]() for name in dialect.names}
+    def __init__(
+        self, name: str, dialect: Dialect, options: CsvOptions, assumed: Assumed, given: Given, block_bytes: int
+    ) -> None:
+        self.name, self.dialect, self.options, self.assumed, self.given = name, dialect, options, assumed, given
+        self.block_bytes = block_bytes
+        self.columns = assumed.columns(given)
+        self.suspects: set[str] = set()
+        """Columns that seem to be other than assumed: while there are any, nothing is written."""
         self.lines = LineCount(dialect.header_lines)
         self.faults: list[pyarrow.RecordBatch] = []
         self.rows = self.ragged = 0
 
     def run(self, file: Any, target: Path) -> PassResult:
         """Write the index of `file`."""
-        arrow = {"number": pyarrow.float64(), "category": pyarrow.int32(), "text": pyarrow.string()}
-        fields = {name: arrow[self.assumed.types[name]] for name in self.dialect.names}
-        schema = pyarrow.schema(fields | {LINE: pyarrow.int64()})
+        schema = schema_of(self.assumed.types)
         last_cell, last_lines = "", np.zeros(0, np.int64)
         with pyarrow.ipc.new_file(str(target), schema) as writer:
             for batch in _read_ahead(self._batches(file)):
-                indexed = pyarrow.record_batch(self._take(batch), schema=schema)
-                writer.write_batch(indexed)
-                if len(indexed):
-                    last_cell, last_lines = str(batch.columns[-1][-1]), indexed[LINE].to_numpy()
+                columns, lines = self._take(batch)
+                if not self.suspects:
+                    writer.write_batch(pack(columns, lines, schema))
+                if len(lines):
+                    last_cell, last_lines = str(batch.columns[-1][-1]), lines
         _, ragged, lines = self.lines.take(None)
         self._add_ragged(ragged, lines)
         self._check_last_quote(file, last_lines, last_cell)
         if not self.rows + self.ragged:
             raise self._no_rows()
+        better = assumed_after(self.assumed, self.columns, self.given)
+        if self.suspects and better is self.assumed:
+            # The file's first rows misled: all of it is as assumed.
+            better = replace(better, passes=better.passes + 1)
+        if better is not self.assumed:
+            raise _Refuted(better)
+        notes = notes_on(self.assumed, self.columns, self.given)
+        reports = [replace(column.report(name), note=notes.get(name)) for name, column in self.columns.items()]
         return PassResult(
-            columns=[asdict(column.report(name)) for name, column in self.columns.items()],
+            columns=[asdict(report) for report in reports],
             codes={name: one.by_code for name, one in self.columns.items() if isinstance(one, Categories)},
             rows=self.rows,
             total_rows=self.rows + self.ragged,
@@ -208,19 +206,12 @@ class _Pass:
         )
 
     def _batches(self, file: Any) -> Iterator[pyarrow.RecordBatch]:
-        """The CSV's rows: numbers as float64 if they are assumed to be numbers alone, all else as text."""
-        plain = self.assumed.only_numbers
-        types = {
-            name: pyarrow.float64() if plain and kind == "number" else pyarrow.string()
-            for name, kind in self.assumed.types.items()
-        }
+        """The CSV's rows, all cells as text."""
         try:
             yield from pyarrow.csv.open_csv(
                 file,
                 # Only a single thread numbers ragged rows.
-                pyarrow.csv.ReadOptions(
-                    use_threads=False, block_size=self.assumed.block_bytes, encoding=self.dialect.codec
-                ),
+                pyarrow.csv.ReadOptions(use_threads=False, block_size=self.block_bytes, encoding=self.dialect.codec),
                 pyarrow.csv.ParseOptions(
                     delimiter=self.dialect.delimiter,
                     quote_char=self.dialect.quote,
@@ -228,9 +219,7 @@ class _Pass:
                     ignore_empty_lines=False,
                     invalid_row_handler=self.lines.ragged_row,
                 ),
-                pyarrow.csv.ConvertOptions(
-                    column_types=types, null_values=MISSING_NUMBERS, decimal_point=self.dialect.decimal
-                ),
+                pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(self.dialect.names, pyarrow.string())),
             )
         except pyarrow.ArrowInvalid as error:
             raise self._what_to_do(str(error)) from error
@@ -243,10 +232,8 @@ class _Pass:
     def _what_to_do(self, complaint: str) -> Exception:
         if complaint.endswith("cannot infer number of columns"):
             return self._no_rows()
-        if "conversion error to double" in complaint:
-            return _Refuted(replace(self.assumed, only_numbers=False))
-        if "straddl" in complaint and self.assumed.block_bytes < _LONGEST_ROW_BYTES:
-            return _Refuted(replace(self.assumed, block_bytes=_LONGEST_ROW_BYTES))
+        if "straddl" in complaint and self.block_bytes < _LONGEST_ROW_BYTES:
+            return _LongerRow()
         if "straddl" in complaint:
             mebibytes = _LONGEST_ROW_BYTES >> 20
             return DataError(
@@ -255,60 +242,61 @@ class _Pass:
             )
         return DataError(f"{self.name} cannot be read as CSV: {complaint.splitlines()[0]}")
 
-    def _take(self, batch: pyarrow.RecordBatch) -> list[Any]:
-        """The batch's columns as the index holds them, once their statistics and faults are noted."""
+    def _take(self, batch: pyarrow.RecordBatch) -> tuple[dict[str, Any], Lines]:
+        """The batch's columns as the index holds them and their lines, once statistics and faults are noted."""
         lines, ragged, ragged_lines = self.lines.take(batch)
         self._add_ragged(ragged, ragged_lines)
         raw = dict(zip(self.dialect.names, batch.columns, strict=True))
-        parsed, bad = dict(raw), {}
-        if not self.assumed.only_numbers:
-            for name, kind in self.assumed.types.items():
-                if kind == "number":
-                    parsed[name], bad[name] = parse_numbers(raw[name], self.dialect.decimal)
-        blank = _blank_rows(parsed, bad)
+        blank = _blank_rows(raw)
         if blank is not None:
             kept = pc.invert(blank)
             lines = lines[kept.to_numpy(zero_copy_only=False)]
-            raw, parsed, bad = (
-                {name: cells.filter(kept) for name, cells in each.items()} for each in (raw, parsed, bad)
-            )
-        for name, cells in parsed.items():
+            raw = {name: cells.filter(kept) for name, cells in raw.items()}
+        parsed = {}
+        for name, cells in raw.items():
             column = self.columns[name]
-            parsed[name] = column.add(cells)
-            if name in bad:
-                column.bad += self._add_faults(name, bad[name], lines, raw[name], NOT_A_NUMBER)
-            self._check(name, column)
+            if not (isinstance(column, Categories) and column.too_many):
+                parsed[name] = column.add(cells)
+            self._check(name, column, cells)
+        if not self.suspects:
+            self._note_faults(raw, parsed, lines)
+        self.rows += len(lines)
+        return parsed, lines
+
+    def _note_faults(self, raw: Mapping[str, Any], parsed: Mapping[str, Any], lines: Lines) -> None:
+        bad = {name: one.bad_cells for name, one in self.columns.items() if isinstance(one, NumberColumn)}
+        for name, cells in bad.items():
+            if cells is not None:
+                self._add_faults(name, cells, lines, raw[name], NOT_A_NUMBER)
         for name in self.options.label_columns:
-            self._add_faults(name, missing(parsed[name], bad.get(name)), lines, None, "expected a label")
+            self._add_faults(name, missing(parsed[name], bad.get(name)), lines, raw[name], "expected a label")
         image = self.options.image_column
         if image is not None:
-            self._add_faults(image, pc.equal(raw[image], ""), lines, None, "expected the path of an image")
-        self.rows += len(lines)
-        return [*parsed.values(), lines]
+            self._add_faults(image, pc.equal(raw[image], ""), lines, raw[image], "expected the path of an image")
 
-    def _check(self, name: str, column: Any) -> None:
-        """Whether a column still is what it is assumed to be."""
-        declared = name in self.options.types
-        if isinstance(column, Numbers):
-            if self.assumed.only_numbers and not column.all_small:
-                raise _Refuted(replace(self.assumed, only_numbers=False))
-            if not declared and column.bad and not is_number_column(column.count, column.bad):
-                raise _Refuted(self.assumed.with_type(name, "category"))
-        if isinstance(column, Categories) and column.too_many:
-            if declared or name in self.options.label_columns:
+    def _check(self, name: str, column: Any, cells: pyarrow.StringArray) -> None:
+        """Whether a column still seems to be what it is assumed to be."""
+        declared = name in self.given.types
+        suspect = isinstance(column, NumberColumn) and (column.evidence.identifies or not column.is_number)
+        if not declared and (suspect or (name in self.suspects and isinstance(column, NumberColumn))):
+            column.suspect(cells)
+            # In a later pass all cells have been seen.
+            if self.assumed.passes == 1:
+                self.suspects.add(name)
+        if isinstance(column, Categories) and (column.too_many or column.refuted):
+            if column.too_many and (declared or name in self.options.label_columns):
                 raise DataError(
                     f"{self.name}: column '{name}' has more than {MAX_CATEGORIES} distinct values, too many for a "
                     "category; declare it a number or text"
                 )
-            raise _Refuted(self.assumed.with_type(name, "text"))
+            self.suspects.add(name)
 
-    def _add_faults(self, name: str, bad: Any, lines: Lines, values: Any, reason: str) -> int:
-        """Note a fault wherever `bad` is true; `values` are the cells, or None where they are empty. The number."""
+    def _add_faults(self, name: str, bad: Any, lines: Lines, values: pyarrow.StringArray, reason: str) -> None:
+        """Note a fault wherever `bad` is true; `values` are the cells."""
         places = np.flatnonzero(bad)
         if len(places):
-            cells = [""] * len(places) if values is None else values.take(pyarrow.array(places))
+            cells = values.take(pyarrow.array(places))
             self.faults.append(faults_of(lines[places], name, cells, reason, self.rows + places))
-        return len(places)
 
     def _add_ragged(self, ragged: list[RaggedRow], lines: Lines) -> None:
         if ragged:
@@ -343,11 +331,11 @@ def missing(cells: Any, bad: Any = None) -> Any:
     return pc.equal(cells, -1) if pyarrow.types.is_integer(cells.type) else pc.equal(cells, "")
 
 
-def _blank_rows(parsed: Mapping[str, Any], bad: Mapping[str, Any]) -> Any:
-    """Which rows have no value at all, as blank lines do; None if no row."""
+def _blank_rows(raw: Mapping[str, pyarrow.StringArray]) -> Any:
+    """Which rows have nothing in any cell, as blank lines do; None if no row."""
     blank = None
-    for name, cells in parsed.items():
-        empty = missing(cells, bad.get(name))
+    for cells in raw.values():
+        empty = pc.equal(cells, "")
         blank = empty if blank is None else pc.and_(blank, empty)
         if not blank.true_count:
             return None
