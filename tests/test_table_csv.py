@@ -168,17 +168,17 @@ def test_what_is_fitted_does_not_see_the_rows_that_are_held_out(tmp_path: Path) 
 
 def test_missing_numbers_and_unseen_categories_are_values_of_their_own(tmp_path: Path) -> None:
     table = write(
-        tmp_path / "a.csv", "n,m,c,y", "1,5,x,no", ",5,z,yes", "3,5,x,no", "NA,5,,yes", "1,5,z,no", "3,5,x,no"
+        tmp_path / "a.csv", "n,m,c,y", "1,5,x,no", ",7,z,yes", "3,5,x,no", "NA,7,,yes", "1,5,z,no", "3,7,x,no"
     )
-    val = write(tmp_path / "b.csv", "y,c,m,n", "yes,w,7,", "no,,,3", "no,z,5,2")
+    val = write(tmp_path / "b.csv", "y,c,m,n", "yes,w,7,", "no,,-,3", "no,z,5,2")
     fitted = recipe(tmp_path, table, val_csv=str(val)).fitted()
     assert [feature.has_missing for feature in fitted.fit.numbers] == [True, False]
     columns = fetched(fitted, "train", 4)
-    assert columns["numbers"].tolist() == [[-1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1]]
+    assert columns["numbers"].tolist() == [[-1, -1, 0], [0, 1, 1], [1, -1, 0], [0, 1, 1]]
     assert columns["categories"][:, 0].tolist() == [1, 2, 1, 0]
     assert columns["targets"].tolist() == [0, 1, 0, 1]
     columns = fetched(fitted, "val", 3)
-    assert columns["numbers"].tolist() == [[0, 2, 1], [1, 0, 0], [0, 0, 0]]
+    assert columns["numbers"].tolist() == [[0, 1, 1], [1, 0, 0], [0, -1, 0]]
     assert columns["categories"][:, 0].tolist() == [0, 0, 2]
     assert {name: column.dtype for name, column in columns.items()} == {
         "numbers": torch.float32,

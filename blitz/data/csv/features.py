@@ -175,7 +175,9 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
     target = _target(index, reports[data.target], kept, classifies=classifies)
     features = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
     # Where a constant is missing may tell something.
-    constant = [report.name for report in features if report.count and report.is_constant and not report.missing]
+    constant = dict.fromkeys(
+        report.name for report in features if report.count and report.is_constant and not report.missing
+    )
     fit = CsvFit(
         index.content,
         target,
@@ -191,7 +193,8 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
         ),
         index.dialect.decimal,
     )
-    unused = [report.name for report in features if report.name not in (*fit.types, *constant)]
+    used = {*fit.types, *constant}
+    unused = [report.name for report in features if report.name not in used]
     if not fit.numbers and not fit.categories:
         raise DataError(
             f"{index.csv} has no column to learn '{data.target}' from: numbers and categories are learned from, "
@@ -301,7 +304,8 @@ def _target(index: CsvIndex, report: ColumnReport, kept: Mask, *, classifies: bo
         )
     if classes:
         return Target(report.name, report.type, classes)
-    assert report.mean is not None and report.std is not None
+    assert report.mean is not None
+    assert report.std is not None
     return Target(report.name, "number", mean=report.mean, std=report.std)
 
 

@@ -203,7 +203,8 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
 
 
 def _number_target(report: ColumnReport) -> NumberTarget:
-    assert report.mean is not None and report.std is not None
+    assert report.mean is not None
+    assert report.std is not None
     return NumberTarget(report.name, report.mean, report.std)
 
 

@@ -55,9 +55,9 @@ def unpack(batch: pyarrow.RecordBatch, columns: Sequence[str]) -> pyarrow.Record
     names = _names(batch.schema)
     arrays: dict[str, Any] = {}
     for kind in _MATRICES:
-        wanted = [name for name in columns if name in set(names[kind])]
+        place_of = {name: place for place, name in enumerate(names[kind])}
+        wanted = [name for name in columns if name in place_of]
         if wanted:
-            place_of = {name: place for place, name in enumerate(names[kind])}
             # Transposed at once: column by column, each would read all of the matrix.
             matrix = np.ascontiguousarray(matrix_of(batch, kind)[:, [place_of[name] for name in wanted]].T)
             arrays |= {name: pyarrow.array(row, from_pandas=True) for name, row in zip(wanted, matrix, strict=True)}

@@ -8,13 +8,16 @@ thousands may be grouped, as in `1,234` or `1 234`.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow
 import pyarrow.compute as pc
 
 Decimal = Literal[".", ","]
+
+_Array = npt.NDArray[Any]
 
 LARGEST_NUMBER = 3e38
 """What a float32 holds, which models compute with; a larger one is a slip of the pen."""
@@ -239,10 +242,12 @@ class NumberReader:
             rest = pc.and_not(numbers.is_null(), missing)
         return numbers, rest if rest.true_count else None
 
-    def _note_plain(self, text: pyarrow.StringArray, values: np.ndarray, largest: float) -> None:  # type: ignore[type-arg]
+    def _note_plain(self, text: pyarrow.StringArray, values: _Array, largest: float) -> None:
         """Evidence of cells that are all numbers without groups, or null."""
         evidence = self.evidence
-        dots = 0 if not _holds(text, ".") else pc.sum(pc.match_substring(text, ".")).as_py() or 0
+        data, begins, ends = _letters(text)
+        # A plain number has one point at most.
+        dots = int(np.count_nonzero(data == ord(".")))
         if dots:
             if evidence.dots - evidence.either < _PROVEN:
                 evidence.either += int(_matches(text, _EITHER).sum())
@@ -254,24 +259,31 @@ class NumberReader:
         if not evidence.inexact and largest > _EXACT:
             evidence.inexact = bool(_matches(text, _LONG_WHOLE)[np.abs(values) > _EXACT].any())
         if not evidence.zero_led:
-            zero = pc.fill_null(pc.and_not(pc.starts_with(text, "0"), pc.starts_with(text, "0.")), False)
-            if zero.true_count:
-                evidence.zero_led = bool(_matches(text.filter(zero), _ZERO_LED).any())
+            longer = np.flatnonzero(ends - begins > 1)
+            first, second = data[begins[longer]], data[begins[longer] + 1]
+            # `0.5` is most of those that begin with a zero.
+            led = longer[(first == ord("0")) & (second != ord("."))]
+            evidence.zero_led = bool(len(led)) and bool(_matches(text.take(pyarrow.array(led)), _ZERO_LED).any())
 
 
 _MISSING = pyarrow.array(sorted(MISSING_NUMBERS))
 
 
-def _matches(text: pyarrow.StringArray, pattern: str) -> np.ndarray:  # type: ignore[type-arg]
+def _matches(text: pyarrow.StringArray, pattern: str) -> _Array:
     found = pc.fill_null(pc.match_substring_regex(text, pattern), False)
-    matches: np.ndarray = found.to_numpy(zero_copy_only=False)  # type: ignore[type-arg]
+    matches: _Array = found.to_numpy(zero_copy_only=False)
     return matches
 
 
-def _holds(text: pyarrow.StringArray, character: str) -> bool:
-    """Whether a character may stand in a cell: all bytes are looked at, those before a slice begins too."""
-    data = text.buffers()[2]
-    return data is not None and bool((np.frombuffer(data, np.uint8) == ord(character)).any())
+def _letters(text: pyarrow.StringArray) -> tuple[_Array, _Array, _Array]:
+    """The bytes of all cells, and where among them each begins and ends."""
+    _, offsets, data = text.buffers()
+    bounds = (
+        np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1] if len(text) else np.zeros(1, int)
+    )
+    letters = np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]]
+    bounds = bounds - bounds[0]
+    return letters, bounds[:-1], bounds[1:]
 
 
 def _swapped(cells: pyarrow.StringArray) -> pyarrow.StringArray:

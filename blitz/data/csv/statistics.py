@@ -22,7 +22,8 @@ def kept_batches(index: CsvIndex, columns: Sequence[str], kept: Mask) -> Iterato
 
 def statistics_of(index: CsvIndex, columns: Sequence[str], kept: Mask) -> dict[str, ColumnReport]:
     """What each of `columns` holds in the rows that are `kept`; of a text column what it holds in all of them."""
-    reports = {name: index.column(name) for name in columns}
+    by_name = {column.name: column for column in index.columns}
+    reports = {name: by_name.get(name) or index.column(name) for name in columns}
     numbers = {name: Numbers() for name, report in reports.items() if report.type == "number"}
     counts = {name: np.zeros(len(index.codes[name]), np.int64) for name in columns if name in index.codes}
     for batch in kept_batches(index, [*numbers, *counts], kept):

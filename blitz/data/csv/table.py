@@ -57,8 +57,9 @@ class CsvTable:
         self.texts: list[str] = []
         # What takes a code to its category's place; the last entry is that of code -1.
         self._places: list[Rows] = []
+        reports = {report.name: report for report in index.columns}
         for name in columns:
-            report = index.column(name)
+            report = reports.get(name) or index.column(name)
             {"number": self.numbers, "category": self.categories, "text": self.texts}[report.type].append(name)
             if report.type == "category":
                 values = (categories or {}).get(name, report.values or ())
