@@ -54,7 +54,7 @@ class ColumnReport:
     def is_constant(self) -> bool:
         """Whether it has one value at most, or numbers that differ by no more than their rounding."""
         if self.min is None or self.max is None:
-            return len(self.values or ()) <= 1
+            return self.type != "text" and len(self.values or ()) <= 1
         return self.max - self.min <= _CONSTANT * max(abs(self.min), abs(self.max))
 
 

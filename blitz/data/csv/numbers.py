@@ -245,6 +245,8 @@ class NumberReader:
     def _note_plain(self, text: pyarrow.StringArray, values: _Array, largest: float) -> None:
         """Evidence of cells that are all numbers without groups, or null."""
         evidence = self.evidence
+        if text.null_count:
+            text, values = text.drop_null(), values[~np.isnan(values)]
         data, begins, ends = _letters(text)
         # A plain number has one point at most.
         dots = int(np.count_nonzero(data == ord(".")))
