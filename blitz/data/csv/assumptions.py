@@ -103,7 +103,8 @@ def notes_on(assumed: Assumed, columns: Mapping[str, Any], given: Given) -> dict
     notes = {}
     for name, found in evidence.items():
         writing = assumed.writings[name]
-        said = [] if writing == Writing() else [str(writing)]
+        marked = found.dots + found.grouped + found.spaced > 0
+        said = [str(writing)] if marked and writing != Writing() else []
         if not agreed and found.mark is None and found.either + found.either_grouped:
             fraction = f"1{writing.decimal}234"
             cell, value = (fraction, "1.234") if found.either else ("1.234" if fraction == "1,234" else "1,234", "1234")
