@@ -241,7 +241,9 @@ def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
         DataError: if it cannot be read, or lacks a column that the model was trained with.
     """
     types = {name: kind for name, kind in fit.types.items() if name != fit.target.name}
-    options = data.options(types=types, label_columns=(), usual_decimal=fit.decimal, verbatim=fit.verbatim)
+    # It may have another decimal mark than the training CSV was said to have.
+    own = replace(data, decimal=None)
+    options = own.options(types=types, label_columns=(), usual_decimal=fit.decimal, verbatim=fit.verbatim)
     index = index_csv(csv, data.cache, options)
     read = replace(fit, target=replace(fit.target, name=""))
     return CsvRows(index, read, np.ones(index.rows, bool), _faults(index, types))
