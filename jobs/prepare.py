@@ -84,7 +84,7 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
     if settings.val_csv is not None:
         types = {column.name: column.type for column in train.columns}
         words = tuple(name for name, values in train.codes.items() if are_words(values))
-        more = replace(options, types=types, usual_decimal=train.dialect.decimal, verbatim=words)
+        more = replace(options, types=types, usual_decimal=train.decimal, verbatim=words)
         val = index_csv(settings.val_csv, settings.out, more)
         known = {name: train.column(name).values for name in settings.label_column}
         unknown = [unknown_labels(val, name, values, csv) for name, values in known.items() if values is not None]

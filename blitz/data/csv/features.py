@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from blitz.data.arrays import Columns
@@ -144,7 +145,7 @@ class CsvRows:
         }
         if not self._has_targets:
             return features
-        targets = (numbers if fit.target.type == "number" else categories)[:, -1]
+        targets: npt.NDArray[Any] = (numbers if fit.target.type == "number" else categories)[:, -1]
         if not fit.target.classes:
             targets = ((targets - fit.target.mean) / fit.target.std).astype(np.float32)
         elif fit.target.type == "number":
@@ -191,7 +192,7 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
             for report in features
             if report.values and report.name not in constant
         ),
-        index.dialect.decimal,
+        index.decimal,
     )
     used = {*fit.types, *constant}
     unused = [report.name for report in features if report.name not in used]

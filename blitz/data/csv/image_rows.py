@@ -169,7 +169,7 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
     task = data.task
     if task == "auto":
         task = "classification" if kinds == {"category"} else "numbers"
-    fit = ImageFit(index.content, image_column, task, targets, decimal=index.dialect.decimal)
+    fit = ImageFit(index.content, image_column, task, targets, decimal=index.decimal)
     bad = _faults(index, targets)
     data.judged(bad + _files(index, data, image_column), index)
     kept, held_out = data.parts(index, bad.rows(), seed)

@@ -29,6 +29,7 @@ from blitz.data.csv.conflicts import conflicting_labels
 from blitz.data.csv.dialect import Dialect, Encoding, EncodingScan
 from blitz.data.csv.folders import listing
 from blitz.data.csv.layout import LINE, unpack
+from blitz.data.csv.numbers import Decimal
 from blitz.data.csv.streaming_pass import CsvOptions, read_csv
 from blitz.errors import DataError
 from blitz.storage import absolute, fingerprint, open_place
@@ -72,6 +73,11 @@ class CsvIndex:
         if made.content != self.content:
             raise DataError(f"{self.csv} is another file than where the run was begun; share it between all nodes")
         return made
+
+    @property
+    def decimal(self) -> Decimal:
+        """The decimal mark."""
+        return "," if self.dialect.decimal == "," else "."
 
     def column(self, name: str) -> ColumnReport:
         """The column of that name.
