@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.columns import ColumnReport, ColumnType
-from blitz.data.csv.dialect import Encoding
+from blitz.data.csv.dialect import Encoding, Header
 from blitz.data.csv.images import ImageCheck, check_images
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.streaming_pass import CsvOptions
@@ -43,6 +43,12 @@ class PrepareSettings:
     """What cells are quoted in; detected by default."""
     encoding: Encoding | None = None
     """Detected by default."""
+    header: Header = "auto"
+    """Whether the first line names the columns; auto takes it for names unless all of them are numbers."""
+    comment: str | None = None
+    """What lines begin with that are left out, such as '#'."""
+    skip_lines: tuple[int, ...] = ()
+    """Numbers of lines that are left out, such as a title above the header or units below it: 1 2 4."""
     types: dict[str, ColumnType] = field(default_factory=dict)
     """Types of columns where the detected ones do not fit: --types zip category name text."""
     bad_rows: BadRowsPolicy = "fail"
@@ -68,12 +74,16 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
         DataError: if a CSV cannot be read, or its bad rows are more than the settings allow.
     """
     options = CsvOptions(
-        settings.delimiter,
-        settings.quote,
-        settings.encoding,
-        settings.types,
-        settings.label_column,
-        settings.image_column,
+        delimiter=settings.delimiter,
+        quote=settings.quote,
+        encoding=settings.encoding,
+        header=settings.header,
+        comment=settings.comment,
+        skip_lines=settings.skip_lines,
+        flags="--",
+        types=settings.types,
+        label_columns=settings.label_column,
+        image_column=settings.image_column,
     )
     train = index_csv(csv, settings.out, options)
     found = [(train, _bad_rows(train, settings))]
@@ -98,9 +108,8 @@ def _bad_rows(index: CsvIndex, settings: PrepareSettings) -> BadRows:
 
 
 def _print_index(index: CsvIndex, labels: tuple[str, ...]) -> None:
-    dialect = index.dialect
     print(f"{index.csv}: {index.total_rows:,} rows, {len(index.columns)} columns")
-    print(f"{dialect.encoding}, delimiter {dialect.delimiter!r}, quote {dialect.quote}, decimal {dialect.decimal!r}\n")
+    print(f"{index.described()}\n")
     width = max(6, *(len(column.name) for column in index.columns))
     print(f"{'column':{width}}  type      missing  values")
     for column in index.columns:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.columns import ColumnType
-from blitz.data.csv.dialect import Encoding
+from blitz.data.csv.dialect import Encoding, Header
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.streaming_pass import CsvOptions, Head, read_head
 from blitz.data.order import Rows, shuffled_rows
@@ -40,6 +40,12 @@ class CsvSource:
     """What cells are quoted in; detected by default."""
     encoding: Encoding | None = may_change(None)
     """Detected by default."""
+    header: Header = may_change("auto")
+    """Whether the first line names the columns; auto takes it for names unless all of them are numbers."""
+    comment: str | None = may_change(None)
+    """What lines begin with that are left out, such as '#'."""
+    skip_lines: tuple[int, ...] = may_change(())
+    """Numbers of lines that are left out, such as a title above the header or units below it: 1 2 4."""
     bad_rows: BadRowsPolicy = may_change("fail")
     """Whether bad rows are an error, or are left out and listed in bad_rows.csv of the run."""
     max_bad_fraction: float = may_change(0.01)
@@ -80,7 +86,17 @@ class CsvSource:
         self, *, types: Mapping[str, ColumnType], label_columns: tuple[str, ...], image_column: str | None = None
     ) -> CsvOptions:
         """How the CSVs are read."""
-        return CsvOptions(self.delimiter, self.quote, self.encoding, types, label_columns, image_column)
+        return CsvOptions(
+            delimiter=self.delimiter,
+            quote=self.quote,
+            encoding=self.encoding,
+            header=self.header,
+            comment=self.comment,
+            skip_lines=self.skip_lines,
+            types=types,
+            label_columns=label_columns,
+            image_column=image_column,
+        )
 
     def read_head(self) -> Head:
         """How the CSV to train on begins.

@@ -4,7 +4,6 @@ A pass assumes what the file's beginning suggests: the type of each column, and 
 which are converted fastest. What refutes an assumption ends the pass, and another one begins without it.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +14,6 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.fs
 
 from blitz.data.csv.bad_rows import NOT_A_NUMBER, faults_of
 from blitz.data.csv.columns import (
@@ -29,35 +27,43 @@ from blitz.data.csv.columns import (
     is_number_column,
     parse_numbers,
 )
-from blitz.data.csv.dialect import HEAD_BYTES, Dialect, Encoding, EncodingScan, detect_dialect
+from blitz.data.csv.compressed import CsvBytes
+from blitz.data.csv.csv_text import CsvText
+from blitz.data.csv.dialect import (
+    HEAD_BYTES,
+    NAMELESS,
+    Dialect,
+    DialectOptions,
+    Encoding,
+    EncodingScan,
+    HeaderIsCut,
+    detect_dialect,
+)
 from blitz.data.csv.lines import LineCount, Lines, RaggedRow
+from blitz.data.csv.readings import ambiguous_quotes
 from blitz.errors import DataError
-from blitz.storage import open_place
 
 # The index's column of line numbers: a name that no header may hold.
 LINE = ""
 
 _BLOCK_BYTES = 2 << 20
 _LONGEST_ROW_BYTES = 16 << 20
-_TAIL_BYTES = 4096
-_NEWLINE = re.compile(r"[\r\n]")
+# Of fewer, little can be told.
+_HEAD_ROWS = 8
 
 
 @dataclass(frozen=True)
-class CsvOptions:
+class CsvOptions(DialectOptions):
     """What a CSV is said to be. All that is left out is detected."""
 
-    delimiter: str | None = None
-    """One character."""
-    quote: str | None = None
-    """One character."""
-    encoding: Encoding | None = None
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Types by column."""
     label_columns: tuple[str, ...] = ()
     """Columns whose cells may not be missing."""
     image_column: str | None = None
     """Paths or URIs of images; none may be missing, and no image may have two labels."""
+    keep_nameless: bool = False
+    """Also index the cells of an index column, as text."""
 
 
 @dataclass(frozen=True)
@@ -81,27 +87,42 @@ class Head:
     @property
     def columns(self) -> dict[str, list[str]]:
         """The first cells of each column, ragged rows left out."""
-        rows = [row for row in self.rows if len(row) == len(self.dialect.names)]
-        return {name: [row[place] for row in rows] for place, name in enumerate(self.dialect.names)}
+        cells = self.dialect.cells
+        rows = [row for row in self.rows if len(row) == len(cells)]
+        return {name: [row[place] for row in rows] for place, name in enumerate(cells) if name in self.dialect.names}
 
     def holds_numbers(self, column: str) -> bool:
         """Whether a column seems to be one of numbers."""
         return infer_type(self.columns[column], is_label=False, decimal=self.dialect.decimal) == "number"
 
 
-def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None) -> Head:
-    """The dialect of a CSV and its first rows; its encoding is guessed from them if it is not given.
+def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None, *, size: int = HEAD_BYTES) -> Head:
+    """The dialect of a CSV and its first rows, from `size` bytes or, where rows are long, from more.
+
+    Its encoding is guessed from them if it is not given.
 
     Raises:
         DataError: if there is no such file, it is no text, or has no header.
     """
-    files, path = open_place(name)
-    if files.get_file_info(path).type != pyarrow.fs.FileType.File:
-        raise DataError(f"{name} is not there; name a CSV file")
-    with files.open_input_file(path) as file:
-        data, whole = file.read(HEAD_BYTES), file.size() <= HEAD_BYTES
-    if not data:
-        raise DataError(f"{name} is empty; its first line must name the columns")
+    data, whole = b"", False
+    with CsvBytes(name) as file:
+        while True:
+            while not whole and len(data) < size:
+                data += (part := file.read(size - len(data)))
+                whole = not part
+            if not data:
+                raise DataError(f"{name} is empty; its first line must name the columns")
+            try:
+                head = _head(name, data, whole, options, encoding)
+                if whole or len(head.rows) >= _HEAD_ROWS or len(data) >= _LONGEST_ROW_BYTES:
+                    return head
+            except HeaderIsCut:
+                if whole or len(data) >= _LONGEST_ROW_BYTES:
+                    raise
+            size *= 4
+
+
+def _head(name: str, data: bytes, whole: bool, options: CsvOptions, encoding: Encoding | None) -> Head:
     encoding = options.encoding or encoding
     if encoding is None:
         scan = EncodingScan()
@@ -109,9 +130,7 @@ def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None) 
         encoding = scan.encoding(whole=whole)
         if encoding is None:
             raise DataError(f"{name} is not text; save the table as CSV, best in UTF-8")
-    dialect, rows = detect_dialect(
-        data, whole=whole, encoding=encoding, delimiter=options.delimiter, quote=options.quote, csv_name=name
-    )
+    dialect, rows = detect_dialect(data, whole=whole, encoding=encoding, options=options, csv_name=name)
     return Head(dialect, rows)
 
 
@@ -121,7 +140,17 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
     Raises:
         DataError: if the CSV has no header or no rows, or lacks a column that `options` name.
     """
-    files, path = open_place(name)
+    try:
+        return _read_csv(name, encoding, options, target)
+    except _WrongQuote:
+        return _read_csv(name, encoding, replace(options, quote='"'), target)
+
+
+class _WrongQuote(Exception):
+    """Single quotes were taken for the file's, and are apostrophes."""
+
+
+def _read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -> tuple[Dialect, PassResult]:
     head = read_head(name, options, encoding)
     dialect = head.dialect
     images = (options.image_column,) if options.image_column else ()
@@ -131,9 +160,10 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
     assumed = _Assumed(_types(head, options))
     while True:
         # Opened anew: the pass before may still be reading ahead.
-        with files.open_input_file(path) as file:
+        with CsvBytes(name) as file:
+            text = CsvText(file, dialect, checked=options.encoding is not None)
             try:
-                return dialect, _Pass(name, dialect, options, assumed).run(file, target)
+                return dialect, _Pass(name, dialect, options, assumed, text).run(target)
             except _Refuted as refuted:
                 assumed = refuted.better
 
@@ -174,29 +204,30 @@ class _Refuted(Exception):
 class _Pass:
     """One pass over a CSV under assumptions."""
 
-    def __init__(self, name: str, dialect: Dialect, options: CsvOptions, assumed: _Assumed) -> None:
-        self.name, self.dialect, self.options, self.assumed = name, dialect, options, assumed
+    def __init__(self, name: str, dialect: Dialect, options: CsvOptions, assumed: _Assumed, text: CsvText) -> None:
+        self.name, self.dialect, self.options, self.assumed, self.text = name, dialect, options, assumed, text
         kinds = {"number": Numbers, "category": Categories, "text": Texts}
         self.columns: dict[str, Any] = {name: kinds[assumed.types[name]]() for name in dialect.names}
         self.lines = LineCount(dialect.header_lines)
         self.faults: list[pyarrow.RecordBatch] = []
         self.rows = self.ragged = 0
+        self.keeps_index = dialect.index_column and options.keep_nameless
+        self.last_lines = self.last_ragged = np.zeros(0, np.int64)
+        self.last_row = 0
 
-    def run(self, file: Any, target: Path) -> PassResult:
-        """Write the index of `file`."""
+    def run(self, target: Path) -> PassResult:
+        """Write the index of the text."""
         arrow = {"number": pyarrow.float64(), "category": pyarrow.int32(), "text": pyarrow.string()}
         fields = {name: arrow[self.assumed.types[name]] for name in self.dialect.names}
+        if self.keeps_index:
+            fields[NAMELESS] = pyarrow.string()
         schema = pyarrow.schema(fields | {LINE: pyarrow.int64()})
-        last_cell, last_lines = "", np.zeros(0, np.int64)
         with pyarrow.ipc.new_file(str(target), schema) as writer:
-            for batch in _read_ahead(self._batches(file)):
-                indexed = pyarrow.record_batch(self._take(batch), schema=schema)
-                writer.write_batch(indexed)
-                if len(indexed):
-                    last_cell, last_lines = str(batch.columns[-1][-1]), indexed[LINE].to_numpy()
+            for batch in _read_ahead(self._batches()):
+                writer.write_batch(pyarrow.record_batch(self._take(batch), schema=schema))
         _, ragged, lines = self.lines.take(None)
         self._add_ragged(ragged, lines)
-        self._check_last_quote(file, last_lines, last_cell)
+        self._check_quotes(lines)
         if not self.rows + self.ragged:
             raise self._no_rows()
         return PassResult(
@@ -207,19 +238,20 @@ class _Pass:
             faults=self.faults,
         )
 
-    def _batches(self, file: Any) -> Iterator[pyarrow.RecordBatch]:
+    def _batches(self) -> Iterator[pyarrow.RecordBatch]:
         """The CSV's rows: numbers as float64 if they are assumed to be numbers alone, all else as text."""
         plain = self.assumed.only_numbers
         types = {
             name: pyarrow.float64() if plain and kind == "number" else pyarrow.string()
             for name, kind in self.assumed.types.items()
         }
+        types |= {name: pyarrow.string() for name in self.dialect.cells if name not in types}
         try:
             yield from pyarrow.csv.open_csv(
-                file,
+                self.text,
                 # Only a single thread numbers ragged rows.
                 pyarrow.csv.ReadOptions(
-                    use_threads=False, block_size=self.assumed.block_bytes, encoding=self.dialect.codec
+                    use_threads=False, block_size=self.assumed.block_bytes, column_names=[*self.dialect.cells]
                 ),
                 pyarrow.csv.ParseOptions(
                     delimiter=self.dialect.delimiter,
@@ -241,7 +273,7 @@ class _Pass:
         return DataError(f"{self.name} has a header and no rows")
 
     def _what_to_do(self, complaint: str) -> Exception:
-        if complaint.endswith("cannot infer number of columns"):
+        if complaint == "Empty CSV file":
             return self._no_rows()
         if "conversion error to double" in complaint:
             return _Refuted(replace(self.assumed, only_numbers=False))
@@ -259,32 +291,97 @@ class _Pass:
         """The batch's columns as the index holds them, once their statistics and faults are noted."""
         lines, ragged, ragged_lines = self.lines.take(batch)
         self._add_ragged(ragged, ragged_lines)
-        raw = dict(zip(self.dialect.names, batch.columns, strict=True))
+        cells = dict(zip(self.dialect.cells, batch.columns, strict=True))
+        raw = {name: cells[name] for name in self.dialect.names}
         parsed, bad = dict(raw), {}
         if not self.assumed.only_numbers:
             for name, kind in self.assumed.types.items():
                 if kind == "number":
                     parsed[name], bad[name] = parse_numbers(raw[name], self.dialect.decimal)
+        if self.text.has_nul:
+            self._take_out_nul(parsed, bad)
+        wrong = {reason: mask for reason, mask in self._wrong_rows(cells, lines, ragged_lines) if mask.any()}
         blank = _blank_rows(parsed, bad)
         if blank is not None:
-            kept = pc.invert(blank)
-            lines = lines[kept.to_numpy(zero_copy_only=False)]
-            raw, parsed, bad = (
-                {name: cells.filter(kept) for name, cells in each.items()} for each in (raw, parsed, bad)
+            kept = pc.invert(blank).to_numpy(zero_copy_only=False) | np.any([*wrong.values()], axis=0)
+            lines, wrong = lines[kept], {reason: mask[kept] for reason, mask in wrong.items()}
+            raw, parsed, bad, cells = (
+                {name: one.filter(pyarrow.array(kept)) for name, one in each.items()}
+                for each in (raw, parsed, bad, cells)
             )
-        for name, cells in parsed.items():
+        for reason, mask in wrong.items():
+            self._add_faults(None, mask, lines, None, reason)
+        for name, one in parsed.items():
             column = self.columns[name]
-            parsed[name] = column.add(cells)
+            parsed[name] = column.add(one)
             if name in bad:
-                column.bad += self._add_faults(name, bad[name], lines, raw[name], NOT_A_NUMBER)
+                self._add_bad(name, bad[name], lines, raw[name])
             self._check(name, column)
         for name in self.options.label_columns:
             self._add_faults(name, missing(parsed[name], bad.get(name)), lines, None, "expected a label")
         image = self.options.image_column
         if image is not None:
             self._add_faults(image, pc.equal(raw[image], ""), lines, None, "expected the path of an image")
+        self.last_lines, self.last_ragged, self.last_row = lines, ragged_lines, self.rows
         self.rows += len(lines)
-        return [*parsed.values(), lines]
+        return [*parsed.values(), *([cells[NAMELESS]] if self.keeps_index else []), lines]
+
+    def _add_bad(self, name: str, bad: Any, lines: Lines, cells: Any) -> None:
+        column = self.columns[name]
+        if isinstance(column, Numbers):
+            column.bad += self._add_faults(name, bad, lines, cells, NOT_A_NUMBER)
+        else:
+            found = self._add_faults(name, bad, lines, cells, "expected no NUL character")
+            column.missing -= found if isinstance(column, Categories) else 0
+
+    def _take_out_nul(self, parsed: dict[str, Any], bad: dict[str, Any]) -> None:
+        """Note cells that hold a NUL as bad, and let none become a category."""
+        for name, kind in self.assumed.types.items():
+            if kind != "number" and (holds := pc.match_substring(parsed[name], "\0")).true_count:
+                bad[name] = holds
+                if kind == "category":
+                    parsed[name] = pc.if_else(holds, "", parsed[name])
+
+    def _wrong_rows(self, cells: Mapping[str, Any], lines: Lines, ragged: Lines) -> Iterator[tuple[str, Any]]:
+        """Reasons and which rows they are true of."""
+        strays = self.text.take_strays(self.lines.next_line)
+        if strays:
+            yield self._after_quote, np.isin(lines, self._rows_of(strays, lines, ragged))
+        for name in self.dialect.cells[len(self.dialect.cells) - self.dialect.trailing :]:
+            reason = "the row has a cell below no name in the header"
+            yield reason, pc.not_equal(pc.utf8_trim_whitespace(cells[name]), "").to_numpy(zero_copy_only=False)
+
+    @property
+    def _after_quote(self) -> str:
+        quote = self.dialect.quote
+        return f"a cell goes on after its closing quote {quote}; one within it must be doubled"
+
+    def _rows_of(self, places: list[int], lines: Lines, ragged: Lines) -> Lines:
+        """The lines that rows begin on which these lines are in, ragged ones left out: those are bad already."""
+        if self.dialect.quote == "'" and self.options.quote is None:
+            raise _WrongQuote
+        starts = np.sort(np.concatenate([lines, ragged]))
+        if not len(starts):
+            return starts
+        found = starts[np.maximum(np.searchsorted(starts, places, side="right") - 1, 0)]
+        rows: Lines = np.setdiff1d(found, ragged)
+        return rows
+
+    def _check_quotes(self, ragged: Lines) -> None:
+        """Quotes at the end of the file: one that is left open takes in all rows after it."""
+        lines, ragged = self.last_lines, np.concatenate([self.last_ragged, ragged])
+        open_line = self.text.scan.open_line
+        for places, reason in (
+            (self.text.take_strays(None), self._after_quote),
+            ([] if open_line is None else [open_line], f"a quote {self.dialect.quote} is opened and not closed"),
+        ):
+            if places:
+                found = np.flatnonzero(np.isin(lines, self._rows_of(places, lines, ragged)))
+                self.faults.append(faults_of(lines[found], None, [""] * len(found), reason, self.last_row + found))
+        single = self.text.apostrophes
+        if self.options.quote is None and not self.ragged and single is not None and not single.inside:
+            if single.needed and not single.needless:
+                raise ambiguous_quotes(self.name, self.options.flags)
 
     def _check(self, name: str, column: Any) -> None:
         """Whether a column still is what it is assumed to be."""
@@ -302,7 +399,7 @@ class _Pass:
                 )
             raise _Refuted(self.assumed.with_type(name, "text"))
 
-    def _add_faults(self, name: str, bad: Any, lines: Lines, values: Any, reason: str) -> int:
+    def _add_faults(self, name: str | None, bad: Any, lines: Lines, values: Any, reason: str) -> int:
         """Note a fault wherever `bad` is true; `values` are the cells, or None where they are empty. The number."""
         places = np.flatnonzero(bad)
         if len(places):
@@ -317,15 +414,6 @@ class _Pass:
             self.faults.append(faults_of(lines, None, [row.text for row in ragged], reasons, None))
             self.ragged += len(ragged)
 
-    def _check_last_quote(self, file: Any, lines: Lines, last_cell: str) -> None:
-        """A quote that is left open takes in the rest of the file: the last cell then is how the file ends."""
-        file.seek(max(0, file.size() - _TAIL_BYTES))
-        tail = file.read().decode(self.dialect.encoding, errors="ignore")
-        if _NEWLINE.search(last_cell) and tail.endswith(last_cell[-_TAIL_BYTES // 4 :]):
-            reason = f"a quote {self.dialect.quote} is opened and not closed"
-            column = self.dialect.names[-1]
-            self.faults.append(faults_of(lines[-1:], column, [last_cell], reason, [self.rows - 1]))
-
 
 def _read_ahead(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
     """The same batches; the next one is parsed while one is used."""
@@ -337,10 +425,11 @@ def _read_ahead(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.Reco
 
 
 def missing(cells: Any, bad: Any = None) -> Any:
-    """Which cells of an index's column are missing: null numbers, save those that are `bad`, code -1, or no text."""
+    """Which cells of an index's column are missing: null numbers, code -1, or no text, save those that are `bad`."""
     if pyarrow.types.is_floating(cells.type):
         return cells.is_null() if bad is None else pc.and_not(cells.is_null(), bad)
-    return pc.equal(cells, -1) if pyarrow.types.is_integer(cells.type) else pc.equal(cells, "")
+    empty = pc.equal(cells, -1) if pyarrow.types.is_integer(cells.type) else pc.equal(cells, "")
+    return empty if bad is None else pc.and_not(empty, bad)
 
 
 def _blank_rows(parsed: Mapping[str, Any], bad: Mapping[str, Any]) -> Any:
