@@ -14,8 +14,9 @@ _NEWLINE = ord("\n")
 
 def newlines(data: bytes) -> int:
     r"""Line breaks among bytes: \n, \r\n and \r."""
-    returns = data.count(b"\r")
-    return data.count(b"\n") + (returns - data.count(b"\r\n") if returns else 0)
+    # Where they are many, numpy counts five times as fast as bytes do.
+    feeds = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _NEWLINE))
+    return feeds + data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else feeds
 
 
 class QuoteScan:
@@ -31,9 +32,9 @@ class QuoteScan:
         """With `always_loop`: quoted cells that need their quotes, and others."""
         self._quote = quote.encode()
         self._always_loop = always_loop
-        self._ends_a_cell = np.zeros(256, bool)
-        self._ends_a_cell[[*delimiter.encode(), *b"\r\n"]] = True
         self._ends = frozenset(delimiter.encode() + b"\r\n")
+        self._beside = np.zeros(256, bool)
+        self._beside[[*self._ends, *self._quote]] = True
         self._special = (delimiter.encode(), b"\r", b"\n")
         self._doubled = self._special_within = False
         self._before = _NEWLINE
@@ -74,12 +75,16 @@ class QuoteScan:
         bytes_: npt.NDArray[np.uint8] = np.frombuffer(data, np.uint8)
         places = np.flatnonzero(bytes_ == self._quote[0])
         opening, closing = (places[1::2], places[::2]) if self.inside else (places[::2], places[1::2])
-        before = np.where(opening > 0, bytes_[opening - 1], self._before)
-        following = np.where(closing + 1 < len(data), bytes_[np.minimum(closing + 1, len(data) - 1)], _NEWLINE)
-        # A quote that closes cannot begin the bytes that a cell is opened in, so that one before is a doubled one's.
-        for beside in (before, following):
-            if not (self._ends_a_cell[beside] | (beside == self._quote[0])).all():
+        # Before the first byte is what was read before, and after the last one nothing or no quote.
+        if len(opening) and opening[0] == 0:
+            if self._before not in self._ends:
                 return False
+            opening = opening[1:]
+        if len(closing) and closing[-1] == len(data) - 1:
+            closing = closing[:-1]
+        # A quote before one that opens has closed, so that the two are a doubled one.
+        if not (self._beside[bytes_[opening - 1]].all() and self._beside[bytes_[closing + 1]].all()):
+            return False
         if (len(places) + self.inside) % 2:
             self.open_line = self.line + newlines(data[: places[-1]])
         else:
