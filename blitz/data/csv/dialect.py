@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from blitz.data.csv.readings import QUOTES, Reading, best_reading
+from blitz.data.csv.readings import QUOTES, Reading, Text, best_reading
 from blitz.errors import DataError
 
 Encoding = Literal["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "latin-1"]
@@ -181,14 +181,14 @@ def detect_dialect(
             f"{where}: the file begins with an empty line; its first line must name the columns: leave lines above it "
             f"out with {flags}skip-lines {above + 1}"
         )
-    reading = best_reading(text, delimiter or sep, quote, whole=whole, where=where, flags=flags)
+    has_header = options.header != "no"
+    reading = best_reading(Text(text, whole, has_header, where, flags), delimiter or sep, quote)
     rows = reading.rows
     if not rows or not rows[0]:
         raise HeaderIsCut(f"{where}: the first line must name the columns, and there is none")
-    has_header = options.header != "no"
     if options.header != "yes":
         _require_no_comment(reading, where, flags)
-    names = rows[0][: reading.named] if has_header else [f"column_{place}" for place in range(1, len(rows[0]) + 1)]
+    names = rows[0][: reading.named] if has_header else [f"column_{place}" for place in range(1, reading.width + 1)]
     index_column = has_header and len(names) > 1 and not names[0].strip()
     names = names[index_column:]
     if has_header:

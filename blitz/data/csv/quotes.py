@@ -35,8 +35,10 @@ class QuoteScan:
         self._ends = frozenset(delimiter.encode() + b"\r\n")
         self._beside = np.zeros(256, bool)
         self._beside[[*self._ends, *self._quote]] = True
-        self._special = (delimiter.encode(), b"\r", b"\n")
+        # Of one column the delimiter is not known.
+        self._special = (delimiter.encode(), *(b",", b";", b"\t", b"|"), b"\r", b"\n")
         self._doubled = self._special_within = False
+        self._is_empty = True
         self._before = _NEWLINE
         self._held = b""
 
@@ -104,6 +106,7 @@ class QuoteScan:
                 if (data[at - 1] if at else self._before) in self._ends:
                     inside = opened_here = True
                     self._doubled = self._special_within = False
+                    self._is_empty = True
                     begin = next_at
             elif following == quote:
                 self._doubled = True
@@ -111,7 +114,8 @@ class QuoteScan:
             else:
                 if self._always_loop:
                     self._look_within(data[begin:at])
-                    needed = self._doubled or self._special_within
+                    # A row of one empty cell would be a blank line.
+                    needed = self._doubled or self._special_within or self._is_empty
                     self.needed += needed
                     self.needless += not needed
                 if following not in self._ends:
@@ -128,5 +132,6 @@ class QuoteScan:
             self._look_within(data[begin:])
 
     def _look_within(self, data: bytes) -> None:
+        self._is_empty = self._is_empty and not data
         self._special_within = self._special_within or any(mark in data for mark in self._special)
 

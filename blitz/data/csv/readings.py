@@ -26,18 +26,19 @@ _NUMBER_WITH_COMMAS = re.compile(r"\s*[+-]?[\d.,'\u00a0\u202f ]*\d\s*%?\s*")
 
 @dataclass(frozen=True)
 class Reading:
-    """Rows of a text, the header first, under one delimiter and quote; blank lines are rows of no cells."""
+    """Rows of a text, the header first if it has one, under one delimiter and quote; blank lines are rows of no cells."""
 
     delimiter: str
     quote: str
     rows: list[list[str]]
     broken_quotes: int
     """Cells with more after their closing quote, or without one."""
+    has_header: bool
 
     @cached_property
     def body(self) -> list[list[str]]:
         """The rows below the header that are not blank."""
-        return [row for row in self.rows[1:] if row]
+        return [row for row in self.rows[self.has_header :] if row]
 
     @cached_property
     def named(self) -> int:
@@ -49,6 +50,8 @@ class Reading:
     def width(self) -> int:
         """Cells of a row: those of the header, unless most rows are that but for empty cells at their end."""
         header = len(self.rows[0]) if self.rows else 0
+        if not self.has_header:
+            return Counter(map(len, self.body)).most_common(1)[0][0] if self.body else header
         widths = Counter(
             len(row) for row in self.body if len(row) >= self.named and not any(map(str.strip, row[self.named :]))
         )
@@ -80,34 +83,43 @@ class Reading:
         return bool(cells) and all(_NUMBER_WITH_COMMAS.fullmatch(cell) for cell in cells)
 
 
-def read_as(text: str, delimiter: str, quote: str, *, whole: bool) -> Reading:
-    """A text's rows; unless it is the `whole` file, the last row is cut off and left out."""
+@dataclass(frozen=True)
+class Text:
+    """How a CSV begins; unless it is the `whole` file, its last row is cut off."""
+
+    text: str
+    whole: bool
+    has_header: bool
+    where: str
+    """How messages begin."""
+    flags: str
+    """How the flags begin that messages name."""
+
+
+def read_as(head: Text, delimiter: str, quote: str) -> Reading:
+    """A text's rows, without one that is cut off."""
+    text, whole = head.text, head.whole
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote))
     scan = QuoteScan(delimiter, quote)
     scan.add(text.encode())
     if whole:
         scan.finish()
-    return Reading(delimiter, quote, rows if whole else rows[:-1], len(scan.strays) + (whole and scan.inside))
+    broken = len(scan.strays) + (whole and scan.inside)
+    return Reading(delimiter, quote, rows if whole else rows[:-1], broken, head.has_header)
 
 
-def best_reading(text: str, delimiter: str | None, quote: str | None, *, whole: bool, where: str, flags: str) -> Reading:
+def best_reading(head: Text, delimiter: str | None, quote: str | None) -> Reading:
     """The reading of a text under the delimiter and the quote that are given, or else those that fit it.
 
-    `where` is how messages begin, and `flags` how the flags begin that they name.
-
     Raises:
-        DataError: if several fit, and they read the rows differently.
+        DataError: if several fit, and they read the rows differently, or if there are lines above the header.
     """
-    found = [
-        _quoted(text, each, quote, whole=whole, where=where, flags=flags)
-        for each in (delimiter or DELIMITERS)
-        if each != quote
-    ]
+    found = [_quoted(head, each, quote) for each in (delimiter or DELIMITERS) if each != quote]
     wide = [reading for reading in found if reading.is_wide]
     if not wide:
         best = min(found, key=lambda reading: (reading.damage, reading.width))
-        _require_first_line_above_rows(found, where, flags)
+        _require_first_line_above_rows(found, head)
         return best
     least = min((reading.damage, reading.quotes_left) for reading in wide)
     best = [reading for reading in wide if (reading.damage, reading.quotes_left) == least]
@@ -116,43 +128,45 @@ def best_reading(text: str, delimiter: str | None, quote: str | None, *, whole: 
         best = [reading for reading in best if reading.delimiter != "," and reading.explains_commas()] or best
     if len(best) > 1 and best[0].body:
         marks = " and ".join(repr(reading.delimiter) for reading in best)
-        raise DataError(f"{where}: {marks} both fit as the delimiter; say which it is with {flags}delimiter")
-    _require_first_line_above_rows(best, where, flags)
+        raise DataError(f"{head.where}: {marks} both fit as the delimiter; say which it is with {head.flags}delimiter")
+    _require_first_line_above_rows(best, head)
     return best[0]
 
 
-def _require_first_line_above_rows(found: list[Reading], where: str, flags: str) -> None:
+def _require_first_line_above_rows(found: list[Reading], head: Text) -> None:
     """Refuse a title, or the like, above a table."""
+    flags = head.flags
     for reading in found:
         widths = Counter(len(row) for row in reading.body)
         width, count = widths.most_common(1)[0] if widths else (1, 0)
         if 1 < width != reading.width and count >= _FEW_ROWS and 2 * count > len(reading.body):
             comment = f", or all that begin so with {flags}comment '#'" if reading.rows[0][0].startswith("#") else ""
             raise DataError(
-                f"{where}: the first line has {len(reading.rows[0])} cells between {reading.delimiter!r}, and {count} of "
+                f"{head.where}: the first line has {len(reading.rows[0])} cells between {reading.delimiter!r}, and {count} of "
                 f"the {len(reading.body)} rows below have {width}; the first line must name the columns: leave lines "
                 f"above it out with {flags}skip-lines{comment}, or say how cells are delimited with {flags}delimiter"
             )
 
 
-def _quoted(text: str, delimiter: str, quote: str | None, *, whole: bool, where: str, flags: str) -> Reading:
+def _quoted(head: Text, delimiter: str, quote: str | None) -> Reading:
     """The reading under a delimiter; single quotes are apostrophes unless that does not fit."""
-    double = read_as(text, delimiter, quote or '"', whole=whole)
-    if quote is not None or "'" not in text:
+    double = read_as(head, delimiter, quote or '"')
+    if quote is not None or "'" not in head.text:
         return double
-    single = read_as(text, delimiter, "'", whole=whole)
+    single = read_as(head, delimiter, "'")
     if single.broken_quotes or single.rows == double.rows or not single.rows or not double.rows:
         return double
-    if all(_wrapped(name) for name in double.rows[0]) or single.damage < double.damage:
+    first = delimiter.join("'" + cell.replace("'", "''") + "'" for cell in single.rows[0])
+    if head.text.startswith(first) or single.damage < double.damage:
         return single
     if single.damage == double.damage:
         scan = QuoteScan(delimiter, "'", always_loop=True)
-        scan.add(text.encode())
+        scan.add(head.text.encode())
         scan.finish()
         columns = zip(*(row for row in double.body if len(row) == double.width), strict=True)
         whole_column = any(any(cells) and all(_wrapped(cell) for cell in cells if cell) for cells in columns)
         if whole_column or (scan.needed and not scan.needless):
-            raise ambiguous_quotes(where, flags)
+            raise ambiguous_quotes(head.where, head.flags)
     return double
 
 

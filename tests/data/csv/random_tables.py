@@ -42,9 +42,11 @@ def random_table(seed: int) -> RandomTable:
     header = rng.choice(["words", "words", "words", "marks", "numeric", "index", "none"])
     names = _names(rng, width, header, marks)
     given: dict[str, Any] = {}
-    if rng.random() < 0.2:
+    # Without a header nothing says that rows with a comma each are of one column.
+    if rng.random() < 0.2 or (header == "none" and width == 1):
         given["delimiter"] = delimiter
-    if rng.random() < 0.2:
+    # What stands in double quotes is quoted to everyone who does not know that single ones are the file's.
+    if rng.random() < 0.2 or (quote == "'" and any(cell.startswith('"') for row in [names, *rows] for cell in row)):
         given["quote"] = quote
     if header == "none":
         given["header"] = "no"
