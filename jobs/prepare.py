@@ -15,6 +15,7 @@ from blitz.data.csv.images import ImageCheck, check_images
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.streaming_pass import CsvOptions
 from blitz.data.csv.table import unknown_labels
+from blitz.errors import require
 from jobs.command_line import parse, run
 
 PROG = "python -m jobs.prepare"
@@ -64,6 +65,7 @@ def main(words: list[str]) -> None:
     if not words or words[0].startswith("-"):
         print(f"{__doc__}\nFlags: those of `{PROG} TRAIN.csv --help`.")
         return
+    require(len(words) == 1 or words[1].startswith("-"), f"name one CSV; after {words[0]} stands {' '.join(words[1:2])}")
     prepare(words[0], parse(PrepareSettings(), words[1:], prog=f"{PROG} {words[0]}", description=__doc__ or ""))
 
 

@@ -53,7 +53,9 @@ class Reading:
         if not self.has_header:
             return Counter(map(len, self.body)).most_common(1)[0][0] if self.body else header
         widths = Counter(
-            len(row) for row in self.body if len(row) >= self.named and not any(map(str.strip, row[self.named :]))
+            len(row)
+            for row in self.body
+            if len(row) >= self.named and any(row) and not any(map(str.strip, row[self.named :]))
         )
         if not widths or self.named == 0:
             return header

@@ -15,6 +15,7 @@ from blitz.data.order import Rows, shuffled_rows
 from blitz.errors import DataError, require
 from blitz.fields import may_change
 from blitz.randomness import key_for
+from blitz.storage import is_folder
 
 Mask = npt.NDArray[np.bool_]
 
@@ -76,6 +77,8 @@ class CsvSource:
             UserError: if no CSV is named, or two ways to evaluate are.
         """
         require(bool(self.train_place), "name the CSV to train on with --data.train-csv FILE")
+        for name, csv in (("train-csv", self.train_csv), ("val-csv", self.val_csv)):
+            require(not csv or not is_folder(csv), f"--data.{name} {csv} is a folder; name a CSV file")
         flag = "--data.val-csv" if self.val_csv else "--data.val-dir"
         require(
             self.val_place is None or self.val_fraction is None,
