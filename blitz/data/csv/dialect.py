@@ -230,10 +230,11 @@ def _below_what_is_left_out(text: str, options: DialectOptions, csv_name: str) -
     if options.comment is not None and (not options.comment or not options.comment.isprintable()):
         raise DataError(f"{csv_name}: comments are to begin with {options.comment!r}; name at least one character")
     lines = list(_lines_of(text))
-    left_out = [
-        number in options.skip_lines or (options.comment is not None and line.startswith(options.comment))
-        for number, line in enumerate(lines, start=above + 1)
-    ]
+    left_out, inside, quote = [], False, options.quote or QUOTES[0]
+    for number, line in enumerate(lines, start=above + 1):
+        comment = options.comment is not None and not inside and line.startswith(options.comment)
+        left_out.append(comment or number in options.skip_lines)
+        inside ^= not left_out[-1] and line.count(quote) % 2 == 1
     first = left_out.index(False) if False in left_out else len(lines)
     kept = [line for line, out in zip(lines[first:], left_out[first:], strict=True) if not out]
     return "".join(kept), above + first, sep

@@ -157,9 +157,9 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
     require(bool(data.target), "name the column to learn with --data.target COLUMN")
     require(data.target not in data.ignore, f"--data.ignore names '{data.target}', which is to be learned")
     index, classifies = _train_index(data)
-    print(f"{index.csv}: {index.described()}")
     bad = _train_faults(index, data)
     kept, held_out = data.parts(index, data.judged(bad, index), seed)
+    print(f"{index.csv}: {index.described()}")
     reports = statistics_of(index, index.dialect.names, kept)
     if classifies:
         # Also the classes that the seed happens to hold out.

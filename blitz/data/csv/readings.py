@@ -21,7 +21,7 @@ QUOTES = "\"'"
 _MOST_DAMAGED = 0.5
 # With fewer rows of another width than the header, it may as well be the rows that are wrong.
 _FEW_ROWS = 3
-_NUMBER_WITH_COMMAS = re.compile(r"\s*[+-]?[\d.,'\u00a0\u202f ]*\d\s*%?\s*")
+_NUMBER = re.compile(r"\s*[+-]?[\d.,'\u00a0\u202f ]*\d\s*%?\s*")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Reading:
     def explains_commas(self) -> bool:
         """Whether all commas below the header are in cells that are numbers."""
         cells = [cell for row in self.body for cell in row if "," in cell]
-        return bool(cells) and all(_NUMBER_WITH_COMMAS.fullmatch(cell) for cell in cells)
+        return bool(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def best_reading(head: Text, delimiter: str | None, quote: str | None) -> Readin
     found = [_quoted(head, each, quote) for each in (delimiter or DELIMITERS) if each != quote]
     wide = [reading for reading in found if reading.is_wide]
     if not wide:
-        best = min(found, key=lambda reading: (reading.damage, reading.width))
+        best = min(found, key=lambda reading: (reading.damage, reading.width, *map(len, reading.rows[:1])))
         _require_first_line_above_rows(found, head)
         return best
     least = min((reading.damage, reading.quotes_left) for reading in wide)
@@ -159,8 +159,12 @@ def _quoted(head: Text, delimiter: str, quote: str | None) -> Reading:
     if single.broken_quotes or single.rows == double.rows or not single.rows or not double.rows:
         return double
     first = delimiter.join("'" + cell.replace("'", "''") + "'" for cell in single.rows[0])
-    if head.text.startswith(first) or single.damage < double.damage:
+    if single.damage < double.damage:
         return single
+    if head.has_header and head.text.startswith(first):
+        if all(not cell.strip() or _wrapped(cell) or _NUMBER.fullmatch(cell) for row in double.body for cell in row):
+            return single
+        raise ambiguous_quotes(head.where, head.flags)
     if single.damage == double.damage:
         scan = QuoteScan(delimiter, "'", always_loop=True)
         scan.add(head.text.encode())

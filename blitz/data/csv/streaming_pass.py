@@ -143,7 +143,14 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
     try:
         return _read_csv(name, encoding, options, target)
     except _WrongQuote:
-        return _read_csv(name, encoding, replace(options, quote='"'), target)
+        try:
+            return _read_csv(name, encoding, replace(options, quote='"'), target)
+        except DataError as error:
+            flag = f"{options.flags}quote"
+            raise DataError(
+                f"{name}: single quotes fit the first rows as the file's, but not all; say with {flag} \"'\" that they "
+                f"are and that the others are bad rows, or with {flag} '\"' that they are not"
+            ) from error
 
 
 class _WrongQuote(Exception):
