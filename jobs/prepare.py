@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 
 from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.columns import ColumnReport, ColumnType, are_words
-from blitz.data.csv.dialect import Encoding
+from blitz.data.csv.dialect import Encoding, Header
 from blitz.data.csv.images import ImageCheck, check_images
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.numbers import Decimal
 from blitz.data.csv.streaming_pass import CsvOptions
 from blitz.data.csv.table import unknown_labels
+from blitz.errors import require
 from jobs.command_line import parse, run
 
 PROG = "python -m jobs.prepare"
@@ -44,6 +45,12 @@ class PrepareSettings:
     """What cells are quoted in; detected by default."""
     encoding: Encoding | None = None
     """Detected by default."""
+    header: Header = "auto"
+    """Whether the first line names the columns; auto takes it for names unless all of them are numbers."""
+    comment: str | None = None
+    """What lines begin with that are left out, such as '#'."""
+    skip_lines: tuple[int, ...] = ()
+    """Numbers of lines that are left out, such as a title above the header or units below it: 1 2 4."""
     decimal: Decimal | None = None
     """The decimal mark, . or ,; detected by default."""
     types: dict[str, ColumnType] = field(default_factory=dict)
@@ -61,6 +68,9 @@ def main(words: list[str]) -> None:
     if not words or words[0].startswith("-"):
         print(f"{__doc__}\nFlags: those of `{PROG} TRAIN.csv --help`.")
         return
+    require(
+        len(words) == 1 or words[1].startswith("-"), f"name one CSV; after {words[0]} stands {' '.join(words[1:2])}"
+    )
     prepare(words[0], parse(PrepareSettings(), words[1:], prog=f"{PROG} {words[0]}", description=__doc__ or ""))
 
 
@@ -74,6 +84,10 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
         delimiter=settings.delimiter,
         quote=settings.quote,
         encoding=settings.encoding,
+        header=settings.header,
+        comment=settings.comment,
+        skip_lines=settings.skip_lines,
+        flags="--",
         types=settings.types,
         label_columns=settings.label_column,
         image_column=settings.image_column,
@@ -104,9 +118,8 @@ def _bad_rows(index: CsvIndex, settings: PrepareSettings) -> BadRows:
 
 
 def _print_index(index: CsvIndex, labels: tuple[str, ...]) -> None:
-    dialect = index.dialect
     print(f"{index.csv}: {index.total_rows:,} rows, {len(index.columns)} columns")
-    print(f"{dialect.encoding}, delimiter {dialect.delimiter!r}, quote {dialect.quote}, decimal {dialect.decimal!r}\n")
+    print(f"{index.described()}\n")
     width = max(6, *(len(column.name) for column in index.columns))
     print(f"{'column':{width}}  type      missing  values")
     for column in index.columns:

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,9 @@ import numpy as np
 import pyarrow
 
 from blitz.data.csv.bad_rows import BadRows
-from blitz.data.csv.dialect import Dialect
+from blitz.data.csv.dialect import NAMELESS, Dialect
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.layout import LINE
-from blitz.data.csv.streaming_pass import CsvOptions
 from blitz.errors import DataError
 from blitz.storage import written_whole
 
@@ -33,11 +33,14 @@ def write_appended(
     `values` are tables of `columns` and `error`, in the order of the rows of `index`, where `error` is empty or a
     reason; `bad` are rows that have a reason already. The CSV's own cells are written as they stand there.
     """
-    options = CsvOptions(
-        delimiter=index.dialect.delimiter,
-        quote=index.dialect.quote,
-        encoding=index.dialect.encoding,
+    # As it was read, guesses included; all cells as they stand there, also those of an index column.
+    options = replace(
+        index.options,
+        **asdict(index.dialect.options),
         types=dict.fromkeys(index.dialect.names, "text"),
+        label_columns=(),
+        image_column=None,
+        keep_nameless=True,
     )
     texts = index_csv(index.csv, Path(index.path).parent, options)
     if texts.content != index.content:
@@ -46,12 +49,19 @@ def write_appended(
     rows = errors = 0
     names = [*columns]
     with written_whole(target) as write:
-        write(_lines([[*texts.dialect.names, *names, ERROR]], texts.dialect))
+        header = ["" if name == NAMELESS else name for name in _columns(texts)]
+        write(_lines([[*header, *names, ERROR]], texts.dialect))
         for cells in _merged(texts, index, names, values, reasons):
             write(_lines(cells, texts.dialect))
             rows += len(cells)
             errors += sum(1 for row in cells if row[-1])
     return rows, errors
+
+
+def _columns(texts: CsvIndex) -> tuple[str, ...]:
+    """The columns that are written, an index column too, but not empty cells at the end of rows."""
+    cells = texts.dialect.cells
+    return cells[: len(cells) - texts.dialect.trailing]
 
 
 def _merged(
@@ -67,7 +77,7 @@ def _merged(
     stream = _Rows(values)
     for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
         lines = batch[LINE].to_pylist()
-        cells = zip(*(batch[name].to_pylist() for name in texts.dialect.names), strict=True)
+        cells = zip(*(batch[name].to_pylist() for name in _columns(texts)), strict=True)
         rows = {line: [*each, *nothing, reasons.get(line, _NO_VALUE)] for line, each in zip(lines, cells, strict=True)}
         first, last = np.searchsorted(predicted_lines, [lines[0], lines[-1] + 1])
         said = stream.take(int(last - first))
@@ -85,7 +95,7 @@ def _merged(
 def _ragged(texts: CsvIndex, text: str) -> list[str]:
     """The first cells of a ragged row, as many as there are columns."""
     (cells,) = csv.reader([text], delimiter=texts.dialect.delimiter, quotechar=texts.dialect.quote)
-    width = len(texts.dialect.names)
+    width = len(_columns(texts))
     return [*cells, *[""] * width][:width]
 
 

@@ -168,6 +168,7 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
     index, classifies = _train_index(data)
     bad = _train_faults(index, data)
     kept, held_out = data.parts(index, data.judged(bad, index), seed)
+    print(f"{index.csv}: {index.described()}")
     reports = statistics_of(index, index.dialect.names, kept)
     if classifies:
         # Also the classes that the seed happens to hold out.

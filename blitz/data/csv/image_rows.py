@@ -165,6 +165,8 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
     _checked.clear()
     image_column, targets = data.columns()
     index = data.train_index(_train_options(data, image_column, targets))
+    if data.train_dir is None:
+        print(f"{index.csv}: {index.described()}")
     kinds = {index.column(name).type for name in targets}
     task = data.task
     if task == "auto":

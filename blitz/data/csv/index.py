@@ -15,7 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from blitz.data.csv.bad_rows import BadRows, write_faults
 from blitz.data.csv.columns import ColumnReport
+from blitz.data.csv.compressed import CsvBytes, require_file
 from blitz.data.csv.conflicts import conflicting_labels
 from blitz.data.csv.dialect import Dialect, Encoding, EncodingScan
 from blitz.data.csv.folders import listing
@@ -57,9 +58,15 @@ class CsvIndex:
     total_rows: int
     """Rows in the CSV, ragged ones included."""
     content: str
-    """SHA-256 of the CSV's bytes, hexadecimal."""
+    """SHA-256 of the CSV's bytes, decompressed, hexadecimal."""
     options: CsvOptions
     """How it was read."""
+    compression: str | None = None
+    """How the CSV is compressed."""
+
+    def described(self) -> str:
+        """How the CSV is written, as it was given or guessed."""
+        return f"{self.compression}, {self.dialect.described()}" if self.compression else self.dialect.described()
 
     def on_this_node(self) -> "CsvIndex":
         """The same index here: where another node made it in a folder that is not shared, it is made again.
@@ -121,8 +128,8 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
     options = options or CsvOptions()
     folder = Path(cache).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    source = _Source.of(str(csv), folder)
-    key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)], sort_keys=True))[:32]
+    source = _Source.of(str(csv), folder, is_images=options.image_column is not None)
+    key = fingerprint(json.dumps([_FORMAT, source.content, asdict(replace(options, flags=""))], sort_keys=True))[:32]
     target, report = folder / f"{key}.arrow", folder / f"{key}.json"
     if not (report.exists() and target.exists()):
         with FileLock(folder / f"{key}.lock"):
@@ -130,11 +137,13 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
             if not (report.exists() and target.exists()):
                 _make(source, options, target, report)
     found = json.loads(report.read_text("utf-8"))
-    dialect = Dialect(**found["dialect"] | {"names": tuple(found["dialect"]["names"])})
+    dialect = Dialect(**{name: _frozen(value) for name, value in found["dialect"].items()})
     columns = tuple(ColumnReport(**{name: _frozen(value) for name, value in one.items()}) for one in found["columns"])
     codes = {name: tuple(values) for name, values in found["codes"].items()}
     rows, total_rows = found["rows"], found["total_rows"]
-    return CsvIndex(str(csv), str(target), dialect, columns, codes, rows, total_rows, source.content, options)
+    return CsvIndex(
+        str(csv), str(target), dialect, columns, codes, rows, total_rows, source.content, options, source.compression
+    )
 
 
 def _frozen(value: Any) -> Any:
@@ -152,27 +161,28 @@ class _Source:
     name: str
     content: str
     encoding: Encoding
+    compression: str | None = None
 
     @classmethod
-    def of(cls, name: str, folder: Path) -> "_Source":
+    def of(cls, name: str, folder: Path, *, is_images: bool) -> "_Source":
         files, path = open_place(name)
         info = files.get_file_info(path)
-        if info.type == pyarrow.fs.FileType.Directory:
+        if is_images and info.type == pyarrow.fs.FileType.Directory:
             return cls._of_folder(name, folder)
-        if info.type != pyarrow.fs.FileType.File:
-            raise DataError(f"{name} is not there; name a CSV file")
+        require_file(name, info)
         if info.size == 0:
             raise DataError(f"{name} is empty; its first line must name the columns")
         stamp = {"size": info.size, "mtime_ns": info.mtime_ns}
         memo = folder / f"{fingerprint(absolute(name))[:32]}.seen.json"
         seen = json.loads(memo.read_text("utf-8")) if memo.exists() else {}
-        if seen.get("stamp") != stamp:
+        # What an older version kept lacks the compression.
+        if seen.get("stamp") != stamp or "compression" not in seen:
             began = time.time()
-            seen = {"stamp": stamp, **_scan(name, files, path)}
+            seen = {"stamp": stamp, **_scan(name)}
             # A file changed just now may change again without a change of its time.
             if began - info.mtime_ns / 1e9 > _RACY_S:
                 _write(memo, json.dumps(seen))
-        return cls(name, seen["content"], seen["encoding"])
+        return cls(name, seen["content"], seen["encoding"], seen.get("compression"))
 
     @classmethod
     def _of_folder(cls, name: str, folder: Path) -> "_Source":
@@ -184,16 +194,20 @@ class _Source:
         return cls(str(target), content, "utf-8")
 
 
-def _scan(name: str, files: pyarrow.fs.FileSystem, path: str) -> dict[str, str]:
-    digest, scan = hashlib.sha256(), EncodingScan()
-    with files.open_input_file(path) as file:
+def _scan(name: str) -> dict[str, str | None]:
+    digest, scan, size = hashlib.sha256(), EncodingScan(), 0
+    with CsvBytes(name) as file:
         while data := file.read(_HASHED_BYTES):
             digest.update(data)
             scan.add(data)
+            size += len(data)
+        compression = file.compression
+    if not size:
+        raise DataError(f"{name} is empty; its first line must name the columns")
     encoding = scan.encoding()
     if encoding is None:
         raise DataError(f"{name} is not text; save the table as CSV, best in UTF-8")
-    return {"content": digest.hexdigest(), "encoding": encoding}
+    return {"content": digest.hexdigest(), "encoding": encoding, "compression": compression}
 
 
 def _write(path: Path, text: str) -> None:

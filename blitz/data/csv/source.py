@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from blitz.data.csv.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.columns import ColumnType
-from blitz.data.csv.dialect import Encoding
+from blitz.data.csv.dialect import Encoding, Header
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.numbers import Decimal
 from blitz.data.csv.streaming_pass import CsvOptions, Head, read_head
@@ -16,6 +16,7 @@ from blitz.data.order import Rows, shuffled_rows
 from blitz.errors import DataError, require
 from blitz.fields import may_change
 from blitz.randomness import key_for
+from blitz.storage import is_folder
 
 Mask = npt.NDArray[np.bool_]
 
@@ -41,6 +42,12 @@ class CsvSource:
     """What cells are quoted in; detected by default."""
     encoding: Encoding | None = may_change(None)
     """Detected by default."""
+    header: Header = may_change("auto")
+    """Whether the first line names the columns; auto takes it for names unless all of them are numbers."""
+    comment: str | None = may_change(None)
+    """What lines begin with that are left out, such as '#'."""
+    skip_lines: tuple[int, ...] = may_change(())
+    """Numbers of lines that are left out, such as a title above the header or units below it: 1 2 4."""
     decimal: Decimal | None = may_change(None)
     """The decimal mark, . or ,; detected by default."""
     bad_rows: BadRowsPolicy = may_change("fail")
@@ -73,6 +80,8 @@ class CsvSource:
             UserError: if no CSV is named, or two ways to evaluate are.
         """
         require(bool(self.train_place), "name the CSV to train on with --data.train-csv FILE")
+        for name, csv in (("train-csv", self.train_csv), ("val-csv", self.val_csv)):
+            require(not csv or not is_folder(csv), f"--data.{name} {csv} is a folder; name a CSV file")
         flag = "--data.val-csv" if self.val_csv else "--data.val-dir"
         require(
             self.val_place is None or self.val_fraction is None,
@@ -93,6 +102,9 @@ class CsvSource:
             delimiter=self.delimiter,
             quote=self.quote,
             encoding=self.encoding,
+            header=self.header,
+            comment=self.comment,
+            skip_lines=self.skip_lines,
             types=types,
             label_columns=label_columns,
             image_column=image_column,

@@ -4,7 +4,6 @@ A pass assumes what the file's beginning suggests: the type of each column, and 
 assumption ends the writing, not the pass, so that one more pass knows what all cells of all columns are.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -15,35 +14,40 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.fs
 
 from blitz.data.csv.assumptions import Assumed, Given, assumed_after, assumed_from, evidence_of, notes_on
 from blitz.data.csv.bad_rows import NOT_A_NUMBER, faults_of
 from blitz.data.csv.columns import MAX_CATEGORIES, Categories, ColumnType, NumberColumn
-from blitz.data.csv.dialect import HEAD_BYTES, Dialect, Encoding, EncodingScan, detect_dialect
+from blitz.data.csv.compressed import CsvBytes
+from blitz.data.csv.csv_text import CsvText
+from blitz.data.csv.dialect import (
+    HEAD_BYTES,
+    NAMELESS,
+    Dialect,
+    DialectOptions,
+    Encoding,
+    EncodingScan,
+    HeaderIsCut,
+    detect_dialect,
+)
 from blitz.data.csv.layout import pack, schema_of
 from blitz.data.csv.lines import LineCount, Lines, RaggedRow
 from blitz.data.csv.numbers import Decimal
+from blitz.data.csv.readings import ambiguous_quotes
 from blitz.errors import DataError
-from blitz.storage import open_place
 
 _BLOCK_BYTES = 2 << 20
 # So that a block of a table of thousands of columns has hundreds of rows, and not a few dozen.
 _BLOCK_BYTES_A_COLUMN = 8 << 10
 _LONGEST_ROW_BYTES = 16 << 20
-_TAIL_BYTES = 4096
-_NEWLINE = re.compile(r"[\r\n]")
+# Of fewer, little can be told.
+_HEAD_ROWS = 8
 
 
 @dataclass(frozen=True)
-class CsvOptions:
+class CsvOptions(DialectOptions):
     """What a CSV is said to be. All that is left out is detected."""
 
-    delimiter: str | None = None
-    """One character."""
-    quote: str | None = None
-    """One character."""
-    encoding: Encoding | None = None
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Types by column."""
     label_columns: tuple[str, ...] = ()
@@ -56,6 +60,8 @@ class CsvOptions:
     """The decimal mark where no cell shows which it is: that of the CSV which was trained on."""
     verbatim: tuple[str, ...] = ()
     """Category columns of which only blank cells are missing: elsewhere `null`, `n/a` and the like are, too."""
+    keep_nameless: bool = False
+    """Also index the cells of an index column, as text."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,9 @@ class Head:
     @property
     def columns(self) -> dict[str, list[str]]:
         """The first cells of each column, ragged rows left out."""
-        rows = [row for row in self.rows if len(row) == len(self.dialect.names)]
-        return {name: [row[place] for row in rows] for place, name in enumerate(self.dialect.names)}
+        cells = self.dialect.cells
+        rows = [row for row in self.rows if len(row) == len(cells)]
+        return {name: [row[place] for row in rows] for place, name in enumerate(cells) if name in self.dialect.names}
 
     def holds_numbers(self, column: str) -> bool:
         """Whether a column seems to be one of numbers."""
@@ -88,19 +95,33 @@ class Head:
         return not found.present or found.is_number(found.writing(found.mark or "."))
 
 
-def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None) -> Head:
-    """The dialect of a CSV and its first rows; its encoding is guessed from them if it is not given.
+def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None, *, size: int = HEAD_BYTES) -> Head:
+    """The dialect of a CSV and its first rows, from `size` bytes or, where rows are long, from more.
+
+    Its encoding is guessed from them if it is not given.
 
     Raises:
         DataError: if there is no such file, it is no text, or has no header.
     """
-    files, path = open_place(name)
-    if files.get_file_info(path).type != pyarrow.fs.FileType.File:
-        raise DataError(f"{name} is not there; name a CSV file")
-    with files.open_input_file(path) as file:
-        data, whole = file.read(HEAD_BYTES), file.size() <= HEAD_BYTES
-    if not data:
-        raise DataError(f"{name} is empty; its first line must name the columns")
+    data, whole = b"", False
+    with CsvBytes(name) as file:
+        while True:
+            while not whole and len(data) < size:
+                data += (part := file.read(size - len(data)))
+                whole = not part
+            if not data:
+                raise DataError(f"{name} is empty; its first line must name the columns")
+            try:
+                head = _head(name, data, whole, options, encoding)
+                if whole or len(head.rows) >= _HEAD_ROWS or len(data) >= _LONGEST_ROW_BYTES:
+                    return head
+            except HeaderIsCut:
+                if whole or len(data) >= _LONGEST_ROW_BYTES:
+                    raise
+            size *= 4
+
+
+def _head(name: str, data: bytes, whole: bool, options: CsvOptions, encoding: Encoding | None) -> Head:
     encoding = options.encoding or encoding
     if encoding is None:
         scan = EncodingScan()
@@ -108,9 +129,7 @@ def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None) 
         encoding = scan.encoding(whole=whole)
         if encoding is None:
             raise DataError(f"{name} is not text; save the table as CSV, best in UTF-8")
-    dialect, rows = detect_dialect(
-        data, whole=whole, encoding=encoding, delimiter=options.delimiter, quote=options.quote, csv_name=name
-    )
+    dialect, rows = detect_dialect(data, whole=whole, encoding=encoding, options=options, csv_name=name)
     return Head(dialect, rows)
 
 
@@ -120,7 +139,24 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
     Raises:
         DataError: if the CSV has no header or no rows, or lacks a column that `options` name.
     """
-    files, path = open_place(name)
+    try:
+        return _read_csv(name, encoding, options, target)
+    except _WrongQuote:
+        try:
+            return _read_csv(name, encoding, replace(options, quote='"'), target)
+        except DataError as error:
+            flag = f"{options.flags}quote"
+            raise DataError(
+                f"{name}: single quotes fit the first rows as the file's, but not all; say with {flag} \"'\" that they "
+                f"are and that the others are bad rows, or with {flag} '\"' that they are not"
+            ) from error
+
+
+class _WrongQuote(Exception):
+    """Single quotes were taken for the file's, and are apostrophes."""
+
+
+def _read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -> tuple[Dialect, PassResult]:
     head = read_head(name, options, encoding)
     dialect = head.dialect
     images = (options.image_column,) if options.image_column else ()
@@ -133,9 +169,10 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
     block_bytes = min(max(_BLOCK_BYTES, _BLOCK_BYTES_A_COLUMN * len(dialect.names)), _LONGEST_ROW_BYTES)
     while True:
         # Opened anew: the pass before may still be reading ahead.
-        with files.open_input_file(path) as file:
+        with CsvBytes(name) as file:
+            text = CsvText(file, dialect, checked=options.encoding is not None)
             try:
-                result = _Pass(name, dialect, options, assumed, given, block_bytes).run(file, target)
+                result = _Pass(name, dialect, options, assumed, given, block_bytes, text).run(target)
                 return replace(dialect, decimal=assumed.decimal), result
             except _Refuted as refuted:
                 assumed = refuted.better
@@ -162,31 +199,39 @@ class _Pass:
     """One pass over a CSV under assumptions."""
 
     def __init__(
-        self, name: str, dialect: Dialect, options: CsvOptions, assumed: Assumed, given: Given, block_bytes: int
+        self,
+        name: str,
+        dialect: Dialect,
+        options: CsvOptions,
+        assumed: Assumed,
+        given: Given,
+        block_bytes: int,
+        text: CsvText,
     ) -> None:
         self.name, self.dialect, self.options, self.assumed, self.given = name, dialect, options, assumed, given
-        self.block_bytes = block_bytes
+        self.block_bytes, self.text = block_bytes, text
         self.columns = assumed.columns(given)
         self.suspects: set[str] = set()
         """Columns that seem to be other than assumed: while there are any, nothing is written."""
         self.lines = LineCount(dialect.header_lines)
         self.faults: list[pyarrow.RecordBatch] = []
         self.rows = self.ragged = 0
+        self.keeps_index = dialect.index_column and options.keep_nameless
+        self.last_lines = self.last_ragged = np.zeros(0, np.int64)
+        self.last_row = 0
 
-    def run(self, file: Any, target: Path) -> PassResult:
-        """Write the index of `file`."""
-        schema = schema_of(self.assumed.types)
-        last_cell, last_lines = "", np.zeros(0, np.int64)
+    def run(self, target: Path) -> PassResult:
+        """Write the index of the text."""
+        types = {**self.assumed.types, **({NAMELESS: _TEXT} if self.keeps_index else {})}
+        schema = schema_of(types)
         with pyarrow.ipc.new_file(str(target), schema) as writer:
-            for batch in _read_ahead(self._batches(file)):
+            for batch in _read_ahead(self._batches()):
                 columns, lines = self._take(batch)
                 if not self.suspects:
                     writer.write_batch(pack(columns, lines, schema))
-                if len(lines):
-                    last_cell, last_lines = str(batch.columns[-1][-1]), lines
         _, ragged, lines = self.lines.take(None)
         self._add_ragged(ragged, lines)
-        self._check_last_quote(file, last_lines, last_cell)
+        self._check_quotes(lines)
         if not self.rows + self.ragged:
             raise self._no_rows()
         better = assumed_after(self.assumed, self.columns, self.given)
@@ -205,13 +250,15 @@ class _Pass:
             faults=self.faults,
         )
 
-    def _batches(self, file: Any) -> Iterator[pyarrow.RecordBatch]:
+    def _batches(self) -> Iterator[pyarrow.RecordBatch]:
         """The CSV's rows, all cells as text."""
         try:
             yield from pyarrow.csv.open_csv(
-                file,
+                self.text,
                 # Only a single thread numbers ragged rows.
-                pyarrow.csv.ReadOptions(use_threads=False, block_size=self.block_bytes, encoding=self.dialect.codec),
+                pyarrow.csv.ReadOptions(
+                    use_threads=False, block_size=self.block_bytes, column_names=[*self.dialect.cells]
+                ),
                 pyarrow.csv.ParseOptions(
                     delimiter=self.dialect.delimiter,
                     quote_char=self.dialect.quote,
@@ -219,7 +266,7 @@ class _Pass:
                     ignore_empty_lines=False,
                     invalid_row_handler=self.lines.ragged_row,
                 ),
-                pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(self.dialect.names, pyarrow.string())),
+                pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(self.dialect.cells, pyarrow.string())),
             )
         except pyarrow.ArrowInvalid as error:
             raise self._what_to_do(str(error)) from error
@@ -230,7 +277,7 @@ class _Pass:
         return DataError(f"{self.name} has a header and no rows")
 
     def _what_to_do(self, complaint: str) -> Exception:
-        if complaint.endswith("cannot infer number of columns"):
+        if complaint == "Empty CSV file":
             return self._no_rows()
         if "straddl" in complaint and self.block_bytes < _LONGEST_ROW_BYTES:
             return _LongerRow()
@@ -246,33 +293,94 @@ class _Pass:
         """The batch's columns as the index holds them and their lines, once statistics and faults are noted."""
         lines, ragged, ragged_lines = self.lines.take(batch)
         self._add_ragged(ragged, ragged_lines)
-        raw = dict(zip(self.dialect.names, batch.columns, strict=True))
-        blank = _blank_rows(raw)
+        cells = dict(zip(self.dialect.cells, batch.columns, strict=True))
+        wrong = {reason: mask for reason, mask in self._wrong_rows(cells, lines, ragged_lines) if mask.any()}
+        blank = _blank_rows({name: cells[name] for name in self.dialect.names})
         if blank is not None:
-            kept = pc.invert(blank)
-            lines = lines[kept.to_numpy(zero_copy_only=False)]
-            raw = {name: cells.filter(kept) for name, cells in raw.items()}
+            kept = pc.invert(blank).to_numpy(zero_copy_only=False) | np.any([*wrong.values()], axis=0)
+            lines, wrong = lines[kept], {reason: mask[kept] for reason, mask in wrong.items()}
+            cells = {name: one.filter(pyarrow.array(kept)) for name, one in cells.items()}
+        raw = {name: cells[name] for name in self.dialect.names}
+        nul = self._nul_in(raw) if self.text.has_nul else {}
         parsed = {}
-        for name, cells in raw.items():
+        for name, one in raw.items():
             column = self.columns[name]
             if not (isinstance(column, Categories) and column.too_many):
-                parsed[name] = column.add(cells)
-            self._check(name, column, cells)
+                # A category of cells that hold a NUL would be one more class.
+                hidden = name in nul and isinstance(column, Categories)
+                parsed[name] = column.add(pc.if_else(nul[name], "", one) if hidden else one)
+                if hidden:
+                    column.missing -= nul[name].true_count
+            self._check(name, column, one)
         if not self.suspects:
-            self._note_faults(raw, parsed, lines)
+            for reason, mask in wrong.items():
+                self._add_faults(None, mask, lines, None, reason)
+            self._note_faults(raw, parsed, nul, lines)
+        self.last_lines, self.last_ragged, self.last_row = lines, ragged_lines, self.rows
         self.rows += len(lines)
-        return parsed, lines
+        return {**parsed, **({NAMELESS: cells[NAMELESS]} if self.keeps_index else {})}, lines
 
-    def _note_faults(self, raw: Mapping[str, Any], parsed: Mapping[str, Any], lines: Lines) -> None:
-        bad = {name: one.bad_cells for name, one in self.columns.items() if isinstance(one, NumberColumn)}
+    def _nul_in(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Which cells hold a NUL, of columns of words that have some; no number holds one."""
+        words = {name: cells for name, cells in raw.items() if not isinstance(self.columns[name], NumberColumn)}
+        found = {name: pc.match_substring(cells, "\0") for name, cells in words.items()}
+        return {name: cells for name, cells in found.items() if cells.true_count}
+
+    def _note_faults(
+        self, raw: Mapping[str, Any], parsed: Mapping[str, Any], nul: Mapping[str, Any], lines: Lines
+    ) -> None:
+        for name, cells in nul.items():
+            self._add_faults(name, cells, lines, raw[name], "expected no NUL character")
+        bad = {**nul, **{name: one.bad_cells for name, one in self.columns.items() if isinstance(one, NumberColumn)}}
         for name, cells in bad.items():
-            if cells is not None:
+            if cells is not None and name not in nul:
                 self._add_faults(name, cells, lines, raw[name], NOT_A_NUMBER)
         for name in self.options.label_columns:
             self._add_faults(name, missing(parsed[name], bad.get(name)), lines, raw[name], "expected a label")
         image = self.options.image_column
         if image is not None:
             self._add_faults(image, pc.equal(raw[image], ""), lines, raw[image], "expected the path of an image")
+
+    def _wrong_rows(self, cells: Mapping[str, Any], lines: Lines, ragged: Lines) -> Iterator[tuple[str, Any]]:
+        """Reasons and which rows they are true of."""
+        strays = self.text.take_strays(self.lines.next_line)
+        if strays:
+            yield self._after_quote, np.isin(lines, self._rows_of(strays, lines, ragged))
+        for name in self.dialect.cells[len(self.dialect.cells) - self.dialect.trailing :]:
+            reason = "the row has a cell below no name in the header"
+            yield reason, pc.not_equal(pc.utf8_trim_whitespace(cells[name]), "").to_numpy(zero_copy_only=False)
+
+    @property
+    def _after_quote(self) -> str:
+        quote = self.dialect.quote
+        return f"a cell goes on after its closing quote {quote}; one within it must be doubled"
+
+    def _rows_of(self, places: list[int], lines: Lines, ragged: Lines) -> Lines:
+        """The lines that rows begin on which these lines are in, ragged ones left out: those are bad already."""
+        if self.dialect.quote == "'" and self.options.quote is None:
+            raise _WrongQuote
+        starts = np.sort(np.concatenate([lines, ragged]))
+        if not len(starts):
+            return starts
+        found = starts[np.maximum(np.searchsorted(starts, places, side="right") - 1, 0)]
+        rows: Lines = np.setdiff1d(found, ragged)
+        return rows
+
+    def _check_quotes(self, ragged: Lines) -> None:
+        """Quotes at the end of the file: one that is left open takes in all rows after it."""
+        lines, ragged = self.last_lines, np.concatenate([self.last_ragged, ragged])
+        open_line = self.text.scan.open_line
+        for places, reason in (
+            (self.text.take_strays(None), self._after_quote),
+            ([] if open_line is None else [open_line], f"a quote {self.dialect.quote} is opened and not closed"),
+        ):
+            if places:
+                found = np.flatnonzero(np.isin(lines, self._rows_of(places, lines, ragged)))
+                self.faults.append(faults_of(lines[found], None, [""] * len(found), reason, self.last_row + found))
+        single = self.text.apostrophes
+        if self.options.quote is None and not self.ragged and single is not None and not single.inside:
+            if single.needed and not single.needless:
+                raise ambiguous_quotes(self.name, self.options.flags)
 
     def _check(self, name: str, column: Any, cells: pyarrow.StringArray) -> None:
         """Whether a column still seems to be what it is assumed to be."""
@@ -291,11 +399,11 @@ class _Pass:
                 )
             self.suspects.add(name)
 
-    def _add_faults(self, name: str, bad: Any, lines: Lines, values: pyarrow.StringArray, reason: str) -> None:
-        """Note a fault wherever `bad` is true; `values` are the cells."""
+    def _add_faults(self, name: str | None, bad: Any, lines: Lines, values: Any, reason: str) -> None:
+        """Note a fault wherever `bad` is true; `values` are the cells, or None where the whole row is at fault."""
         places = np.flatnonzero(bad)
         if len(places):
-            cells = values.take(pyarrow.array(places))
+            cells = [""] * len(places) if values is None else values.take(pyarrow.array(places))
             self.faults.append(faults_of(lines[places], name, cells, reason, self.rows + places))
 
     def _add_ragged(self, ragged: list[RaggedRow], lines: Lines) -> None:
@@ -304,15 +412,6 @@ class _Pass:
             reasons = [f"the row has {row.fields} fields; the header has {expected}" for row in ragged]
             self.faults.append(faults_of(lines, None, [row.text for row in ragged], reasons, None))
             self.ragged += len(ragged)
-
-    def _check_last_quote(self, file: Any, lines: Lines, last_cell: str) -> None:
-        """A quote that is left open takes in the rest of the file: the last cell then is how the file ends."""
-        file.seek(max(0, file.size() - _TAIL_BYTES))
-        tail = file.read().decode(self.dialect.encoding, errors="ignore")
-        if _NEWLINE.search(last_cell) and tail.endswith(last_cell[-_TAIL_BYTES // 4 :]):
-            reason = f"a quote {self.dialect.quote} is opened and not closed"
-            column = self.dialect.names[-1]
-            self.faults.append(faults_of(lines[-1:], column, [last_cell], reason, [self.rows - 1]))
 
 
 def _read_ahead(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
@@ -325,10 +424,11 @@ def _read_ahead(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.Reco
 
 
 def missing(cells: Any, bad: Any = None) -> Any:
-    """Which cells of an index's column are missing: null numbers, save those that are `bad`, code -1, or no text."""
+    """Which cells of an index's column are missing: null numbers, code -1, or no text, save those that are `bad`."""
     if pyarrow.types.is_floating(cells.type):
         return cells.is_null() if bad is None else pc.and_not(cells.is_null(), bad)
-    return pc.equal(cells, -1) if pyarrow.types.is_integer(cells.type) else pc.equal(cells, "")
+    empty = pc.equal(cells, -1) if pyarrow.types.is_integer(cells.type) else pc.equal(cells, "")
+    return empty if bad is None else pc.and_not(empty, bad)
 
 
 def _blank_rows(raw: Mapping[str, pyarrow.StringArray]) -> Any:
