@@ -65,7 +65,9 @@ def main(words: list[str]) -> None:
     if not words or words[0].startswith("-"):
         print(f"{__doc__}\nFlags: those of `{PROG} TRAIN.csv --help`.")
         return
-    require(len(words) == 1 or words[1].startswith("-"), f"name one CSV; after {words[0]} stands {' '.join(words[1:2])}")
+    require(
+        len(words) == 1 or words[1].startswith("-"), f"name one CSV; after {words[0]} stands {' '.join(words[1:2])}"
+    )
     prepare(words[0], parse(PrepareSettings(), words[1:], prog=f"{PROG} {words[0]}", description=__doc__ or ""))
 
 

@@ -81,6 +81,11 @@ class Dialect:
         return (*([NAMELESS] if self.index_column else []), *self.names, *trailing)
 
     @property
+    def nameless_at_the_end(self) -> tuple[str, ...]:
+        """Those of `cells` that stand after the last name."""
+        return self.cells[len(self.cells) - self.trailing :]
+
+    @property
     def options(self) -> DialectOptions:
         """What reads another CSV, or the same one again, as this one was."""
         header: Header = "yes" if self.header else "no"
@@ -192,7 +197,9 @@ def detect_dialect(
     index_column = has_header and len(names) > 1 and not names[0].strip()
     names = names[index_column:]
     if has_header:
-        _require_header(names, rows[1:], index_column=index_column, sure=options.header == "yes", where=where, flags=flags)
+        _require_header(
+            names, rows[1:], index_column=index_column, sure=options.header == "yes", where=where, flags=flags
+        )
     trailing = max(0, reading.width - len(names) - index_column) if has_header else 0
     header_lines = above + (1 + sum(len(_NEWLINE.findall(name)) for name in rows[0]) if has_header else 0)
     rows = rows[1:] if has_header else rows

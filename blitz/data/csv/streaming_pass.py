@@ -5,7 +5,6 @@ which are converted fastest. What refutes an assumption ends the pass, and anoth
 """
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from blitz.data.csv.columns import (
     parse_numbers,
 )
 from blitz.data.csv.compressed import CsvBytes
-from blitz.data.csv.csv_text import CsvText
+from blitz.data.csv.csv_text import CsvText, read_ahead
 from blitz.data.csv.dialect import (
     HEAD_BYTES,
     NAMELESS,
@@ -40,7 +39,8 @@ from blitz.data.csv.dialect import (
     detect_dialect,
 )
 from blitz.data.csv.lines import LineCount, Lines, RaggedRow
-from blitz.data.csv.readings import ambiguous_quotes
+from blitz.data.csv.quote_faults import QuoteFaults, WrongQuote, take_out_nul
+from blitz.data.csv.readings import single_quotes_fit_in_part
 from blitz.errors import DataError
 
 # The index's column of line numbers: a name that no header may hold.
@@ -142,19 +142,11 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
     """
     try:
         return _read_csv(name, encoding, options, target)
-    except _WrongQuote:
+    except WrongQuote:
         try:
             return _read_csv(name, encoding, replace(options, quote='"'), target)
         except DataError as error:
-            flag = f"{options.flags}quote"
-            raise DataError(
-                f"{name}: single quotes fit the first rows as the file's, but not all; say with {flag} \"'\" that they "
-                f"are and that the others are bad rows, or with {flag} '\"' that they are not"
-            ) from error
-
-
-class _WrongQuote(Exception):
-    """Single quotes were taken for the file's, and are apostrophes."""
+            raise single_quotes_fit_in_part(name, options.flags) from error
 
 
 def _read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -> tuple[Dialect, PassResult]:
@@ -219,8 +211,8 @@ class _Pass:
         self.faults: list[pyarrow.RecordBatch] = []
         self.rows = self.ragged = 0
         self.keeps_index = dialect.index_column and options.keep_nameless
-        self.last_lines = self.last_ragged = np.zeros(0, np.int64)
-        self.last_row = 0
+        self.quotes = QuoteFaults(text, dialect.quote, is_guessed=options.quote is None)
+        self.last_lines = np.zeros(0, np.int64)
 
     def run(self, target: Path) -> PassResult:
         """Write the index of the text."""
@@ -230,11 +222,16 @@ class _Pass:
             fields[NAMELESS] = pyarrow.string()
         schema = pyarrow.schema(fields | {LINE: pyarrow.int64()})
         with pyarrow.ipc.new_file(str(target), schema) as writer:
-            for batch in _read_ahead(self._batches()):
+            for batch in read_ahead(self._batches()):
                 writer.write_batch(pyarrow.record_batch(self._take(batch), schema=schema))
         _, ragged, lines = self.lines.take(None)
         self._add_ragged(ragged, lines)
-        self._check_quotes(lines)
+        for broken, reason in self.quotes.at_the_end(
+            lines, name=self.name, flags=self.options.flags, is_whole=not self.ragged
+        ):
+            found = np.flatnonzero(np.isin(self.last_lines, broken))
+            first = self.rows - len(self.last_lines)
+            self.faults.append(faults_of(self.last_lines[found], None, [""] * len(found), reason, first + found))
         if not self.rows + self.ragged:
             raise self._no_rows()
         return PassResult(
@@ -306,7 +303,7 @@ class _Pass:
                 if kind == "number":
                     parsed[name], bad[name] = parse_numbers(raw[name], self.dialect.decimal)
         if self.text.has_nul:
-            self._take_out_nul(parsed, bad)
+            bad |= take_out_nul(parsed)
         wrong = {reason: mask for reason, mask in self._wrong_rows(cells, lines, ragged_lines) if mask.any()}
         blank = _blank_rows(parsed, bad)
         if blank is not None:
@@ -329,7 +326,7 @@ class _Pass:
         image = self.options.image_column
         if image is not None:
             self._add_faults(image, pc.equal(raw[image], ""), lines, None, "expected the path of an image")
-        self.last_lines, self.last_ragged, self.last_row = lines, ragged_lines, self.rows
+        self.last_lines = lines
         self.rows += len(lines)
         return [*parsed.values(), *([cells[NAMELESS]] if self.keeps_index else []), lines]
 
@@ -341,54 +338,14 @@ class _Pass:
             found = self._add_faults(name, bad, lines, cells, "expected no NUL character")
             column.missing -= found if isinstance(column, Categories) else 0
 
-    def _take_out_nul(self, parsed: dict[str, Any], bad: dict[str, Any]) -> None:
-        """Note cells that hold a NUL as bad, and let none become a category."""
-        for name, kind in self.assumed.types.items():
-            if kind != "number" and (holds := pc.match_substring(parsed[name], "\0")).true_count:
-                bad[name] = holds
-                if kind == "category":
-                    parsed[name] = pc.if_else(holds, "", parsed[name])
-
     def _wrong_rows(self, cells: Mapping[str, Any], lines: Lines, ragged: Lines) -> Iterator[tuple[str, Any]]:
         """Reasons and which rows they are true of."""
-        strays = self.text.take_strays(self.lines.next_line)
-        if strays:
-            yield self._after_quote, np.isin(lines, self._rows_of(strays, lines, ragged))
-        for name in self.dialect.cells[len(self.dialect.cells) - self.dialect.trailing :]:
+        broken = self.quotes.among(lines, ragged, next_line=self.lines.next_line)
+        if len(broken):
+            yield self.quotes.reason, np.isin(lines, broken)
+        for name in self.dialect.nameless_at_the_end:
             reason = "the row has a cell below no name in the header"
             yield reason, pc.not_equal(pc.utf8_trim_whitespace(cells[name]), "").to_numpy(zero_copy_only=False)
-
-    @property
-    def _after_quote(self) -> str:
-        quote = self.dialect.quote
-        return f"a cell goes on after its closing quote {quote}; one within it must be doubled"
-
-    def _rows_of(self, places: list[int], lines: Lines, ragged: Lines) -> Lines:
-        """The lines that rows begin on which these lines are in, ragged ones left out: those are bad already."""
-        if self.dialect.quote == "'" and self.options.quote is None:
-            raise _WrongQuote
-        starts = np.sort(np.concatenate([lines, ragged]))
-        if not len(starts):
-            return starts
-        found = starts[np.maximum(np.searchsorted(starts, places, side="right") - 1, 0)]
-        rows: Lines = np.setdiff1d(found, ragged)
-        return rows
-
-    def _check_quotes(self, ragged: Lines) -> None:
-        """Quotes at the end of the file: one that is left open takes in all rows after it."""
-        lines, ragged = self.last_lines, np.concatenate([self.last_ragged, ragged])
-        open_line = self.text.scan.open_line
-        for places, reason in (
-            (self.text.take_strays(None), self._after_quote),
-            ([] if open_line is None else [open_line], f"a quote {self.dialect.quote} is opened and not closed"),
-        ):
-            if places:
-                found = np.flatnonzero(np.isin(lines, self._rows_of(places, lines, ragged)))
-                self.faults.append(faults_of(lines[found], None, [""] * len(found), reason, self.last_row + found))
-        single = self.text.apostrophes
-        if self.options.quote is None and not self.ragged and single is not None and not single.inside:
-            if single.needed and not single.needless:
-                raise ambiguous_quotes(self.name, self.options.flags)
 
     def _check(self, name: str, column: Any) -> None:
         """Whether a column still is what it is assumed to be."""
@@ -420,15 +377,6 @@ class _Pass:
             reasons = [f"the row has {row.fields} fields; the header has {expected}" for row in ragged]
             self.faults.append(faults_of(lines, None, [row.text for row in ragged], reasons, None))
             self.ragged += len(ragged)
-
-
-def _read_ahead(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
-    """The same batches; the next one is parsed while one is used."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = reader.submit(next, batches, None)
-            yield batch
 
 
 def missing(cells: Any, bad: Any = None) -> Any:

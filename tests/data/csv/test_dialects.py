@@ -1,4 +1,4 @@
-"""How CSVs that people have are written, read where nothing has to be guessed, and else refused with the flag to give."""
+"""CSVs as people have them: read where nothing has to be guessed, and else refused with the flag to give."""
 
 import bz2
 import gzip
@@ -37,10 +37,10 @@ def test_apostrophes_at_the_beginning_of_cells_swallow_no_row(tmp_path: Path) ->
 
 def test_single_quotes_that_fit_the_first_rows_alone_are_apostrophes(tmp_path: Path) -> None:
     rows = "'yes','no'\n" * 20_000
-    index = indexed(tmp_path, "'a','b'\n" + rows + "'tis,x\ndog,x\nit's' own,x\n", types={"'a'": "text"})
+    index = indexed(tmp_path, "'a','b'\n" + rows + "'tis,x\ndog,x\nit's' own,x\n")
     assert (index.dialect.quote, index.total_rows, len(index.bad_rows())) == ('"', 20_003, 0)
-    assert column(index, "'a'")[-3:] == ["'tis", "dog", "it's' own"]
-    with pytest.raises(DataError, match=r"single quotes fit the first rows as the file's, but not all; .*--data\.quote"):
+    assert index.column("'a'").values == ("'tis", "'yes'", "dog", "it's' own")
+    with pytest.raises(DataError, match=r"single quotes fit the first rows .*, but not all; .*--data\.quote"):
         indexed(tmp_path, "'a','b'\n" + "'x, y','no'\n" * 20_000 + "'tis,x\ndog,x\nit's' own,x\n")
 
 
@@ -69,7 +69,7 @@ def test_commas_in_the_header_and_in_numbers_are_no_delimiter(tmp_path: Path) ->
 
 def test_two_delimiters_that_fit_are_asked_for(tmp_path: Path) -> None:
     text = "a,b;c\nx,y;z\nu,v;w\n"
-    with pytest.raises(DataError, match=r"',' and ';' both fit as the delimiter; say which it is with --data\.delimiter"):
+    with pytest.raises(DataError, match=r"',' and ';' both fit as the delimiter; .* --data\.delimiter"):
         indexed(tmp_path, text)
     assert indexed(tmp_path, text, delimiter=";").dialect.names == ("a,b", "c")
 
@@ -96,7 +96,9 @@ def test_a_nul_is_a_bad_row_and_no_class_wherever_it_is(tmp_path: Path, row: int
     rows = [f"{i},{'xz'[i % 2]}\n" for i in range(30_001)]
     rows[row] = "1,x\0\n"
     index = indexed(tmp_path, "a,y\n" + "".join(rows), label_columns=("y",))
-    assert index.bad_rows().messages(9) == [f"{index.csv}:{row + 2}: column 'y' holds 'x\\x00'; expected no NUL character"]
+    assert index.bad_rows().messages(9) == [
+        f"{index.csv}:{row + 2}: column 'y' holds 'x\\x00'; expected no NUL character"
+    ]
     assert index.column("y").values == ("x", "z")
 
 
