@@ -52,15 +52,14 @@ class Reading:
         header = len(self.rows[0]) if self.rows else 0
         if not self.has_header:
             return Counter(map(len, self.body)).most_common(1)[0][0] if self.body else header
+        full = [row for row in self.body if any(row)]
         widths = Counter(
-            len(row)
-            for row in self.body
-            if len(row) >= self.named and any(row) and not any(map(str.strip, row[self.named :]))
+            len(row) for row in full if len(row) >= self.named and not any(map(str.strip, row[self.named :]))
         )
         if not widths or self.named == 0:
             return header
         width, count = widths.most_common(1)[0]
-        return width if 2 * count > len(self.body) else header
+        return width if 2 * count > len(full) else header
 
     @cached_property
     def damage(self) -> float:
@@ -132,6 +131,12 @@ def best_reading(head: Text, delimiter: str | None, quote: str | None) -> Readin
         marks = " and ".join(repr(reading.delimiter) for reading in best)
         raise DataError(f"{head.where}: {marks} both fit as the delimiter; say which it is with {head.flags}delimiter")
     _require_first_line_above_rows(best, head)
+    if head.has_header and delimiter is None and best[0].named == 1 and best[0].body:
+        mark = repr(best[0].delimiter)
+        raise DataError(
+            f"{head.where}: there is one column, and rows end with {mark}, which may be a delimiter or part of the cells; "
+            f"say which with {head.flags}delimiter"
+        )
     return best[0]
 
 
@@ -172,7 +177,8 @@ def _quoted(head: Text, delimiter: str, quote: str | None) -> Reading:
         scan.finish()
         columns = zip(*(row for row in double.body if len(row) == double.width), strict=True)
         whole_column = any(any(cells) and all(_wrapped(cell) for cell in cells if cell) for cells in columns)
-        if whole_column or (scan.needed and not scan.needless):
+        all_quoted = scan.needed + scan.needless == sum(map(len, single.rows))
+        if whole_column or all_quoted or (scan.needed and not scan.needless):
             raise ambiguous_quotes(head.where, head.flags)
     return double
 

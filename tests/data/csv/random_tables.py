@@ -61,8 +61,9 @@ def random_table(seed: int) -> RandomTable:
     header = rng.choice(["words", "words", "words", "marks", "numeric", "index", "none"])
     names = _names(rng, width, header, marks)
     given: dict[str, Any] = {}
-    # Without a header nothing says that rows with a comma each are of one column.
-    if rng.random() < 0.2 or (header == "none" and width == 1):
+    # Nothing says that rows with a comma each are of one column if there is no header, or if one is in its name.
+    unsure = width == 1 and (header == "none" or any(mark in names[0] for mark in ",;\t|"))
+    if rng.random() < 0.2 or unsure:
         given["delimiter"] = delimiter
     # What stands in double quotes is quoted to everyone who does not know that single ones are the file's.
     if rng.random() < 0.2 or (quote == "'" and any(cell.startswith('"') for row in [names, *rows] for cell in row)):
