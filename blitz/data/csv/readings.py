@@ -134,7 +134,7 @@ def best_reading(head: Text, delimiter: str | None, quote: str | None) -> Readin
     if head.has_header and delimiter is None and best[0].named == 1 and best[0].body:
         mark = repr(best[0].delimiter)
         raise DataError(
-            f"{head.where}: there is one column, and rows end with {mark}, which may be a delimiter or part of the cells; "
+            f"{head.where}: of one column, rows end with {mark}, which may be a delimiter or part of the cells; "
             f"say which with {head.flags}delimiter"
         )
     return best[0]
