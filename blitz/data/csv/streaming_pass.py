@@ -373,8 +373,9 @@ class _Pass:
 
     def _add_ragged(self, ragged: list[RaggedRow], lines: Lines) -> None:
         if ragged:
-            expected = len(self.dialect.names)
-            reasons = [f"the row has {row.fields} fields; the header has {expected}" for row in ragged]
+            expected, nameless = len(self.dialect.cells), len(self.dialect.cells) > len(self.dialect.names)
+            what = f"other rows have {expected}" if nameless else f"the header has {expected}"
+            reasons = [f"the row has {row.fields} fields; {what}" for row in ragged]
             self.faults.append(faults_of(lines, None, [row.text for row in ragged], reasons, None))
             self.ragged += len(ragged)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow
 import pytest
 
+from blitz.data.csv.appended import write_appended
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.streaming_pass import CsvOptions
 from blitz.errors import DataError
@@ -207,3 +208,17 @@ def test_a_folder_and_two_paths_are_no_csv(tmp_path: Path) -> None:
         index_csv(tmp_path, tmp_path / "cache")
     with pytest.raises(DataError, match="name one CSV file"):
         index_csv(f"{tmp_path}/a.csv,{tmp_path}/b.csv", tmp_path / "cache")
+
+
+def test_predictions_stand_beside_the_cells_of_any_dialect(tmp_path: Path) -> None:
+    data = gzip.compress(b'sep=;\r\n;a;b;\r\n0;1;x;\r\n1;2\r\n2;3;"y;z";\r\n')
+    index = indexed(tmp_path, data, types={"b": "text"})
+    said = pyarrow.table({"prediction": ["p", "q"], "error": ["", ""]})
+    written = write_appended(index, str(tmp_path / "out.csv"), ["prediction"], [said], index.bad_rows())
+    assert written == (3, 1)
+    assert (tmp_path / "out.csv").read_text().splitlines() == [
+        ";a;b;prediction;error",
+        "0;1;x;p;",
+        '1;2;;;"the row has 2 fields; other rows have 4"',
+        '2;3;"y;z";q;',
+    ]
