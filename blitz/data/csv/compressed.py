@@ -59,7 +59,7 @@ class CsvBytes:
         self._file.seek(0)
         self.compression = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
         if self.compression == "xz":
-            self._stream = lzma.LZMAFile(self._file)
+            self._stream = lzma.open(self._file)  # noqa: SIM115 - closed with the file
         elif self.compression == "zip":
             self._stream = _only_member(self.name, self._file)
         elif self.compression is not None:
@@ -95,7 +95,7 @@ def require_file(name: str, info: pyarrow.fs.FileInfo) -> None:
         raise DataError(f"{name} is a folder; name a CSV file")
     if info.type != pyarrow.fs.FileType.File:
         parts = name.replace(",", " ").split()
-        several = len(parts) > 1 and all("." in part for part in parts) or any(mark in name for mark in "*[")
+        several = (len(parts) > 1 and all("." in part for part in parts)) or any(mark in name for mark in "*[")
         mend = "name one CSV file, into which the rows of several are joined" if several else "name a CSV file"
         raise DataError(f"{name} is not there; {mend}")
 

@@ -3,6 +3,10 @@
 import codecs
 import io
 import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow
 
 from blitz.data.csv.compressed import Stream
 from blitz.data.csv.dialect import Dialect
@@ -116,3 +120,12 @@ class CsvText(io.RawIOBase):
             self.apostrophes.add(text)
             if self.apostrophes.strays:
                 self.apostrophes = None
+
+
+def read_ahead(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
+    """The same batches; the next one is parsed while one is used."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch

@@ -81,6 +81,11 @@ class Dialect:
         return (*([NAMELESS] if self.index_column else []), *self.names, *trailing)
 
     @property
+    def nameless_at_the_end(self) -> tuple[str, ...]:
+        """Those of `cells` that stand after the last name."""
+        return self.cells[len(self.cells) - self.trailing :]
+
+    @property
     def options(self) -> DialectOptions:
         """What reads another CSV, or the same one again, as this one was."""
         header: Header = "yes" if self.header else "no"

@@ -27,7 +27,7 @@ class QuoteScan:
         self.strays: list[int] = []
         """For each cell with more after its closing quote: the line of that quote."""
         self.open_line: int | None = None
-        """Within quotes, a line of the cell that they opened, if there are several the first or a later one; else None."""
+        """Within quotes, one of the lines of the cell that they opened; else None."""
         self.needed = self.needless = 0
         """With `always_loop`: quoted cells that need their quotes, and others."""
         self._quote = quote.encode()

@@ -1,7 +1,7 @@
 """Which delimiter and quote a text is written with: the one reading of its first rows that agrees with itself.
 
-As in van den Burg, Nazábal & Sutton 2019, "Wrangling messy CSV files by detecting row and type patterns", each
-candidate is read with and judged by what comes out. Where two remain that read the rows differently, neither is guessed.
+As in van den Burg, Nazábal & Sutton 2019, "Wrangling messy CSV files by detecting row and type patterns", the text is
+read with each candidate, and what comes out is compared. Of two that differ and both fit, none is guessed.
 """
 
 import csv
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"\s*[+-]?[\d.,'\u00a0\u202f ]*\d\s*%?\s*")
 
 @dataclass(frozen=True)
 class Reading:
-    """Rows of a text, the header first if it has one, under one delimiter and quote; blank lines are rows of no cells."""
+    """Rows of a text under one delimiter and quote, the header first if there is one; of a blank line no cells."""
 
     delimiter: str
     quote: str
@@ -52,15 +52,14 @@ class Reading:
         header = len(self.rows[0]) if self.rows else 0
         if not self.has_header:
             return Counter(map(len, self.body)).most_common(1)[0][0] if self.body else header
+        full = [row for row in self.body if any(row)]
         widths = Counter(
-            len(row)
-            for row in self.body
-            if len(row) >= self.named and any(row) and not any(map(str.strip, row[self.named :]))
+            len(row) for row in full if len(row) >= self.named and not any(map(str.strip, row[self.named :]))
         )
         if not widths or self.named == 0:
             return header
         width, count = widths.most_common(1)[0]
-        return width if 2 * count > len(self.body) else header
+        return width if 2 * count > len(full) else header
 
     @cached_property
     def damage(self) -> float:
@@ -120,9 +119,9 @@ def best_reading(head: Text, delimiter: str | None, quote: str | None) -> Readin
     found = [_quoted(head, each, quote) for each in (delimiter or DELIMITERS) if each != quote]
     wide = [reading for reading in found if reading.is_wide]
     if not wide:
-        best = min(found, key=lambda reading: (reading.damage, reading.width, *map(len, reading.rows[:1])))
+        narrow = min(found, key=lambda reading: (reading.damage, reading.width, *map(len, reading.rows[:1])))
         _require_first_line_above_rows(found, head)
-        return best
+        return narrow
     least = min((reading.damage, reading.quotes_left) for reading in wide)
     best = [reading for reading in wide if (reading.damage, reading.quotes_left) == least]
     if len(best) > 1:
@@ -132,6 +131,12 @@ def best_reading(head: Text, delimiter: str | None, quote: str | None) -> Readin
         marks = " and ".join(repr(reading.delimiter) for reading in best)
         raise DataError(f"{head.where}: {marks} both fit as the delimiter; say which it is with {head.flags}delimiter")
     _require_first_line_above_rows(best, head)
+    if head.has_header and delimiter is None and best[0].named == 1 and best[0].body:
+        mark = repr(best[0].delimiter)
+        raise DataError(
+            f"{head.where}: of one column, rows end with {mark}, which may be a delimiter or part of the cells; "
+            f"say which with {head.flags}delimiter"
+        )
     return best[0]
 
 
@@ -142,11 +147,12 @@ def _require_first_line_above_rows(found: list[Reading], head: Text) -> None:
         widths = Counter(len(row) for row in reading.body)
         width, count = widths.most_common(1)[0] if widths else (1, 0)
         if 1 < width != reading.width and count >= _FEW_ROWS and 2 * count > len(reading.body):
-            comment = f", or all that begin so with {flags}comment '#'" if reading.rows[0][0].startswith("#") else ""
+            first, rows = reading.rows[0], len(reading.body)
+            comment = f", or all that begin so with {flags}comment '#'" if first[0].startswith("#") else ""
             raise DataError(
-                f"{head.where}: the first line has {len(reading.rows[0])} cells between {reading.delimiter!r}, and {count} of "
-                f"the {len(reading.body)} rows below have {width}; the first line must name the columns: leave lines "
-                f"above it out with {flags}skip-lines{comment}, or say how cells are delimited with {flags}delimiter"
+                f"{head.where}: the first line has {len(first)} cells between {reading.delimiter!r}, and {count} of "
+                f"the {rows} rows below have {width}; the first line must name the columns: leave lines above it out "
+                f"with {flags}skip-lines{comment}, or say how cells are delimited with {flags}delimiter"
             )
 
 
@@ -171,7 +177,8 @@ def _quoted(head: Text, delimiter: str, quote: str | None) -> Reading:
         scan.finish()
         columns = zip(*(row for row in double.body if len(row) == double.width), strict=True)
         whole_column = any(any(cells) and all(_wrapped(cell) for cell in cells if cell) for cells in columns)
-        if whole_column or (scan.needed and not scan.needless):
+        all_quoted = scan.needed + scan.needless == sum(map(len, single.rows))
+        if whole_column or all_quoted or (scan.needed and not scan.needless):
             raise ambiguous_quotes(head.where, head.flags)
     return double
 
@@ -179,8 +186,16 @@ def _quoted(head: Text, delimiter: str, quote: str | None) -> Reading:
 def ambiguous_quotes(where: str, flags: str) -> DataError:
     """What is said of single quotes that may be either."""
     return DataError(
-        f"{where}: cells such as 'it''s' stand in single quotes, which may be the file's quotes or a part of the cells; "
+        f"{where}: cells such as 'it''s' stand in single quotes, which may be the file's or a part of the cells; "
         f"say which are its quotes with {flags}quote \"'\" or {flags}quote '\"'"
+    )
+
+
+def single_quotes_fit_in_part(name: str, flags: str) -> DataError:
+    """What is said where the first rows are in single quotes, others are not, and without quotes nothing fits."""
+    return DataError(
+        f"{name}: single quotes fit the first rows as the file's, but not all; say with {flags}quote \"'\" that they "
+        f"are and that the others are bad rows, or with {flags}quote '\"' that they are not"
     )
 
 

@@ -5,7 +5,6 @@ assumption ends the writing, not the pass, so that one more pass knows what all 
 """
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from blitz.data.csv.assumptions import Assumed, Given, assumed_after, assumed_fr
 from blitz.data.csv.bad_rows import NOT_A_NUMBER, faults_of
 from blitz.data.csv.columns import MAX_CATEGORIES, Categories, ColumnType, NumberColumn
 from blitz.data.csv.compressed import CsvBytes
-from blitz.data.csv.csv_text import CsvText
+from blitz.data.csv.csv_text import CsvText, read_ahead
 from blitz.data.csv.dialect import (
     HEAD_BYTES,
     NAMELESS,
@@ -33,7 +32,8 @@ from blitz.data.csv.dialect import (
 from blitz.data.csv.layout import pack, schema_of
 from blitz.data.csv.lines import LineCount, Lines, RaggedRow
 from blitz.data.csv.numbers import Decimal
-from blitz.data.csv.readings import ambiguous_quotes
+from blitz.data.csv.quote_faults import QuoteFaults, WrongQuote, take_out_nul
+from blitz.data.csv.readings import single_quotes_fit_in_part
 from blitz.errors import DataError
 
 _BLOCK_BYTES = 2 << 20
@@ -141,19 +141,11 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
     """
     try:
         return _read_csv(name, encoding, options, target)
-    except _WrongQuote:
+    except WrongQuote:
         try:
             return _read_csv(name, encoding, replace(options, quote='"'), target)
         except DataError as error:
-            flag = f"{options.flags}quote"
-            raise DataError(
-                f"{name}: single quotes fit the first rows as the file's, but not all; say with {flag} \"'\" that they "
-                f"are and that the others are bad rows, or with {flag} '\"' that they are not"
-            ) from error
-
-
-class _WrongQuote(Exception):
-    """Single quotes were taken for the file's, and are apostrophes."""
+            raise single_quotes_fit_in_part(name, options.flags) from error
 
 
 def _read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -> tuple[Dialect, PassResult]:
@@ -217,21 +209,26 @@ class _Pass:
         self.faults: list[pyarrow.RecordBatch] = []
         self.rows = self.ragged = 0
         self.keeps_index = dialect.index_column and options.keep_nameless
-        self.last_lines = self.last_ragged = np.zeros(0, np.int64)
-        self.last_row = 0
+        self.quotes = QuoteFaults(text, dialect.quote, is_guessed=options.quote is None)
+        self.last_lines = np.zeros(0, np.int64)
 
     def run(self, target: Path) -> PassResult:
         """Write the index of the text."""
         types = {**self.assumed.types, **({NAMELESS: _TEXT} if self.keeps_index else {})}
         schema = schema_of(types)
         with pyarrow.ipc.new_file(str(target), schema) as writer:
-            for batch in _read_ahead(self._batches()):
+            for batch in read_ahead(self._batches()):
                 columns, lines = self._take(batch)
                 if not self.suspects:
                     writer.write_batch(pack(columns, lines, schema))
         _, ragged, lines = self.lines.take(None)
         self._add_ragged(ragged, lines)
-        self._check_quotes(lines)
+        for broken, reason in self.quotes.at_the_end(
+            lines, name=self.name, flags=self.options.flags, is_whole=not self.ragged
+        ):
+            found = np.flatnonzero(np.isin(self.last_lines, broken))
+            first = self.rows - len(self.last_lines)
+            self.faults.append(faults_of(self.last_lines[found], None, [""] * len(found), reason, first + found))
         if not self.rows + self.ragged:
             raise self._no_rows()
         better = assumed_after(self.assumed, self.columns, self.given)
@@ -301,30 +298,24 @@ class _Pass:
             lines, wrong = lines[kept], {reason: mask[kept] for reason, mask in wrong.items()}
             cells = {name: one.filter(pyarrow.array(kept)) for name, one in cells.items()}
         raw = {name: cells[name] for name in self.dialect.names}
-        nul = self._nul_in(raw) if self.text.has_nul else {}
+        # No number holds a NUL; a category of cells that do would be one more class.
+        seen = {name: one for name, one in raw.items() if not isinstance(self.columns[name], NumberColumn)}
+        nul = take_out_nul(seen) if self.text.has_nul else {}
         parsed = {}
         for name, one in raw.items():
             column = self.columns[name]
             if not (isinstance(column, Categories) and column.too_many):
-                # A category of cells that hold a NUL would be one more class.
-                hidden = name in nul and isinstance(column, Categories)
-                parsed[name] = column.add(pc.if_else(nul[name], "", one) if hidden else one)
-                if hidden:
+                parsed[name] = column.add(one if name not in nul else seen[name])
+                if name in nul:
                     column.missing -= nul[name].true_count
             self._check(name, column, one)
         if not self.suspects:
             for reason, mask in wrong.items():
                 self._add_faults(None, mask, lines, None, reason)
             self._note_faults(raw, parsed, nul, lines)
-        self.last_lines, self.last_ragged, self.last_row = lines, ragged_lines, self.rows
+        self.last_lines = lines
         self.rows += len(lines)
         return {**parsed, **({NAMELESS: cells[NAMELESS]} if self.keeps_index else {})}, lines
-
-    def _nul_in(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Which cells hold a NUL, of columns of words that have some; no number holds one."""
-        words = {name: cells for name, cells in raw.items() if not isinstance(self.columns[name], NumberColumn)}
-        found = {name: pc.match_substring(cells, "\0") for name, cells in words.items()}
-        return {name: cells for name, cells in found.items() if cells.true_count}
 
     def _note_faults(
         self, raw: Mapping[str, Any], parsed: Mapping[str, Any], nul: Mapping[str, Any], lines: Lines
@@ -343,44 +334,12 @@ class _Pass:
 
     def _wrong_rows(self, cells: Mapping[str, Any], lines: Lines, ragged: Lines) -> Iterator[tuple[str, Any]]:
         """Reasons and which rows they are true of."""
-        strays = self.text.take_strays(self.lines.next_line)
-        if strays:
-            yield self._after_quote, np.isin(lines, self._rows_of(strays, lines, ragged))
-        for name in self.dialect.cells[len(self.dialect.cells) - self.dialect.trailing :]:
+        broken = self.quotes.among(lines, ragged, next_line=self.lines.next_line)
+        if len(broken):
+            yield self.quotes.reason, np.isin(lines, broken)
+        for name in self.dialect.nameless_at_the_end:
             reason = "the row has a cell below no name in the header"
             yield reason, pc.not_equal(pc.utf8_trim_whitespace(cells[name]), "").to_numpy(zero_copy_only=False)
-
-    @property
-    def _after_quote(self) -> str:
-        quote = self.dialect.quote
-        return f"a cell goes on after its closing quote {quote}; one within it must be doubled"
-
-    def _rows_of(self, places: list[int], lines: Lines, ragged: Lines) -> Lines:
-        """The lines that rows begin on which these lines are in, ragged ones left out: those are bad already."""
-        if self.dialect.quote == "'" and self.options.quote is None:
-            raise _WrongQuote
-        starts = np.sort(np.concatenate([lines, ragged]))
-        if not len(starts):
-            return starts
-        found = starts[np.maximum(np.searchsorted(starts, places, side="right") - 1, 0)]
-        rows: Lines = np.setdiff1d(found, ragged)
-        return rows
-
-    def _check_quotes(self, ragged: Lines) -> None:
-        """Quotes at the end of the file: one that is left open takes in all rows after it."""
-        lines, ragged = self.last_lines, np.concatenate([self.last_ragged, ragged])
-        open_line = self.text.scan.open_line
-        for places, reason in (
-            (self.text.take_strays(None), self._after_quote),
-            ([] if open_line is None else [open_line], f"a quote {self.dialect.quote} is opened and not closed"),
-        ):
-            if places:
-                found = np.flatnonzero(np.isin(lines, self._rows_of(places, lines, ragged)))
-                self.faults.append(faults_of(lines[found], None, [""] * len(found), reason, self.last_row + found))
-        single = self.text.apostrophes
-        if self.options.quote is None and not self.ragged and single is not None and not single.inside:
-            if single.needed and not single.needless:
-                raise ambiguous_quotes(self.name, self.options.flags)
 
     def _check(self, name: str, column: Any, cells: pyarrow.StringArray) -> None:
         """Whether a column still seems to be what it is assumed to be."""
@@ -408,19 +367,11 @@ class _Pass:
 
     def _add_ragged(self, ragged: list[RaggedRow], lines: Lines) -> None:
         if ragged:
-            expected = len(self.dialect.names)
-            reasons = [f"the row has {row.fields} fields; the header has {expected}" for row in ragged]
+            expected, nameless = len(self.dialect.cells), len(self.dialect.cells) > len(self.dialect.names)
+            what = f"other rows have {expected}" if nameless else f"the header has {expected}"
+            reasons = [f"the row has {row.fields} fields; {what}" for row in ragged]
             self.faults.append(faults_of(lines, None, [row.text for row in ragged], reasons, None))
             self.ragged += len(ragged)
-
-
-def _read_ahead(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
-    """The same batches; the next one is parsed while one is used."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = reader.submit(next, batches, None)
-            yield batch
 
 
 def missing(cells: Any, bad: Any = None) -> Any:

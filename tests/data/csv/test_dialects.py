@@ -1,4 +1,4 @@
-"""How CSVs that people have are written, read where nothing has to be guessed, and else refused with the flag to give."""
+"""CSVs as people have them: read where nothing has to be guessed, and else refused with the flag to give."""
 
 import bz2
 import gzip
@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow
 import pytest
 
+from blitz.data.csv.appended import write_appended
 from blitz.data.csv.index import CsvIndex, index_csv
 from blitz.data.csv.streaming_pass import CsvOptions
 from blitz.errors import DataError
@@ -37,10 +38,10 @@ def test_apostrophes_at_the_beginning_of_cells_swallow_no_row(tmp_path: Path) ->
 
 def test_single_quotes_that_fit_the_first_rows_alone_are_apostrophes(tmp_path: Path) -> None:
     rows = "'yes','no'\n" * 20_000
-    index = indexed(tmp_path, "'a','b'\n" + rows + "'tis,x\ndog,x\nit's' own,x\n", types={"'a'": "text"})
+    index = indexed(tmp_path, "'a','b'\n" + rows + "'tis,x\ndog,x\nit's' own,x\n")
     assert (index.dialect.quote, index.total_rows, len(index.bad_rows())) == ('"', 20_003, 0)
-    assert column(index, "'a'")[-3:] == ["'tis", "dog", "it's' own"]
-    with pytest.raises(DataError, match=r"single quotes fit the first rows as the file's, but not all; .*--data\.quote"):
+    assert index.column("'a'").values == ("'tis", "'yes'", "dog", "it's' own")
+    with pytest.raises(DataError, match=r"single quotes fit the first rows .*, but not all; .*--data\.quote"):
         indexed(tmp_path, "'a','b'\n" + "'x, y','no'\n" * 20_000 + "'tis,x\ndog,x\nit's' own,x\n")
 
 
@@ -69,7 +70,7 @@ def test_commas_in_the_header_and_in_numbers_are_no_delimiter(tmp_path: Path) ->
 
 def test_two_delimiters_that_fit_are_asked_for(tmp_path: Path) -> None:
     text = "a,b;c\nx,y;z\nu,v;w\n"
-    with pytest.raises(DataError, match=r"',' and ';' both fit as the delimiter; say which it is with --data\.delimiter"):
+    with pytest.raises(DataError, match=r"',' and ';' both fit as the delimiter; .* --data\.delimiter"):
         indexed(tmp_path, text)
     assert indexed(tmp_path, text, delimiter=";").dialect.names == ("a,b", "c")
 
@@ -96,7 +97,9 @@ def test_a_nul_is_a_bad_row_and_no_class_wherever_it_is(tmp_path: Path, row: int
     rows = [f"{i},{'xz'[i % 2]}\n" for i in range(30_001)]
     rows[row] = "1,x\0\n"
     index = indexed(tmp_path, "a,y\n" + "".join(rows), label_columns=("y",))
-    assert index.bad_rows().messages(9) == [f"{index.csv}:{row + 2}: column 'y' holds 'x\\x00'; expected no NUL character"]
+    assert index.bad_rows().messages(9) == [
+        f"{index.csv}:{row + 2}: column 'y' holds 'x\\x00'; expected no NUL character"
+    ]
     assert index.column("y").values == ("x", "z")
 
 
@@ -205,3 +208,17 @@ def test_a_folder_and_two_paths_are_no_csv(tmp_path: Path) -> None:
         index_csv(tmp_path, tmp_path / "cache")
     with pytest.raises(DataError, match="name one CSV file"):
         index_csv(f"{tmp_path}/a.csv,{tmp_path}/b.csv", tmp_path / "cache")
+
+
+def test_predictions_stand_beside_the_cells_of_any_dialect(tmp_path: Path) -> None:
+    data = gzip.compress(b'sep=;\r\n;a;b;\r\n0;1;x;\r\n1;2\r\n2;3;"y;z";\r\n')
+    index = indexed(tmp_path, data, types={"b": "text"})
+    said = pyarrow.table({"prediction": ["p", "q"], "error": ["", ""]})
+    written = write_appended(index, str(tmp_path / "out.csv"), ["prediction"], [said], index.bad_rows())
+    assert written == (3, 1)
+    assert (tmp_path / "out.csv").read_text().splitlines() == [
+        ";a;b;prediction;error",
+        "0;1;x;p;",
+        '1;2;;;"the row has 2 fields; other rows have 4"',
+        '2;3;"y;z";q;',
+    ]

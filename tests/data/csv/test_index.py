@@ -93,8 +93,14 @@ def test_a_category_with_too_many_values_is_text_and_as_a_label_an_error(tmp_pat
         (b"", r"train\.csv is empty"),
         (b"\n\n", r"train\.csv:1: the file begins with an empty line"),
         (b"\na,b\n1,2\n", r"train\.csv:1: the file begins with an empty line"),
-        (b"1,2,3\n4,5,6\n", r"train\.csv:1: there may be no header, for it would name a column '1'; say .* with --data\.header"),
-        (b"5.1,3.5,setosa\n4.9,3.0,setosa\n", r"train\.csv:1: there may be no header, for 'setosa' is also a cell of its column; say .* with --data\.header"),
+        (
+            b"1,2,3\n4,5,6\n",
+            r"train\.csv:1: there may be no header, for it would name a column '1'; say .* with --data\.header",
+        ),
+        (
+            b"5.1,3.5,setosa\n4.9,3.0,setosa\n",
+            r"train\.csv:1: there may be no header, for 'setosa' .* --data\.header",
+        ),
         (b"a,,c\n1,2,3\n", r"train\.csv:1: column 2 has no name"),
         (b"a,b,a\n1,2,3\n", r"train\.csv:1: two columns are named 'a'"),
         (b"a,b\n", r"train\.csv has a header and no rows"),
