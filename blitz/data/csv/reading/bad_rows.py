@@ -123,6 +123,8 @@ class BadRows:
         first = "; ".join(self.messages(_NAMED))
         rest = f"; and {len(self.faults) - _NAMED} more faults" if len(self.faults) > _NAMED else ""
         share = f"{self.csv_name}: {bad} of {total_rows} rows {'is' if bad == 1 else 'are'} bad"
+        if pc.any(pc.and_(pc.is_null(self.faults["column"]), pc.is_null(self.faults["row"]))).as_py():
+            rest += f"; where it is not the rows that are wrong, set {flags}delimiter or {flags}quote"
         if bad and policy == "fail":
             raise DataError(f"{share}: {first}{rest}; mend them, or leave them out with {flags}bad-rows skip")
         if bad > max_bad_fraction * total_rows:
