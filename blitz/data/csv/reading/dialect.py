@@ -310,13 +310,13 @@ def _require_no_units(dialect: Dialect, rows: list[list[str]], where: str, flags
     rows = [row for row in rows if len(row) == len(dialect.cells)]
     if len(rows) < 3:
         return
-    columns = [
-        name
+    firsts = {
+        name: first
         for name, first, *below in zip(dialect.cells, *rows, strict=True)
-        if name in dialect.names and first.strip() and _are_numbers(below)
-    ]
-    units = [name for name in columns if not _NUMBER.fullmatch(rows[0][dialect.cells.index(name)])]
-    if len(units) > 1 and len(units) == len(columns):
+        if NAMELESS not in name and first.strip() and _are_numbers(below)
+    }
+    units = [name for name, first in firsts.items() if not _NUMBER.fullmatch(first)]
+    if len(units) > 1 and len(units) == len(firsts):
         line = dialect.header_lines + 1
         raise DataError(
             f"{where}: line {line} seems to hold units, for only there are columns '{units[0]}' and '{units[1]}' no "

@@ -87,7 +87,7 @@ class Head:
         """The first cells of each column, ragged rows left out."""
         cells = self.dialect.cells
         rows = [row for row in self.rows if len(row) == len(cells)]
-        return {name: [row[place] for row in rows] for place, name in enumerate(cells) if name in self.dialect.names}
+        return {name: [row[place] for row in rows] for place, name in enumerate(cells) if NAMELESS not in name}
 
     def holds_numbers(self, column: str) -> bool:
         """Whether a column seems to be one of numbers."""
