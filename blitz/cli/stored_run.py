@@ -1,7 +1,6 @@
 """The command line of what is done with a run that is there."""
 
-import sys
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from blitz.cli.command_line import parse
 from blitz.errors import require
@@ -39,12 +38,3 @@ def parse_for_run(
     changed = differences(stored, settings.recipe)
     require(not changed, f"{directory} was trained with other settings: {', '.join(changed)}")
     return directory, settings
-
-
-def chosen_checkpoint(directory: RunDirectory, which: Literal["best", "last"] | int) -> int:
-    """The step of the checkpoint that `--checkpoint` names; each that is passed over, as it is damaged, is reported.
-
-    Raises:
-        UserError: if there is none.
-    """
-    return directory.checkpoint_step(which, tell=lambda line: print(line, file=sys.stderr))

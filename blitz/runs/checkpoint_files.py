@@ -9,6 +9,9 @@ import pyarrow.fs
 from blitz.errors import DamagedFile, StorageError, UserError, require
 from blitz.runs.checkpoint_digests import STATE, is_sealed, sealed, sha256_of
 
+Which = Literal["best", "last"] | int
+"""A checkpoint: the best, the newest, or that of a step."""
+
 
 class CheckpointFiles(ABC):
     """What a run directory does with `checkpoints/`."""
@@ -89,9 +92,7 @@ class CheckpointFiles(ABC):
                 return name
         return None
 
-    def checkpoint_step(
-        self, which: Literal["best", "last"] | int, *, tell: Callable[[str], object] = lambda line: None
-    ) -> int:
+    def checkpoint_step(self, which: Which, *, tell: Callable[[str], object] = lambda line: None) -> int:
         """The step of the best or the newest checkpoint that is not damaged, or `which` itself.
 
         `tell` is given a line for each that is passed over.

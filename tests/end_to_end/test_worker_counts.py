@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from blitz.cli.evaluate import EvaluateSettings, evaluate
+from blitz.api.evaluate_run import EvaluateSettings, evaluate
 from blitz.data.plan import Split
 from blitz.data.vision import VisionData
 from blitz.errors import DataError, RunFailed, UserError

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from blitz.api.train_run import TrainSettings
+from blitz.api.tune_space import TuneSettings
 from blitz.cli import evaluate, export, report, runs, train
 from blitz.cli.command_line import run
-from blitz.cli.tune import TuneSettings
 from blitz.errors import UserError
 from blitz.recipes.digits import Digits
 from blitz.runs.directory import RunDirectory
