@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blitz.errors import DataError
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import (
     absolute,
     beside,

@@ -9,7 +9,7 @@ import pytest
 from blitz.cli.command_line import run
 from blitz.errors import DataError, UserError
 from blitz.launch.cluster.head_node import check_address
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import Folder, open_place
 from blitz.uris import check_uri
 

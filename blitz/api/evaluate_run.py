@@ -17,8 +17,8 @@ from blitz.launch.scale import Scale
 from blitz.outputs.class_tables import accuracies_csv, confusion_csv
 from blitz.outputs.metrics import Classification, Sums
 from blitz.recipe import Recipe
-from blitz.runs.checkpoint_files import Which
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.checkpoint_files import Which
+from blitz.run_files.directory import RunDirectory
 from blitz.training.best_plot import draw
 from blitz.training.evaluation import EvaluateJob, ResultNotWritten
 

@@ -12,8 +12,8 @@ from blitz.errors import StorageError, UserError, require
 from blitz.export.export import Exported, export
 from blitz.export.formats import SUFFIXES, Format
 from blitz.recipe import Recipe
-from blitz.runs.checkpoint_files import Which
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.checkpoint_files import Which
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import exists, folder_of, is_folder, name_of
 
 

@@ -27,8 +27,8 @@ from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.objects import ObjectRecipe
 from blitz.recipe import Recipe
-from blitz.runs.checkpoint_files import Which
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.checkpoint_files import Which
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import beside, exists, folder_of, is_folder, joined, locked, name_of, open_place, written_whole
 from blitz.training import prediction
 from blitz.training.prediction import PredictJob

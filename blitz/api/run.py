@@ -20,10 +20,10 @@ from blitz.export.formats import Format
 from blitz.launch.scale import Scale
 from blitz.outputs.metrics import shown_figure
 from blitz.recipe import Recipe
-from blitz.runs.checkpoint_files import Which
-from blitz.runs.directory import RunDirectory
-from blitz.runs.listing import list_runs
-from blitz.runs.open import stored_recipe
+from blitz.run_files.checkpoint_files import Which
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.listing import list_runs
+from blitz.run_files.open import stored_recipe
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.model import build_model
 from blitz.training.world import World

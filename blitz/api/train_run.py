@@ -22,8 +22,8 @@ from blitz.objects import MetricsChoice, ObjectRecipe, Objects
 from blitz.outputs.row_loss import LossFunction
 from blitz.recipe import Batch, Recipe
 from blitz.recipes import find_recipe
-from blitz.runs.directory import RunDirectory
-from blitz.runs.open import Resume, changed_schedule, finished_result, open_run, require_name
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import Resume, changed_schedule, finished_result, open_run, require_name
 from blitz.settings import setting_types, with_settings
 from blitz.training.best_plot import draw
 from blitz.training.loop import Checkpoints, TrainJob

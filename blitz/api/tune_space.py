@@ -15,9 +15,9 @@ from blitz.launch.tune.run_sweep import Packed, SweepResult, run_sweep
 from blitz.launch.tune.space import SchedulerName, SearchName, Space
 from blitz.launch.tune.sweep_plan import SweepPlan
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
-from blitz.runs.open import require_name
-from blitz.runs.sweep_directory import Trial
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import require_name
+from blitz.run_files.sweep_directory import Trial
 from blitz.settings import with_settings
 from tune_spaces import find_space
 

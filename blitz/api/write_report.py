@@ -9,7 +9,7 @@ from blitz.errors import UserError, first_line
 from blitz.report.page import comparison_page, run_page, sweep_page
 from blitz.report.record import read_record
 from blitz.report.sweep_page import is_sweep, read_sweep
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import absolute, folder_of, name_of
 
 REPORT = "report.html"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from blitz.cli.command_line import parse
 from blitz.outputs.metrics import shown_figure
-from blitz.runs.listing import RunSummary, list_runs
+from blitz.run_files.listing import RunSummary, list_runs
 
 PROG = "python -m jobs.runs"
 

@@ -15,7 +15,7 @@ from blitz.cli.command_line import parse
 from blitz.errors import require
 from blitz.launch.tune.run_sweep import SweepResult
 from blitz.launch.tune.space import Space
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.settings import setting_types, setting_value, shown_words
 from tune_spaces import about, all_space_names, find_space
 

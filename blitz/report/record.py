@@ -9,7 +9,7 @@ from typing import Any
 
 from blitz.errors import UserError
 from blitz.report.series import ACCOUNTS, Curves
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 _ENDS = ("finished", "failed", "interrupted", "stopped")
 

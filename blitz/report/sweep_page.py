@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blitz.report.curves import ZOOM, Chart, step_axis
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 _READERS = 16
 _MOST_CURVES, _POINTS_A_CURVE = 128, 60

@@ -5,7 +5,7 @@ import torch
 from blitz.data.plan import Block, Plan
 from blitz.errors import DataError, StorageError
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.display import Display
 from blitz.training.world import World
 

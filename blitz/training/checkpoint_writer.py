@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 from blitz.errors import UserError
-from blitz.runs.directory import RunDirectory
-from blitz.runs.tensorboard import begin_event_file, event_record
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.tensorboard import begin_event_file, event_record
 from blitz.training.checkpoint import Checkpoint
 
 _SECONDS_BETWEEN_METRICS = 10.0

@@ -13,7 +13,7 @@ from blitz.data.plan import Block, Plan, Split
 from blitz.errors import DataError, StorageError, UserError
 from blitz.outputs.metrics import Classification, Sums
 from blitz.recipe import Batch, Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.bad_row_log import Faults
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint

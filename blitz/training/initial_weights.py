@@ -19,8 +19,8 @@ from blitz.models.head import head_of
 from blitz.models.weights_file import SUFFIXES, read_weights
 from blitz.outputs.metrics import Classification
 from blitz.recipe import Beginning, Recipe
-from blitz.runs.directory import RunDirectory
-from blitz.runs.open import stored_recipe
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import stored_recipe
 from blitz.training.checkpoint import Checkpoint, Tensors
 
 FILE = "initial.safetensors"

@@ -20,7 +20,7 @@ from blitz.errors import RunFailed, Stopped, require
 from blitz.outputs.metrics import shown_figure
 from blitz.randomness import MASK64, Use, key_for
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.bad_row_log import Faults
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint

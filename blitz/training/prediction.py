@@ -17,7 +17,7 @@ from blitz.data.plan import Block, Chunk, Plan
 from blitz.errors import UserError
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import fingerprint, joined
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint

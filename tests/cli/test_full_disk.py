@@ -12,7 +12,7 @@ import pytest
 
 from blitz.cli import command_line, evaluate, export, prepare, report, train
 from blitz.errors import UserError
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint_writer import CheckpointWriter
 
 DIGITS = ["digits", "--epochs", "1", "--max-train-rows", "32", "--max-eval-rows", "10", "--log-every-steps", "1"]

@@ -21,7 +21,7 @@ from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipes import recipe_to_json
 from blitz.recipes.table_csv import TableCsv
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.model import build_model
 from blitz.training.prediction import PredictJob
 from blitz.training.world import World
@@ -59,7 +59,7 @@ def colours(folder: Path) -> RunDirectory:
 
 
 def stored(run: RunDirectory) -> PredictSettings:
-    from blitz.runs.open import stored_recipe
+    from blitz.run_files.open import stored_recipe
 
     return PredictSettings(stored_recipe(run), scale=Scale(num_workers=0))
 

@@ -15,7 +15,7 @@ from blitz.launch.launch import launch
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipes.table_csv import TableCsv
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import joined, locked, open_place
 from blitz.training.prediction import PredictJob
 from tests.cli.test_predict import read, stored, trained

@@ -12,7 +12,7 @@ import pytest
 from blitz.report.curves import curve_charts
 from blitz.report.record import read_record
 from blitz.report.series import Curves, Series
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 
 def series_of(values: list[float]) -> Series:
@@ -71,7 +71,7 @@ def test_values_that_are_no_numbers_do_not_end_it() -> None:
 def test_the_memory_for_a_report_does_not_grow_with_the_lines(tmp_path: Path) -> None:
     code = (
         "import resource, sys; from blitz.report.record import read_record; "
-        "from blitz.runs.directory import RunDirectory; read_record(RunDirectory.of(sys.argv[1])); "
+        "from blitz.run_files.directory import RunDirectory; read_record(RunDirectory.of(sys.argv[1])); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     kibibytes = []

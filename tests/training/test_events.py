@@ -11,7 +11,7 @@ import pytest
 from blitz.data.arrays import ArrayDataset, Columns
 from blitz.data.plan import Split
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from tests.running import train
 

@@ -25,7 +25,7 @@ from blitz.optim import Optim
 from blitz.outputs.metrics import Classification
 from blitz.recipes import recipe_to_json
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.initial_weights import FILE, load_initial, resolve_initial_weights
 from blitz.training.trial import TrialJob

@@ -10,7 +10,7 @@ import torch.distributed
 from blitz.errors import RunFailed, UserError, first_line
 from blitz.launch.cluster.ray_internals import wrapped_exception
 from blitz.launch.cluster.worker_log import newest_log
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.evaluation import ResultNotWritten
 
 _MORE_MEMORY = "take larger nodes, fewer workers on each with a larger --scale.cpus-per-worker, or --micro-batch-size"

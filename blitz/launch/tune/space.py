@@ -16,7 +16,7 @@ from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
 from blitz.errors import UserError, require
 from blitz.recipe import Recipe
 from blitz.recipes import find_recipe
-from blitz.runs.sweep_directory import Goal, Mode
+from blitz.run_files.sweep_directory import Goal, Mode
 from blitz.settings import setting_types, with_settings
 
 SearchName = Literal["random", "grid", "optuna"]

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, TypeVar
 
 from blitz.errors import UserError
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.settings import shown_words
 
 TrialState = Literal["running", "finished", "stopped", "failed"]

@@ -11,8 +11,8 @@ import pyarrow.fs
 
 from blitz.errors import DamagedFile, StorageError, UserError, first_line
 from blitz.recipes import recipe_from_json
-from blitz.runs.directory import RunDirectory
-from blitz.runs.stored_json import parse_lines
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.stored_json import parse_lines
 from blitz.storage import open_place
 
 State = Literal["running", "finished", "stopped", "never checkpointed", "damaged"]

@@ -10,7 +10,7 @@ import torch
 
 from blitz.errors import UserError
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from tests.object_store import uri_of
 from tests.running import same_bits, train, weights

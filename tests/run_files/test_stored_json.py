@@ -15,10 +15,10 @@ from blitz.errors import DamagedFile, UserError
 from blitz.report.page import run_page, sweep_page
 from blitz.report.record import read_record
 from blitz.report.sweep_page import read_sweep
-from blitz.runs.directory import RunDirectory
-from blitz.runs.listing import list_runs
-from blitz.runs.open import stored_recipe
-from blitz.runs.sweep_directory import SweepDirectory
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.listing import list_runs
+from blitz.run_files.open import stored_recipe
+from blitz.run_files.sweep_directory import SweepDirectory
 
 DIGITS = ["digits", "--epochs", "1", "--max-train-rows", "32", "--max-eval-rows", "10", "--log-every-steps", "1"]
 HERE = ["--scale.num-workers", "0", "--scale.use-gpu", "no", "--no-report"]

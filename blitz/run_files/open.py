@@ -6,14 +6,14 @@ import re
 import shlex
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from blitz.data.plan import Plan
 from blitz.errors import UserError, require
 from blitz.recipe import Recipe
-from blitz.recipes import recipe_from_json
-from blitz.runs.directory import RunDirectory
+from blitz.recipes import recipe_from_json, reference_of
+from blitz.run_files.directory import RunDirectory
 from blitz.settings import differences, settings_of
 from blitz.storage import folder_of
 
@@ -118,8 +118,10 @@ def default_name(recipe: Recipe) -> str:
 
 
 def _changes(stored: dict[str, Any], recipe: Recipe) -> list[str]:
-    if stored["recipe"] != recipe.name:
-        return [f"recipe (was {stored['recipe']}, is {recipe.name})"]
+    reference = reference_of(type(recipe))
+    # The same file may be named from another folder.
+    if PurePath(stored["recipe"]).name != PurePath(reference).name:
+        return [f"recipe (was {stored['recipe']}, is {reference})"]
     return differences(recipe_from_json(stored), recipe)
 
 

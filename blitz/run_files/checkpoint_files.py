@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pyarrow.fs
 
 from blitz.errors import DamagedFile, StorageError, UserError, require
-from blitz.runs.checkpoint_digests import STATE, is_sealed, sealed, sha256_of
+from blitz.run_files.checkpoint_digests import STATE, is_sealed, sealed, sha256_of
 
 Which = Literal["best", "last"] | int
 """A checkpoint: the best, the newest, or that of a step."""

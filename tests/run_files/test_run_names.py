@@ -12,8 +12,8 @@ from blitz.cli import evaluate, export, report, runs, train
 from blitz.cli.command_line import run
 from blitz.errors import UserError
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
-from blitz.runs.open import open_run
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import open_run
 from tests.object_store import uri_of
 
 REFUSED = [

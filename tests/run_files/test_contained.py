@@ -13,9 +13,9 @@ from blitz.errors import StorageError, UserError
 from blitz.report.page import run_page
 from blitz.report.record import read_record
 from blitz.report.sweep_page import read_sweep
-from blitz.runs.directory import RunDirectory
-from blitz.runs.listing import list_runs
-from tests.runs.test_damaged_checkpoints import saved
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.listing import list_runs
+from tests.run_files.test_damaged_checkpoints import saved
 
 SECRET = b"\x89PNG of somebody else"
 DIGITS = ["digits", "--epochs", "1", "--max-train-rows", "32", "--max-eval-rows", "10", "--scale.num-workers", "0"]

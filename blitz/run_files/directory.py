@@ -31,9 +31,9 @@ import pyarrow.fs
 
 from blitz.data.csv.reading.bad_rows import RECORD_HEADER
 from blitz.errors import StorageError, UserError, first_line
-from blitz.runs.checkpoint_files import CheckpointFiles
-from blitz.runs.contained import require_inside, require_plain_path
-from blitz.runs.stored_json import parse_lines, parse_object, parse_trials
+from blitz.run_files.checkpoint_files import CheckpointFiles
+from blitz.run_files.contained import require_inside, require_plain_path
+from blitz.run_files.stored_json import parse_lines, parse_object, parse_trials
 from blitz.storage import absolute, is_temporary, joined, locked, name_of, open_place, write_whole
 
 _CHUNK_BYTES = 1 << 20
