@@ -63,7 +63,7 @@ class _Deaf:
     def step(self, number: int, lanes: int) -> None:
         """Nothing."""
 
-    def line(self, lane: int, figures: Mapping[str, float]) -> None:
+    def line(self, lane: int, values: Mapping[str, float]) -> None:
         """Nothing."""
 
     def lane_ended(self, lane: int, end: LaneEnd) -> None:
@@ -101,7 +101,7 @@ def plain(trials: list[Recipe]) -> None:
                 with torch.no_grad():
                     rows = {name: column[: plan.eval_rows] for name, column in val.items()}
                     outputs = trial.forward(model, rows)
-                    trial.metrics().figures(trial.metrics().sums(outputs, rows))
+                    trial.metrics().compute(trial.metrics().sums(outputs, rows))
 
 
 def _tensors(recipe: Recipe, split: Split) -> dict[str, torch.Tensor]:

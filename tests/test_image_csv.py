@@ -144,7 +144,7 @@ def test_points_move_with_the_image_and_are_told_in_its_own_pixels(
     metric = trained.metrics()
     # One side of the model's image is as many pixels as the frame says: a shift by the whole of it is that far.
     shifted = augmented["targets"] + torch.tensor([2.0, 0.0, 2.0, 0.0])
-    error = metric.figures(metric.sums(shifted, augmented))["pixel_error"]
+    error = metric.compute(metric.sums(shifted, augmented))["pixel_error"]
     assert error == pytest.approx(2 * augmented["frame"][:, 2].mean().item(), rel=1e-4)
 
 

@@ -145,14 +145,14 @@ def test_regression_adds_up_over_batches_to_what_scikit_learn_says() -> None:
     outputs, targets = torch.randn(2, 100, generator=torch.Generator().manual_seed(0)).unbind()
     metric = Regression(units=(7.0,))
     parts = [metric.sums(outputs[part, None], {"targets": targets[part]}) for part in (slice(0, 33), slice(33, 100))]
-    figures = metric.figures({name: parts[0][name] + parts[1][name] for name in parts[0]})
+    figures = metric.compute({name: parts[0][name] + parts[1][name] for name in parts[0]})
     truth, said = 7 * targets.double().numpy() + 1e3, 7 * outputs.double().numpy() + 1e3
     assert figures == {
         "mae": pytest.approx(mean_absolute_error(truth, said)),
         "rmse": pytest.approx(root_mean_squared_error(truth, said)),
         "r2": pytest.approx(r2_score(truth, said)),
     }
-    assert metric.figures(metric.sums(torch.ones(3), {"targets": torch.zeros(3)})) == {"mae": 7.0, "rmse": 7.0}
+    assert metric.compute(metric.sums(torch.ones(3), {"targets": torch.zeros(3)})) == {"mae": 7.0, "rmse": 7.0}
 
 
 def test_a_run_that_stops_and_goes_on_ends_with_the_same_bits(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from blitz.api.evaluate_run import EvaluateSettings, evaluate, sums_of
 from blitz.cli.stored_run import parse_for_run
 from blitz.errors import require
 from blitz.outputs.class_tables import accuracies, confusion
-from blitz.outputs.metrics import Classification, shown_figure
+from blitz.outputs.metrics import Classification, format_metric
 from blitz.recipe import Recipe
 from blitz.training.evaluation import ResultNotWritten
 from blitz.visible import visible
@@ -41,7 +41,7 @@ def _print(result: dict[str, Any], recipe: Recipe) -> None:
     print(f"step {result['step']}, {result['sums']['rows']} rows of {result['split']}")
     for name, value in result["figures"].items():
         if not (isinstance(metrics, Classification) and name.startswith("accuracy/")):
-            print(f"{visible(name):24} {shown_figure(value)}")
+            print(f"{visible(name):24} {format_metric(value)}")
     if isinstance(metrics, Classification):
         sums = sums_of(result)
         print(f"\n{accuracies(metrics.total(sums), metrics.by_class(sums))}")

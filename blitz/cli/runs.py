@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from blitz.cli.command_line import parse
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 from blitz.run_files.listing import RunSummary, list_runs
 
 PROG = "python -m jobs.runs"
@@ -39,7 +39,7 @@ def main(words: list[str]) -> None:
 
 def _row(summary: RunSummary, now: datetime) -> tuple[str, str, str, str, str]:
     total = "?" if summary.total_steps is None else str(summary.total_steps)
-    best = "" if summary.best is None else f"{summary.best[0]} {shown_figure(summary.best[1])}"
+    best = "" if summary.best is None else f"{summary.best[0]} {format_metric(summary.best[1])}"
     step = f"{summary.step}/{total}{' trials' if summary.is_sweep else ''}"
     if summary.damage:
         step = "?"

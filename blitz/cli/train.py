@@ -12,7 +12,7 @@ from typing import Any
 from blitz.api.train_run import TrainSettings, train_run
 from blitz.cli.command_line import parse
 from blitz.errors import require
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 from blitz.recipes import all_recipe_names, find_recipe
 from blitz.report.record import read_record
 from blitz.report.terminal_summary import closing_lines
@@ -58,7 +58,7 @@ def train(settings: TrainSettings, *, command: str = "") -> dict[str, Any]:
 def _summarise(directory: RunDirectory, result: dict[str, Any], report: str | None) -> None:
     figures = result["metrics"]
     for name in figures if len(figures) <= _MOST_FIGURES else [name for name in figures if name.count("/") == 1]:
-        print(f"{visible(name):24} {shown_figure(figures[name])}")
+        print(f"{visible(name):24} {format_metric(figures[name])}")
     for line in closing_lines(read_record(directory), plain=not (sys.stdout.encoding or "").lower().startswith("utf")):
         print(line)
     print(f"{result['steps']} steps, best checkpoint {result['best_checkpoint']}, rows_digest {result['rows_digest']}")

@@ -132,5 +132,5 @@ def _accuracies(recipe: Recipe, rows: Mapping[str, Tensor], *outputs: Outputs) -
     metrics = recipe.metrics()
     if not isinstance(metrics, Classification) or "targets" not in rows:
         return None
-    first, second = (metrics.figures(metrics.sums(each["probabilities"], rows))["accuracy"] for each in outputs)
+    first, second = (metrics.compute(metrics.sums(each["probabilities"], rows))["accuracy"] for each in outputs)
     return first, second

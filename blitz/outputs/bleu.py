@@ -44,7 +44,7 @@ class Bleu:
         score = self._bleu.corpus_score(said, [references])
         return [score.sys_len, score.ref_len, *score.counts, *score.totals]
 
-    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+    def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """`bleu`, from 0 to 100, and the `perplexity` of a token of the target."""
         length, reference_length, *counts = sums["bleu"].tolist()
         score = self._bleu.compute_bleu(counts[:4], counts[4:], length, reference_length, smooth_method="exp")

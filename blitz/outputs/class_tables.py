@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from blitz.data.csv.formulas import escaped
-from blitz.outputs.metrics import ClassFigures
+from blitz.outputs.metrics import ClassAccuracy
 from blitz.visible import visible
 
 Matrix = Sequence[Sequence[int]]
@@ -16,7 +16,7 @@ Matrix = Sequence[Sequence[int]]
 _LONGEST_NAME, _MOST_LISTED = 24, 20
 
 
-def accuracies(total: ClassFigures, classes: Sequence[ClassFigures]) -> str:
+def accuracies(total: ClassAccuracy, classes: Sequence[ClassAccuracy]) -> str:
     """A line for all and one for each class, or for those of more than 20 that fared worst."""
     shown, title = [each for each in classes if each.rows], "accuracy"
     if len(shown) > _MOST_LISTED:
@@ -84,7 +84,7 @@ def _brief(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
-def accuracies_csv(classes: Sequence[ClassFigures]) -> bytes:
+def accuracies_csv(classes: Sequence[ClassAccuracy]) -> bytes:
     """A row for each class; a class that does not occur has no accuracy."""
     rows = [
         (

@@ -46,7 +46,7 @@ class Clock:
             self._turn_to("data")
         self._turn_to("compute")
 
-    def figures(self) -> dict[str, float]:
+    def lap(self) -> dict[str, float]:
         """`examples_per_second` of training, evaluation and checkpoints left out, and `<account>_seconds`; from now on
         it counts anew."""
         self._turn_to(self._account)

@@ -13,9 +13,9 @@ from blitz.training.loop import TrainJob, train
 from blitz.training.session import Session
 from blitz.training.world import World
 
-Figures = dict[str, float]
+MetricValues = dict[str, float]
 
-ShouldContinue = Callable[[int, Figures], bool]
+ShouldContinue = Callable[[int, MetricValues], bool]
 """Called on rank 0 with the step and the metrics of each evaluation; returns whether to continue."""
 
 
@@ -40,11 +40,11 @@ class _FollowedWriter(CheckpointWriter):
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
         super().add_metrics(line)
-        if figures := figures_of(line):
-            self.stopped = not self._should_continue(line["step"], figures)
+        if metrics := evaluation_metrics(line):
+            self.stopped = not self._should_continue(line["step"], metrics)
 
 
-def figures_of(line: Mapping[str, Any]) -> Figures:
+def evaluation_metrics(line: Mapping[str, Any]) -> MetricValues:
     """The metrics of an evaluation, from a line of metrics.jsonl; empty for a line of training."""
     return {name: value for name, value in line.items() if name.startswith("val/")}
 

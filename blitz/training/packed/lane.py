@@ -31,7 +31,7 @@ class Listener(Protocol):
     def step(self, number: int, lanes: int) -> None:
         """So many steps are done, and so many lanes are left."""
 
-    def line(self, lane: int, figures: Mapping[str, float]) -> None:
+    def line(self, lane: int, values: Mapping[str, float]) -> None:
         """What the solo run would append to metrics.jsonl: `step`, `epoch`, and `train/loss` and others, or `val/…`."""
 
     def lane_ended(self, lane: int, end: LaneEnd) -> None:

@@ -174,12 +174,12 @@ class _Pack:
         self.loss_sum.zero_()
         self.loss_rows, self.logged_at = 0, now
 
-    def _write(self, lane: int, figures: dict[str, float]) -> None:
+    def _write(self, lane: int, values: dict[str, float]) -> None:
         epoch = round(self.steps / self.job.plan.steps_per_epoch, 4)
-        self.listener.line(lane, {"step": self.steps, "epoch": epoch, **figures})
+        self.listener.line(lane, {"step": self.steps, "epoch": epoch, **values})
 
     def evaluate(self, block: Block) -> None:
-        """Add a block of evaluation rows to the pass that is under way, or begin one."""
+        """Add a block of evaluation rows to the pass in progress, or start one."""
         if self.evaluation is None:
             self._drop_failed()
             if not self.lanes:
@@ -187,17 +187,17 @@ class _Pack:
             self.evaluation = StackedEvaluation(self.recipe, self.stack, len(self.lanes), self.world)
         self.evaluation.add(block)
         if block.chunk.ends_pass:
-            figures, self.evaluation = self.evaluation.finish(), None
-            self._take_note_of(figures)
+            values, self.evaluation = self.evaluation.finish(), None
+            self._update_best(values)
 
-    def _take_note_of(self, figures: Sequence[dict[str, float]]) -> None:
-        """Write the figures of each lane and see which are its best; at a rung stop lanes."""
+    def _update_best(self, values: Sequence[dict[str, float]]) -> None:
+        """Write the metrics of each lane, update its best, and stop lanes at a rung."""
         best, higher = self.metrics.best, self.metrics.higher_is_better
-        for row, (lane, found) in enumerate(zip(self.lanes, figures, strict=True)):
+        for row, (lane, found) in enumerate(zip(self.lanes, values, strict=True)):
             progress = self.progress[row]
             progress.step, progress.rows_digest = self.steps, self.digest
             progress.metrics = {f"val/{name}": value for name, value in found.items()}
-            if progress.take_note_of(found[best], higher_is_better=higher):
+            if progress.update_best(found[best], higher_is_better=higher):
                 self.best[row] = self._snapshot(row)
             self._write(lane, progress.metrics)
         if self.next_rung and self.next_rung <= self.steps < self.job.plan.total_steps:
@@ -206,16 +206,16 @@ class _Pack:
     def _halve(self) -> None:
         rungs = self.job.rungs
         assert rungs is not None
-        figures = [self._figure(progress, rungs.metric) for progress in self.progress]
-        kept = rungs.kept(figures)
-        among = f"is not among the best {len(kept)} of {len(figures)} at step {self.steps}"
-        for row in sorted({*range(len(figures))} - {*kept}):
-            self._end(row, "stopped", self.steps, f"{rungs.metric} {figures[row]:.6g} {among}")
+        values = [self._value(progress, rungs.metric) for progress in self.progress]
+        kept = rungs.kept(values)
+        among = f"is not among the best {len(kept)} of {len(values)} at step {self.steps}"
+        for row in sorted({*range(len(values))} - {*kept}):
+            self._end(row, "stopped", self.steps, f"{rungs.metric} {values[row]:.6g} {among}")
         self._keep(kept)
         self.next_rung = next(step for step in self.rungs if step > self.steps)
 
-    def _figure(self, progress: Progress, metric: str) -> float:
-        require(metric in progress.metrics, f"there is no figure {metric!r}; there are {', '.join(progress.metrics)}")
+    def _value(self, progress: Progress, metric: str) -> float:
+        require(metric in progress.metrics, f"there is no metric {metric!r}; there are {', '.join(progress.metrics)}")
         return progress.metrics[metric]
 
     def _snapshot(self, row: int) -> _Snapshot:
