@@ -9,7 +9,7 @@ time from training as a real one would not.
 
 All is in steps: medians of the 20 steps before a save, which nothing disturbs. The stall is how much longer than one of
 them the step after the save takes; the whole cost is how much longer all 40 steps after it take, which has in it what
-they lose beside an upload. Each figure is the median over checkpoints, with the least and the most beside it.
+they lose beside an upload. Each number is the median over checkpoints, with the minimum and the maximum beside it.
 """
 
 import argparse

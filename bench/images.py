@@ -6,7 +6,7 @@ The images are made from the JPEGs under DIR/<class>/, about 500 × 400 pixels, 
 by this project's loader with each number of processes and with `auto`, by torchvision's `ImageFolder` in a `DataLoader`
 with as many, and by the floor: a bare pool of processes that decodes in the same way and delivers nothing. On Ray: this
 project's stream through Ray Data, and `ray.data.read_images`. Rounds take turns, so that a busy machine is busy for
-all; each figure is the median over rounds, and ratios are of the same round.
+all; each number is the median over rounds, and ratios are of the same round.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The headline of every recipe: its figure, the command that gives it, and how long that takes, as a table.
+"""The headline metric of every recipe, the command that gives it, and how long that takes, as a table.
 
     python -m bench.recipes [RECIPE …] [--data DIR] [--most-minutes M]
 
@@ -30,7 +30,7 @@ class Headline:
     """What a recipe is shown by. In its flags, DIR is the folder of the data."""
 
     recipe: str
-    figure: str
+    metric: str
     """Of result.json's metrics."""
     flags: str = ""
 
@@ -86,7 +86,7 @@ def lay_out(data: Path, folder: Path) -> None:
 class Measured:
     """What a headline came to."""
 
-    figure: float
+    value: float
     seconds: float
     cpu_seconds: float
 
@@ -115,7 +115,7 @@ def measure(headline: Headline, folder: Path, most_seconds: float) -> Measured |
             return str(error.stderr.strip().splitlines()[-1])
         seconds, cpu_seconds = time.perf_counter() - began, _cpu_seconds() - cpu_began
         result = json.loads(Path(storage, "one", "result.json").read_text())
-    return Measured(result["metrics"][headline.figure], seconds, cpu_seconds)
+    return Measured(result["metrics"][headline.metric], seconds, cpu_seconds)
 
 
 def _cpu_seconds() -> float:
@@ -124,13 +124,13 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _told(headline: Headline, found: Measured) -> list[str]:
-    name, value = headline.figure.partition("/")[2], found.figure
+def _cells(headline: Headline, found: Measured) -> list[str]:
+    name, value = headline.metric.partition("/")[2], found.value
     if name == "accuracy":
-        figure = f"accuracy {100 * value:.1f} %"
+        metric = f"accuracy {100 * value:.1f} %"
     else:
-        figure = f"{name} {value:.4g}" if value >= 0.001 else f"{name} {value:.1e}"
-    return [figure, f"{found.seconds:.0f} s", f"{found.cpu_seconds:.0f} s"]
+        metric = f"{name} {value:.4g}" if value >= 0.001 else f"{name} {value:.1e}"
+    return [metric, f"{found.seconds:.0f} s", f"{found.cpu_seconds:.0f} s"]
 
 
 def main() -> None:
@@ -147,7 +147,7 @@ def main() -> None:
         parser.error(f"there is no headline of {', '.join(sorted(unknown))}")
     cpus = len(os.sched_getaffinity(0))
     print(f"{cpus} CPUs, load {os.getloadavg()[0]:.1f} at the start; torch {torch.__version__}\n", flush=True)
-    print(f"| recipe | figure | command | time on {cpus} CPUs | CPU time |\n|---|---|---|---|---|", flush=True)
+    print(f"| recipe | metric | command | time on {cpus} CPUs | CPU time |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         lay_out(asked.data, folder)
@@ -155,8 +155,8 @@ def main() -> None:
             if asked.recipes and headline.recipe not in asked.recipes:
                 continue
             found = measure(headline, folder, asked.most_minutes * 60)
-            told = [found, "", ""] if isinstance(found, str) else _told(headline, found)
-            cells = [f"`{headline.recipe}`", told[0], f"`{headline.command}`", *told[1:]]
+            row = [found, "", ""] if isinstance(found, str) else _cells(headline, found)
+            cells = [f"`{headline.recipe}`", row[0], f"`{headline.command}`", *row[1:]]
             print(f"| {' | '.join(cells)} |", flush=True)
     print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 

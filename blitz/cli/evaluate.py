@@ -1,8 +1,8 @@
-"""Evaluate a checkpoint of a run: its loss and figures; of classes each one's accuracy and the confusion matrix.
+"""Evaluate a checkpoint of a run: loss and metrics; for classes also each one's accuracy and the confusion matrix.
 
     python -m jobs.evaluate RUN [flags]
 
-RUN is the run directory that jobs.train printed, a path or a URI; a name alone is looked for in runs/. The figures are
+RUN is the run directory that jobs.train printed, a path or a URI; a name alone is looked for in runs/. The metrics are
 also written to evaluations/<split>-<step>.json in the run, and those of classes to CSVs beside it; a recipe that draws
 leaves its picture in pictures/.
 """
@@ -22,7 +22,7 @@ PROG = "python -m jobs.evaluate"
 
 
 def main(words: list[str]) -> None:
-    """Evaluate as the command line says."""
+    """The command `evaluate`."""
     if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nFlags: those of `{PROG} RUN --help`, which depend on the run's recipe.")
         return

@@ -1,4 +1,4 @@
-"""List the runs and sweeps in a storage: how far each has come, and how well it does.
+"""List the runs and sweeps in a storage, with the state, step and best value of each.
 
 python -m jobs.runs [--storage URI]
 """
@@ -15,14 +15,14 @@ PROG = "python -m jobs.runs"
 
 @dataclass(frozen=True)
 class RunsSettings:
-    """What `jobs.runs` is told."""
+    """The flags of `jobs.runs`."""
 
     storage: str = "runs"
-    """Where runs lie: a folder, or a URI such as s3://bucket/runs."""
+    """The directory of runs, or a URI such as s3://bucket/runs."""
 
 
 def main(words: list[str]) -> None:
-    """List as the command line says."""
+    """The command `runs`."""
     settings = parse(RunsSettings(), words, prog=PROG, description=__doc__ or "")
     runs, now = list_runs(settings.storage), datetime.now(UTC)
     if not runs:
@@ -47,7 +47,7 @@ def _row(summary: RunSummary, now: datetime) -> tuple[str, str, str, str, str]:
 
 
 def _age(age: timedelta) -> str:
-    """In the largest unit of which there are two at least."""
+    """The age in the largest unit of which there are at least two."""
     seconds = max(0, int(age.total_seconds()))
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:

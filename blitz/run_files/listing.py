@@ -19,7 +19,7 @@ State = Literal["running", "finished", "stopped", "never checkpointed", "damaged
 
 _QUIET = timedelta(minutes=10)
 _TAIL_BYTES = 1 << 16
-"""Of metrics.jsonl: room for a line with a thousand figures."""
+"""Bytes read from the end of metrics.jsonl: room for a line with a thousand metrics."""
 _READERS = 16
 _WRITTEN = ("metrics.jsonl", "result.json", "recipe.json", "sweep.json", "trials.csv")
 
@@ -34,7 +34,7 @@ class RunSummary:
     total_steps: int | None
     """None of a run that did not write its plan."""
     best: tuple[str, float] | None
-    """The figure that decides which checkpoint is the best, as `val/accuracy`, and its value there."""
+    """The metric that decides which checkpoint is the best, as `val/accuracy`, and its best value."""
     written: datetime
     """When it last wrote something."""
     is_sweep: bool = False
@@ -101,8 +101,8 @@ def _summary_of_sweep(
 ) -> RunSummary:
     rows = run.read_trials()
     ended = sum(row["state"] != "running" for row in rows)
-    figures = [float(row["best"]) for row in rows if row["state"] == "finished" and row["best"]]
-    best = (min if sweep["mode"] == "min" else max)(figures, default=None)
+    values = [float(row["best"]) for row in rows if row["state"] == "finished" and row["best"]]
+    best = (min if sweep["mode"] == "min" else max)(values, default=None)
     is_running = _is_running(run, quiet, written)
     state: State = "finished" if ended >= sweep["num_trials"] else "running" if is_running else "stopped"
     return RunSummary(

@@ -156,7 +156,7 @@ class SweepDirectory:
         self.run.write("trials.csv", text.getvalue().encode())
 
     def copy_to_best(self, trial: Trial) -> None:
-        """Make a trial's run the sweep's best: result.json is the last file, so that the copy is complete once that exists."""
+        """Copy a trial's run to `best`; result.json is written last, so the copy is complete once that exists."""
         source, best = self.trial_run(trial), self.best
         best.delete()
         paths = sorted(source.paths(), key=lambda path: path == "result.json")

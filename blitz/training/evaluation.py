@@ -100,7 +100,7 @@ class Evaluation:
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * counts
 
     def finish(self) -> tuple[Sums, dict[str, float]]:
-        """The sums over all rows and ranks, on the CPU, and the metrics: the mean `loss` and what `Recipe.metrics` computes.
+        """The sums over all rows and ranks, on the CPU, and the metrics: the mean `loss` and those of the recipe.
 
         Raises:
             DataError: if none of the rows is valid.

@@ -67,7 +67,7 @@ class TrainJob:
 
     @property
     def first_step(self) -> Callable[[], int]:
-        """Returns the step to start or resume at, that of the newest checkpoint; works in a process without torch, too."""
+        """Returns the step to start or resume at, that of the newest checkpoint; also works without torch."""
         return partial(self.run.newest_step, self.plan.total_steps)
 
     def start(self, blocks: Iterable[Block], session: Session) -> None:

@@ -1,4 +1,4 @@
-"""What a pack tells of each lane."""
+"""What a pack reports of each lane."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class LaneEnd:
     last: Checkpoint | None
     """As the solo run would write it after its last step; none of a lane that failed."""
     best: Checkpoint | None
-    """That of the evaluation with the best figure of the recipe's metrics; may be `last` itself. None before any."""
+    """The checkpoint of the best evaluation; may be `last` itself. None before any evaluation."""
 
 
 class Listener(Protocol):
-    """Who is told what a pack does; lanes are numbered by their place in `PackJob.recipes`."""
+    """Receives the reports of a pack; lanes are numbered by their index in `PackJob.recipes`."""
 
     def step(self, number: int, lanes: int) -> None:
         """So many steps are done, and so many lanes are left."""
