@@ -169,9 +169,7 @@ def _labels(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for mark in marks:
         whats.setdefault(mark["step"], []).append(mark["what"])
     texts = {mark["step"]: mark["event"] for mark in marks}
-    return [
-        {"step": step, "what": ", ".join(dict.fromkeys(each)), "event": event[step]} for step, each in whats.items()
-    ]
+    return [{"step": at, "what": ", ".join(dict.fromkeys(each)), "event": texts[at]} for at, each in whats.items()]
 
 
 def event_texts(record: Record) -> list[str]:
