@@ -1,4 +1,4 @@
-"""Images of a CSV: what is learned of them, what training does to them, and what becomes of files of no use."""
+"""Images of a CSV: what is learned of them, what training does to them, and how invalid files are handled."""
 
 import csv as csv_module
 import json

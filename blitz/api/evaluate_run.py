@@ -70,7 +70,7 @@ def _evaluate(
     rows = min(len(dataset), recipe.max_eval_rows or len(dataset))
     require(rows > 0, f"recipe {recipe.name} has no {split} rows to evaluate on; name other ones with --split")
     plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)
-    job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint, tell=warn))
+    job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint, report=warn))
     launch(job, {"val": dataset}, placement)
     result = directory.read_json(job.result_file)
     assert result is not None

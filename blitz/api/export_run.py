@@ -56,7 +56,7 @@ def export_checkpoint(directory: RunDirectory, settings: ExportSettings) -> Expo
             the model.
     """
     require(settings.tolerance > 0, f"--tolerance is {settings.tolerance}; it must be above 0")
-    step = directory.checkpoint_step(settings.checkpoint, tell=warn)
+    step = directory.checkpoint_step(settings.checkpoint, report=warn)
     path = settings.output or _default_place(directory, settings, step)
     require(not is_folder(path), f"--output: {path} is a folder; name a file to write")
     require(settings.overwrite or not exists(path), f"{path} is there already; name another --output, or --overwrite")

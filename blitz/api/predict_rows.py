@@ -154,7 +154,7 @@ def _predicted(
     with placed(placement), _alone(target, overwrite=settings.overwrite):
         recipe, parts = settings.recipe, RunDirectory(beside(target, ".parts"), flag="OUTPUT")
         dataset, content = inputs()
-        step = directory.checkpoint_step(settings.checkpoint, tell=warn)
+        step = directory.checkpoint_step(settings.checkpoint, report=warn)
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
         job = PredictJob(recipe, plan, directory, step, parts)
         if len(dataset):
@@ -223,7 +223,7 @@ def predict_dataset(
     placement = Placement(settings.scale)
     with placed(placement), tempfile.TemporaryDirectory(prefix="blitz-") as folder:
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
-        step = directory.checkpoint_step(settings.checkpoint, tell=warn)
+        step = directory.checkpoint_step(settings.checkpoint, report=warn)
         # On a cluster the parts have to lie where every node sees them.
         parts = RunDirectory.of(folder) if placement.in_process else directory.part(f"predictions-{uuid4().hex}")
         job = PredictJob(recipe, plan, directory, step, parts)

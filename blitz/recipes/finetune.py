@@ -38,7 +38,7 @@ class Finetune(ImageCsv):
         require(epochs is None or frozen, "--unfreeze-after-epochs goes with --freeze backbone; nothing else is frozen")
 
     @property
-    def begins_elsewhere(self) -> bool:
+    def uses_other_weights(self) -> bool:
         return self.init_from is not None or self.weights is not None
 
     def pretrained(self) -> Pretrained | None:

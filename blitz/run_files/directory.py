@@ -1,21 +1,21 @@
 """The run directory: the same for a run in this process or on a cluster, on a local disk, NFS or an object store.
 
     <storage>/<run>/
-      recipe.json            what was asked for, complete
-      plan.json              what it comes to: rows, batch size, steps
+      recipe.json            all settings of the run
+      plan.json              what follows from them: rows, batch size, steps
       metrics.jsonl          one JSON object a line
       events.out.tfevents.*  the same for TensorBoard, a file each start
-      events.jsonl           a line each time that the run was started, went on, failed or finished
+      events.jsonl           one line each time the run was started, resumed, failed or finished
       logs/                  what each worker of a run on Ray prints and raises, a file each start
-      evaluations/           what the best checkpoint's evaluation found, and what jobs.evaluate did
+      evaluations/           the evaluation of the best checkpoint, and those made by jobs.evaluate
       bad_rows.csv           rows of a CSV that are left out, if there are any
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
-      pictures/              of its best checkpoint, if its recipe draws one
+      pictures/              pictures of the best checkpoint, if the recipe draws any
       result.json            written at the end
 
 A checkpoint is there once its state.json is, and all files that it lists have the sizes that it lists; anything else
-is taken for absent. That holds on file systems and object stores alike, which have no rename in common. Whether the
-bytes of a file are those that were written, its SHA-256 in state.json tells.
+is treated as absent. That holds on file systems and object stores alike, which have no rename in common. The SHA-256
+of each file in state.json shows whether its bytes are those that were written.
 
 Nothing outside the directory is read or written on account of what lies in it, such as a symbolic link.
 """
@@ -45,11 +45,11 @@ class RunDirectory(CheckpointFiles):
 
     uri: str
     patient: bool = False
-    """Whether what an object store refuses is tried again for minutes: once it is known to be the right one."""
+    """Whether requests to an object store are repeated for minutes: once the storage is known to be the right one."""
     flag: str = field(default="--storage", compare=False)
-    """What the user gave it by, as messages name it."""
+    """The flag that gave it, for messages."""
     boundary: str | None = None
-    """The directory whose files these are, where this one is a part of it: that of a sweep, for its trials."""
+    """The enclosing directory that files must not lead out of, for a part such as a trial of a sweep."""
 
     @classmethod
     def of(cls, storage: str, run: str | None = None) -> "RunDirectory":
@@ -87,24 +87,24 @@ class RunDirectory(CheckpointFiles):
     def _open(self, path: str) -> tuple[pyarrow.fs.FileSystem, str]:
         require_plain_path(self.uri, path)
         files, root = open_place(self.uri, patient=self.patient)
-        place = f"{root}/{path}" if path else root
+        full = f"{root}/{path}" if path else root
         if isinstance(files, pyarrow.fs.LocalFileSystem) and (path or self.boundary):
-            require_inside(place, open_place(self.boundary)[1] if self.boundary else root)
-        return files, place
+            require_inside(full, open_place(self.boundary)[1] if self.boundary else root)
+        return files, full
 
     def local_path(self, path: str) -> str:
-        """Where a file lies on a local disk."""
+        """The path of a file on a local disk."""
         return self._open(path)[1]
 
     @contextmanager
-    def _told(self, what: str, path: str) -> Iterator[None]:
-        """What a local disk refuses in this context, in one line; that a file is not there remains as it is."""
+    def _explained(self, what: str, path: str) -> Iterator[None]:
+        """Raise what a local disk refuses in this context as a one-line StorageError, except that a file is missing."""
         try:
             yield
         except StorageError:
             raise
         except OSError as error:
-            # Of an object store, another try may find that it answers again.
+            # An object store may answer again at another try.
             if not self.appends or (what == "read" and isinstance(error, FileNotFoundError)):
                 raise
             raise self.refused_file(what, path, error) from error
@@ -117,13 +117,13 @@ class RunDirectory(CheckpointFiles):
 
     def exists(self, path: str) -> bool:
         """Whether the file or directory is there."""
-        files, place = self._open(path)
-        return bool(files.get_file_info(place).type != pyarrow.fs.FileType.NotFound)
+        files, full = self._open(path)
+        return bool(files.get_file_info(full).type != pyarrow.fs.FileType.NotFound)
 
     def names(self, folder: str = "") -> list[str]:
-        """Names of the files in it, or in a folder of it."""
-        files, place = self._open(folder)
-        found = files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))
+        """Names of the files in it, or in one of its folders."""
+        files, full = self._open(folder)
+        found = files.get_file_info(pyarrow.fs.FileSelector(full, allow_not_found=True))
         return [info.base_name for info in found if not is_temporary(info.base_name)]
 
     def paths(self) -> list[str]:
@@ -139,9 +139,9 @@ class RunDirectory(CheckpointFiles):
         Raises:
             FileNotFoundError: if it is not there.
         """
-        files, place = self._open(path)
+        files, full = self._open(path)
         # As a file, whose size is known, an object is read in one request.
-        with self._told("read", path), files.open_input_file(place) as stream:
+        with self._explained("read", path), files.open_input_file(full) as stream:
             return bytes(stream.read())
 
     def chunks(self, path: str) -> Iterator[bytes]:
@@ -150,8 +150,8 @@ class RunDirectory(CheckpointFiles):
         Raises:
             FileNotFoundError: if it is not there.
         """
-        files, place = self._open(path)
-        with self._told("read", path), files.open_input_stream(place, compression=None) as stream:
+        files, full = self._open(path)
+        with self._explained("read", path), files.open_input_stream(full, compression=None) as stream:
             while data := stream.read(_CHUNK_BYTES):
                 yield data
 
@@ -161,8 +161,8 @@ class RunDirectory(CheckpointFiles):
         Raises:
             FileNotFoundError: if it is not there.
         """
-        files, place = self._open(path)
-        with self._told("read", path), files.open_input_file(place) as file:
+        files, full = self._open(path)
+        with self._explained("read", path), files.open_input_file(full) as file:
             size = file.size()
             return bytes(file.read_at(min(size, most), max(0, size - most)))
 
@@ -170,25 +170,25 @@ class RunDirectory(CheckpointFiles):
         """Write a file whole: a reader sees what stood there before or all of `data`.
 
         Raises:
-            StorageError: if a disk does not take it.
+            StorageError: if it cannot be written to a local disk.
         """
-        with self._told("written", path):
+        with self._explained("written", path):
             write_whole(*self._open(path), data)
 
     @property
     def appends(self) -> bool:
-        """Whether a file can grow without being written anew."""
+        """Whether a file can grow without being rewritten."""
         return isinstance(self._open("")[0], pyarrow.fs.LocalFileSystem)
 
     def append(self, path: str, data: bytes) -> None:
-        """Add to the end of a file. Where a store cannot append, it is written anew.
+        """Add to the end of a file. If the store cannot append, the file is rewritten.
 
         Raises:
-            StorageError: if a disk does not take it.
+            StorageError: if it cannot be written to a local disk.
         """
-        place = Path(self._open(path)[1])
-        if self.appends and place.exists():
-            with self._told("written", path), place.open("ab") as stream:
+        file = Path(self._open(path)[1])
+        if self.appends and file.exists():
+            with self._explained("written", path), file.open("ab") as stream:
                 stream.write(data)
         else:
             self.write(path, (self.read(path) if self.exists(path) else b"") + data)
@@ -219,9 +219,9 @@ class RunDirectory(CheckpointFiles):
 
     def delete(self) -> None:
         """Delete it with all that is in it; it need not be there."""
-        files, place = self._open("")
+        files, full = self._open("")
         if self.exists(""):
-            files.delete_dir(place)
+            files.delete_dir(full)
 
     def probe(self) -> None:
         """Write and remove a file.
@@ -231,10 +231,10 @@ class RunDirectory(CheckpointFiles):
         """
         try:
             self.write(".probe", b"")
-            files, place = self._open(".probe")
+            files, full = self._open(".probe")
             # Another process that probes may have deleted it.
             with suppress(FileNotFoundError):
-                files.delete_file(place)
+                files.delete_file(full)
         except OSError as error:
             raise self.refused("written", error) from error
 
@@ -243,17 +243,17 @@ class RunDirectory(CheckpointFiles):
         if isinstance(error, StorageError) and not error.reason:
             return error
         reason = _reason(error)
-        mend = "mend it, and the same command goes on" if self.patient else "name another one"
+        mend = "mend it, and the same command resumes" if self.patient else "name another one"
         return _refusal(f"{self.flag}: {self.uri} cannot be {what} ({reason}); {mend}", reason)
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and what is in it."""
-        files, place = self._open(path)
-        files.delete_dir(place)
+        files, full = self._open(path)
+        files.delete_dir(full)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training the same run, where it lies on a disk; a killed process holds no lock.
+        """Keep other processes from training the same run, if it lies on a disk; a killed process holds no lock.
 
         Raises:
             UserError: if another one is training it.
@@ -279,16 +279,16 @@ class RunDirectory(CheckpointFiles):
         """The lines of metrics.jsonl; a last line that was cut off is left out.
 
         Raises:
-            DamagedFile: if a line holds something else than numbers by their names.
+            DamagedFile: if a line holds anything but numbers by name.
         """
         return list(self.each_metric())
 
     def each_metric(self) -> Iterator[dict[str, Any]]:
-        """The same, one line at a time: of a long run they are too many to hold."""
+        """The same, one line at a time: those of a long run do not fit in memory."""
         return self._read_lines("metrics.jsonl")
 
     def add_event(self, event: Mapping[str, Any]) -> None:
-        """Add to events.jsonl, which tells what happened to the run, also what it was rewound from since."""
+        """Add to events.jsonl, the history of the run, which a rewind does not shorten."""
         # A full disk or a power cut may have torn the last line: it stays alone.
         is_torn = self.exists("events.jsonl") and not self.read("events.jsonl").endswith(b"\n")
         self.append("events.jsonl", b"\n" * is_torn + _to_lines([event]))
@@ -306,7 +306,7 @@ class RunDirectory(CheckpointFiles):
             yield from parse_lines(self.chunks(path), self.uri, path)
 
     def add_bad_rows(self, records: Iterable[str]) -> None:
-        """Add records to bad_rows.csv, each once however often it is found."""
+        """Add records to bad_rows.csv, each once."""
         lines = dict.fromkeys([RECORD_HEADER, *self.bad_rows(), *records])
         self.write("bad_rows.csv", "".join(f"{line}\n" for line in lines).encode())
 
@@ -317,7 +317,7 @@ class RunDirectory(CheckpointFiles):
         return self.read("bad_rows.csv").decode(errors="replace").split("\n")[1:-1]
 
     def rewind(self, step: int) -> int:
-        """Leave only what was so at `step`: what came after it is about to be made again. The step that was reached."""
+        """Delete what was written after `step`, which will be made again; returns the step that was reached."""
         for newer in self.damaged_after(step):
             self.delete_checkpoint(newer)
         lines = self.metrics()
@@ -325,8 +325,8 @@ class RunDirectory(CheckpointFiles):
         evaluation = self.read_json("evaluations/best.json")
         gone = ["result.json", *(["evaluations/best.json"] if evaluation and evaluation["step"] > step else [])]
         for path in filter(self.exists, gone):
-            files, place = self._open(path)
-            files.delete_file(place)
+            files, full = self._open(path)
+            files.delete_file(full)
         return max(step, lines[-1]["step"] if lines else 0)
 
 

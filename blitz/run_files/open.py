@@ -20,13 +20,13 @@ from blitz.storage import folder_of
 Resume = Literal["never", "auto", "must"]
 
 # ASCII alone, because to some file systems the two ways to write an é are one name. No dot at its end, which some drop,
-# and no - at its beginning, which commands take for a flag.
+# and no - at its start, which commands take for a flag.
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._+=,@-]*[A-Za-z0-9_+=,@-])?")
 _LONGEST_NAME = 128
 
 
 def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -> RunDirectory:
-    """The directory of the run that `recipe` is to have; it is there and can be written.
+    """The directory of the run that `recipe` is to have; it exists and can be written.
 
     Without a name it is that of the recipe and a hash of its settings, so the same command finds the same run. A run
     counts once it has a checkpoint.
@@ -162,7 +162,7 @@ def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:
 
 
 def changed_schedule(run: RunDirectory, recipe: Recipe, plan: Plan) -> str:
-    """What to say where a run that is continued follows a schedule of another length from here on; else nothing.
+    """A message if a resumed run follows a schedule of another length from here on; else an empty string.
 
     Its weights are then those of neither schedule from the start, so it has to be asked for.
 
@@ -173,7 +173,7 @@ def changed_schedule(run: RunDirectory, recipe: Recipe, plan: Plan) -> str:
     stored, planned = run.read_json("recipe.json"), run.read_json("plan.json")
     if not step or stored is None or planned is None:
         return ""
-    before, said = recipe_from_json(stored), []
+    before, changes = recipe_from_json(stored), []
     for name, optim in recipe.schedules().items():
         was, now = getattr(before, name).schedule_steps(Plan(**planned)), optim.schedule_steps(plan)
         if was == now:
@@ -182,8 +182,8 @@ def changed_schedule(run: RunDirectory, recipe: Recipe, plan: Plan) -> str:
         require(
             optim.schedule_epochs is not None,
             f"{run} is at step {step} of a {change}: its learning rate would jump; train that long from the start with "
-            f"another --run (--init-from {shlex.quote(run.uri)} begins with these weights), or let the rate follow "
+            f"another --run (--init-from {shlex.quote(run.uri)} starts from these weights), or let the rate follow "
             f"the new schedule from here with --{name}.schedule-epochs {now / plan.steps_per_epoch:g}",
         )
-        said.append(change)
-    return "; ".join(said)
+        changes.append(change)
+    return "; ".join(changes)

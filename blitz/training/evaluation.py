@@ -14,7 +14,7 @@ from blitz.errors import DataError, StorageError, UserError
 from blitz.outputs.metrics import Classification, Sums
 from blitz.recipe import Batch, Recipe
 from blitz.run_files.directory import RunDirectory
-from blitz.training.bad_row_log import Faults
+from blitz.training.bad_row_log import BadRowLog
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.example_rows import Examples
@@ -162,14 +162,16 @@ class EvaluateJob:
         model = build_model(self.recipe, world)
         model.load_state_dict(Checkpoint.load(self.run, self.step).weights)
         evaluation = Evaluation(self.recipe, model, world)
-        faults = Faults(self.recipe, self.plan, self.run, world=world, display=session.display, must_be_written=False)
+        bad_rows = BadRowLog(
+            self.recipe, self.plan, self.run, world=world, display=session.display, must_be_written=False
+        )
         for block in blocks:
-            faults.note(block)
+            bad_rows.note(block)
             evaluation.add(block)
         sums, values = evaluation.finish()
         result = evaluation.record(sums, values, split=self.split, step=self.step)
         if world.leads:
-            self._write(result, faults.unwritten)
+            self._write(result, bad_rows.unwritten)
 
     def _write(self, result: dict[str, Any], unwritten: StorageError | None) -> None:
         try:

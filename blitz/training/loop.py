@@ -21,7 +21,7 @@ from blitz.outputs.metrics import format_metric
 from blitz.randomness import MASK64, Use, key_for
 from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
-from blitz.training.bad_row_log import Faults
+from blitz.training.bad_row_log import BadRowLog
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.checkpoint_triggers import CheckpointTrigger
@@ -150,10 +150,10 @@ def train(job: TrainJob, blocks: Iterable[Block], writer: CheckpointWriter, sess
     world, display = session.world, session.display
     training = _Training(job, writer, world, session.first_step, display)
     trigger = CheckpointTrigger(session, every_seconds=job.checkpoints.every_seconds)
-    faults = Faults(job.recipe, job.plan, job.run, world=world, display=display)
+    bad_rows = BadRowLog(job.recipe, job.plan, job.run, world=world, display=display)
     with training.record_outcome():
         for block in training.clock.timed(blocks):
-            faults.note(block)
+            bad_rows.note(block)
             if block.chunk.split == "train":
                 for batch in step_batches(block, job.plan, world):
                     training.step(batch)

@@ -1,4 +1,4 @@
-"""What a job is given by the process that runs it."""
+"""What the process that runs a job passes to it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A run whose evaluations somebody follows, and that may end early."""
+"""A run that may end early, decided after each of its evaluations."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ ShouldContinue = Callable[[int, MetricValues], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class TrialJob(TrainJob):
-    """A run as one trial of many; one that ends early is a whole run of fewer steps, which can be resumed."""
+    """A run as one trial of many; one that ends early is a complete run of fewer steps, and can be resumed."""
 
     should_continue: ShouldContinue
 
     def start(self, blocks: Iterable[Block], session: Session) -> None:
-        """Train until the end of the plan, or until `should_continue` says no."""
+        """Train until the end of the plan, or until `should_continue` returns False."""
         with _FollowedWriter(self.run, keep=self.checkpoints.keep, should_continue=self.should_continue) as writer:
             train(self, _until_stopped(blocks, writer, session.world), writer, session)
 

@@ -17,7 +17,7 @@ from blitz.training.packed.stack import Stack
 from blitz.training.world import World
 
 _LANE_ROWS_A_FORWARD = 4096
-"""Rows times lanes: as many as the caches and the memory of any machine take."""
+"""Rows times lanes; fits the caches and the memory of any machine."""
 
 
 class StackedEvaluation:
@@ -47,11 +47,11 @@ class StackedEvaluation:
         """The sums of the metrics, each (lanes, …)."""
         try:
             with warnings.catch_warnings():
-                # Counts of classes are made lane by lane all the same.
+                # vmap has no batched rule for counts of classes, and computes them lane by lane.
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 stacked: Sums = vmap(lambda one: self._metrics.sums(one, batch))(outputs)
         except RuntimeError:
-            # How many there are of something depends on the outputs.
+            # The metrics have shapes that depend on the outputs, which vmap does not support.
             lanes = [self._metrics.sums(tree_map(lambda one, n=n: one[n], outputs), batch) for n in range(self._lanes)]
             stacked = {name: torch.stack([sums[name] for sums in lanes]) for name in lanes[0]}
         return stacked
