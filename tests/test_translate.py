@@ -273,5 +273,5 @@ def test_the_whole_search_is_exported_and_translates_without_this_project(
         check=True,
     )
     assert said.stdout.decode().splitlines() == [PAIRS[line] for line in lines]
-    with pytest.raises(UserError, match=r"cannot be exported as torchscript \(a loop whose turns the data decide"):
+    with pytest.raises(UserError, match=r"cannot be exported as torchscript \(a loop whose number of iterations"):
         export([str(learned), "--format", "torchscript", "--output", str(tmp_path / "it.pt")])

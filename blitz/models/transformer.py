@@ -85,7 +85,7 @@ class DecoderLayer(nn.Module):
 
 
 class TransformerTranslator(Translator):
-    """Encoder and decoder of `layers` layers, sines and cosines for places; a search keeps keys and values."""
+    """Encoder and decoder of `layers` layers, sines and cosines for positions; a search keeps keys and values."""
 
     def __init__(self, *, vocabulary: int, width: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__(vocabulary=vocabulary, width=width, dropout=dropout)
@@ -94,11 +94,11 @@ class TransformerTranslator(Translator):
         self.encoder_norm, self.decoder_norm = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def features(self, source: Tensor, given: Tensor, forced: Tensor | None) -> Tensor:
-        """As `Translator` says; `forced` has no meaning here, where all places are computed at once."""
+        """As `Translator` says; `forced` has no effect, since all positions are computed at once."""
         memory, is_padding = self._read(source)
-        place = torch.arange(given.shape[1], device=given.device)
-        is_later = place[None, :] > place[:, None]
-        inputs = self._embedded(given, place)
+        position = torch.arange(given.shape[1], device=given.device)
+        is_later = position[None, :] > position[:, None]
+        inputs = self._embedded(given, position)
         for layer in self.decoder:
             inputs, _ = layer(inputs, layer.of(inputs), is_later, layer.source.of(memory), is_padding)
         features: Tensor = self.decoder_norm(inputs)
@@ -129,10 +129,10 @@ class TransformerTranslator(Translator):
             inputs = layer(inputs, is_padding)
         return self.encoder_norm(inputs), is_padding
 
-    def _embedded(self, tokens: Tensor, place: Tensor) -> Tensor:
-        """(batch, length) → (batch, length, width), with the places, (length,), of its columns."""
+    def _embedded(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """(batch, length) → (batch, length, width), with the positions, (length,), of its columns."""
         powers = torch.arange(self.width // 2, device=tokens.device) * (-2 / self.width)
-        angles = place[:, None] * 10000.0**powers
+        angles = position[:, None] * 10000.0**powers
         embedded: Tensor = self.embedding(tokens) * self.width**0.5 + torch.cat([angles.sin(), angles.cos()], 1)
         dropped: Tensor = self.dropout(embedded)
         return dropped

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from blitz.errors import UserError, first_line
 
-# Their second heads give outputs in training alone, which a loss on one output has no use for.
+# Their second heads give outputs in training alone, which a loss on one output cannot use.
 # And their weights are made for inputs in [-1, 1], to which they change such as ImageNet's other weights are made for.
 _INCEPTION = {"aux_logits": False, "transform_input": True}
 _ONE_HEAD = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}

@@ -10,7 +10,7 @@ from blitz.outputs.metrics import ClassAccuracy, Classification
 
 
 def matrix_of(classes: int) -> Any:
-    """Most are right, and class 1 is often taken for class 0."""
+    """Most are right, and class 1 is often predicted as class 0."""
     counts = np.eye(classes, dtype=int) * 950
     counts[1, 0] = 50
     return counts.tolist()
@@ -43,7 +43,7 @@ def test_a_matrix_that_fits_no_terminal_is_its_worst_mistakes() -> None:
     lines = confusion(names(100), matrix_of(100), columns=120).splitlines()
     assert lines == [
         "confusion matrix: of 100 classes, what was mistaken most often",
-        "    50  a name that is longer t…  taken for a name that is longer t…",
+        "    50  a name that is longer t…  predicted as a name that is longer t…",
     ]
 
 

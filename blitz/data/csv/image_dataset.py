@@ -174,7 +174,7 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
         task = "classification" if kinds == {"category"} else "numbers"
     fit = ImageFit(index.content, image_column, task, targets, decimal=index.decimal)
     bad = _faults(index, targets)
-    data.judged(bad + _files(index, data, image_column), index)
+    data.valid_rows(bad + _files(index, data, image_column), index)
     kept, held_out = data.parts(index, bad.rows(), seed)
     if task == "classification":
         # Also those that the seed happens to hold out.
@@ -238,7 +238,7 @@ def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> Cs
         train, val = data.parts(index, bad.rows(), seed)
         kept = train if split == "train" else val
     files = _files(index, data, fit.image_column)
-    data.judged(bad + files, index)
+    data.valid_rows(bad + files, index)
     return CsvImages(index, data, fit, kept, bad + files, files)
 
 

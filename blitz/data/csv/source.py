@@ -129,9 +129,9 @@ class CsvSource:
             raise DataError(f"{index.csv} has changed since the run was begun; restore it, or begin another run")
         return index
 
-    def judged(self, bad: BadRows, index: CsvIndex) -> Rows:
+    def valid_rows(self, bad: BadRows, index: CsvIndex) -> Rows:
         """Rows of the index to leave out; an error where there are more than is allowed."""
-        return bad.judge(
+        return bad.enforce_policy(
             self.bad_rows, total_rows=index.total_rows, max_bad_fraction=self.max_bad_fraction, flags="--data."
         )
 

@@ -168,7 +168,7 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
     require(data.target not in data.ignore, f"--data.ignore names '{data.target}', which is to be learned")
     index, classifies = _train_index(data)
     bad = _train_faults(index, data)
-    kept, held_out = data.parts(index, data.judged(bad, index), seed)
+    kept, held_out = data.parts(index, data.valid_rows(bad, index), seed)
     print(f"{index.csv}: {index.described()}")
     reports = statistics_of(index, index.dialect.names, kept)
     if classifies:
@@ -228,11 +228,11 @@ def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int) -> CsvRows:
         if fit.target.classes:
             bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
         kept = np.ones(index.rows, bool)
-        kept[data.judged(bad, index)] = False
+        kept[data.valid_rows(bad, index)] = False
     else:
         index = _train_index(data, fit.content)[0]
         bad = _train_faults(index, data)
-        train, val = data.parts(index, data.judged(bad, index), seed)
+        train, val = data.parts(index, data.valid_rows(bad, index), seed)
         kept = train if split == "train" else val
     return CsvRows(index, fit, kept, bad)
 

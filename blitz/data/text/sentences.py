@@ -153,7 +153,7 @@ def sentences_of(data: PairData, split: Split, seed: int, *, content: str | None
         return csv_sentences(data, other, (data.source, data.target))
     index = data.train_index(_options(data, (data.source, data.target)), content=content)
     bad = _faults(index, data)
-    train, val = data.parts(index, data.judged(bad, index), seed)
+    train, val = data.parts(index, data.valid_rows(bad, index), seed)
     return CsvSentences(index, (data.source, data.target), train if split == "train" else val, bad)
 
 
@@ -166,7 +166,7 @@ def csv_sentences(data: PairData, csv: str, columns: tuple[str, ...], *, keep_ba
     index = index_csv(csv, data.cache, _options(data, columns))
     bad, kept = _faults(index, data), np.ones(index.rows, bool)
     if not keep_bad:
-        kept[data.judged(bad, index)] = False
+        kept[data.valid_rows(bad, index)] = False
     return CsvSentences(index, columns, kept, bad)
 
 

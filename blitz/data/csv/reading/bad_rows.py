@@ -108,7 +108,7 @@ class BadRows:
             part.write_text("".join(f"{line}\n" for line in (RECORD_HEADER, *self.records())), "utf-8")
         return listed
 
-    def judge(
+    def enforce_policy(
         self, policy: BadRowsPolicy, *, total_rows: int, max_bad_fraction: float, flags: str = "--"
     ) -> npt.NDArray[np.int64]:
         """Rows of the index to leave out, ascending, where `total_rows` rows were read, bad ones included.
