@@ -284,7 +284,7 @@ def test_bad_rows_are_refused_or_left_out_and_listed(tmp_path: Path, capsys: pyt
         ({"target": "z"}, "has no column 'z'; it has: x, one, name, y"),
         ({"ignore": ("z",)}, "has no column 'z'; it has: x, one, name, y"),
         ({"ignore": ("y",)}, "--data.ignore names 'y', which is to be learned"),
-        ({"target": "one"}, "column 'one' holds 1 in all rows to train on; there must be two values at least"),
+        ({"target": "one"}, "column 'one' holds 1 in all rows to train on; there must be at least two values"),
         ({"target": "one", "task": "regression"}, "column 'one' holds 1.0 in all rows"),
         (
             {"ignore": ("x", "one")},

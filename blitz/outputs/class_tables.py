@@ -71,9 +71,7 @@ def _mistakes(names: Sequence[str], matrix: Matrix) -> str:
     worst = sorted(mistaken, key=lambda each: -each[0])[:_MOST_LISTED]
     width = max((len(truth) for _, truth, _ in worst), default=0)
     lines = [f"confusion matrix: of {len(names)} classes, the most frequent mistakes"]
-    return "\n".join(
-        lines + [f"{count:>6}  {truth:{width}}  predicted as {prediction}" for count, truth, prediction in worst]
-    )
+    return "\n".join(lines + [f"{count:>6}  {truth:{width}}  predicted as {wrong}" for count, truth, wrong in worst])
 
 
 def _numbers(names: Sequence[str]) -> list[str]:

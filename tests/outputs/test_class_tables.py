@@ -42,7 +42,7 @@ def test_names_that_do_not_fit_above_are_numbered() -> None:
 def test_a_matrix_that_fits_no_terminal_is_its_worst_mistakes() -> None:
     lines = confusion(names(100), matrix_of(100), columns=120).splitlines()
     assert lines == [
-        "confusion matrix: of 100 classes, what was mistaken most often",
+        "confusion matrix: of 100 classes, the most frequent mistakes",
         "    50  a name that is longer t…  predicted as a name that is longer t…",
     ]
 

@@ -1,4 +1,4 @@
-"""A file's bytes, decompressed on the way if the file begins as a compressed one does."""
+"""A file's bytes, decompressed if the file starts like a compressed one."""
 
 import lzma
 import zipfile
@@ -27,10 +27,10 @@ _MAGIC_BYTES = max(map(len, _MAGIC))
 
 
 class Stream(Protocol):
-    """Bytes that are read once, from the first to the last."""
+    """Bytes that are read once, in order."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` further bytes, and none only at the end."""
+        """At most `size` further bytes; empty only at the end."""
 
 
 class CsvBytes:
@@ -66,7 +66,7 @@ class CsvBytes:
             self._stream = pyarrow.CompressedInputStream(self._file, self.compression)
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` further bytes, and none only at the end."""
+        """At most `size` further bytes; empty only at the end."""
         try:
             return bytes(self._stream.read(size))
         except (OSError, ValueError, EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
@@ -86,7 +86,7 @@ class CsvBytes:
 
 
 def require_file(name: str, info: pyarrow.fs.FileInfo) -> None:
-    """Refuse what is no file.
+    """Refuse a path that is not a file.
 
     Raises:
         DataError: if there is nothing of that name, or a folder.

@@ -91,8 +91,8 @@ def test_a_category_with_too_many_values_is_text_and_as_a_label_an_error(tmp_pat
     ("text", "message"),
     [
         (b"", r"train\.csv is empty"),
-        (b"\n\n", r"train\.csv:1: the file begins with an empty line"),
-        (b"\na,b\n1,2\n", r"train\.csv:1: the file begins with an empty line"),
+        (b"\n\n", r"train\.csv:1: the file starts with an empty line"),
+        (b"\na,b\n1,2\n", r"train\.csv:1: the file starts with an empty line"),
         (
             b"1,2,3\n4,5,6\n",
             r"train\.csv:1: there may be no header, for it would name a column '1'; say .* with --data\.header",
