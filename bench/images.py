@@ -237,15 +237,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=20, help="of the run that auto chooses for")
     parser.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        table = make_images(asked.photos, asked.folder or Path(scratch, "images"), asked.images)
+        table = make_images(options.photos, options.folder or Path(scratch, "images"), options.images)
         here = Here(table, str(Path(scratch, "cache")))
         load = os.getloadavg()[0]
         print(f"{_CPUS} CPUs, load {load:.1f} at the start; torch {torch.__version__}")
-        compare_here(here, asked.rounds, asked.epochs)
-        if asked.ray:
-            compare_on_ray(here, table, asked.rounds)
+        compare_here(here, options.rounds, options.epochs)
+        if options.ray:
+            compare_on_ray(here, table, options.rounds)
         print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 

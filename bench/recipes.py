@@ -140,21 +140,21 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", help=f"of {', '.join(names)}; by default all")
     parser.add_argument("--data", type=Path, default=os.environ.get("BLITZ_TEST_DATA"))
     parser.add_argument("--most-minutes", type=float, default=30, help="a command that takes longer is ended")
-    asked = parser.parse_args()
-    if asked.data is None:
+    options = parser.parse_args()
+    if options.data is None:
         parser.error("say where the data lie: --data DIR, or BLITZ_TEST_DATA")
-    if unknown := set(asked.recipes) - set(names):
+    if unknown := set(options.recipes) - set(names):
         parser.error(f"there is no headline of {', '.join(sorted(unknown))}")
     cpus = len(os.sched_getaffinity(0))
     print(f"{cpus} CPUs, load {os.getloadavg()[0]:.1f} at the start; torch {torch.__version__}\n", flush=True)
     print(f"| recipe | metric | command | time on {cpus} CPUs | CPU time |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        lay_out(asked.data, folder)
+        lay_out(options.data, folder)
         for headline in HEADLINES:
-            if asked.recipes and headline.recipe not in asked.recipes:
+            if options.recipes and headline.recipe not in options.recipes:
                 continue
-            found = measure(headline, folder, asked.most_minutes * 60)
+            found = measure(headline, folder, options.most_minutes * 60)
             row = [found, "", ""] if isinstance(found, str) else _cells(headline, found)
             cells = [f"`{headline.recipe}`", row[0], f"`{headline.command}`", *row[1:]]
             print(f"| {' | '.join(cells)} |", flush=True)

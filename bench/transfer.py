@@ -40,10 +40,10 @@ def make_folders(root: str, folder: Path, split: Split, classes: Sequence[int], 
     """The first images of each class as <folder>/<class>/<row>.png."""
     columns = cifar10(VisionData(root), split).columns
     for number in classes:
-        place = folder / CLASSES[number]
-        place.mkdir(parents=True, exist_ok=True)
+        class_folder = folder / CLASSES[number]
+        class_folder.mkdir(parents=True, exist_ok=True)
         for row in (columns["targets"] == number).nonzero()[0][:images]:
-            Image.fromarray(columns["inputs"][row].transpose(1, 2, 0)).save(place / f"{row:05}.png")
+            Image.fromarray(columns["inputs"][row].transpose(1, 2, 0)).save(class_folder / f"{row:05}.png")
     return str(folder)
 
 

@@ -57,7 +57,7 @@ class Done:
         return f"{' '.join(map(repr, self.words))} -> {self.code}: {self.err.strip()[-600:]}"
 
     @property
-    def said(self) -> str:
+    def printed(self) -> str:
         """All that it printed."""
         return self.out + self.err
 
@@ -94,7 +94,7 @@ class Started:
         if code not in codes:
             kind = "traceback" if code == 1 or _TRACE.search(done.err) else _INVALID_EXIT
             raise Find(kind, str(done))
-        expect(not _TRACE.search(done.said), "traceback", str(done))
+        expect(not _TRACE.search(done.printed), "traceback", str(done))
         expect(code != 2 or _one_line(done.err), "refusal is not one line", str(done))
         if not _group_ends(self.process.pid):
             _kill_group(self.process.pid)
@@ -162,10 +162,10 @@ class Commands:
 
     def _log(self, folder: Path) -> Path:
         self.started += 1
-        place = folder.with_name(f"{folder.name}.log")
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "tmp").mkdir(exist_ok=True)
-        return place / str(self.started)
+        logs = folder.with_name(f"{folder.name}.log")
+        logs.mkdir(parents=True, exist_ok=True)
+        (logs / "tmp").mkdir(exist_ok=True)
+        return logs / str(self.started)
 
     def _fork(self, folder: Path, words: tuple[str, ...], names: Path | None = None) -> Started:
         log = self._log(folder)

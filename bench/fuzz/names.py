@@ -26,8 +26,8 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
     (folder / "beside" / "kept.txt").write_text("kept")
     first = random_name(rng)
     second = random_name(rng) if rng.random() < 0.5 else _alike(rng, first)
-    place = rng.choice(["runs", "runs", "my runs", "a#b", "a?b", "a%20b", "file", "file #", "é"])
-    storage = f"file://{folder}/{'uri' if place == 'file' else 'uri#x'}" if place.startswith("file") else place
+    kind = rng.choice(["runs", "runs", "my runs", "a#b", "a?b", "a%20b", "file", "file #", "é"])
+    storage = f"file://{folder}/{'uri' if kind == 'file' else 'uri#x'}" if kind.startswith("file") else kind
     counts: Counter[str] = Counter()
     steps = {}
     for number, name in enumerate(dict.fromkeys([first, second])):

@@ -106,9 +106,9 @@ def read(file: Path, delimiter: str = ",") -> list[dict[str, str]]:
 def digests(folder: Path, *, skip: tuple[str, ...] = ()) -> dict[str, str]:
     """A digest of each file below a folder, by its relative path; links are named, not followed."""
     found = {}
-    for place, _, names in os.walk(folder):
+    for root, _, names in os.walk(folder):
         for name in names:
-            file = Path(place, name)
+            file = Path(root, name)
             relative = str(file.relative_to(folder))
             if not relative.endswith(skip) or not skip:
                 link = file.is_symlink()

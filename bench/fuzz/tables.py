@@ -217,7 +217,7 @@ def _damaged_line(table: Table, line: str, rng: random.Random) -> str:
     at = rng.randrange(len(body) + 1)
     if table.damage == "newline":
         return body[:at] + table.newline + body[at:] + end
-    quotes = [place for place, letter in enumerate(body) if letter == table.quote]
+    quotes = [at for at, letter in enumerate(body) if letter == table.quote]
     if quotes and rng.random() < 0.7:
         at = rng.choice(quotes)
         return body[:at] + body[at + 1 :] + end
@@ -306,14 +306,14 @@ def check_prepared(table: Table, done: Done) -> None:
     if len(set(numbers)) < 2:
         return
     line = next((line for line in done.out.splitlines() if re.match(r"x\s", line)), "")
-    said = re.match(r"x\s+number\s+([\d,]+)\s+(\S+) to (\S+), mean (\S+), std", line)
-    if said is None:
+    printed = re.match(r"x\s+number\s+([\d,]+)\s+(\S+) to (\S+), mean (\S+), std", line)
+    if printed is None:
         raise Find("numbers not seen", f"{table}: {line!r}, of {sorted({row[table.x] for row in table.rows})[:8]}")
-    values = float(said[2]), float(said[3]), float(said[4])
+    values = float(printed[2]), float(printed[3]), float(printed[4])
     right = min(numbers), max(numbers), sum(numbers) / len(numbers)
     close = all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-4) for a, b in zip(values, right, strict=True))
     expect(close, "numbers changed", f"{table}: {values} where {right} is right")
-    missing = int(said[1].replace(",", ""))
+    missing = int(printed[1].replace(",", ""))
     right_missing = len(table.rows) - len(numbers)
     expect(missing == right_missing, "missing miscounted", f"{table}: {missing}, not {right_missing}")
 
@@ -344,13 +344,13 @@ def check_predicted(table: Table, data: bytes, out: Path, stock: Stock) -> Count
     else:
         _check_undamaged_rows(table, found)
     values = dict(zip((row[0] for row in table.rows), table.values, strict=True))
-    places = header.index("prediction"), header.index("probability_a")
+    columns = header.index("prediction"), header.index("probability_a")
     whole = {tuple(row) for row in table.rows}
     for row in good:
         if tuple(row[:width]) in whole:
             _, probability = stock.known[values[row[0]]]
-            said = float(row[places[1]].replace(",", "."))
-            same = math.isclose(said, probability, rel_tol=1e-3, abs_tol=1e-4)
+            printed = float(row[columns[1]].replace(",", "."))
+            same = math.isclose(printed, probability, rel_tol=1e-3, abs_tol=1e-4)
             expect(same, "numbers misread", f"{table}: {row}, where {probability} is right")
     return Counter(back=len(good), bad=len(found) - len(good))
 
@@ -358,18 +358,18 @@ def check_predicted(table: Table, data: bytes, out: Path, stock: Stock) -> Count
 def _check_undamaged_rows(table: Table, found: list[list[str]]) -> None:
     """Each row that was not touched is there to the cell, or stands where bad rows do."""
     width = len(table.names)
-    places = {row[0]: place for place, row in enumerate(found) if not row[-1]}
+    index_of = {row[0]: index for index, row in enumerate(found) if not row[-1]}
     after = 0
     for number, row in enumerate(table.rows):
-        place = places.get(row[0])
-        if place is not None and found[place][:width] == row:
-            expect(place >= after, "order changed", f"{table}: row {number}")
-            after = place + 1
+        index = index_of.get(row[0])
+        if index is not None and found[index][:width] == row:
+            expect(index >= after, "order changed", f"{table}: row {number}")
+            after = index + 1
             continue
         if number in table.damaged:
             continue
-        if place is not None:
-            raise Find("cells changed", f"{table}: row {number}: {found[place][:width]}, not {row}")
+        if index is not None:
+            raise Find("cells changed", f"{table}: row {number}: {found[index][:width]}, not {row}")
         # Swallowed by a bad row: the next one after the last that came back has a reason.
         is_named = after < len(found) and any(each[-1] for each in found[after:])
         expect(is_named, "rows lost in silence", f"{table}: row {number} of {len(table.rows)}")
