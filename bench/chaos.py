@@ -1,4 +1,4 @@
-"""Kill runs at random steps with SIGKILL, let them go on, and count how many end as if nothing had been.
+"""Kill runs at random steps with SIGKILL, resume them, and count how many end equal to an undisturbed run.
 
     python -m bench.chaos [--kills 20] [--kills-a-run 5] [--kinds process driver worker node] [--minutes 10] [--seed 0]
 
@@ -41,7 +41,7 @@ _CHECKS = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "h
 
 
 class _Runs:
-    """Starts runs, in this process's way or on a cluster that is started when it is first needed."""
+    """Starts runs, without Ray or on a cluster that is started when it is first needed."""
 
     def __init__(self) -> None:
         self.cluster: Cluster | None = None
@@ -60,7 +60,7 @@ class _Runs:
         return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def whole(self, folder: Path, *, on_ray: bool) -> RunDirectory:
-        """A run that nothing happens to, or what is left of one."""
+        """An undisturbed run, or the rest of one."""
         run = self.start(folder, on_ray=on_ray)
         _, errors = run.communicate()
         if run.returncode != 0:
@@ -68,7 +68,7 @@ class _Runs:
         return RunDirectory.of(str(folder), "chaos")
 
     def kill(self, kind: str, run: "subprocess.Popen[bytes]", chance: random.Random) -> None:
-        """Kill what `kind` says."""
+        """Kill the target named by `kind`."""
         if kind in ("process", "driver"):
             run.kill()
         elif kind == "worker":
@@ -99,7 +99,7 @@ def _equal(one: RunDirectory, other: RunDirectory) -> bool:
 def _killed_and_equal(
     runs: _Runs, folder: Path, kinds: list[str], undisturbed: RunDirectory, chance: random.Random
 ) -> bool:
-    """One run that is killed in these ways, one after the other, at steps of their own: whether it ends equal."""
+    """Kill one run in these ways, one after the other, at random steps; returns whether it ends equal."""
     on_ray, began = kinds != ["process"] * len(kinds), time.perf_counter()
     run = runs.start(folder, on_ray=on_ray)
     for kind, step in zip(kinds, sorted(chance.sample(range(11, _STEPS - 60), len(kinds))), strict=True):

@@ -1,4 +1,4 @@
-"""Rows a second of JPEGs decoded and resized to 224 pixels, beside what a user would otherwise use, all in one run.
+"""Rows a second of JPEGs decoded and resized to 224 pixels, compared with alternatives, all in one run.
 
     python -m bench.images --photos DIR [--folder DIR] [--images 4000] [--rounds 5] [--no-ray]
 
@@ -64,7 +64,7 @@ def make_images(photos: Path, folder: Path, count: int) -> Path:
 
 
 class Here:
-    """The contenders in this process: each takes a number of processes, and gives rows a second of all images."""
+    """The loaders to compare in this process: each takes a number of processes, and returns rows a second."""
 
     def __init__(self, table: Path, cache: str) -> None:
         data = ImageCsvData(train_csv=str(table), cache=cache, size=_SIDE, resize=_SIDE)
@@ -77,13 +77,13 @@ class Here:
         self.paths = [path for path, _ in self.folder.samples]
 
     def plan(self, epochs: int) -> Plan:
-        """So many passes over all images."""
+        """`passes` passes over all images."""
         rows = len(self.dataset)
         steps = epochs * -(-rows // _BATCH)
         return Plan(rows, 0, _BATCH, total_steps=steps, evaluate_every_steps=steps, seed=0)
 
     def loader(self, epochs: int = 1) -> Loader:
-        """This project's, for so many passes."""
+        """This project's rows, for some passes."""
         shares = Shares.of(self.plan(epochs), world_size=1, row_bytes=self.row_bytes)
         return Loader({"train": self.dataset}, shares, self.row_bytes)
 
@@ -124,7 +124,7 @@ def compare_here(here: Here, rounds: int, epochs: int) -> None:
         "blitz": here.blitz,
         "ImageFolder": here.image_folder,
     }
-    # Of more processes than CPUs, which are asked for.
+    # PyTorch warns about more processes than CPUs, which are wanted here.
     warnings.filterwarnings("ignore", "This DataLoader will create")
     taken: dict[str, list[dict[int, float]]] = {name: [] for name in contenders}
     chosen: list[int] = []

@@ -1,4 +1,4 @@
-"""What a training step costs here, beside the loops that people write, all in one run.
+"""The cost of a training step, compared with the loops that people write, all in one run.
 
     python -m bench.loop --data-root DIR [--steps 1000] [--rounds 5] [--batch-sizes 4 64]
 

@@ -1,9 +1,9 @@
-"""What Ray Train costs beside torchrun: the same loop, recipe, rows and number of workers on this machine.
+"""The cost of Ray Train compared with torchrun: the same loop, recipe, rows and number of workers on this machine.
 
     python -m bench.ray_overhead [--workers 2] [--steps 1500] [--rounds 3]
 
 LeNet on random pictures of 32 × 32 in memory, with gloo. The two take turns. Steps a second are the median of those
-after the first third of a run, as metrics.jsonl has them; the first step is that after which the loop begins, counted
+after the first third of a run, as metrics.jsonl has them; the first step is that after which the loop starts, counted
 from the start of the command. Ray is a local one that is started with the run, as `jobs.train` does.
 """
 

@@ -27,16 +27,16 @@ import torch
 
 @dataclass(frozen=True)
 class Headline:
-    """What a recipe is shown by. In its flags, DIR is the folder of the data."""
+    """The run that stands for a recipe. In its flags, DIR is the folder of the data."""
 
     recipe: str
     metric: str
-    """Of result.json's metrics."""
+    """The name of a metric in result.json."""
     flags: str = ""
 
     @property
     def command(self) -> str:
-        """As a user gives it."""
+        """The command as a user types it."""
         return f"python -m jobs.train {self.recipe} {self.flags}".strip()
 
 
@@ -84,7 +84,7 @@ def lay_out(data: Path, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a headline came to."""
+    """The measurement of a headline."""
 
     value: float
     seconds: float
@@ -92,7 +92,7 @@ class Measured:
 
 
 def measure(headline: Headline, folder: Path, most_seconds: float) -> Measured | str:
-    """Run a headline's command; or why there is nothing to tell."""
+    """Run a headline's command; returns the measurement, or why there is none."""
     words = shlex.split(headline.flags.replace("DIR", str(folder)))
     command = [sys.executable, "-m", "jobs.train", headline.recipe, *words]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -119,7 +119,7 @@ def measure(headline: Headline, folder: Path, most_seconds: float) -> Measured |
 
 
 def _cpu_seconds() -> float:
-    """Of all children that have ended."""
+    """CPU seconds of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

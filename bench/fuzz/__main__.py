@@ -83,7 +83,7 @@ class Fuzzer:
                     self.run(kind, case)
 
     def run(self, kind: str, number: int, *, keep: bool = False) -> Find | None:
-        """One case; what it found. `keep` leaves its files in any case."""
+        """Run one case; returns its find, if any. `keep` leaves its files in any case."""
         rng = random.Random(f"{self.seed} {kind} {number}")
         self.commands.whole = rng.random() < _WHOLE_SHARE
         case = self.out / f"{kind}-{number}"
@@ -115,7 +115,7 @@ class Fuzzer:
             )
 
     def summarise(self) -> None:
-        """Print counts of cases, of what was looked at, and of finds."""
+        """Print counts of cases, of checks, and of finds."""
         minutes = (time.monotonic() - self.began) / 60
         print(
             f"\nseed {self.seed}: {sum(self.cases.values()):,} cases, {self.commands.started:,} commands, "
@@ -133,7 +133,7 @@ class Fuzzer:
 
 
 def _signature(kind: str, find: Find) -> str:
-    """What finds of one cause share: the words, without numbers, quotes and paths."""
+    """The part that finds of one cause share: the words, without numbers, quotes and paths."""
     words = str(find)
     if "damage:" in words:
         return f"{kind} {find.kind} {words.partition('damage:')[2][:20]} {re.sub(r'[^a-z ]', '', words[-120:])[:60]}"

@@ -31,7 +31,7 @@ ANSWERS = (0, 2)
 
 
 class Find(Exception):
-    """What a case found: a short `kind` to count by, and what was seen."""
+    """A failure that a case found: a short `kind` to count by, and the observation."""
 
     def __init__(self, kind: str, seen: str) -> None:
         super().__init__(f"{kind}: {seen}")
@@ -58,7 +58,7 @@ class Done:
 
     @property
     def printed(self) -> str:
-        """All that it printed."""
+        """Everything that it printed."""
         return self.out + self.err
 
 
@@ -193,7 +193,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def _command(folder: Path, words: tuple[str, ...], log: Path, names: Path | None) -> NoReturn:
-    """What a forked child does: the module, as `python -m` would run it."""
+    """The forked child: runs the module, as `python -m` would."""
     os.setsid()
     os.chdir(folder)
     os.environ["TMPDIR"] = tempfile.tempdir = str(log.parent / "tmp")
@@ -205,7 +205,7 @@ def _command(folder: Path, words: tuple[str, ...], log: Path, names: Path | None
     sys.argv = [module, *words[1:]]
     before = set(sys.modules)
     with warnings.catch_warnings():
-        # That jobs.report was imported already, by jobs.train.
+        # runpy warns that jobs.report was imported already, by jobs.train.
         warnings.filterwarnings("ignore", message=".*found in sys.modules.*")
         try:
             runpy.run_module(module, run_name="__main__")
@@ -221,7 +221,7 @@ def _text(file: Path) -> str:
 
 
 def _one_line(err: str) -> bool:
-    """Whether the last thing said is one line that begins with `error:`; progress may stand before it."""
+    """Whether the output ends with one line that starts with `error:`; progress may precede it."""
     lines = [line for line in err.strip().splitlines() if line.strip()]
     return bool(lines) and lines[-1].lstrip("\r").startswith("error:")
 

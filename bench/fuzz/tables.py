@@ -43,7 +43,7 @@ _APPENDED = re.compile(r"prediction|probability(_.*)?|error")
 
 @dataclass
 class Table:
-    """A table as it was meant, and how it is written."""
+    """A table as intended, and its dialect."""
 
     names: list[str]
     rows: list[list[str]]
@@ -63,11 +63,11 @@ class Table:
 
     @property
     def x(self) -> int:
-        """Where column x is."""
+        """The index of column x."""
         return self.names.index("x")
 
     def line(self, cells: list[str]) -> str:
-        """One row as it is written."""
+        """One row as text."""
         text = io.StringIO()
         writer = csv.writer(
             text, delimiter=self.delimiter, quotechar=self.quote, quoting=self.quoting, lineterminator=self.newline
@@ -81,7 +81,7 @@ class Table:
         return text.getvalue()
 
     def lines(self) -> list[str]:
-        """The header and each row, as they are written."""
+        """The header and each row as text."""
         end = self.delimiter if "trailing delimiter" in self.extras else ""
         return [
             f"{self.line(cells).removesuffix(self.newline)}{end}{self.newline}" for cells in [self.names, *self.rows]
@@ -199,7 +199,7 @@ def encoded(table: Table, rng: random.Random) -> bytes:
             fresh = b"\0" if table.damage == "NUL" else rng.randbytes(1)
             data = data[:at] + (fresh if not wide else bytes([fresh[0], 0])) + data[at + (2 if wide else 1) :]
             touched(at, at + 1)
-        # Whoever replaces a line break touches the next row, too.
+        # Replacing a line break damages the next row, too.
         touched(at + 1, at + 3)
         touched(at - 2, at)
     mark = {"utf-8-sig": b"\xef\xbb\xbf", "utf-16": b"\xff\xfe"}.get(table.encoding, b"")
@@ -292,7 +292,7 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
 
 
 def check_prepared(table: Table, done: Done) -> None:
-    """What prepare says of an undamaged table: its rows, its columns, and column x."""
+    """Check what prepare prints for an undamaged table: its rows, its columns, and column x."""
     if table.damage:
         return
     head = re.search(r": ([\d,]+) rows?, (\d+) columns", done.out)
@@ -319,7 +319,7 @@ def check_prepared(table: Table, done: Done) -> None:
 
 
 def check_predicted(table: Table, data: bytes, out: Path, stock: Stock) -> Counter[str]:
-    """Every row of `out` against what was written; counts rows by what became of them."""
+    """Compare every row of `out` with what was written; counts rows by outcome."""
     with out.open(newline="", encoding="utf-8") as stream:
         found = list(csv.reader(stream, delimiter=table.delimiter))
     width = len(table.names)
@@ -338,7 +338,7 @@ def check_predicted(table: Table, data: bytes, out: Path, stock: Stock) -> Count
         wrong = next(((a, b) for a, b in zip(seen, rows, strict=True) if a != b), None)
         expect(wrong is None, "cells changed", f"{table}: {wrong}")
     if not table.damage:
-        # Of a row without any cell nothing can be said, but that.
+        # A row without any cell is rightly called bad.
         bad = [row for row in found if row[-1] and any(row[:width])]
         expect(not bad, "sound row called bad", f"{table}: {bad[:1]}")
     else:
@@ -356,7 +356,7 @@ def check_predicted(table: Table, data: bytes, out: Path, stock: Stock) -> Count
 
 
 def _check_undamaged_rows(table: Table, found: list[list[str]]) -> None:
-    """Each row that was not touched is there to the cell, or stands where bad rows do."""
+    """Each row that was not touched is there to the cell, or is among the bad rows."""
     width = len(table.names)
     index_of = {row[0]: index for index, row in enumerate(found) if not row[-1]}
     after = 0

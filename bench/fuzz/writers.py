@@ -69,7 +69,7 @@ def _predict_twice(rng: random.Random, folder: Path, stock: Stock, commands: Com
 
 
 def _killed_beside(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
-    """Of two writers of one file one is killed: the other's output is whole, or the same command makes it so."""
+    """One of two writers of a file is killed: the other's output is whole, or the same command completes it."""
     rows = _input(folder, rng)
     words = ("predict", str(stock.table_run), "in.csv", "out.csv", *HERE, "--overwrite")
     both = [commands.start(folder, *words)]
@@ -99,7 +99,7 @@ def _train_twice(rng: random.Random, folder: Path, stock: Stock, commands: Comma
 
 
 def _same_result(folder: Path, stock: Stock, commands: Commands, epochs: str, seen: str) -> None:
-    """The run's result and metrics are those of a run that nothing happened to."""
+    """The run's result and metrics are those of an undisturbed run."""
     right = stock.folder / "alone"
     if not (right / epochs / "runs" / "one" / "result.json").exists():
         (right / epochs).mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def _prepare_twice(rng: random.Random, folder: Path, stock: Stock, commands: Com
 
 
 def _stopped(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
-    """A command is stopped at a random moment, perhaps twice, and given again: it ends as if nothing had been."""
+    """A command is stopped at a random moment, perhaps twice, and given again: it ends as an undisturbed one."""
     rows: list[list[str]] = []
     trains = rng.random() < 0.5
     words: tuple[str, ...]

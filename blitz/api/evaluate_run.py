@@ -25,7 +25,7 @@ from blitz.training.evaluation import EvaluateJob, ResultNotWritten
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """What `blitz evaluate` takes. The recipe is the run's; its data may lie elsewhere by now."""
+    """The settings of an evaluation. The recipe is the run's; its data may have moved."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     checkpoint: Which = "best"

@@ -19,7 +19,7 @@ from blitz.storage import exists, folder_of, is_folder, name_of
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What `blitz export` takes. The recipe is the run's; its data may lie elsewhere by now."""
+    """The settings of an export. The recipe is the run's; its data may have moved."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     format: Format = "torch_export"

@@ -42,7 +42,7 @@ _APPENDED = re.compile(r"(prediction|probability)(_.*)?|error")
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """What `blitz predict` takes. The recipe is the run's; its files may lie elsewhere by now."""
+    """The settings of a prediction. The recipe is the run's; its files may have moved."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     checkpoint: Which = "best"

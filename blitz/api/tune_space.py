@@ -24,7 +24,7 @@ from tune_spaces import find_space
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """What `blitz tune` takes: the recipe's fields are flags of their own, and hold for all trials."""
+    """The settings of a sweep: the recipe's fields are flags of their own, and apply to all trials."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     num_trials: int = 16

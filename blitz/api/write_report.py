@@ -18,10 +18,10 @@ _COMPARISON = "comparison.html"
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What `blitz report` takes."""
+    """The settings of a report."""
 
     out: str | None = None
-    """Where to write the page: a path or a URI."""
+    """The file to write: a path or a URI."""
     png: bool = False
     """Write the main charts as pictures too, beside the page."""
 

@@ -1,4 +1,4 @@
-"""Look for what stands in the way of a run, and say how to mend it.
+"""Find what would keep a run from starting, and how to mend it.
 
     python -m jobs.doctor RECIPE [flags]
 

@@ -31,7 +31,7 @@ class PrepareSettings:
     """The flags of `jobs.prepare`."""
 
     label_column: tuple[str, ...] = ()
-    """What is learned: one column, or several numbers. No cell of it may be missing."""
+    """The columns to learn: one, or several of numbers. None of their cells may be missing."""
     image_column: str | None = None
     """Paths or URIs of images."""
     image_root: str | None = None

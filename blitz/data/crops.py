@@ -20,7 +20,7 @@ class Crops:
 
     @classmethod
     def random(cls, u: Tensor, *, share: float, min_area: float, flip: bool) -> "Crops":
-        """By five numbers in [0, 1) for each image, `u` of shape (batch, 5).
+        """Crops by five random numbers in [0, 1) for each image, `u` of shape (batch, 5).
 
         With a `min_area` below 1 a crop takes between that share of the image and all of it, 3:4 to 4:3, as in
         torchvision's RandomResizedCrop (Szegedy et al. 2014); else `share` of its side. Its position is random; with
@@ -43,7 +43,7 @@ class Crops:
         return F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
 
     def points(self, points: Tensor) -> Tensor:
-        """Where points of the images, (batch, 2 · points), lie in the crops."""
+        """The coordinates in the crops of points of the images, (batch, 2 · points)."""
         moved = (points.reshape(len(points), -1, 2) - self.centre[:, None]) / self.extent[:, None]
         return moved.reshape(points.shape)
 

@@ -15,7 +15,7 @@ Fit = Literal["crop", "stretch"]
 
 
 class Frame(NamedTuple):
-    """Where a square image lies in the one that it was made of: its centre and half its extent, in pixels of that."""
+    """The position of a square image in its original: centre and half extent, in pixels of the original."""
 
     x: float
     y: float

@@ -40,7 +40,7 @@ class Exported:
     exact_bytes: int
     """Size before quantisation."""
     accuracy: tuple[float, float] | None
-    """That of the model and of the quantised artifact, for a classifier."""
+    """The accuracies of the model and of the quantised artifact, for a classifier."""
 
 
 def export(

@@ -86,7 +86,7 @@ class GRUTranslator(Translator):
         self.attention = LuongAttention(width, score)
 
     def features(self, source: Tensor, given: Tensor, forced: Tensor | None) -> Tensor:
-        """As `Translator` says."""
+        """See `Translator`."""
         (memory, is_padding), state = self.start(source, given.shape[1])
         if forced is None:
             states = self._embedded(given)
@@ -106,7 +106,7 @@ class GRUTranslator(Translator):
         return torch.cat(found, 1)
 
     def start(self, source: Tensor, length: int) -> tuple[State, State]:
-        """As `Translator` says."""
+        """See `Translator`."""
         is_padding = source == PAD
         lengths = (~is_padding).sum(1)
         memory = self._embedded(source)
@@ -118,7 +118,7 @@ class GRUTranslator(Translator):
         return [memory, is_padding], [each.contiguous() for each in states]
 
     def step(self, token: Tensor, position: Tensor, fixed: State, state: State) -> tuple[Tensor, Tensor, State]:
-        """As `Translator` says."""
+        """See `Translator`."""
         state = self._next(token, state)
         features, weights = self.attention(state[-1][:, None], fixed[0], fixed[1])
         return self.scores(features[:, 0]), weights[:, 0], state

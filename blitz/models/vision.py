@@ -30,7 +30,7 @@ def vision_model(name: str, *, outputs: int, size: int) -> nn.Module:
     # Vision transformers are made for one size.
     sized = {"image_size": size} if name.startswith("vit_") else {}
     with warnings.catch_warnings():
-        # That initial weights will be drawn otherwise some day.
+        # torchvision warns that initial weights will be drawn in another way in future.
         warnings.simplefilter("ignore", FutureWarning)
         model: nn.Module = torchvision.models.get_model(
             name, weights=None, num_classes=outputs, **sized, **_ONE_HEAD.get(name, {})

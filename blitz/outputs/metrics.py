@@ -16,7 +16,7 @@ from blitz.errors import require
 
 Sums = dict[str, Tensor]
 
-# A matrix of more is too large to store, and no one could read it.
+# A matrix of more classes is too large to store and to read.
 _MOST_CONFUSED = 200
 
 
@@ -26,7 +26,7 @@ def format_metric(value: float) -> str:
 
 
 class Metrics(Protocol):
-    """What `Recipe.metrics` returns."""
+    """The metrics of a recipe, as `Recipe.metrics` returns them."""
 
     @property
     def best(self) -> str:
@@ -61,7 +61,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Means:
-    """The means over the rows of whatever a function says about each row.
+    """The means over the rows of numbers that a function gives for each row.
 
     `per_row(outputs, targets)` gives named tensors of shape (batch,) or (batch, …), of which a row's mean is taken. The
     best checkpoint is that of the lowest loss.
@@ -69,7 +69,7 @@ class Means:
 
     per_row: Callable[[Any, Any], Mapping[str, Tensor]]
     targets: Callable[[Mapping[str, Tensor]], Any]
-    """What of a batch the function is given as targets."""
+    """Extracts the function's `targets` from a batch."""
     best: str = "loss"
     higher_is_better: bool = False
 
@@ -101,7 +101,7 @@ class Regression:
 
     units: tuple[float, ...] = (1.0,)
     names: tuple[str, ...] = ()
-    """Of the columns, where there are several: each then has an error of its own."""
+    """Names of the columns, if there are several: each then also has its own error."""
     best: str = "rmse"
     higher_is_better: bool = False
 
@@ -123,8 +123,8 @@ class Regression:
         values, units = sums["values"].item(), torch.tensor(self.units, dtype=torch.float64)
         absolute = sums["absolute_error"] * units / values
         squared = sums["squared_error"] * units.square() / values
-        spread = (sums["squared_target"] - sums["target"].square() / values).sum().item()
-        explained = {"r2": 1 - sums["squared_error"].sum().item() / spread} if spread > 0 else {}
+        variation = (sums["squared_target"] - sums["target"].square() / values).sum().item()
+        explained = {"r2": 1 - sums["squared_error"].sum().item() / variation} if variation > 0 else {}
         return {
             "mae": absolute.mean().item(),
             "rmse": math.sqrt(squared.mean().item()),
@@ -135,7 +135,7 @@ class Regression:
 
 @dataclass(frozen=True)
 class Distance:
-    """How far points lie from where they should, on average: in pixels of the image that they were marked in.
+    """The mean distance of points from their targets, in pixels of the image in which they were marked.
 
     Outputs and `targets` are (batch, 2 · points), x and y in turn; `frame`, (batch, 4), holds in its last two columns
     how many pixels one unit of x and of y is.

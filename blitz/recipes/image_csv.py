@@ -66,7 +66,7 @@ class ImageCsv(Recipe):
         fit = fit_images(self.data, self.seed)
         require(
             not (self.augmentation.flip and fit.task == "points"),
-            "--augmentation.flip would make left points right ones, which only who marked them can name; leave it out",
+            "--augmentation.flip would swap left and right points, whose names it cannot swap; leave it out",
         )
         return replace(self, fitted_on=fit)
 

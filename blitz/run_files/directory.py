@@ -110,7 +110,7 @@ class RunDirectory(CheckpointFiles):
             raise self.refused_file(what, path, error) from error
 
     def refused_file(self, what: str, path: str, error: OSError) -> StorageError:
-        """What to raise where a file of the run cannot be read or written."""
+        """The error to raise if a file of the run cannot be read or written."""
         reason = _reason(error)
         mend = "mend that, and give the same command again"
         return _refusal(f"{self.uri}/{path} cannot be {what} ({reason}); {mend}", reason)
@@ -239,7 +239,7 @@ class RunDirectory(CheckpointFiles):
             raise self.refused("written", error) from error
 
     def refused(self, what: str, error: OSError) -> StorageError:
-        """What to raise where the storage cannot be read or written."""
+        """The error to raise if the storage cannot be read or written."""
         if isinstance(error, StorageError) and not error.reason:
             return error
         reason = _reason(error)

@@ -62,11 +62,11 @@ def require_name(run: str | None) -> None:
     """
     if run is None:
         return
-    require("/" not in run, f"--run is {run!r}; it must be a name without '/': where runs lie is said by --storage")
+    require("/" not in run, f"--run is {run!r}; it must be a name without '/': --storage gives their directory")
     require(len(run) <= _LONGEST_NAME, f"--run has {len(run)} characters; at most {_LONGEST_NAME} may be in a name")
     require(
         _NAME.fullmatch(run) is not None,
-        f"--run is {run!r}; a name begins with a letter from a to z, a digit or _, may also have any of . - + = , @ in "
+        f"--run is {run!r}; a name starts with a letter from a to z, a digit or _, may also have any of . - + = , @ in "
         "it, and does not end with a dot",
     )
 

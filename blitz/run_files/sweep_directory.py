@@ -3,7 +3,7 @@
     <storage>/<sweep>/
       sweep.json             what was asked for: space, recipe, what varies, metric, search, scheduler, seed, trials
       trials.csv             a row a trial: what varied, state, last and best value, step, seconds, error
-      trials/<number>/       recipe.json, metrics.jsonl, and trial.json, which is written when it begins and ends
+      trials/<number>/       recipe.json, metrics.jsonl, and trial.json, which is written at its start and end
       best/                  the best trial as an ordinary run
       importance.json        how much each parameter decides
       pictures/              the same, loss curves, and the metric against each setting
@@ -75,7 +75,7 @@ class Trial:
     number: int
     """Counted from 0."""
     draw: dict[str, Any]
-    """What the search drew, by its own names."""
+    """The values that the search drew, by its own names."""
     settings: dict[str, Any]
     """The settings that differ from the sweep's recipe, by names such as `optim.lr`."""
     state: TrialState = "running"
@@ -172,7 +172,7 @@ class SweepDirectory:
 
 
 def each(function: Callable[[Item], Done], items: Iterable[Item]) -> list[Done]:
-    """What a function of files gives for each of many items: an object store answers late, and to many at once."""
+    """`function` of each item, on threads: object stores have high latency, and answer many requests at once."""
     with ThreadPoolExecutor(_THREADS) as threads:
         return list(threads.map(function, items))
 
@@ -187,6 +187,6 @@ def _untupled(value: Any) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """What to say of an error in a table."""
+    """An error as one line of a table."""
     text = str(error).strip().splitlines()
     return json.dumps(f"{type(error).__name__}: {text[0]}" if text else type(error).__name__, ensure_ascii=False)[1:-1]

@@ -108,7 +108,7 @@ class TopRows:
         self._scores, self._columns = scores, dict(columns)
 
     def _top(self, scores: Tensor, columns: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        # Of equal scores the lowest rows, so that any number of workers keeps the same.
+        # Among equal scores the lowest rows win, so that any number of workers keeps the same.
         by_row = columns[ROW].argsort()
         best = by_row[scores[by_row].argsort(descending=True, stable=True)[: self.count]]
         return scores[best], {name: column[best] for name, column in columns.items()}

@@ -9,7 +9,7 @@ from blitz.training.world import World
 
 
 class Preemption(IntEnum):
-    """What is known of the preemption of the machines that a run uses."""
+    """The announced preemption of the machines that a run uses."""
 
     NONE = 0
     SAVE = 1

@@ -15,7 +15,7 @@ from blitz.data.plan import Plan
 from blitz.optim import Optim
 from blitz.training.optimizer import State, learning_rate, momentum_of
 
-# Of `torch.optim` and of `torch.nn.utils.clip_grad_norm_`.
+# The defaults of `torch.optim` and of `torch.nn.utils.clip_grad_norm_`.
 _EPS, _CLIP_EPS = 1e-8, 1e-6
 
 

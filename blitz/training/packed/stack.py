@@ -127,7 +127,7 @@ class Stack:
 
 
 class _Pass(nn.Module):
-    """What `functional_call` calls: a recipe may do anything with its model."""
+    """The module for `functional_call`, since a recipe may do anything with its model."""
 
     def __init__(self, recipe: Recipe, model: nn.Module, device: torch.device) -> None:
         super().__init__()

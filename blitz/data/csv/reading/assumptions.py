@@ -51,7 +51,7 @@ class Assumed:
 
 
 def assumed_from(head: Mapping[str, Sequence[str]], given: Given) -> Assumed:
-    """What the first cells of each column suggest."""
+    """The assumptions from the first cells of each column."""
     evidence = {name: evidence_of(cells) for name, cells in head.items()}
     voting = {name: one for name, one in evidence.items() if given.types.get(name, "number") == "number"}
     decimal = decimal_of(voting, given=given.decimal, usual=given.usual_decimal)
@@ -72,7 +72,7 @@ def evidence_of(cells: Sequence[str]) -> Evidence:
 
 
 def assumed_after(assumed: Assumed, columns: Mapping[str, Any], given: Given) -> Assumed:
-    """What all cells of each column show; `assumed` itself if that holds."""
+    """The assumptions from all cells of each column; `assumed` itself if it holds."""
     numbers: dict[str, NumberColumn] = {
         name: column for name, column in columns.items() if isinstance(column, NumberColumn)
     }

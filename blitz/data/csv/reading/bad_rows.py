@@ -75,7 +75,7 @@ class BadRows:
         return f"{self.csv_name}:{fault['line']}: {_what(fault)}"
 
     def by_line(self) -> dict[int, str]:
-        """What is wrong with each line, in its messages without the file and the line."""
+        """The message of each bad line, without the file and the line."""
         found: dict[int, str] = {}
         for fault in self.faults.to_pylist():
             line = fault["line"]

@@ -69,7 +69,7 @@ class CsvText(io.RawIOBase):
         """Lines, ascending and before a line or all that are left, of cells with misplaced quotes."""
         strays = self.scan.strays
         count = len(strays) if before_line is None else sum(line < before_line for line in strays)
-        # Taken off in place: another thread may append meanwhile.
+        # Deleted in place, because another thread may append meanwhile.
         taken = strays[:count]
         del strays[:count]
         return taken

@@ -32,16 +32,16 @@ def conflicting_labels(index: Path, image_column: str, label_columns: Sequence[s
         numbers = range(reader.num_record_batches)
         columns = [image_column, *label_columns, LINE]
         hashed = [_hashed(unpack(reader.get_batch(number), columns), image_column, label_columns) for number in numbers]
-        begins = np.cumsum([0, *(each.rows for each in hashed)])
-        rows = np.concatenate([begin + each.indices for begin, each in zip(begins, hashed, strict=False)])
+        firsts = np.cumsum([0, *(each.rows for each in hashed)])
+        rows = np.concatenate([first + each.indices for first, each in zip(firsts, hashed, strict=False)])
         images = np.concatenate([each.images for each in hashed])
         labels = np.concatenate([each.labels for each in hashed])
         hashed.clear()
         suspects = rows[_in_conflict(images, labels)]
         taken = [
-            unpack(reader.get_batch(number), columns).take(pyarrow.array(suspects[first:last] - begins[number]))
+            unpack(reader.get_batch(number), columns).take(pyarrow.array(suspects[first:last] - firsts[number]))
             for number, first, last in zip(
-                numbers, *np.searchsorted(suspects, [begins[:-1], begins[1:]]).tolist(), strict=True
+                numbers, *np.searchsorted(suspects, [firsts[:-1], firsts[1:]]).tolist(), strict=True
             )
             if first < last
         ]

@@ -247,7 +247,7 @@ class NumberReader:
         evidence = self.evidence
         if text.null_count:
             text, values = text.drop_null(), values[~np.isnan(values)]
-        data, begins, ends = _letters(text)
+        data, starts, ends = _letters(text)
         # A plain number has one point at most.
         dots = int(np.count_nonzero(data == ord(".")))
         if dots:
@@ -261,8 +261,8 @@ class NumberReader:
         if not evidence.inexact and largest > _EXACT:
             evidence.inexact = bool(_matches(text, _LONG_WHOLE)[np.abs(values) > _EXACT].any())
         if not evidence.zero_led:
-            longer = np.flatnonzero(ends - begins > 1)
-            first, second = data[begins[longer]], data[begins[longer] + 1]
+            longer = np.flatnonzero(ends - starts > 1)
+            first, second = data[starts[longer]], data[starts[longer] + 1]
             # `0.5` is most of those that begin with a zero.
             led = longer[(first == ord("0")) & (second != ord("."))]
             evidence.zero_led = bool(len(led)) and bool(_matches(text.take(pyarrow.array(led)), _ZERO_LED).any())
@@ -278,7 +278,7 @@ def _matches(text: pyarrow.StringArray, pattern: str) -> _Array:
 
 
 def _letters(text: pyarrow.StringArray) -> tuple[_Array, _Array, _Array]:
-    """The bytes of all cells, and where among them each begins and ends."""
+    """The bytes of all cells, and the start and end of each cell in them."""
     _, offsets, data = text.buffers()
     bounds = (
         np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1] if len(text) else np.zeros(1, int)

@@ -35,7 +35,7 @@ class QuoteScan:
         self._ends = frozenset(delimiter.encode() + b"\r\n")
         self._beside = np.zeros(256, bool)
         self._beside[[*self._ends, *self._quote]] = True
-        # Of one column the delimiter is not known.
+        # With a single column the delimiter is not known.
         self._special = (delimiter.encode(), *(b",", b";", b"\t", b"|"), b"\r", b"\n")
         self._doubled = self._special_within = False
         self._is_empty = True
@@ -50,7 +50,7 @@ class QuoteScan:
     def add(self, data: bytes, *, ends_row: bool = False) -> None:
         """Add the next bytes; with `ends_row` they end with a complete line break."""
         data = self._held + data if self._held else data
-        # What a quote or a carriage return means depends on the byte after it.
+        # The meaning of a quote or a carriage return depends on the byte after it.
         body = data if ends_row else data.rstrip(self._quote + b"\r")
         self._held = data[len(body) :]
         self._scan(body)

@@ -184,15 +184,15 @@ def _quoted(head: Text, delimiter: str, quote: str | None) -> Reading:
 
 
 def ambiguous_quotes(where: str, flags: str) -> DataError:
-    """What is said of single quotes that may be either."""
+    """The error for single quotes that may be either."""
     return DataError(
-        f"{where}: cells such as 'it''s' stand in single quotes, which may be the file's or a part of the cells; "
+        f"{where}: cells such as 'it''s' are in single quotes, which may be the file's or a part of the cells; "
         f"say which are its quotes with {flags}quote \"'\" or {flags}quote '\"'"
     )
 
 
 def single_quotes_fit_in_part(name: str, flags: str) -> DataError:
-    """What is said where the first rows are in single quotes, others are not, and without quotes nothing fits."""
+    """The error if the first rows are in single quotes, others are not, and without quotes nothing fits."""
     return DataError(
         f"{name}: single quotes fit the first rows as the file's, but not all; say with {flags}quote \"'\" that they "
         f"are and that the others are bad rows, or with {flags}quote '\"' that they are not"

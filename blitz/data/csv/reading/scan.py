@@ -37,7 +37,7 @@ from blitz.data.csv.reading.readings import single_quotes_fit_in_part
 from blitz.errors import DataError
 
 _BLOCK_BYTES = 2 << 20
-# So that a block of a table of thousands of columns has hundreds of rows, and not a few dozen.
+# A block of a table of thousands of columns should have hundreds of rows rather than a few dozen.
 _BLOCK_BYTES_A_COLUMN = 8 << 10
 _LONGEST_ROW_BYTES = 16 << 20
 # With fewer rows, little can be detected.
@@ -46,7 +46,7 @@ _HEAD_ROWS = 8
 
 @dataclass(frozen=True)
 class CsvOptions(DialectOptions):
-    """What a CSV is said to be. All that is left out is detected."""
+    """Options for reading a CSV. Everything that is not given is detected."""
 
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Types by column."""
@@ -57,7 +57,7 @@ class CsvOptions(DialectOptions):
     decimal: Decimal | None = None
     """The decimal mark."""
     usual_decimal: Decimal = "."
-    """The decimal mark where no cell shows which it is: that of the CSV which was trained on."""
+    """The decimal mark if no cell shows it: that of the CSV which was trained on."""
     verbatim: tuple[str, ...] = ()
     """Category columns of which only blank cells are missing: elsewhere `null`, `n/a` and the like are, too."""
     keep_nameless: bool = False
@@ -66,7 +66,7 @@ class CsvOptions(DialectOptions):
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass found; the columns are those of `ColumnReport`."""
+    """The result of a pass; the columns are those of `ColumnReport`."""
 
     columns: list[dict[str, Any]]
     codes: dict[str, tuple[str, ...]]
@@ -77,7 +77,7 @@ class PassResult:
 
 @dataclass(frozen=True)
 class Head:
-    """How a CSV begins."""
+    """The start of a CSV: its dialect and first rows."""
 
     dialect: Dialect
     rows: list[list[str]]
@@ -87,7 +87,7 @@ class Head:
         """The first cells of each column, ragged rows left out."""
         cells = self.dialect.cells
         rows = [row for row in self.rows if len(row) == len(cells)]
-        return {name: [row[place] for row in rows] for place, name in enumerate(cells) if NAMELESS not in name}
+        return {name: [row[i] for row in rows] for i, name in enumerate(cells) if NAMELESS not in name}
 
     def holds_numbers(self, column: str) -> bool:
         """Whether a column seems to be one of numbers."""
