@@ -167,7 +167,7 @@ class RunDirectory(CheckpointFiles):
             return bytes(file.read_at(min(size, most), max(0, size - most)))
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a file whole: a reader sees what stood there before or all of `data`.
+        """Write a file whole: a reader sees the old content or all of `data`.
 
         Raises:
             StorageError: if it cannot be written to a local disk.
