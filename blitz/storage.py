@@ -25,14 +25,14 @@ from blitz.uris import check_uri, is_uri
 _THREADS = 16
 
 
-def absolute(place: str | Path) -> str:
+def absolute(location: str | Path) -> str:
     """A URI unchanged, a path as an absolute path.
 
     Raises:
         DataError: for an empty path, a home directory that does not exist, or a URI that holds a secret or a character
             that would silently cut it short.
     """
-    text = str(place)
+    text = str(location)
     if is_uri(text):
         check_uri(text)
         return text
@@ -44,15 +44,15 @@ def absolute(place: str | Path) -> str:
         raise DataError(f"{text}: there is no such user; for a folder of that name write ./{text}") from None
 
 
-def _split(place: str | Path) -> tuple[str, str]:
+def _split(location: str | Path) -> tuple[str, str]:
     """An absolute path or URI up to its query, and the query with its question mark; a path has none."""
-    text = absolute(place)
+    text = absolute(location)
     base, question, query = text.partition("?") if is_uri(text) else (text, "", "")
     return base, question + query
 
 
-def _quoted(place: str | Path, path: str) -> str:
-    return urllib.parse.quote(path) if is_uri(place) else path
+def _quoted(location: str | Path, path: str) -> str:
+    return urllib.parse.quote(path) if is_uri(location) else path
 
 
 def joined(folder: str | Path, path: str) -> str:
@@ -61,22 +61,22 @@ def joined(folder: str | Path, path: str) -> str:
     return f"{base.rstrip('/')}/{_quoted(folder, path)}{query}"
 
 
-def beside(place: str | Path, suffix: str) -> str:
+def beside(location: str | Path, suffix: str) -> str:
     """The path or URI of a file with `suffix` added to its name."""
-    base, query = _split(place)
-    return f"{base.rstrip('/')}{_quoted(place, suffix)}{query}"
+    base, query = _split(location)
+    return f"{base.rstrip('/')}{_quoted(location, suffix)}{query}"
 
 
-def folder_of(place: str | Path) -> str:
+def folder_of(location: str | Path) -> str:
     """The folder of a file, as a path or URI."""
-    base, query = _split(place)
+    base, query = _split(location)
     return (base.rstrip("/").rpartition("/")[0] or "/") + query
 
 
-def name_of(place: str | Path) -> str:
+def name_of(location: str | Path) -> str:
     """The last part of a path or URI, unquoted."""
-    name = _split(place)[0].rstrip("/").rpartition("/")[2]
-    return urllib.parse.unquote(name) if is_uri(place) else name
+    name = _split(location)[0].rstrip("/").rpartition("/")[2]
+    return urllib.parse.unquote(name) if is_uri(location) else name
 
 
 # The S3 client waits 0, 50, 100, 200 … ms before it repeats a request, so not twice as long as an outage lasts.
@@ -86,7 +86,7 @@ _SECONDS, _PATIENT_SECONDS = 3, 7 * 60
 _SECONDS_OF_SILENCE = 10.0
 
 
-def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.FileSystem, str]:
+def open_location(location: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.FileSystem, str]:
     """The file system of a path or URI, and the path within it.
 
     A request to S3 or GCS that fails is repeated for 3 seconds, or if `patient` for 7 minutes.
@@ -94,14 +94,14 @@ def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.
     Raises:
         DataError: for a URI that `pyarrow.fs` does not know.
     """
-    uri = absolute(place)
+    uri = absolute(location)
     if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in uri:
         # By default Google's client takes 15 minutes to report that it cannot reach a server.
         uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={_PATIENT_SECONDS if patient else _SECONDS}"
     try:
         files, path = pyarrow.fs.FileSystem.from_uri(uri)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{place} cannot be opened: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{location} cannot be opened: {str(error).splitlines()[0]}") from error
     if isinstance(files, pyarrow.fs.S3FileSystem):
         # A URI cannot express this, so the client is rebuilt from the arguments that it is pickled as.
         _, (arguments,) = files.__reduce__()
@@ -188,13 +188,13 @@ def _flock(file: int, how: int) -> bool:
 
 
 @contextmanager
-def locked(place: str | Path) -> Iterator[None]:
+def locked(location: str | Path) -> Iterator[None]:
     """Hold the lock file of that path, which is deleted afterwards; object stores have no locks.
 
     Raises:
         BlockingIOError: if another process holds it.
     """
-    files, path = open_place(place)
+    files, path = open_location(location)
     if not isinstance(files, pyarrow.fs.LocalFileSystem):
         yield
         return
@@ -247,9 +247,9 @@ def write_whole(files: pyarrow.fs.FileSystem, path: str, data: bytes) -> None:
 
 
 @contextmanager
-def written_whole(place: str | Path) -> Iterator[Callable[[bytes], Any]]:
+def written_whole(location: str | Path) -> Iterator[Callable[[bytes], Any]]:
     """A function that writes to a file, which appears once this context ends without an error."""
-    files, path = open_place(place)
+    files, path = open_location(location)
     if isinstance(files, pyarrow.fs.LocalFileSystem):
         with replacing(Path(path)) as part, part.open("wb") as stream:
             yield stream.write
@@ -262,15 +262,15 @@ def written_whole(place: str | Path) -> Iterator[Callable[[bytes], Any]]:
             upload.write(whole.read_buffer())
 
 
-def exists(place: str | Path) -> bool:
+def exists(location: str | Path) -> bool:
     """Whether there is a file or a folder of that path or URI."""
-    files, path = open_place(place)
+    files, path = open_location(location)
     return bool(files.get_file_info(path).type != pyarrow.fs.FileType.NotFound)
 
 
-def is_folder(place: str | Path) -> bool:
+def is_folder(location: str | Path) -> bool:
     """Whether there is a folder of that path or URI."""
-    files, path = open_place(place)
+    files, path = open_location(location)
     return bool(files.get_file_info(path).type == pyarrow.fs.FileType.Directory)
 
 
@@ -278,7 +278,7 @@ class Folder:
     """Finds the files that cells of a CSV name: relative to a folder, absolute, or a URI."""
 
     def __init__(self, root: str | Path) -> None:
-        self._root = open_place(root)
+        self._root = open_location(root)
         self._others: dict[str, tuple[pyarrow.fs.FileSystem, str]] = {}
 
     def find(self, cell: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -297,7 +297,7 @@ class Folder:
             raise DataError(f"{cell} cannot be opened: {error}") from error
         bucket = uri._replace(path="/").geturl()
         if bucket not in self._others:
-            self._others[bucket] = open_place(bucket)
+            self._others[bucket] = open_location(bucket)
         files, root = self._others[bucket]
         return files, posixpath.join(root, urllib.parse.unquote(uri.path).lstrip("/"))
 

@@ -13,9 +13,9 @@ _SECRET_PARAMETER = re.compile(
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"',]*")
 
 
-def is_uri(place: str | Path) -> bool:
+def is_uri(location: str | Path) -> bool:
     """Whether it is a URI rather than a path."""
-    return "://" in str(place)
+    return "://" in str(location)
 
 
 def check_uri(uri: str) -> None:

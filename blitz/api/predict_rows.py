@@ -29,7 +29,7 @@ from blitz.objects import ObjectRecipe
 from blitz.recipe import Recipe
 from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
-from blitz.storage import beside, exists, folder_of, is_folder, joined, locked, name_of, open_place, written_whole
+from blitz.storage import beside, exists, folder_of, is_folder, joined, locked, name_of, open_location, written_whole
 from blitz.training import prediction
 from blitz.training.prediction import PredictJob
 
@@ -130,7 +130,7 @@ def _read_text(source: str) -> str:
         if source == "-":
             data = sys.stdin.buffer.read()
         else:
-            files, path = open_place(source)
+            files, path = open_location(source)
             with files.open_input_stream(path, compression=None) as stream:
                 data = stream.read()
         return data.decode("utf-8-sig")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from blitz.errors import DataError, first_line
-from blitz.storage import open_place
+from blitz.storage import open_location
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 # Keys under which checkpoints often store the state dict.
@@ -29,7 +29,7 @@ def read_weights(source: str) -> dict[str, Tensor]:
         DataError: if the file is not there or not whole, holds no state dict, or could only be loaded by running code.
     """
     try:
-        files, path = open_place(source)
+        files, path = open_location(source)
         with files.open_input_file(path) as stream:
             data = bytes(stream.read())
     except (OSError, pyarrow.ArrowException) as error:

@@ -34,7 +34,7 @@ from blitz.errors import StorageError, UserError, first_line
 from blitz.run_files.checkpoint_files import CheckpointFiles
 from blitz.run_files.contained import require_inside, require_plain_path
 from blitz.run_files.stored_json import parse_lines, parse_object, parse_trials
-from blitz.storage import absolute, is_temporary, joined, locked, name_of, open_place, write_whole
+from blitz.storage import absolute, is_temporary, joined, locked, name_of, open_location, write_whole
 
 _CHUNK_BYTES = 1 << 20
 
@@ -86,10 +86,10 @@ class RunDirectory(CheckpointFiles):
 
     def _open(self, path: str) -> tuple[pyarrow.fs.FileSystem, str]:
         require_plain_path(self.uri, path)
-        files, root = open_place(self.uri, patient=self.patient)
+        files, root = open_location(self.uri, patient=self.patient)
         full = f"{root}/{path}" if path else root
         if isinstance(files, pyarrow.fs.LocalFileSystem) and (path or self.boundary):
-            require_inside(full, open_place(self.boundary)[1] if self.boundary else root)
+            require_inside(full, open_location(self.boundary)[1] if self.boundary else root)
         return files, full
 
     def local_path(self, path: str) -> str:

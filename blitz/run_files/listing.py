@@ -13,7 +13,7 @@ from blitz.errors import DamagedFile, StorageError, UserError, first_line
 from blitz.recipes import recipe_from_json
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.stored_json import parse_lines
-from blitz.storage import open_place
+from blitz.storage import open_location
 
 State = Literal["running", "finished", "stopped", "never checkpointed", "damaged"]
 
@@ -50,7 +50,7 @@ def list_runs(storage: str, *, quiet: timedelta = _QUIET) -> list[RunSummary]:
     Raises:
         UserError: if there is no such folder, or it cannot be read.
     """
-    files, root = open_place(storage)
+    files, root = open_location(storage)
     try:
         found = files.get_file_info(pyarrow.fs.FileSelector(root))
     except OSError as error:
@@ -64,7 +64,7 @@ def list_runs(storage: str, *, quiet: timedelta = _QUIET) -> list[RunSummary]:
 
 def _summary(name: str, run: RunDirectory, quiet: timedelta) -> RunSummary | None:
     """The summary, or None for a folder that is neither a run nor a sweep."""
-    files, root = open_place(run.uri)
+    files, root = open_location(run.uri)
     infos = files.get_file_info([f"{root}/{file}" for file in _WRITTEN])
     written = [info.mtime for info in infos if info.mtime is not None]
     if not written:
@@ -77,7 +77,7 @@ def _summary(name: str, run: RunDirectory, quiet: timedelta) -> RunSummary | Non
 
 
 def _read_summary(name: str, run: RunDirectory, written: list[datetime], quiet: timedelta) -> RunSummary | None:
-    files, root = open_place(run.uri)
+    files, root = open_location(run.uri)
     if (sweep := run.read_json("sweep.json")) is not None:
         return _summary_of_sweep(name, run, sweep, max(written), quiet)
     recipe = run.read_json("recipe.json")

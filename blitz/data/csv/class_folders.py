@@ -6,7 +6,7 @@ import io
 import pyarrow.fs
 
 from blitz.errors import DataError
-from blitz.storage import open_place
+from blitz.storage import open_location
 
 IMAGE, CLASS = "image", "class"
 """The columns."""
@@ -26,7 +26,7 @@ def listing(folder: str) -> bytes:
     Raises:
         DataError: if there is no class folder, or one without an image.
     """
-    files, root = open_place(folder)
+    files, root = open_location(folder)
     try:
         found = files.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
     except OSError as error:

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.fs
 
 from blitz.errors import DataError
-from blitz.storage import open_place
+from blitz.storage import open_location
 
 # By the file's first bytes, not by its name: a download may have either.
 _MAGIC = {
@@ -42,7 +42,7 @@ class CsvBytes:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        files, path = open_place(name)
+        files, path = open_location(name)
         require_file(name, files.get_file_info(path))
         self._file = files.open_input_file(path)
         self.compression: str | None = None

@@ -32,7 +32,7 @@ from blitz.data.csv.reading.layout import LINE, unpack
 from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.scan import CsvOptions, read_csv
 from blitz.errors import DataError, first_line
-from blitz.storage import absolute, fingerprint, open_place, replacing
+from blitz.storage import absolute, fingerprint, open_location, replacing
 from blitz.uris import is_uri
 
 _FORMAT = 2
@@ -222,7 +222,7 @@ class _Source:
 
     @classmethod
     def of(cls, name: str, folder: Path, *, is_images: bool) -> "_Source":
-        files, path = open_place(name)
+        files, path = open_location(name)
         info = files.get_file_info(path)
         if is_images and info.type == pyarrow.fs.FileType.Directory:
             return cls._of_folder(name, folder)
