@@ -78,6 +78,8 @@ def predict_csv(
 
     def inputs() -> tuple[InputRows, str]:
         dataset = recipe.inputs(source)
+        require(isinstance(dataset, InputRows), f"recipe {recipe.name}: inputs() gave rows that are not those of a CSV")
+        assert isinstance(dataset, InputRows)
         require(len(dataset) > 0, f"{source} has no row to predict for")
         for name in filter(_APPENDED.fullmatch, dataset.index.dialect.names):
             raise UserError(f"{source} has a column '{name}' of its own, as may be appended; give it another name")
