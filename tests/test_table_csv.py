@@ -333,7 +333,7 @@ def test_what_was_fitted_is_stored_and_a_run_is_not_resumed_on_other_data(
         UserError, match=r"was made with other settings: fitted_on\.content \(was [^,]*, is [^,]*\); give"
     ):
         train_command(["table_csv", *flags])
-    with pytest.raises(DataError, match=r"table\.csv has changed since the run was begun"):
+    with pytest.raises(DataError, match=r"table\.csv has changed since the run was started"):
         evaluate([str(tmp_path / "mine"), "--scale.num-workers", "0"])
 
     # Neither the training CSV nor what was fitted on it is needed for rows of another CSV.

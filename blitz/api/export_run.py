@@ -60,7 +60,7 @@ def export_checkpoint(directory: RunDirectory, settings: ExportSettings) -> Expo
     step = directory.checkpoint_step(settings.checkpoint, report=warn)
     path = settings.output or _default_path(directory, settings, step)
     require(not is_folder(path), f"--output: {path} is a folder; name a file to write")
-    require(settings.overwrite or not exists(path), f"{path} is there already; name another --output, or --overwrite")
+    require(settings.overwrite or not exists(path), f"{path} exists already; name another --output, or add --overwrite")
     # Links in the run must not lead out of it; a path that the user gives may.
     folder = Directory.of(folder_of(path)) if settings.output else directory.part("export")
     with _naming_the_flag(path):

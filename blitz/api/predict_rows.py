@@ -82,7 +82,9 @@ def predict_csv(
         assert isinstance(dataset, InputRows)
         require(len(dataset) > 0, f"{source} has no row to predict for")
         for name in filter(_APPENDED.fullmatch, dataset.index.dialect.names):
-            raise UserError(f"{source} has a column '{name}' of its own, as may be appended; give it another name")
+            raise UserError(
+                f"{source} has a column '{name}' already, as a prediction may append one; give it another name"
+            )
         return dataset, dataset.index.content
 
     return _predicted(directory, target, settings, inputs, write, say)
@@ -189,7 +191,7 @@ def _alone(target: str, *, overwrite: bool) -> Iterator[None]:
             raise UserError(f"another process is writing {target}; wait for it, or name another file") from None
         except (OSError, UserError) as error:
             raise UserError(f"{target} cannot be written; name a file in a folder that can be") from error
-        require(is_free, f"{target} is there already; name another file, or add --overwrite")
+        require(is_free, f"{target} exists already; name another file, or add --overwrite")
         yield
 
 
@@ -221,7 +223,7 @@ def predict_dataset(
     """
     recipe = settings.recipe
     dataset = recipe.rows_of(rows, what="rows") if isinstance(recipe, ObjectRecipe) else rows
-    require(isinstance(dataset, MapStyleDataset), f"{type(rows).__name__} is no data set: it has no __getitems__")
+    require(isinstance(dataset, MapStyleDataset), f"{type(rows).__name__} is not a data set: it has no __getitems__")
     assert isinstance(dataset, MapStyleDataset)
     placement = Placement(settings.scale)
     with placed(placement), tempfile.TemporaryDirectory(prefix="blitz-") as folder:

@@ -58,7 +58,7 @@ def published_weights(name: str, which: str) -> tuple[str, dict[str, Tensor]]:
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"--weights: {weights.url} cannot be downloaded ({first_line(error)}); fetch it where that is "
-            "possible and give the file with --init-from FILE, or begin with new weights: --weights None"
+            "possible and give the file with --init-from FILE, or start with new weights: --weights None"
         ) from error
     return f"torchvision's {weights}", dict(tensors)
 

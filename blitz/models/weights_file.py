@@ -43,7 +43,7 @@ def read_weights(source: str) -> dict[str, Tensor]:
         ) from error
     except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = first_line(error)
-        raise DataError(f"{source} is no file of weights, or is not whole: {reason}") from error
+        raise DataError(f"{source} is not a file of weights, or is cut off: {reason}") from error
     for key in _KEYS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]

@@ -164,7 +164,7 @@ def _event_layers(records: Sequence[Record]) -> list[Chart]:
 
 
 def _labels(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One label for all that happened at a step."""
+    """One label for all events at a step."""
     whats: dict[int, list[str]] = {}
     for mark in marks:
         whats.setdefault(mark["step"], []).append(mark["what"])

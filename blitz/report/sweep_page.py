@@ -215,7 +215,7 @@ def _scale(low: float, high: float) -> Callable[[float], float]:
 
 
 def curves_by(sweep: Sweep) -> str:
-    """The setting that the curves are coloured by: the optimizer if it varies, else the first that is no number."""
+    """The setting that the curves are coloured by: the optimizer if it varies, else the first that is not a number."""
     if _OPTIMIZER in sweep.varied:
         return _OPTIMIZER
     named = [name for name in sweep.varied if any(_float(row[name]) is None for row in sweep.rows)]

@@ -1,4 +1,4 @@
-"""Which run a command means: a new one, or one that it continues."""
+"""Opening the run of a command: a new one, or one to resume."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from blitz.storage import folder_of
 
 Resume = Literal["never", "auto", "must"]
 
-# ASCII alone, because to some file systems the two ways to write an é are one name. No dot at its end, which some drop,
+# ASCII only, because some file systems equate the two encodings of é. No dot at its end, which some drop,
 # and no - at its start, which commands take for a flag.
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._+=,@-]*[A-Za-z0-9_+=,@-])?")
 _LONGEST_NAME = 128
@@ -40,7 +40,7 @@ def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -
     require_lasting(directory)
     require_distinct(directory)
     begun = bool(directory.checkpoint_steps())
-    require(begun or resume != "must", f"--resume must: {directory} has no checkpoint; begin with --resume auto")
+    require(begun or resume != "must", f"--resume must: {directory} has no checkpoint; start with --resume auto")
     if begun and resume == "never":
         require(run is None, f"--resume never: there is a run in {directory}; name another with --run")
         directory, begun = _next_free(recipe, storage), False
@@ -55,8 +55,8 @@ def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -
 
 
 def require_name(run: str | None) -> None:
-    """Refuse as the name of a run what would lead out of its storage, or what a path, a URI, a shell, a terminal or
-    another file system would read in another way.
+    """Refuse a name of a run that would lead out of its storage, or that a path, a URI, a shell, a terminal or another
+    file system would read in another way.
 
     Raises:
         UserError: if it is such a name.
@@ -75,7 +75,7 @@ def require_name(run: str | None) -> None:
 def require_distinct(directory: RunDirectory) -> None:
     """Refuse a new run on a disk whose name differs from another one's only in upper and lower case.
 
-    Many file systems take both for one directory. Keys of object stores differ in case, so there both may be.
+    Many file systems treat both as one directory. Keys of object stores are case-sensitive, so there both may exist.
 
     Raises:
         UserError: if there is another one.
@@ -90,7 +90,7 @@ def require_distinct(directory: RunDirectory) -> None:
     require(
         not same or directory.name in same,
         f"--run is {directory.name!r}, and there is a run {' '.join(same)!r} in that storage, which many file systems "
-        "take for the same; name another, or write it as that one is",
+        "treat as the same; name another, or write it like that one",
     )
 
 
@@ -113,14 +113,14 @@ def _next_free(recipe: Recipe, storage: str) -> RunDirectory:
 
 
 def default_name(recipe: Recipe) -> str:
-    """`<recipe>-<hash>`, where the hash is of all that decides what is learned."""
+    """`<recipe>-<hash>`, where the hash is that of the settings that decide what is learned."""
     settings = json.dumps(settings_of(recipe), sort_keys=True).encode()
     return f"{recipe.name}-{hashlib.sha256(settings).hexdigest()[:6]}"
 
 
 def _changes(stored: dict[str, Any], recipe: Recipe) -> list[str]:
     reference = reference_of(type(recipe))
-    # The same file may be named from another folder.
+    # The same file may be referred to from another folder.
     if PurePath(stored["recipe"]).name != PurePath(reference).name:
         return [f"recipe (was {stored['recipe']}, is {reference})"]
     return differences(recipe_from_json(stored), recipe)
@@ -147,7 +147,7 @@ def stored_recipe(run: RunDirectory) -> Recipe:
 
 
 def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:
-    """The content of result.json if the run has nothing left to do.
+    """The content of result.json if the run is finished.
 
     Raises:
         UserError: if it has already gone further than the plan.
@@ -165,7 +165,7 @@ def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:
 def changed_schedule(run: RunDirectory, recipe: Recipe, plan: Plan) -> str:
     """A message if a resumed run follows a schedule of another length from here on; else an empty string.
 
-    Its weights are then those of neither schedule from the start, so it has to be asked for.
+    Its weights are then those of neither schedule from the start, so the user has to confirm it by a flag.
 
     Raises:
         UserError: if it is not.

@@ -38,7 +38,7 @@ from blitz.training.world import World
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """When checkpoints are written and which are kept."""
+    """When to write checkpoints, and which to keep."""
 
     every_steps: int | None = None
     """Write one after every so many steps too; one is always written after an evaluation and at the end."""
@@ -95,7 +95,7 @@ class Best:
 
 @dataclass
 class Progress:
-    """How far a run is: with the weights and the optimizer's state, all that a checkpoint holds."""
+    """The progress of a run, which a checkpoint holds beside the weights and the optimizer's state."""
 
     step: int = 0
     rows_digest: int = 0

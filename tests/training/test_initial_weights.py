@@ -217,9 +217,9 @@ def test_weights_are_read_as_people_store_them(name: str, data: bytes, tmp_path:
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("w.pth", saved(TENSORS)[:100], "is no file of weights, or is not whole"),
-        ("w.safetensors", b"abc", "is no file of weights, or is not whole"),
-        ("w.pth", b"", "is no file of weights, or is not whole"),
+        ("w.pth", saved(TENSORS)[:100], "is not a file of weights, or is cut off"),
+        ("w.safetensors", b"abc", "is not a file of weights, or is cut off"),
+        ("w.pth", b"", "is not a file of weights, or is cut off"),
         ("w.pth", saved([1, 2]), "holds no state dict"),
         ("w.pth", saved({"a": 1}), "holds no state dict"),
         ("w.pth", None, "cannot be read"),

@@ -126,7 +126,7 @@ class CsvSource:
         """
         index = index_csv(self.train_source, self.cache, options)
         if content not in (None, index.content):
-            raise DataError(f"{index.csv} has changed since the run was begun; restore it, or begin another run")
+            raise DataError(f"{index.csv} has changed since the run was started; restore it, or start another run")
         return index
 
     def rows_to_leave_out(self, bad: BadRows, index: CsvIndex) -> Rows:

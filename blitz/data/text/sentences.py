@@ -144,7 +144,7 @@ def sentences_of(data: PairData, split: Split, seed: int, *, content: str | None
     if data.root is not None:
         lines = _lines_of(data, data.root, {"train": "train", "val": "val", "test": data.test}[split])
         if split == "train" and content not in (None, lines.content):
-            raise DataError(f"{data.root} has changed since the run was begun; restore it, or begin another run")
+            raise DataError(f"{data.root} has changed since the run was started; restore it, or start another run")
         return lines
     if split == "test":
         require(data.test_csv is not None, "name the CSV to test on with --data.test-csv FILE")

@@ -66,7 +66,7 @@ class CsvText(io.RawIOBase):
         return text
 
     def take_strays(self, before_line: int | None) -> list[int]:
-        """Lines, ascending and before a line or all that are left, of cells with misplaced quotes."""
+        """Lines of cells with misplaced quotes, ascending: those before a line, or all that are left."""
         strays = self.scan.strays
         count = len(strays) if before_line is None else sum(line < before_line for line in strays)
         # Deleted in place, because another thread may append meanwhile.

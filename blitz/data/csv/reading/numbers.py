@@ -263,7 +263,7 @@ class NumberReader:
         if not evidence.zero_led:
             longer = np.flatnonzero(ends - starts > 1)
             first, second = data[starts[longer]], data[starts[longer] + 1]
-            # `0.5` is most of those that begin with a zero.
+            # Most that start with a zero are like `0.5`.
             led = longer[(first == ord("0")) & (second != ord("."))]
             evidence.zero_led = bool(len(led)) and bool(_matches(text.take(pyarrow.array(led)), _ZERO_LED).any())
 

@@ -148,7 +148,7 @@ def _require_first_line_above_rows(found: list[Reading], head: Text) -> None:
         width, count = widths.most_common(1)[0] if widths else (1, 0)
         if 1 < width != reading.width and count >= _FEW_ROWS and 2 * count > len(reading.body):
             first, rows = reading.rows[0], len(reading.body)
-            comment = f", or all that begin so with {flags}comment '#'" if first[0].startswith("#") else ""
+            comment = f", or all such lines with {flags}comment '#'" if first[0].startswith("#") else ""
             raise DataError(
                 f"{head.where}: the first line has {len(first)} cells between {reading.delimiter!r}, and {count} of "
                 f"the {rows} rows below have {width}; the first line must name the columns: leave lines above it out "
