@@ -162,7 +162,7 @@ def _with_settings(instance: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def flags_of(recipe: Recipe) -> list[str]:
-    """The words that the command line of jobs.train takes after the recipe's name to give these settings."""
+    """The words that the command line of blitz train takes after the recipe's name to give these settings."""
     default, words = type(recipe)(), []
     for name in setting_types(type(recipe)):
         value = setting_value(recipe, name)

@@ -109,11 +109,11 @@ def test_the_run_on_a_csv_is_what_its_guide_shows(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     shutil.copy(test_data / "tabular" / "titanic.csv", tmp_path)
-    (shown,) = re.findall(r"\$ python -m jobs.train (table_csv .*?)```", CSV, re.DOTALL)
+    (shown,) = re.findall(r"\$ (?:python -m jobs\.|blitz )train (table_csv .*?)```", CSV, re.DOTALL)
     words, _, output = shown.partition("\n")
     train.main([*words.split(), "--scale.num-workers", "0"])
     printed = capsys.readouterr().out
-    shown_prediction = r"\$ python -m jobs.predict (.*?)\n.*?\n\$ head -2 .*?\n(.*?)\n"
+    shown_prediction = r"\$ (?:python -m jobs\.|blitz )predict (.*?)\n.*?\n\$ head -2 .*?\n(.*?)\n"
     (predicting, header) = re.findall(shown_prediction, CSV, re.DOTALL)[0]
     predict.main([*predicting.split(), "--scale.num-workers", "0"])
     assert Path("predicted.csv").read_text().partition("\n")[0].endswith(header.partition("[…]")[2])
@@ -132,7 +132,7 @@ def test_the_report_on_a_csv_is_what_its_guide_shows(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("people.csv").write_text("name,age,group\nann,31,a\nbob,abc,b\ncyd,52,a\ndan,42,\n")
-    (shown,) = re.findall(r"\$ python -m jobs.prepare (.*?)```", CSV, re.DOTALL)
+    (shown,) = re.findall(r"\$ (?:python -m jobs\.|blitz )prepare (.*?)```", CSV, re.DOTALL)
     words, _, output = shown.partition("\n")
     monkeypatch.setattr(sys, "argv", ["prepare", *words.split()])
     with pytest.raises(SystemExit) as leaving:

@@ -205,7 +205,7 @@ def _command(folder: Path, words: tuple[str, ...], log: Path, names: Path | None
     sys.argv = [module, *words[1:]]
     before = set(sys.modules)
     with warnings.catch_warnings():
-        # That jobs.report was imported already, by jobs.train.
+        # That jobs.report was imported already.
         warnings.filterwarnings("ignore", message=".*found in sys.modules.*")
         try:
             runpy.run_module(module, run_name="__main__")

@@ -1,10 +1,10 @@
 """Predict for every row of a CSV, or every line of a text, with a checkpoint of a run.
 
-    python -m jobs.predict RUN INPUT.csv OUTPUT.csv [flags]
-    python -m jobs.predict RUN INPUT.txt OUTPUT.txt [flags]
-    echo 'A man rides a bike.' | python -m jobs.predict RUN - [flags]
+    blitz predict RUN INPUT.csv OUTPUT.csv [flags]
+    blitz predict RUN INPUT.txt OUTPUT.txt [flags]
+    echo 'A man rides a bike.' | blitz predict RUN - [flags]
 
-RUN is the run directory that jobs.train printed, a path or a URI; a name alone is looked for in runs/. OUTPUT.csv holds
+RUN is the run directory that blitz train printed, a path or a URI; a name alone is looked for in runs/. OUTPUT.csv holds
 the rows of INPUT.csv in their order with columns appended: the prediction, probabilities where it is one of classes,
 and `error`, which says why a row has none. The same command again goes on where a killed one was.
 
@@ -17,7 +17,7 @@ from blitz.cli.stored_run import parse_for_run
 from blitz.data.csv.prediction_csv import ERROR
 from blitz.errors import require
 
-PROG = "python -m jobs.predict"
+PROG = "blitz predict"
 
 
 def main(words: list[str]) -> None:

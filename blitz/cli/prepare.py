@@ -1,6 +1,6 @@
 """Look at a CSV before training on it: how it is written, what its columns hold, and which rows are bad.
 
-    python -m jobs.prepare TRAIN.csv [flags]
+    blitz prepare TRAIN.csv [flags]
 
 TRAIN.csv is a path or a URI. The index that training reads is made on the way and kept in --out, as is a list of all
 bad rows, <name>.bad_rows.csv. Leaves with exit code 2 if training would refuse the rows.
@@ -20,7 +20,7 @@ from blitz.data.csv.table import unknown_labels
 from blitz.errors import require
 from blitz.visible import visible
 
-PROG = "python -m jobs.prepare"
+PROG = "blitz prepare"
 
 _SHOWN_VALUES = 8
 _SHOWN_FAULTS = 10
@@ -28,7 +28,7 @@ _SHOWN_FAULTS = 10
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What `jobs.prepare` is told."""
+    """What `blitz prepare` is told."""
 
     label_column: tuple[str, ...] = ()
     """What is learned: one column, or several numbers. No cell of it may be missing."""

@@ -1,6 +1,6 @@
 """Make a page of a run, of several runs side by side, or of a sweep, from what lies in their directories alone.
 
-    python -m jobs.report RUN [RUN …] [flags]
+    blitz report RUN [RUN …] [flags]
 
 The page is one file that needs no network: report.html in the run directory, or of several runs comparison.html here.
 """
@@ -10,7 +10,7 @@ from blitz.cli.command_line import parse
 from blitz.errors import require
 from blitz.run_files.directory import RunDirectory
 
-PROG = "python -m jobs.report"
+PROG = "blitz report"
 
 
 def main(words: list[str]) -> None:

@@ -1,6 +1,6 @@
 """List the runs and sweeps in a storage: how far each has come, and how well it does.
 
-python -m jobs.runs [--storage URI]
+blitz runs [--storage URI]
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from blitz.cli.command_line import parse
 from blitz.outputs.metrics import shown_figure
 from blitz.run_files.listing import RunSummary, list_runs
 
-PROG = "python -m jobs.runs"
+PROG = "blitz runs"
 
 
 @dataclass(frozen=True)
 class RunsSettings:
-    """What `jobs.runs` is told."""
+    """What `blitz runs` is told."""
 
     storage: str = "runs"
     """Where runs lie: a folder, or a URI such as s3://bucket/runs."""

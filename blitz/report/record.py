@@ -28,7 +28,7 @@ class Record:
     events: list[dict[str, Any]]
     result: dict[str, Any] | None
     evaluation: dict[str, Any] | None
-    """Of the best checkpoint; of a run that kept none, the newest that jobs.evaluate made."""
+    """Of the best checkpoint; of a run that kept none, the newest that blitz evaluate made."""
     bad_rows: int
     pictures: list[str]
     """What the recipe has drawn, as `data:` URIs."""

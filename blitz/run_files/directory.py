@@ -7,7 +7,8 @@
       events.out.tfevents.*  the same for TensorBoard, a file each start
       events.jsonl           a line each time that the run was started, went on, failed or finished
       logs/                  what each worker of a run on Ray prints and raises, a file each start
-      evaluations/           what the best checkpoint's evaluation found, and what jobs.evaluate did
+      evaluations/           what the best checkpoint's evaluation found, and what blitz evaluate did
+      after_evaluation.json  the step that the recipe's after_evaluation was last called for, if it has one
       bad_rows.csv           rows of a CSV that are left out, if there are any
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
       pictures/              of its best checkpoint, if its recipe draws one

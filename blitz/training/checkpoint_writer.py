@@ -28,7 +28,7 @@ class CheckpointWriter:
     """
 
     def __init__(self, run: RunDirectory, *, keep: int) -> None:
-        self._run, self._keep, self._appends = run, keep, run.appends
+        self.run, self._keep, self._appends = run, keep, run.appends
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._in_flight: Future[None] | None = None
         self._lines: list[_Line] = []
@@ -52,8 +52,8 @@ class CheckpointWriter:
     def begin(self, step: int) -> int:
         """Leave in the run only what was so at `step`, as what came after it is about to be made again; the step that
         was reached."""
-        reached = self._run.rewind(step)
-        self._event_file = begin_event_file(self._run, step, time_s=time.time())
+        reached = self.run.rewind(step)
+        self._event_file = begin_event_file(self.run, step, time_s=time.time())
         return reached
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
@@ -67,7 +67,7 @@ class CheckpointWriter:
             try:
                 self._write_metrics(lines)
             except OSError as error:
-                raise self._run.refused("written", error) from error
+                raise self.run.refused("written", error) from error
             return
         idle = self._in_flight is None or self._in_flight.done()
         if idle and time.monotonic() - self._lines_written >= _SECONDS_BETWEEN_METRICS:
@@ -109,7 +109,7 @@ class CheckpointWriter:
         except OSError as error:
             # It would not take these either, and a run that goes on makes them again.
             self._lines = []
-            raise self._run.refused("written", error) from error
+            raise self.run.refused("written", error) from error
 
     def _begin(self, write: Callable[..., None], *what: Any) -> None:
         self.wait()
@@ -119,8 +119,8 @@ class CheckpointWriter:
 
     def _write_metrics(self, lines: list[_Line]) -> None:
         if lines:
-            self._run.append_metrics(line for _, line in lines)
-            self._run.append(self._event_file, b"".join(event_record(line, time_s=at) for at, line in lines))
+            self.run.append_metrics(line for _, line in lines)
+            self.run.append(self._event_file, b"".join(event_record(line, time_s=at) for at, line in lines))
 
     def _write_checkpoint(
         self, lines: list[_Line], checkpoint: Checkpoint, best: int | None, beside: Mapping[str, Any]
@@ -128,8 +128,8 @@ class CheckpointWriter:
         # First: a run goes on from its newest checkpoint, and finds the metrics up to there.
         self._write_metrics(lines)
         for path, content in beside.items():
-            self._run.write_json(path, content)
-        checkpoint.save(self._run)
-        steps = self._run.checkpoint_steps()
+            self.run.write_json(path, content)
+        checkpoint.save(self.run)
+        steps = self.run.checkpoint_steps()
         for step in set(steps) - {best, *steps[-self._keep :]}:
-            self._run.delete_checkpoint(step)
+            self.run.delete_checkpoint(step)

@@ -91,7 +91,7 @@ def load_initial(recipe: Recipe, model: nn.Module, run: RunDirectory) -> None:
     if recipe.begins_with is not None:
         model.load_state_dict(safetensors.torch.load(run.read(FILE)), strict=False)
         return
-    require(not recipe.begins_elsewhere, f"recipe {recipe.name}: only jobs.train begins with the weights of another")
+    require(not recipe.begins_elsewhere, f"recipe {recipe.name}: only blitz train begins with the weights of another")
 
 
 def _source_of(recipe: Recipe) -> tuple[Beginning, Tensors, Recipe | None, list[str]] | None:

@@ -249,7 +249,7 @@ def test_the_trials_of_a_sweep_begin_with_them_too(source: RunDirectory, tmp_pat
 
 def test_a_run_that_begins_elsewhere_is_not_begun_without_those_weights(source: RunDirectory, tmp_path: Path) -> None:
     recipe = only(SMALL, source)
-    with pytest.raises(UserError, match=r"only jobs.train begins with the weights of another"):
+    with pytest.raises(UserError, match=r"only blitz train begins with the weights of another"):
         load_initial(recipe, recipe.build_model(), RunDirectory.of(str(tmp_path)))
 
 

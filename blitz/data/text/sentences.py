@@ -36,9 +36,9 @@ class PairData(CsvSource):
     target: str = "de"
     """What it is translated into."""
     test: str = may_change("test_2016_flickr")
-    """In --data.root, the files that jobs.evaluate --split test takes."""
+    """In --data.root, the files that blitz evaluate --split test takes."""
     test_csv: str | None = may_change(None)
-    """The CSV that jobs.evaluate --split test takes."""
+    """The CSV that blitz evaluate --split test takes."""
     vocabulary: int = 4000
     """Tokens, of both languages together: pieces of words that are learned from the training rows."""
     max_tokens: int = 64

@@ -46,7 +46,7 @@ class SweepResult:
     def command(self) -> str:
         """The command that trains the best trial again."""
         recipe = self.best_recipe
-        return f"python -m jobs.train {recipe.name} {shlex.join(flags_of(recipe))}"
+        return f"blitz train {recipe.name} {shlex.join(flags_of(recipe))}"
 
 
 def run_sweep(

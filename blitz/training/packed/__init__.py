@@ -7,7 +7,7 @@
 A *lane* is one trial of the pack. All lanes take the same rows in the same order; each has its own `optim` and
 `init_seed`. A lane is the solo run of its recipe, to rounding: dropout too, whose masks depend on `seed` alone. What a
 lane does is told to a `Listener`: the lines of metrics.jsonl, and how it ended with ordinary checkpoints, from which
-`jobs.train` can go on.
+`blitz train` can go on.
 """
 
 from blitz.training.packed.lane import Ending, LaneEnd, Listener
