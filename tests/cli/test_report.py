@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from blitz.api import write_report
 from blitz.cli import command_line, report, train
 from blitz.report import page
 from blitz.run_files.directory import RunDirectory
@@ -66,7 +67,7 @@ def test_a_run_may_end_without_a_report(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_report_that_cannot_be_made_does_not_fail_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "REPORT", "checkpoints")
+    monkeypatch.setattr(write_report, "REPORT", "checkpoints")
     train.main([*DIGITS, "--storage", str(tmp_path), "--run", "one"])
     assert "no report was written (" in capsys.readouterr().out
     assert (tmp_path / "one" / "result.json").exists()

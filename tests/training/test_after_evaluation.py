@@ -1,9 +1,10 @@
 """`after_evaluation`: when it is called, with what, and how it ends a run."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ LAST = "calls.jsonl"
 class Watched(Digits):
     """Five steps an epoch; the last epochs are left out once `stops_after` is reached."""
 
+    optim: blitz.Optim = blitz.Optim(lr=0.05)
     epochs: int = 3
     max_train_rows: int | None = 70
     max_eval_rows: int | None = 50
@@ -66,12 +68,18 @@ def test_it_changes_nothing_of_what_is_learned(tmp_path: Path) -> None:
     assert result(watched) == result(plain)
 
 
-def _plain() -> dict[str, int]:
-    return {"epochs": 3, "max_train_rows": 70, "max_eval_rows": 50, "global_batch_size": 16}
+def _plain() -> dict[str, Any]:
+    return {
+        "optim": blitz.Optim(lr=0.05),
+        "epochs": 3,
+        "max_train_rows": 70,
+        "max_eval_rows": 50,
+        "global_batch_size": 16,
+    }
 
 
 def test_false_ends_the_run_as_a_finished_one_of_fewer_steps(tmp_path: Path) -> None:
-    stops = {"storage": tmp_path, "run": "one", "report": False, "num_workers": 0}
+    stops: dict[str, Any] = {"storage": tmp_path, "run": "one", "report": False, "num_workers": 0}
     stopped = blitz.train(Watched(stops_after=10), **stops)
     shorter = train(replace(Watched(), epochs=2), tmp_path / "shorter")
     assert stopped.result == {**result(shorter), "stopped_before": 15}
@@ -119,8 +127,14 @@ def test_a_function_may_be_passed_for_any_recipe_and_for_plain_objects(tmp_path:
     assert seen == [5, 10]
     seen.clear()
     rows = torch.utils.data.TensorDataset(torch.arange(8.0)[:, None], torch.arange(8.0)[:, None])
-    net = {"model": nn.Linear(1, 1), "train": rows, "val": rows, "loss": nn.MSELoss(), "metrics": Regression((1.0,))}
-    place = {"storage": tmp_path, "report": False, "num_workers": 0}
+    net: dict[str, Any] = {
+        "model": nn.Linear(1, 1),
+        "train": rows,
+        "val": rows,
+        "loss": nn.MSELoss(),
+        "metrics": Regression((1.0,)),
+    }
+    place: dict[str, Any] = {"storage": tmp_path, "report": False, "num_workers": 0}
     blitz.train(**net, after_evaluation=watch, epochs=3, global_batch_size=8, **place)
     assert seen == [1, 2]
 
@@ -139,7 +153,7 @@ def test_trials_that_have_it_are_not_packed() -> None:
 
 
 @pytest.mark.cluster
-def test_on_two_workers_rank_0_calls_it_and_both_stop(tmp_path: Path, ray_runtime: Callable[[], None]) -> None:
+def test_on_two_workers_rank_0_calls_it_and_both_stop(tmp_path: Path, ray_runtime: None) -> None:
     run = train(Watched(stops_after=10), tmp_path / "ray", num_workers=2)
     assert (result(run)["steps"], result(run)["stopped_before"]) == (10, 15)
     assert [one["step"] for one in calls(tmp_path / "ray")] == [5, 10]
