@@ -15,6 +15,7 @@ from blitz.api.bad_row_summary import list_left_out
 from blitz.api.run import Run
 from blitz.api.write_report import report_at_the_end
 from blitz.errors import require
+from blitz.extras import MissingExtra
 from blitz.launch.launch import launch, placed
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
@@ -118,9 +119,11 @@ def _train(
         launch(job, prepared.datasets, placement)
     result = run.read_json("result.json")
     assert result is not None
-    picture = draw(recipe, run, step=result["best_checkpoint"], split="val")
-    if picture:
-        say(f"picture: {picture}")
+    try:
+        if picture := draw(recipe, run, step=result["best_checkpoint"], split="val"):
+            say(f"picture: {picture}")
+    except MissingExtra as missing:
+        say(str(missing))
     return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None)
 
 

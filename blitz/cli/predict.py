@@ -4,9 +4,9 @@
     blitz predict RUN INPUT.txt OUTPUT.txt [flags]
     echo 'A man rides a bike.' | blitz predict RUN - [flags]
 
-RUN is the run directory that blitz train printed, a path or a URI; a name alone is looked for in runs/. OUTPUT.csv holds
-the rows of INPUT.csv in their order with columns appended: the prediction, probabilities where it is one of classes,
-and `error`, which says why a row has none. The same command again goes on where a killed one was.
+RUN is the run directory that blitz train printed, a path or a URI; a name alone is looked for in runs/. OUTPUT.csv
+holds the rows of INPUT.csv in their order with columns appended: the prediction, probabilities where it is one of
+classes, and `error`, which says why a row has none. The same command again goes on where a killed one was.
 
 A recipe that translates takes texts, too, one sentence a line: a file whose name ends in .txt, or with - what is piped
 in. It writes a line for each, an empty one for an empty one; without OUTPUT, or with -, to where it was started.

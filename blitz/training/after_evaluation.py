@@ -61,7 +61,8 @@ class AfterEvaluation:
         # Until then the checkpoint is being written.
         self._writer.finish()
         with _evaluating(model), torch.no_grad():
-            stops = any([self._answer(callback, model, metrics) is False for callback in self._callbacks])
+            answers = [self._answer(callback, model, metrics) for callback in self._callbacks]
+        stops = any(answer is False for answer in answers)
         stopped_before = self._plan.total_steps if stops else None
         self._writer.run.write_json(_MARK, {"step": int(metrics["step"]), "stopped_before": stopped_before})
         return stops

@@ -14,7 +14,6 @@ import blitz
 from blitz.errors import RunFailed, UserError
 from blitz.launch.local.in_process import world_here
 from blitz.launch.scale import Scale
-from blitz.outputs.metrics import Regression
 from blitz.recipe import RunFiles
 from blitz.recipes.digits import Digits
 from blitz.training.packed import why_not_packable
@@ -127,13 +126,7 @@ def test_a_function_may_be_passed_for_any_recipe_and_for_plain_objects(tmp_path:
     assert seen == [5, 10]
     seen.clear()
     rows = torch.utils.data.TensorDataset(torch.arange(8.0)[:, None], torch.arange(8.0)[:, None])
-    net: dict[str, Any] = {
-        "model": nn.Linear(1, 1),
-        "train": rows,
-        "val": rows,
-        "loss": nn.MSELoss(),
-        "metrics": Regression((1.0,)),
-    }
+    net: dict[str, Any] = {"model": nn.Linear(1, 1), "train": rows, "val": rows, "loss": nn.MSELoss()}
     place: dict[str, Any] = {"storage": tmp_path, "report": False, "num_workers": 0}
     blitz.train(**net, after_evaluation=watch, epochs=3, global_batch_size=8, **place)
     assert seen == [1, 2]
