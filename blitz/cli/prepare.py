@@ -127,7 +127,7 @@ def _print_index(index: CsvIndex, labels: tuple[str, ...]) -> None:
     width = max(6, *(len(visible(column.name)) for column in index.columns))
     print(f"{'column':{width}}  type      missing  values")
     for column in index.columns:
-        print(f"{visible(column.name):{width}}  {column.type:8}  {column.missing:7,}  {_summary(column)}")
+        print(f"{visible(column.name):{width}}  {column.type:8}  {column.missing:7,}  {summary(column)}")
         if column.note:
             print(f"{'':{width}}  {visible(column.note)}")
     for name in labels:
@@ -139,7 +139,8 @@ def _print_index(index: CsvIndex, labels: tuple[str, ...]) -> None:
     print()
 
 
-def _summary(column: ColumnReport) -> str:
+def summary(column: ColumnReport) -> str:
+    """What a column holds: its first values, or the range of its numbers."""
     if column.values is not None:
         more = f", and {len(column.values) - _SHOWN_VALUES} more" if len(column.values) > _SHOWN_VALUES else ""
         return f"{len(column.values)}: {', '.join(map(visible, column.values[:_SHOWN_VALUES]))}{more}"

@@ -54,7 +54,7 @@ def test_an_unknown_command_is_one_line_with_the_nearest(
 ) -> None:
     assert called("trian", monkeypatch=monkeypatch) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: there is no command 'trian'; perhaps train; there are train, tune, ")
+    assert error.startswith("error: there is no command 'trian'; perhaps train; there are init, train, tune, ")
     assert error.count("\n") == 1
 
 
