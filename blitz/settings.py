@@ -162,7 +162,7 @@ def _with_settings(instance: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def flags_of(recipe: Recipe) -> list[str]:
-    """The words after the recipe's name on the command line of jobs.train that give these settings."""
+    """The words after the recipe's name on the command line of blitz train that give these settings."""
     default, words = type(recipe)(), []
     for name in setting_types(type(recipe)):
         value = setting_value(recipe, name)
