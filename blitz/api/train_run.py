@@ -16,6 +16,8 @@ from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.runs.open import Resume, changed_schedule, finished_result, open_run, require_name
+from blitz.trackers.tracked import tracked
+from blitz.trackers.tracker import TrackerName, require_clients
 from blitz.training.best_plot import draw
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.prepare import Prepared, prepare
@@ -37,11 +39,14 @@ class TrainSettings:
     """auto continues the run if there is one, never begins a new one, must refuses to begin one."""
     report: bool = True
     """Write report.html into the run at its end."""
+    track: tuple[TrackerName, ...] = ()
+    """Send the run to these trackers too; where each is and what it needs is said by its own environment variables."""
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     scale: Scale = field(default_factory=Scale)
 
     def __post_init__(self) -> None:
         require_name(self.run)
+        require_clients(self.track)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,10 @@ def train_run(settings: TrainSettings, *, command: str = "", say: Say = print) -
         result = finished_result(run, prepared.plan)
         if result is not None:
             prepared.complete(run)
+            if settings.track:
+                # What a tracker that was down has missed.
+                with run.locked(), tracked(run, settings.track, say=say):
+                    pass
             say(_finished(run, prepared.recipe))
             return Trained(run, result, None)
         return _train(prepared, run, placement, settings, command, say)
@@ -97,13 +106,14 @@ def _train(
                 )
         elif prepared.initial is not None:
             say("\n".join(prepared.initial.lines()))
-        launch(job, prepared.datasets, placement)
-    result = run.read_json("result.json")
-    assert result is not None
-    picture = draw(recipe, run, step=result["best_checkpoint"], split="val")
-    if picture:
-        say(f"picture: {picture}")
-    return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None)
+        with tracked(run, settings.track, say=say):
+            launch(job, prepared.datasets, placement)
+            result = run.read_json("result.json")
+            assert result is not None
+            picture = draw(recipe, run, step=result["best_checkpoint"], split="val")
+            if picture:
+                say(f"picture: {picture}")
+            return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None)
 
 
 def _finished(run: RunDirectory, recipe: Recipe) -> str:

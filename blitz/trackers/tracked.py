@@ -1,0 +1,186 @@
+"""Trackers around a run or a sweep: a thread each, which follows its files while the driver does something else."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from blitz.errors import Stopped, first_line
+from blitz.runs.directory import RunDirectory
+from blitz.runs.sweep_directory import SweepDirectory, Trial
+from blitz.trackers.follower import Follower, config_of, tracker_id
+from blitz.trackers.tracker import State, TrackerName, has_sweep_run, require_clients
+
+_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_BETWEEN_LOOKS_AT_OBJECTS = 10.0
+"""An object store is asked no oftener than metrics are written to it."""
+_MOST_SECONDS_BETWEEN_TRIES = 60.0
+_PATIENCE_S = 30.0
+"""At the end a tracker is waited for as long as something arrives there every so many seconds."""
+
+Say = Callable[[str], None]
+"""Where a line for the user goes."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A run to follow, as it is now."""
+
+    run: RunDirectory
+    state: State = "running"
+    complete_to: int = 0
+    """The last step about which nothing more is written."""
+    group: str | None = None
+    """The sweep that it is a trial of."""
+    parent: RunDirectory | None = None
+    """The sweep's directory, for trackers in which a sweep is a run."""
+
+
+Source = Callable[[], Sequence[Followed]]
+"""The runs to follow, as they are now; the parent of others before them."""
+
+
+@contextmanager
+def tracked(run: RunDirectory, names: Sequence[TrackerName], *, say: Say) -> Iterator[None]:
+    """Send a run to trackers while this context lasts, and at its end what is left.
+
+    A tracker that does not answer is reported once, and catches up later, at the latest at the next start of the run.
+
+    Raises:
+        MissingExtra: if the client of a tracker is not installed.
+    """
+    with _following(run, names, lambda state: [_now(run, state)], say=say):
+        yield
+
+
+def _now(run: RunDirectory, state: State) -> Followed:
+    # What lies beyond the newest checkpoint is made again when the run is resumed.
+    steps = run.checkpoint_steps() if state != "running" else []
+    return Followed(run, state, max(steps, default=0))
+
+
+@contextmanager
+def tracked_sweep(
+    sweep: SweepDirectory, trials: Callable[[], Sequence[Trial]], names: Sequence[TrackerName], *, say: Say
+) -> Iterator[None]:
+    """Send the trials of a sweep to trackers while this context lasts, grouped as each tracker groups them.
+
+    `trials` gives those that have begun, as they are now. Trackers that do not answer are treated as by `tracked`.
+
+    Raises:
+        MissingExtra: if the client of a tracker is not installed.
+    """
+
+    def followed(state: State) -> list[Followed]:
+        group, found = sweep.run.name, [Followed(sweep.run, state)]
+        for trial in trials():
+            last = trial.step if trial.ended else 0
+            ended: State = "failed" if trial.state == "failed" else "finished"
+            run = sweep.trial_run(trial)
+            found.append(Followed(run, ended if trial.ended else state, last, group, sweep.run))
+        return found
+
+    with _following(sweep.run, names, followed, say=say):
+        yield
+
+
+@contextmanager
+def _following(
+    run: RunDirectory, names: Sequence[TrackerName], runs: Callable[[State], Sequence[Followed]], *, say: Say
+) -> Iterator[None]:
+    require_clients(names)
+    state: State = "running"
+    seconds = _SECONDS_BETWEEN_LOOKS if run.appends else _SECONDS_BETWEEN_LOOKS_AT_OBJECTS
+    followers = [_Background(name, lambda: runs(state), seconds, say) for name in dict.fromkeys(names)]
+    for one in followers:
+        one.start()
+    try:
+        yield
+        state = "finished"
+    except (KeyboardInterrupt, Stopped):
+        state = "interrupted"
+        raise
+    except BaseException:
+        state = "failed"
+        raise
+    finally:
+        for one in followers:
+            one.stop()
+        for one in followers:
+            one.wait()
+
+
+class _Background:
+    """A thread that sends runs to one tracker; what goes wrong there goes no further."""
+
+    def __init__(self, name: TrackerName, source: Source, seconds_between_looks: float, say: Say) -> None:
+        self._name, self._source, self._seconds, self._say = name, source, seconds_between_looks, say
+        self._open: dict[str, Follower] = {}
+        self._done: set[str] = set()
+        self._stopping = threading.Event()
+        self._has_warned, self._passes, self._is_behind = False, 0, True
+        # A client that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._follow, name=f"tracker-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to send what is left and to end."""
+        self._stopping.set()
+
+    def wait(self) -> None:
+        """Return once all is sent, or once the tracker does not take it."""
+        before = -1
+        while self._thread.is_alive() and self._passes != before:
+            before = self._passes
+            self._thread.join(_PATIENCE_S)
+        if self._is_behind:
+            self._say(f"{self._name} has not got everything; the same command sends the rest")
+
+    def _follow(self) -> None:
+        seconds = 0.0
+        while True:
+            self._stopping.wait(seconds)
+            is_last = self._stopping.is_set()
+            try:
+                self._look(at_once=is_last)
+            except Exception as error:
+                self._warn(error)
+                seconds = min(_MOST_SECONDS_BETWEEN_TRIES, max(self._seconds, 2 * seconds))
+            else:
+                seconds = self._seconds
+                self._is_behind = not is_last
+            if is_last:
+                return
+
+    def _warn(self, error: Exception) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            why = f"{type(error).__name__}: {first_line(error)}"
+            self._say(f"{self._name} takes nothing now ({why}); training continues, and what is missing is sent later")
+
+    def _look(self, *, at_once: bool) -> None:
+        """Send what is new in every run, and let go of those that have ended."""
+        for one in self._source():
+            if one.run.uri in self._done or (follower := self._follower(one)) is None:
+                continue
+            while follower.catch_up(complete_to=one.complete_to, at_once=at_once or one.state != "running"):
+                self._passes += 1
+            if one.state != "running":
+                follower.end(one.state)
+                del self._open[one.run.uri]
+                self._done.add(one.run.uri)
+            self._passes += 1
+
+    def _follower(self, one: Followed) -> Follower | None:
+        """The follower of a run; None while there is nothing to follow."""
+        if one.run.uri not in self._open:
+            is_sweep = one.parent is None and one.run.exists("sweep.json")
+            config = config_of(one.run)
+            if config is None or (is_sweep and not has_sweep_run(self._name)):
+                return None
+            parent = tracker_id(one.parent, self._name) if one.parent else None
+            self._open[one.run.uri] = Follower(one.run, self._name, config, group=one.group, parent=parent)
+        return self._open[one.run.uri]
