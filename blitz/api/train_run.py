@@ -40,7 +40,7 @@ class TrainSettings:
     report: bool = True
     """Write report.html into the run at its end."""
     track: tuple[TrackerName, ...] = ()
-    """Send the run to these trackers too; where each is and what it needs is said by its own environment variables."""
+    """Send the run to these trackers too; each is configured by its own environment variables."""
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     scale: Scale = field(default_factory=Scale)
 

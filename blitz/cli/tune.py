@@ -24,6 +24,8 @@ from blitz.recipe import Recipe
 from blitz.runs.directory import RunDirectory
 from blitz.runs.open import require_name
 from blitz.settings import setting_types, setting_value, shown_words
+from blitz.trackers.tracked import tracked_sweep
+from blitz.trackers.tracker import TrackerName, require_clients
 from tune_spaces import about, find_space, space_names
 
 PROG = "python -m jobs.tune"
@@ -52,10 +54,13 @@ class TuneSettings:
     """Where runs and sweeps lie: a folder, or a URI such as s3://bucket/runs."""
     report: bool = True
     """Write report.html into the sweep at its end."""
+    track: tuple[TrackerName, ...] = ()
+    """Send the trials to these trackers too; each is configured by its own environment variables."""
     scale: Scale = field(default_factory=Scale)
 
     def __post_init__(self) -> None:
         require_name(self.run)
+        require_clients(self.track)
         packed, most = self.packed, self.max_concurrent
         require(self.num_trials >= 1, f"--num-trials is {self.num_trials}; it must be 1 or more")
         require(isinstance(packed, str) or packed >= 1, f"--packed is {packed}; it must be auto, no, or 1 or more")
@@ -99,16 +104,17 @@ def tune(name: str, space: Space, settings: TuneSettings, *, command: str = "") 
         num_trials=settings.num_trials,
     )
     directory = RunDirectory.of(settings.storage, settings.run or plan.default_name())
-    result = run_sweep(
-        plan,
-        directory,
-        Placement(settings.scale),
-        packed=settings.packed,
-        max_concurrent=settings.max_concurrent,
-    )
-    _summarise(result)
-    if settings.report and (written := report_at_the_end(directory, command=command)):
-        print(f"report: {written}")
+    with tracked_sweep(directory, settings.track, say=print):
+        result = run_sweep(
+            plan,
+            directory,
+            Placement(settings.scale),
+            packed=settings.packed,
+            max_concurrent=settings.max_concurrent,
+        )
+        _summarise(result)
+        if settings.report and (written := report_at_the_end(directory, command=command)):
+            print(f"report: {written}")
     return result
 
 

@@ -89,13 +89,16 @@ class Follower:
         self._tracker: Tracker | None = None
         self._sent_at = 0.0
 
-    def catch_up(self, *, complete_to: int = 0, at_once: bool = False) -> bool:
+    def catch_up(self, *, is_running: bool, complete_to: int = 0, at_once: bool = False) -> bool:
         """Send the next complete steps, a piece of the file at most; whether more are waiting.
 
         Args:
+            is_running: whether more may come.
             complete_to: the last step about which nothing more is written.
             at_once: send also if the tracker wants more time between two sends.
         """
+        if is_running:
+            self._opened()
         if self._tracker is not None and not at_once and not self._is_due(self._tracker):
             return False
         at_end = False
@@ -104,8 +107,6 @@ class Follower:
             self._unsent = [step for step in steps if step["step"] > self._mark.step]
         if self._unsent:
             self._send(self._opened())
-        elif self._mark.ended is None or complete_to == 0:
-            self._opened()
         return not at_end
 
     def _is_due(self, tracker: Tracker) -> bool:
@@ -118,7 +119,10 @@ class Follower:
             self._write(mark)
             name = f"{self._group}-{self._run.name}" if self._group else self._run.name
             start = Start(mark.key, mark.id, name, self._run.uri, mark.config, self._group, self._parent)
-            self._write(replace(mark, id=tracker.open(start), ended=None))
+            mark = replace(mark, id=tracker.open(start), ended=None)
+            if not tracker.is_durable and (stored := tracker.last_step()) is not None:
+                mark = replace(mark, step=min(mark.step, stored))
+            self._write(mark)
             self._tracker = tracker
         return self._tracker
 

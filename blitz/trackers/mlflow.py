@@ -32,6 +32,7 @@ class Mlflow:
 
     has_sweep_run: ClassVar[bool] = True
     seconds_between = 2.0
+    is_durable = True
 
     def __init__(self) -> None:
         self._client = MlflowClient()

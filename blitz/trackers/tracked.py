@@ -1,13 +1,13 @@
 """Trackers around a run or a sweep: a thread each, which follows its files while the driver does something else."""
 
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blitz.errors import Stopped, first_line
 from blitz.runs.directory import RunDirectory
-from blitz.runs.sweep_directory import SweepDirectory, Trial
 from blitz.trackers.follower import Follower, config_of, tracker_id
 from blitz.trackers.tracker import State, TrackerName, has_sweep_run, require_clients
 
@@ -30,14 +30,15 @@ class Followed:
     state: State = "running"
     complete_to: int = 0
     """The last step about which nothing more is written."""
-    group: str | None = None
-    """The sweep that it is a trial of."""
     parent: RunDirectory | None = None
-    """The sweep's directory, for trackers in which a sweep is a run."""
+    """The sweep that it is a trial of."""
 
 
-Source = Callable[[], Sequence[Followed]]
-"""The runs to follow, as they are now; the parent of others before them."""
+Source = Callable[[State, Container[str]], Iterable[Followed]]
+"""The runs to follow, as they are now, but for those whose URIs are named; a parent before its children.
+
+The state is that of the work that this process does.
+"""
 
 
 @contextmanager
@@ -49,49 +50,52 @@ def tracked(run: RunDirectory, names: Sequence[TrackerName], *, say: Say) -> Ite
     Raises:
         MissingExtra: if the client of a tracker is not installed.
     """
-    with _following(run, names, lambda state: [_now(run, state)], say=say):
+
+    def followed(state: State, done: Container[str]) -> Iterator[Followed]:
+        if run.uri not in done:
+            # What lies beyond the newest checkpoint is made again when the run is resumed.
+            steps = run.checkpoint_steps() if state != "running" else []
+            yield Followed(run, state, max(steps, default=0))
+
+    with _following(run, names, followed, say=say):
         yield
 
 
-def _now(run: RunDirectory, state: State) -> Followed:
-    # What lies beyond the newest checkpoint is made again when the run is resumed.
-    steps = run.checkpoint_steps() if state != "running" else []
-    return Followed(run, state, max(steps, default=0))
-
-
 @contextmanager
-def tracked_sweep(
-    sweep: SweepDirectory, trials: Callable[[], Sequence[Trial]], names: Sequence[TrackerName], *, say: Say
-) -> Iterator[None]:
+def tracked_sweep(sweep: RunDirectory, names: Sequence[TrackerName], *, say: Say) -> Iterator[None]:
     """Send the trials of a sweep to trackers while this context lasts, grouped as each tracker groups them.
 
-    `trials` gives those that have begun, as they are now. Trackers that do not answer are treated as by `tracked`.
+    Trackers that do not answer are treated as by `tracked`.
 
     Raises:
         MissingExtra: if the client of a tracker is not installed.
     """
 
-    def followed(state: State) -> list[Followed]:
-        group, found = sweep.run.name, [Followed(sweep.run, state)]
-        for trial in trials():
-            last = trial.step if trial.ended else 0
-            ended: State = "failed" if trial.state == "failed" else "finished"
-            run = sweep.trial_run(trial)
-            found.append(Followed(run, ended if trial.ended else state, last, group, sweep.run))
-        return found
+    def followed(state: State, done: Container[str]) -> Iterator[Followed]:
+        if sweep.uri not in done:
+            yield Followed(sweep, "running")
+        for name in sorted(RunDirectory.of(sweep.uri, "trials").names()):
+            run = replace(sweep, uri=RunDirectory.of(sweep.uri, f"trials/{name}").uri)
+            if run.uri not in done and (trial := run.read_json("trial.json")) is not None:
+                ended = _STATES.get(trial["state"])
+                yield Followed(run, ended or state, sys.maxsize if ended else 0, parent=sweep)
+        if state != "running" and sweep.uri not in done:
+            yield Followed(sweep, state)
 
-    with _following(sweep.run, names, followed, say=say):
+    with _following(sweep, names, followed, say=say):
         yield
 
 
+_STATES: dict[str, State] = {"finished": "finished", "stopped": "finished", "failed": "failed"}
+"""Of a trial that has ended."""
+
+
 @contextmanager
-def _following(
-    run: RunDirectory, names: Sequence[TrackerName], runs: Callable[[State], Sequence[Followed]], *, say: Say
-) -> Iterator[None]:
+def _following(run: RunDirectory, names: Sequence[TrackerName], source: Source, *, say: Say) -> Iterator[None]:
     require_clients(names)
     state: State = "running"
     seconds = _SECONDS_BETWEEN_LOOKS if run.appends else _SECONDS_BETWEEN_LOOKS_AT_OBJECTS
-    followers = [_Background(name, lambda: runs(state), seconds, say) for name in dict.fromkeys(names)]
+    followers = [_Background(name, lambda done: source(state, done), seconds, say) for name in dict.fromkeys(names)]
     for one in followers:
         one.start()
     try:
@@ -110,10 +114,13 @@ def _following(
             one.wait()
 
 
+_Runs = Callable[[Container[str]], Iterable[Followed]]
+
+
 class _Background:
     """A thread that sends runs to one tracker; what goes wrong there goes no further."""
 
-    def __init__(self, name: TrackerName, source: Source, seconds_between_looks: float, say: Say) -> None:
+    def __init__(self, name: TrackerName, source: _Runs, seconds_between_looks: float, say: Say) -> None:
         self._name, self._source, self._seconds, self._say = name, source, seconds_between_looks, say
         self._open: dict[str, Follower] = {}
         self._done: set[str] = set()
@@ -163,12 +170,13 @@ class _Background:
 
     def _look(self, *, at_once: bool) -> None:
         """Send what is new in every run, and let go of those that have ended."""
-        for one in self._source():
-            if one.run.uri in self._done or (follower := self._follower(one)) is None:
+        for one in self._source(self._done):
+            if (follower := self._follower(one)) is None:
                 continue
-            while follower.catch_up(complete_to=one.complete_to, at_once=at_once or one.state != "running"):
+            is_running, now = one.state == "running", at_once or one.state != "running"
+            while follower.catch_up(is_running=is_running, complete_to=one.complete_to, at_once=now):
                 self._passes += 1
-            if one.state != "running":
+            if not is_running:
                 follower.end(one.state)
                 del self._open[one.run.uri]
                 self._done.add(one.run.uri)
@@ -181,6 +189,7 @@ class _Background:
             config = config_of(one.run)
             if config is None or (is_sweep and not has_sweep_run(self._name)):
                 return None
+            group = one.parent.name if one.parent else None
             parent = tracker_id(one.parent, self._name) if one.parent else None
-            self._open[one.run.uri] = Follower(one.run, self._name, config, group=one.group, parent=parent)
+            self._open[one.run.uri] = Follower(one.run, self._name, config, group=group, parent=parent)
         return self._open[one.run.uri]

@@ -55,11 +55,18 @@ class Tracker(Protocol):
     def seconds_between(self) -> float:
         """Seconds from one send to the next."""
 
+    @property
+    def is_durable(self) -> bool:
+        """Whether what was sent stays sent if this process is killed; if not, the store is asked at each start."""
+
     def open(self, start: Start) -> str:
         """Create the run, or find the one of an earlier start; the tracker's ID of it."""
 
     def last_step(self) -> int | None:
-        """The last step that the tracker's store holds whole; asked only if it is not known whether a send arrived."""
+        """The last step that the tracker's store holds whole; None if it has none, or cannot tell.
+
+        Asked where it is not known whether a send has arrived.
+        """
 
     def send(self, steps: Sequence[Step], *, time_s: float) -> None:
         """Store steps, in order; `time_s`, in seconds since 1970, is the same if a send is repeated."""
