@@ -37,11 +37,13 @@ ELSEWHERE = {
     "python -m jobs.evaluate en-de": "tests/test_translate.py",
     "python -m jobs.predict en-de": "tests/test_translate.py",
     "python -m jobs.export en-de": "tests/test_translate.py",
+    "python -m jobs.train digits --track": "tests/trackers/test_exactly_once.py",
+    "python -m jobs.tune optimizers --track": "tests/trackers/test_exactly_once.py",
     "printf ": "tests/test_translate.py",
     "make ": "Makefile",
 }
 """What begins so needs a cluster, a server or a time limit; the test that gives it one."""
-NOT_OURS = ("pip install tensorboard", "tensorboard ", "head ", "source ")
+NOT_OURS = ("pip install tensorboard", "pip install 'blitz[", "tensorboard ", "head ", "source ")
 
 NAMES = {"RUN", "OTHER", "THIRD"}
 """Runs of the reader's own."""

@@ -144,7 +144,7 @@ class _Background:
             before = self._passes
             self._thread.join(_PATIENCE_S)
         if self._is_behind:
-            self._say(f"{self._name} has not got everything; the same command sends the rest")
+            self._say(f"{self._name} does not have everything yet; the same command sends the rest")
 
     def _follow(self) -> None:
         seconds = 0.0
@@ -166,7 +166,7 @@ class _Background:
         if not self._has_warned:
             self._has_warned = True
             why = f"{type(error).__name__}: {first_line(error)}"
-            self._say(f"{self._name} takes nothing now ({why}); training continues, and what is missing is sent later")
+            self._say(f"{self._name} cannot be reached ({why}); training continues, and what is missing is sent later")
 
     def _look(self, *, at_once: bool) -> None:
         """Send what is new in every run, and let go of those that have ended."""

@@ -30,7 +30,7 @@ def test_a_tracker_that_is_down_is_reported_once_and_caught_up_at_the_next_start
     about = [line for line in said if line.startswith("mlflow")]
     assert len(about) == 2
     assert "training continues" in about[0]
-    assert about[1] == "mlflow has not got everything; the same command sends the rest"
+    assert about[1] == "mlflow does not have everything yet; the same command sends the rest"
     with mlflow_server(tmp_path / "server") as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         said.clear()
@@ -54,5 +54,6 @@ def test_a_client_that_is_not_installed_is_one_line(name: Any, module: str, monk
 
 
 def test_no_client_is_imported_unless_asked() -> None:
+    # Not comet_ml: tensorboardX imports it wherever it is installed.
     program = "import blitz.cli.train, blitz.cli.tune, sys; print({'wandb', 'mlflow', 'trackio'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"

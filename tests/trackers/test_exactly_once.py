@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -71,10 +72,10 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
         yield Stores(folder, uri)
 
 
-TRAIN = (
+TRAIN = shlex.split(
     "jobs.train digits --run killed --evaluate-every-steps 100 --log-every-steps 5 --optim.schedule constant"
     " --optim.warmup-steps 0"
-).split()
+)
 
 
 def marks(run: RunDirectory) -> list[dict[str, Any]]:
@@ -146,7 +147,7 @@ def test_settings_and_report_and_the_best_checkpoint_are_there(
 @pytest.fixture(scope="module")
 def swept(stores: Stores) -> RunDirectory:
     """A sweep of two trials, extended to three."""
-    words = "jobs.tune optimizers --run swept --epochs 2 --num-trials".split()
+    words = shlex.split("jobs.tune optimizers --run swept --epochs 2 --num-trials")
     stores.finish(*words, "2")
     stores.finish(*words, "3")
     return RunDirectory.of(str(stores.folder / "runs" / "swept"))
