@@ -9,7 +9,7 @@ from typing import Any
 from blitz.runs.directory import RunDirectory
 from blitz.storage import joined
 from blitz.trackers.step_reader import StepReader
-from blitz.trackers.tracker import End, Start, State, Step, Tracker, TrackerName, new_tracker
+from blitz.trackers.tracker import End, Start, State, Step, Tracker, TrackerName, adapter
 
 _FILES = ("recipe.json", "events.jsonl", "report.html", "sweep.json", "trials.csv")
 
@@ -114,7 +114,7 @@ class Follower:
 
     def _opened(self) -> Tracker:
         if self._tracker is None:
-            mark, tracker = self._mark, new_tracker(self._name)
+            mark, tracker = self._mark, adapter(self._name)()
             # The key first: a run that the tracker then makes is found by it.
             self._write(mark)
             name = f"{self._group}-{self._run.name}" if self._group else self._run.name

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from blitz.errors import Stopped, first_line
 from blitz.runs.directory import RunDirectory
 from blitz.trackers.follower import Follower, config_of, tracker_id
-from blitz.trackers.tracker import State, TrackerName, has_sweep_run, require_clients
+from blitz.trackers.tracker import State, TrackerName, adapter, require_clients
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_BETWEEN_LOOKS_AT_OBJECTS = 10.0
@@ -93,6 +93,9 @@ _STATES: dict[str, State] = {"finished": "finished", "stopped": "finished", "fai
 @contextmanager
 def _following(run: RunDirectory, names: Sequence[TrackerName], source: Source, *, say: Say) -> Iterator[None]:
     require_clients(names)
+    for name in names:
+        # Here, not in the thread: this process may fork loader processes while a library is being loaded there.
+        adapter(name)
     state: State = "running"
     seconds = _SECONDS_BETWEEN_LOOKS if run.appends else _SECONDS_BETWEEN_LOOKS_AT_OBJECTS
     followers = [_Background(name, lambda done: source(state, done), seconds, say) for name in dict.fromkeys(names)]
@@ -187,7 +190,7 @@ class _Background:
         if one.run.uri not in self._open:
             is_sweep = one.parent is None and one.run.exists("sweep.json")
             config = config_of(one.run)
-            if config is None or (is_sweep and not has_sweep_run(self._name)):
+            if config is None or (is_sweep and not adapter(self._name).has_sweep_run):
                 return None
             group = one.parent.name if one.parent else None
             parent = tracker_id(one.parent, self._name) if one.parent else None

@@ -97,13 +97,11 @@ def require_clients(names: Sequence[TrackerName]) -> None:
             raise MissingExtra(f"--track {name} needs {module}, which is not installed: pip install 'blitz[{name}]'")
 
 
-def new_tracker(name: TrackerName) -> Tracker:
-    """An adapter for one run."""
-    tracker: Tracker = getattr(import_module(f"blitz.trackers.{name}"), _CLIENTS[name][1])()
-    return tracker
+def adapter(name: TrackerName) -> type[Tracker]:
+    """The class whose objects are runs in that tracker; the client is imported.
 
-
-def has_sweep_run(name: TrackerName) -> bool:
-    """Whether that tracker has a run for a sweep."""
-    adapter = getattr(import_module(f"blitz.trackers.{name}"), _CLIENTS[name][1])
-    return bool(adapter.has_sweep_run)
+    Raises:
+        MissingExtra: if it is not installed.
+    """
+    found: type[Tracker] = getattr(import_module(f"blitz.trackers.{name}"), _CLIENTS[name][1])
+    return found
