@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from ray.cluster_utils import Cluster
 
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from tests.clusters import env_of_driver
 from tests.running import train_workers

@@ -31,7 +31,7 @@ from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Shares, Split, fetch
 from blitz.optim import Optim
 from blitz.recipe import Batch, Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.loop import Checkpoints, TrainJob, train

@@ -34,7 +34,7 @@ from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.models.lenet import LeNet
 from blitz.recipes.cifar10 import Cifar10
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import TrainJob
 
 Loop = Callable[[int, int], float]

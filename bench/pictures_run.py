@@ -25,7 +25,7 @@ from blitz.launch.progress_bar import ProgressBar
 from blitz.launch.scale import Scale
 from blitz.models.lenet import LeNet
 from blitz.recipe import Batch, Recipe, may_change
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import TrainJob
 from blitz.training.session import Session
 from blitz.training.world import World

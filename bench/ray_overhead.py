@@ -19,7 +19,7 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bench.pictures_run import Pictures
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 
 def measure(command: list[str], folder: Path) -> tuple[float, float]:

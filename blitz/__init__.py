@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from blitz.api.run import Run as Run
     from blitz.api.run import open_run as open  # noqa: F401
     from blitz.api.run import runs as runs
-    from blitz.api.sweep import Sweep as Sweep
-    from blitz.api.sweep import tune as tune
-    from blitz.api.train import train as train
+    from blitz.api.train_run import train as train
+    from blitz.api.tune_space import Sweep as Sweep
+    from blitz.api.tune_space import tune as tune
     from blitz.data.arrays import ArrayDataset as ArrayDataset
     from blitz.data.plan import Split as Split
     from blitz.errors import DataError as DataError
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from blitz.training.loop import Checkpoints as Checkpoints
 
 _NAMES = {
-    "train": "blitz.api.train:train",
-    "tune": "blitz.api.sweep:tune",
+    "train": "blitz.api.train_run:train",
+    "tune": "blitz.api.tune_space:tune",
     "open": "blitz.api.run:open_run",
     "runs": "blitz.api.run:runs",
     "Run": "blitz.api.run:Run",
-    "Sweep": "blitz.api.sweep:Sweep",
+    "Sweep": "blitz.api.tune_space:Sweep",
     "Recipe": "blitz.recipe:Recipe",
     "Batch": "blitz.recipe:Batch",
     "may_change": "blitz.recipe:may_change",

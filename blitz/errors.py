@@ -12,6 +12,22 @@ class DataError(UserError):
     """Data that is missing or does not hold what it should; the message names the file and, if known, the line."""
 
 
+class DamagedFile(UserError):
+    """A file of a run that does not hold what was written; the message names it, and says how to go on."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        """Within the run, such as `recipe.json`."""
+
+
+class StorageError(UserError, OSError):
+    """A file that a storage does not take or give: a full disk, one that is read-only, a link that leads elsewhere."""
+
+    reason: str = ""
+    """What the system says, without which file it is and what to do."""
+
+
 class RunFailed(RuntimeError):
     """A run that stopped before its end, explained in one line; the same command resumes it."""
 

@@ -197,6 +197,20 @@ class ObjectRecipe(Recipe):
         return super().predictions(outputs, batch)
 
 
+def with_objects(recipe: Recipe, objects: Mapping[str, Any]) -> ObjectRecipe:
+    """The recipe of a run that was made from objects, with some of them at hand again.
+
+    Raises:
+        UserError: if it is a run of something else.
+    """
+    require(
+        isinstance(recipe, ObjectRecipe),
+        f"{', '.join(f'{name}=' for name in objects)}: the run is one of recipe {recipe.name}, which needs no objects",
+    )
+    assert isinstance(recipe, ObjectRecipe)
+    return dataclasses.replace(recipe, objects=dataclasses.replace(recipe.objects, **objects))
+
+
 class _Nothing:
     """No rows."""
 

@@ -49,7 +49,23 @@ def _build(cls: Any, fields: Mapping[str, Any]) -> Any:
     unknown = fields.keys() - hints.keys()
     if unknown:
         raise UserError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}; another version stored it")
+    for name, value in fields.items():
+        if not _is_of(hints[name], value):
+            raise UserError(f"{cls.__name__}.{name} is {_brief(value)}, which is of another type")
     return cls(**{name: _value(hints[name], value) for name, value in fields.items()})
+
+
+def _is_of(hint: Any, value: Any) -> bool:
+    """Whether a value of JSON may be of a type; what is no plain type is left to whoever builds it."""
+    if hint is bool or hint is types.NoneType or hint is str:
+        return isinstance(value, hint)
+    if hint is int or hint is float:
+        return isinstance(value, int | hint) and not isinstance(value, bool)
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, Mapping)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return any(_is_of(option, value) for option in typing.get_args(hint))
+    return True
 
 
 def _value(hint: Any, value: Any) -> Any:

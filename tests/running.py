@@ -13,7 +13,7 @@ from blitz.launch.launch import launch
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.prepare import prepare

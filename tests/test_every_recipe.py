@@ -11,7 +11,7 @@ from bench.recipes import HEADLINES
 from blitz.export.export import export
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_names
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints, TrainJob
 from tests.float64 import TOLERANCE, in_float64
 from tests.miniatures import cifar10_in, write_mnist

@@ -30,7 +30,7 @@ from blitz.recipes.dynamic_net import DynamicNetOnNoise
 from blitz.recipes.image_csv import ImageCsv, VisionModel
 from blitz.recipes.parabola import Parabola
 from blitz.recipes.table_csv import TableCsv
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from tests.pictures import coloured, dots
 from tests.running import train

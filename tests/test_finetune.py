@@ -18,7 +18,7 @@ from blitz.optim import Optim
 from blitz.recipes import recipe_to_json
 from blitz.recipes.finetune import Finetune
 from blitz.recipes.image_csv import ImageCsv, VisionModel
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from tests.pictures import COLOURS, coloured, picture
 from tests.running import losses, result, same_bits, train, weights
 from tests.training.test_loop import killed_after

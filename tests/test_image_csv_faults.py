@@ -15,7 +15,7 @@ from blitz.data.plan import Split
 from blitz.errors import DataError
 from blitz.optim import Optim
 from blitz.recipes.image_csv import Augmentation, ImageCsv
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from tests.pictures import coloured, picture
 from tests.running import losses, result, train
 from tests.test_image_csv import recipe

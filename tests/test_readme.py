@@ -11,6 +11,7 @@ from ray.dashboard.modules.job.cli import job_cli_group
 from ray.scripts.scripts import get_auth_token, start
 
 import blitz.recipes
+from blitz.api.predict_rows import PredictSettings
 from blitz.cli import command_line, predict, prepare, train
 from blitz.recipes import find_recipe, recipe_names
 
@@ -74,9 +75,7 @@ def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str])
             module.main([word, "--help"])
     # The flags of predict depend on the run, and so does its help.
     with pytest.raises(SystemExit):
-        command_line.parse(
-            predict.PredictSettings(find_recipe("table_csv")()), ["--help"], prog=predict.PROG, description=""
-        )
+        command_line.parse(PredictSettings(find_recipe("table_csv")()), ["--help"], prog=predict.PROG, description="")
     text = capsys.readouterr().out
     text += "".join(
         command.get_help(click.Context(command))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from blitz.errors import DataError
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import (
     absolute,
     beside,
@@ -22,7 +23,6 @@ from blitz.storage import (
     replacing,
     written_whole,
 )
-from blitz.runs.directory import RunDirectory
 from tests.object_store import uri_of
 
 _fork = multiprocessing.get_context("fork")

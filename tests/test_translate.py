@@ -28,7 +28,7 @@ from blitz.optim import Optim
 from blitz.outputs.bleu import Bleu
 from blitz.recipes import recipe_to_json
 from blitz.recipes.translate import Translate, TranslatorModel
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, same_bits, train, weights
 

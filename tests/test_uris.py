@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from blitz.errors import DataError, UserError
-from blitz.launch.address import check_address
-from blitz.storage import Folder, open_place
-from blitz.runs.directory import RunDirectory
-from blitz.uris import check_uri
 from blitz.cli.command_line import run
+from blitz.errors import DataError, UserError
+from blitz.launch.cluster.head_node import check_address
+from blitz.run_files.directory import RunDirectory
+from blitz.storage import Folder, open_place
+from blitz.uris import check_uri
 
 SECRET = "wJalrXUt"
 WITH_SECRETS = [
@@ -91,7 +91,7 @@ def test_every_command_refuses_a_secret_in_its_words_before_anything_is_done(
     command, *rest = (word.replace("URI", WITH_SECRETS[0]) for word in words)
     monkeypatch.setattr(sys, "argv", [command, *rest])
     with pytest.raises(SystemExit) as left:
-        run(importlib.import_module(f"jobs.{command}").main)
+        run(importlib.import_module(f"blitz.cli.{command}").main, rest)
     out, err = capsys.readouterr()
     assert left.value.code == 2
     assert err.startswith(f"error: {flag}")

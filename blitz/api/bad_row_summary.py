@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from blitz.data.arrays import MapStyleDataset
 from blitz.data.csv.reading.bad_rows import BadRows
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 
 @runtime_checkable

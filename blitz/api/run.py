@@ -3,7 +3,7 @@
 import html
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow
 import pyarrow.csv
@@ -20,15 +20,13 @@ from blitz.export.formats import Format
 from blitz.launch.scale import Scale
 from blitz.outputs.metrics import shown_figure
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
-from blitz.runs.listing import runs_in
-from blitz.runs.open import stored_recipe
+from blitz.run_files.checkpoint_files import Which
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.listing import list_runs
+from blitz.run_files.open import stored_recipe
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.model import build_model
 from blitz.training.world import World
-
-Which = Literal["best", "last"] | int
-"""A checkpoint: the best, the newest, or that of a step."""
 
 
 class Run:
@@ -212,4 +210,5 @@ def runs(storage: str | Path = "runs") -> list[Run]:
     Raises:
         UserError: if it cannot be listed.
     """
-    return [Run(directory) for directory in runs_in(str(storage))]
+    found = [one for one in list_runs(str(storage)) if not one.is_sweep and not one.damage]
+    return [Run(RunDirectory.of(str(storage), one.name)) for one in sorted(found, key=lambda one: one.name)]

@@ -2,20 +2,29 @@
 
 import shlex
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import tyro
+from torch import nn
 
 from blitz.api.bad_row_summary import list_left_out
+from blitz.api.run import Run
 from blitz.api.write_report import report_at_the_end
+from blitz.errors import require
 from blitz.launch.launch import launch, placed
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
-from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
-from blitz.runs.open import Resume, changed_schedule, finished_result, open_run, require_name
+from blitz.objects import MetricsChoice, ObjectRecipe, Objects
+from blitz.outputs.row_loss import LossFunction
+from blitz.recipe import Batch, Recipe
+from blitz.recipes import find_recipe
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import Resume, changed_schedule, finished_result, open_run, require_name
+from blitz.settings import setting_types, with_settings
 from blitz.trackers.tracked import tracked
 from blitz.trackers.tracker import TrackerName, require_clients
 from blitz.training.best_plot import draw
@@ -60,13 +69,13 @@ class Trained:
     """Where the report is, if one was written."""
 
 
-def train_run(settings: TrainSettings, *, command: str = "", say: Say = print) -> Trained:
+def train_run(settings: TrainSettings, *, command: str = "", address: str | None = None, say: Say = print) -> Trained:
     """Train, or resume; `command` is what was typed for it.
 
     Raises:
         UserError: if it can never start, before anything is started.
     """
-    placement = Placement(settings.scale)
+    placement = Placement(settings.scale, address) if address else Placement(settings.scale)
     with placed(placement):
         prepared = prepare(settings.recipe)
         run = open_run(prepared.recipe, storage=settings.storage, run=settings.run, resume=settings.resume)
@@ -125,3 +134,98 @@ def _finished(run: RunDirectory, recipe: Recipe) -> str:
             f"--{name}.schedule-epochs, and the learning rate goes up again to where it is on the longer schedule."
         )
     return "It is finished; to train on raise --epochs, to train anew give another --run or --resume never."
+
+
+def train(
+    recipe: str | Path | Recipe | type[Recipe] | None = None,
+    *,
+    model: Callable[[], nn.Module] | nn.Module | None = None,
+    train: Any = None,
+    val: Any = None,
+    loss: LossFunction | None = None,
+    metrics: MetricsChoice | None = None,
+    forward: Callable[[nn.Module, Batch], Any] | None = None,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+    target: str | None = None,
+    run: str | None = None,
+    storage: str | Path = "runs",
+    resume: Resume = "auto",
+    report: bool = True,
+    track: Sequence[TrackerName] = (),
+    checkpoint: Checkpoints | None = None,
+    num_workers: Literal["auto"] | int | None = None,
+    use_gpu: Literal["auto", "yes", "no"] | None = None,
+    max_failures: int | None = None,
+    scale: Scale | None = None,
+    address: str | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a recipe, or plain objects, or continue a run; the same call again resumes it.
+
+    Args:
+        recipe: what `blitz train` takes, as `"digits"`, `"flowers.py"` or `"package.flowers:Flowers"`; or a recipe, or
+            its class.
+        model: instead of a recipe: a class or function that makes the model, or a model, whose weights it starts with.
+        train: the rows to train on: a map-style data set whose items are `(inputs, targets)` or dictionaries.
+        val: the rows to evaluate on after each epoch, if any.
+        loss: a module or function of `(outputs, targets)`. Its reduction is switched off: it gives a number a row.
+        metrics: `"classification"` or `"regression"`, which the usual losses imply; or a function of
+            `(outputs, targets)` that gives named tensors with a number for each row.
+        forward: what to do with a batch, a dictionary of tensors, where that is not `model(inputs)`.
+        collate_fn: what makes a batch of a list of items, where torch's own does not.
+        target: the key of the targets in items that are dictionaries; by default one of the usual names.
+        run: the name of the run; by default it follows from the settings.
+        storage: where runs lie: a folder, or a URI such as `s3://bucket/runs`.
+        resume: `auto` continues a run that is there, `never` starts a new one, `must` refuses to start one.
+        report: whether to write report.html at the end.
+        track: trackers that the run is sent to too: `mlflow`, `wandb`, `trackio`, `comet`.
+        checkpoint: when checkpoints are written, and which are kept.
+        num_workers: 0 for this process, N for N workers on Ray; by default 0 unless a cluster is named.
+        use_gpu: `auto` uses GPUs where there are some.
+        max_failures: on Ray: restarts after failures.
+        scale: all that there is to say of where it runs, instead of the three above.
+        address: the Ray cluster: `auto`, `HOST:PORT` or `ray://HOST:PORT`; by default RAY_ADDRESS.
+        settings: fields of the recipe by their names: `epochs=5`, `optim=blitz.Optim(lr=0.1)`, `**{"optim.lr": 0.1}`.
+
+    Raises:
+        UserError: if it can never start, before anything is started.
+        RunFailed: if it stops before its end; the same call resumes it.
+    """
+    objects = Objects(model, train, val, loss, metrics, forward, collate_fn, target)
+    chosen = _recipe_of(recipe, objects, settings)
+    given: dict[str, Any] = {"num_workers": num_workers, "use_gpu": use_gpu, "max_failures": max_failures}
+    given = {name: value for name, value in given.items() if value is not None}
+    require(scale is None or not given, f"scale= says where it runs; give {', '.join(given)} in it")
+    made = TrainSettings(
+        chosen,
+        run=run,
+        storage=str(storage),
+        resume=resume,
+        report=report,
+        track=tuple(track),
+        checkpoint=checkpoint or Checkpoints(),
+        scale=scale or Scale(**given),
+    )
+    return Run(train_run(made, address=address).run, chosen)
+
+
+def _recipe_of(recipe: str | Path | Recipe | type[Recipe] | None, objects: Objects, settings: dict[str, Any]) -> Recipe:
+    if recipe is None:
+        groups = {name: value for name, value in settings.items() if "." not in name}
+        made: Recipe = ObjectRecipe.of(objects, **_known(ObjectRecipe, groups))
+        return with_settings(made, {name: value for name, value in settings.items() if "." in name})
+    names = [spec.name for spec in fields(objects) if getattr(objects, spec.name) is not None]
+    require(not names, f"{', '.join(f'{name}=' for name in names)}: a recipe has its own; give either")
+    if isinstance(recipe, str | Path):
+        recipe = find_recipe(str(recipe))
+    made = recipe() if isinstance(recipe, type) else recipe
+    return with_settings(made, _known(type(made), settings))
+
+
+def _known(kind: type[Recipe], settings: dict[str, Any]) -> dict[str, Any]:
+    known = [*setting_types(kind), *(spec.name for spec in fields(kind))]
+    for name in settings:
+        near = get_close_matches(name, known, n=1)
+        hint = f"; perhaps {near[0]}" if near else ""
+        require(name in known, f"{kind.__name__} has no setting '{name}'{hint}")
+    return settings

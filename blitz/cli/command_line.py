@@ -19,8 +19,8 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from blitz.errors import RunFailed, Stopped, UserError
-from blitz.visible import visible
 from blitz.uris import check_words
+from blitz.visible import visible
 
 Settings = TypeVar("Settings")
 

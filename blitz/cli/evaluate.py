@@ -7,40 +7,18 @@ also written to evaluations/<split>-<step>.json in the run, and those of classes
 leaves its picture in pictures/.
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import torch
-import tyro
-
-from blitz.api.bad_row_summary import list_left_out
-from blitz.cli.class_tables import accuracies, accuracies_csv, confusion, confusion_csv
+from blitz.api.evaluate_run import EvaluateSettings, evaluate, sums_of
 from blitz.cli.stored_run import parse_for_run
-from blitz.data.plan import Plan, Split
 from blitz.errors import require
-from blitz.launch.launch import launch, placed
-from blitz.launch.placement import Placement
-from blitz.launch.scale import Scale
-from blitz.outputs.metrics import Classification, Sums, shown_figure
+from blitz.outputs.class_tables import accuracies, confusion
+from blitz.outputs.metrics import Classification, shown_figure
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
-from blitz.training.best_plot import draw
-from blitz.training.evaluation import EvaluateJob
+from blitz.training.evaluation import ResultNotWritten
 from blitz.visible import visible
 
 PROG = "python -m jobs.evaluate"
-
-
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """What `jobs.evaluate` is told. The recipe is the run's; its data may lie elsewhere by now."""
-
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    checkpoint: Literal["best", "last"] | int = "best"
-    """Which checkpoint: the best, the newest, or that of a step."""
-    split: Split = "val"
-    """Which rows."""
-    scale: Scale = field(default_factory=Scale)
 
 
 def main(words: list[str]) -> None:
@@ -50,51 +28,12 @@ def main(words: list[str]) -> None:
         return
     require(bool(words) and not words[0].startswith("-"), f"name a run first: {PROG} RUN [flags]")
     directory, settings = parse_for_run(EvaluateSettings, words, prog=PROG, description=__doc__ or "")
-    result = evaluate(directory, settings)
+    try:
+        result = evaluate(directory, settings)
+    except ResultNotWritten as error:
+        _print(error.result, settings.recipe)
+        raise
     _print(result, settings.recipe)
-
-
-def evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, Any]:
-    """Evaluate a run; the content of the evaluation's file.
-
-    Raises:
-        UserError: if there is no such checkpoint, or there are no such rows.
-    """
-    with placed(Placement(settings.scale)):
-        return _evaluate(directory, settings)
-
-
-def _evaluate(directory: RunDirectory, settings: EvaluateSettings) -> dict[str, Any]:
-    recipe, split = settings.recipe, settings.split
-    require(
-        split in recipe.splits,
-        f"--split {split}: recipe {recipe.name} has no such rows; it has {', '.join(recipe.splits)}",
-    )
-    dataset = recipe.dataset(split)
-    list_left_out([dataset], directory)
-    rows = min(len(dataset), recipe.max_eval_rows or len(dataset))
-    require(rows > 0, f"recipe {recipe.name} has no {split} rows to evaluate on; name other ones with --split")
-    plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)
-    job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint))
-    launch(job, {"val": dataset}, Placement(settings.scale))
-    result = directory.read_json(job.result_file)
-    assert result is not None
-    if isinstance(metrics := recipe.metrics(), Classification):
-        _classes(directory, job, metrics, result)
-    draw(recipe, directory, step=job.step, split=split)
-    return result
-
-
-def _classes(directory: RunDirectory, job: EvaluateJob, metrics: Classification, result: dict[str, Any]) -> None:
-    """Write what is known of single classes beside the evaluation's file."""
-    place, _, _ = job.result_file.rpartition(".")
-    directory.write(f"{place}.classes.csv", accuracies_csv(metrics.by_class(_sums(result))))
-    if "confusion" in result["sums"]:
-        directory.write(f"{place}.confusion.csv", confusion_csv(metrics.classes, result["sums"]["confusion"]))
-
-
-def _sums(result: dict[str, Any]) -> Sums:
-    return {name: torch.tensor(value) for name, value in result["sums"].items()}
 
 
 def _print(result: dict[str, Any], recipe: Recipe) -> None:
@@ -104,7 +43,7 @@ def _print(result: dict[str, Any], recipe: Recipe) -> None:
         if not (isinstance(metrics, Classification) and name.startswith("accuracy/")):
             print(f"{visible(name):24} {shown_figure(value)}")
     if isinstance(metrics, Classification):
-        sums = _sums(result)
+        sums = sums_of(result)
         print(f"\n{accuracies(metrics.total(sums), metrics.by_class(sums))}")
         if "confusion" in sums:
             print(f"\n{confusion(metrics.classes, result['sums']['confusion'])}")

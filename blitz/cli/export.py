@@ -7,42 +7,12 @@ holds weights and preprocessing, takes batches of any size, and has been held ag
 is the weights alone, for `load_state_dict`. torchscript is for what still needs it: torch deprecates it.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
-
-import tyro
-
+from blitz.api.export_run import ExportSettings, export_checkpoint
 from blitz.cli.stored_run import parse_for_run
-from blitz.errors import UserError, require
-from blitz.export.export import Exported, export
-from blitz.export.formats import SUFFIXES, Format
-from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
-from blitz.storage import exists, folder_of, is_folder, name_of
+from blitz.errors import require
+from blitz.export.export import Exported
 
 PROG = "python -m jobs.export"
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What `jobs.export` is told. The recipe is the run's; its data may lie elsewhere by now."""
-
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    format: Format = "torch_export"
-    """torch_export for torch 2, in Python or compiled ahead of time; onnx for ONNX Runtime and others; torchscript
-    where an old runtime asks for it; state_dict for `load_state_dict`."""
-    quantize: bool = False
-    """onnx: weights as 8-bit integers: a smaller file. What it costs is stated, and --tolerance is held against the
-    artifact before."""
-    checkpoint: Literal["best", "last"] | int = "best"
-    """Which checkpoint: the best, the newest, or that of a step."""
-    output: str | None = None
-    """Where the artifact goes; by default into `export/` of the run."""
-    overwrite: bool = False
-    """Write the artifact anew where it is there already."""
-    tolerance: float = 1e-4
-    """The largest difference from the model on real rows, as a share of the largest value in a column of outputs (of
-    probabilities, of 1); more is refused."""
 
 
 def main(words: list[str]) -> None:
@@ -52,29 +22,9 @@ def main(words: list[str]) -> None:
         return
     require(bool(words) and not words[0].startswith("-"), f"name a run first: {PROG} RUN [flags]")
     directory, settings = parse_for_run(ExportSettings, words, prog=PROG, description=__doc__ or "")
-    require(settings.tolerance > 0, f"--tolerance is {settings.tolerance}; it must be above 0")
-    step = directory.checkpoint_step(settings.checkpoint)
-    path = settings.output or _default_place(directory, settings, step)
-    require(not is_folder(path), f"--output: {path} is a folder; name a file to write")
-    require(settings.overwrite or not exists(path), f"{path} is there already; name another --output, or --overwrite")
-    folder = RunDirectory.of(folder_of(path))
-    try:
-        # Before minutes are spent on it.
-        folder.probe()
-    except UserError as error:
-        raise UserError(f"--output: {path} cannot be written ({error.__cause__}); name another file") from error
-    made = export(
-        settings.recipe, directory, step, settings.format, quantize=settings.quantize, tolerance=settings.tolerance
-    )
-    folder.write(name_of(path), made.data)
-    print(f"step {step}: {path}")
-    _print(made, settings)
-
-
-def _default_place(directory: RunDirectory, settings: ExportSettings, step: int) -> str:
-    quantized = ".int8" if settings.quantize else ""
-    name = f"{settings.recipe.name}-{step}{quantized}.{SUFFIXES[settings.format]}"
-    return RunDirectory.of(directory.uri, f"export/{name}").uri
+    made = export_checkpoint(directory, settings)
+    print(f"step {made.step}: {made.path}")
+    _print(made.artifact, settings)
 
 
 def _print(made: Exported, settings: ExportSettings) -> None:

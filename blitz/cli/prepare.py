@@ -10,12 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from blitz.cli.command_line import parse
 from blitz.data.csv.reading.bad_rows import BadRows, BadRowsPolicy
-from blitz.data.csv.reading.columns import ColumnReport, ColumnType
-from blitz.data.csv.reading.dialect import Encoding
+from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_words
+from blitz.data.csv.reading.dialect import Encoding, Header
 from blitz.data.csv.reading.image_files import ImageCheck, check_images
 from blitz.data.csv.reading.index import CsvIndex, index_csv, make_cache
+from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.scan import CsvOptions
 from blitz.data.csv.table import unknown_labels
+from blitz.errors import require
 from blitz.visible import visible
 
 PROG = "python -m jobs.prepare"
@@ -44,6 +46,14 @@ class PrepareSettings:
     """What cells are quoted in; detected by default."""
     encoding: Encoding | None = None
     """Detected by default."""
+    header: Header = "auto"
+    """Whether the first line names the columns; auto takes it for names unless all of them are numbers."""
+    comment: str | None = None
+    """What lines begin with that are left out, such as '#'."""
+    skip_lines: tuple[int, ...] = ()
+    """Numbers of lines that are left out, such as a title above the header or units below it: 1 2 4."""
+    decimal: Decimal | None = None
+    """The decimal mark, . or ,; detected by default."""
     types: dict[str, ColumnType] = field(default_factory=dict)
     """Types of columns where the detected ones do not fit: --types zip category name text."""
     bad_rows: BadRowsPolicy = "fail"
@@ -59,6 +69,9 @@ def main(words: list[str]) -> None:
     if not words or words[0].startswith("-"):
         print(f"{__doc__}\nFlags: those of `{PROG} TRAIN.csv --help`.")
         return
+    require(
+        len(words) == 1 or words[1].startswith("-"), f"name one CSV; after {words[0]} stands {' '.join(words[1:2])}"
+    )
     prepare(words[0], parse(PrepareSettings(), words[1:], prog=f"{PROG} {words[0]}", description=__doc__ or ""))
 
 
@@ -69,25 +82,34 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
         DataError: if a CSV cannot be read, or its bad rows are more than the settings allow.
     """
     options = CsvOptions(
-        settings.delimiter,
-        settings.quote,
-        settings.encoding,
-        settings.types,
-        settings.label_column,
-        settings.image_column,
+        delimiter=settings.delimiter,
+        quote=settings.quote,
+        encoding=settings.encoding,
+        header=settings.header,
+        comment=settings.comment,
+        skip_lines=settings.skip_lines,
+        flags="--",
+        types=settings.types,
+        label_columns=settings.label_column,
+        image_column=settings.image_column,
+        decimal=settings.decimal,
     )
     make_cache(settings.out, flag="--out")
     train = index_csv(csv, settings.out, options)
     found = [(train, _bad_rows(train, settings))]
     if settings.val_csv is not None:
         types = {column.name: column.type for column in train.columns}
-        val = index_csv(settings.val_csv, settings.out, replace(options, types=types))
+        words = tuple(name for name, values in train.codes.items() if are_words(values))
+        more = replace(options, types=types, usual_decimal=train.decimal, verbatim=words)
+        val = index_csv(settings.val_csv, settings.out, more)
         known = {name: train.column(name).values for name in settings.label_column}
         unknown = [unknown_labels(val, name, values, csv) for name, values in known.items() if values is not None]
         found.append((val, sum(unknown, start=_bad_rows(val, settings))))
+    unwritten = []
     for number, (index, bad) in enumerate(found):
         _print_index(index, settings.label_column)
-        _print_bad(bad, settings, suffix=".val" if number else "")
+        unwritten += _print_bad(bad, settings, suffix=".val" if number else "")
+    require(not unwritten, "; ".join(unwritten))
     for index, bad in found:
         bad.judge(settings.bad_rows, total_rows=index.total_rows, max_bad_fraction=settings.max_bad_fraction)
 
@@ -100,13 +122,14 @@ def _bad_rows(index: CsvIndex, settings: PrepareSettings) -> BadRows:
 
 
 def _print_index(index: CsvIndex, labels: tuple[str, ...]) -> None:
-    dialect = index.dialect
     print(f"{index.csv}: {index.total_rows:,} rows, {len(index.columns)} columns")
-    print(f"{dialect.encoding}, delimiter {dialect.delimiter!r}, quote {dialect.quote}, decimal {dialect.decimal!r}\n")
+    print(f"{index.described()}\n")
     width = max(6, *(len(visible(column.name)) for column in index.columns))
     print(f"{'column':{width}}  type      missing  values")
     for column in index.columns:
         print(f"{visible(column.name):{width}}  {column.type:8}  {column.missing:7,}  {_summary(column)}")
+        if column.note:
+            print(f"{'':{width}}  {visible(column.note)}")
     for name in labels:
         column = index.column(name)
         if column.values is not None and column.counts is not None:
@@ -125,10 +148,17 @@ def _summary(column: ColumnReport) -> str:
     return ""
 
 
-def _print_bad(bad: BadRows, settings: PrepareSettings, *, suffix: str) -> None:
+def _print_bad(bad: BadRows, settings: PrepareSettings, *, suffix: str) -> list[str]:
+    """Why the list of bad rows cannot be written, if it cannot."""
     if not len(bad):
         print("no bad rows\n")
-        return
-    rows = "1 bad row" if len(bad) == 1 else f"{len(bad):,} bad rows"
-    print(f"{rows}, listed in {bad.list_in(settings.out, suffix=suffix)}; the first:")
+        return []
+    rows, unwritten = "1 bad row" if len(bad) == 1 else f"{len(bad):,} bad rows", []
+    try:
+        listed = f", listed in {bad.list_in(settings.out, suffix=suffix)}"
+    except OSError as error:
+        listed, file = "", bad.listed_in(settings.out, suffix=suffix)
+        unwritten.append(f"{file} cannot be written ({error.strerror}); name another folder with --out")
+    print(f"{rows}{listed}; the first:")
     print("".join(f"  {visible(message)}\n" for message in bad.messages(_SHOWN_FAULTS)))
+    return unwritten

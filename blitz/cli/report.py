@@ -8,7 +8,7 @@ The page is one file that needs no network: report.html in the run directory, or
 from blitz.api.write_report import ReportSettings, write_report
 from blitz.cli.command_line import parse
 from blitz.errors import require
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 PROG = "python -m jobs.report"
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from blitz.cli.command_line import parse
 from blitz.outputs.metrics import shown_figure
-from blitz.runs.listing import RunSummary, list_runs
+from blitz.run_files.listing import RunSummary, list_runs
 
 PROG = "python -m jobs.runs"
 
@@ -32,12 +32,17 @@ def main(words: list[str]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    for each in runs:
+        if each.damage:
+            print(f"{each.name}: {each.damage}")
 
 
 def _row(summary: RunSummary, now: datetime) -> tuple[str, str, str, str, str]:
     total = "?" if summary.total_steps is None else str(summary.total_steps)
     best = "" if summary.best is None else f"{summary.best[0]} {shown_figure(summary.best[1])}"
     step = f"{summary.step}/{total}{' trials' if summary.is_sweep else ''}"
+    if summary.damage:
+        step = "?"
     return summary.name, summary.state, step, best, f"{_age(now - summary.written)} ago"
 
 

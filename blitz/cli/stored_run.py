@@ -5,8 +5,8 @@ from typing import Protocol, TypeVar
 from blitz.cli.command_line import parse
 from blitz.errors import require
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
-from blitz.runs.open import stored_recipe
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import stored_recipe
 from blitz.settings import differences
 
 

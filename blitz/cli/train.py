@@ -16,7 +16,7 @@ from blitz.outputs.metrics import shown_figure
 from blitz.recipes import all_recipe_names, find_recipe
 from blitz.report.record import read_record
 from blitz.report.terminal_summary import closing_lines
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.visible import visible
 
 PROG = "python -m jobs.train"

@@ -38,6 +38,7 @@ def new_columns_by(how: Callable[..., npt.NDArray[Any]]) -> Iterator[None]:
         _new.reset(token)
 
 
+@runtime_checkable
 class MapStyleDataset(Protocol):
     """What a recipe's data set has: a map-style `torch.utils.data.Dataset` that fetches a whole batch at once."""
 

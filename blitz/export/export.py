@@ -15,7 +15,7 @@ from blitz.export.deployed import Deployed, deploy, real_rows, signature
 from blitz.export.formats import SUFFIXES, WRITERS, Format, Outputs, Runner, quantize_onnx, require_installed
 from blitz.outputs.metrics import Classification
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.model import build_model
 from blitz.training.world import World

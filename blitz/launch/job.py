@@ -9,7 +9,7 @@ from blitz.data.arrays import FAULT, MapStyleDataset
 from blitz.data.plan import Block, Datasets, Plan, Split
 from blitz.errors import DataError
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.session import Session
 
 

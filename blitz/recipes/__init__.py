@@ -101,4 +101,10 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
 def recipe_from_json(stored: Mapping[str, Any]) -> Recipe:
     """The recipe that `recipe_to_json` was given; fields that it lacks take their defaults."""
     fields = {name: value for name, value in stored.items() if name != "recipe"}
-    return from_json(find_recipe(stored["recipe"]), fields)
+    try:
+        return from_json(find_recipe(stored["recipe"]), fields)
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        # It checks values, and takes their types for granted.
+        raise UserError(f"the settings of recipe {stored['recipe']} are damaged: {error}") from error

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from blitz.report.record import ACCOUNTS, Record
+from blitz.report.record import Record
+from blitz.report.series import ACCOUNTS, Point, Series
 
 Chart = dict[str, Any]
 
-_MOST_POINTS = 600
-"""A curve of more is drawn as means of neighbours, with a band from the least to the most."""
 _MOST_FIGURES = 4
+_MOST_BARS = 120
 _HEIGHT = 260
 ZOOM = [{"name": "from", "value": None}, {"name": "to", "value": None}]
 """Which steps are shown: the page sets them in all charts that have them."""
@@ -30,18 +30,17 @@ def curve_charts(records: Sequence[Record]) -> dict[str, Chart]:
 
 def _figures(records: Sequence[Record]) -> list[str]:
     names = [record.best for record in records]
-    names += [name for record in records for line in record.lines for name in line if name.startswith("val/")]
+    names += [name for record in records for name in record.curves.series if name.startswith("val/")]
     return [name for name in dict.fromkeys(names) if name.count("/") == 1 and name != "val/loss"][:_MOST_FIGURES]
 
 
 def _rates(records: Sequence[Record]) -> list[str]:
-    names = dict.fromkeys(name for record in records for line in record.lines for name in line)
+    names = dict.fromkeys(name for record in records for name in record.curves.series)
     return [name for name in names if name == "lr" or name.startswith("lr/")]
 
 
 def _resized(records: Sequence[Record]) -> bool:
-    sizes = [{line["world_size"] for line in record.lines if "world_size" in line} for record in records]
-    return any(len(one) > 1 for one in sizes)
+    return any(len(record.curves.world_sizes) > 1 for record in records)
 
 
 def _lines(records: Sequence[Record], names: dict[str, str], *, title: str, steps: bool = False) -> Chart | None:
@@ -51,7 +50,7 @@ def _lines(records: Sequence[Record], names: dict[str, str], *, title: str, step
         {"run": record.name, "series": called, **point}
         for record in records
         for name, called in names.items()
-        for point in _thinned([line for line in record.lines if line.get(name) is not None], name)
+        for point in _points(record.curves.series.get(name))
     ]
     if not points:
         return None
@@ -121,19 +120,16 @@ def step_axis() -> Chart:
     return {"field": "step", "type": "quantitative", "title": "step", "scale": scale, "axis": axis}
 
 
-def _thinned(lines: Sequence[dict[str, Any]], name: str) -> Iterable[dict[str, Any]]:
-    each = -(-len(lines) // _MOST_POINTS)
-    for start in range(0, len(lines), max(1, each)):
-        group = lines[start : start + each]
-        values = [line[name] for line in group]
-        point = {"step": group[-1]["step"], "epoch": group[-1]["epoch"], "value": sum(values) / len(values)}
-        yield point if each == 1 else {**point, "low": min(values), "high": max(values)}
+def _points(series: Series | None) -> Iterable[dict[str, Any]]:
+    for point in series.points if series else ():
+        band = {"low": point.low, "high": point.high} if series and series.is_thinned else {}
+        yield {"step": point.step, "epoch": point.epoch, "value": point.mean, **band}
 
 
 def _event_layers(records: Sequence[Record]) -> list[Chart]:
     """Where a run went on or failed, as dashed lines."""
     marks = [
-        {"step": event["step"], "what": event["what"], "told": f"{record.name}: {told}"}
+        {"step": event.get("step", 0), "what": event["what"], "told": f"{record.name}: {told}"}
         for record in records
         for event, told in zip(record.events, events_told(record), strict=True)
         if event["what"] not in ("started", "finished") or (event["what"] == "started" and event.get("reached"))
@@ -184,14 +180,16 @@ def events_told(record: Record) -> list[str]:
 
 def _told(event: dict[str, Any]) -> str:
     when = datetime.fromtimestamp(event["time"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    workers, step = event.get("world_size", 1), event.get("step", 0)
     if event.get("change"):
-        return f"{event['what']} at step {event['step']:,}: {event['change']} ({when})"
-    workers = event["world_size"]
+        return f"{event['what']} at step {step:,}: {event['change']} ({when})"
     where = f"{workers} worker{'s' if workers > 1 else ''}, {event.get('device', 'cpu')}"
     reached = event.get("reached")
-    lost = f", having reached step {reached:,}" if reached and reached > event["step"] else ""
+    lost = f", having reached step {reached:,}" if reached and reached > step else ""
+    damaged = event.get("damaged")
+    why = f", because the checkpoint of step {', '.join(map(str, damaged))} is damaged" if damaged else ""
     error = f": {event['error']}" if event.get("error") else ""
-    return f"{event['what']} at step {event['step']:,}{lost}{error} ({where}; {when})"
+    return f"{event['what']} at step {step:,}{lost}{why}{error} ({where}; {when})"
 
 
 def time_chart(records: Sequence[Record]) -> Chart | None:
@@ -226,22 +224,27 @@ def time_chart(records: Sequence[Record]) -> Chart | None:
     }
 
 
+def _groups(points: list[Point]) -> list[list[Point]]:
+    each = max(1, -(-len(points) // _MOST_BARS))
+    return [points[start : start + each] for start in range(0, len(points), each)]
+
+
 def time_over_steps(record: Record) -> Chart | None:
     """How the share of what time goes to changed in the course of a run."""
-    lines = [line for line in record.lines if "compute_seconds" in line]
-    each = max(1, -(-len(lines) // 120))
+    accounts = {account: record.curves.series.get(f"{account}_seconds") for account in ACCOUNTS}
+    compute = accounts["compute"]
+    if compute is None or sum(point.count for point in compute.points) < 3:
+        return None
     points = [
         {
-            "step": group[-1]["step"],
-            "account": called,
+            "step": group[-1].step,
+            "account": ACCOUNTS[account],
             "order": order,
-            "seconds": sum(line.get(f"{account}_seconds", 0.0) for line in group),
+            "seconds": sum(one.total for one in group),
         }
-        for group in (lines[start : start + each] for start in range(0, len(lines), each))
-        for order, (account, called) in enumerate(ACCOUNTS.items())
+        for order, (account, series) in enumerate(accounts.items())
+        for group in _groups(series.points if series else [])
     ]
-    if len(lines) < 3:
-        return None
     return {
         "data": {"values": points},
         "params": ZOOM,

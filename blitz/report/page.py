@@ -10,10 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from blitz.extras import extra
 from blitz.report.classes import class_chart, confusion_chart, number_charts
 from blitz.report.curves import Chart, curve_charts, events_told, time_chart, time_over_steps
 from blitz.report.formatting import duration, number, rounded, shown
-from blitz.report.record import ACCOUNTS, Record, differing
+from blitz.report.record import Record, differing
+from blitz.report.series import ACCOUNTS
 from blitz.report.sweep_page import Sweep, curves_by, sweep_charts
 from blitz.report.theme import DARK, LIGHT
 from blitz.storage import replacing
@@ -36,7 +38,8 @@ class Page:
 
     def html(self) -> str:
         """The whole file."""
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        with extra("report", what="a report"):
+            from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
         environment = Environment(
             loader=FileSystemLoader(_TEMPLATES),
@@ -55,9 +58,20 @@ class Page:
             **self.context,
         )
 
+    def svgs(self) -> dict[str, str]:
+        """The charts as SVG, by their names; for a light background."""
+        with extra("report", what="a chart"):
+            import vl_convert
+
+        return {
+            name: vl_convert.vegalite_to_svg({"width": _PNG_WIDTH, **chart}, config=LIGHT)
+            for name, chart in self.charts.items()
+        }
+
     def pngs(self) -> dict[str, bytes]:
         """The charts as pictures, by names of files."""
-        import vl_convert
+        with extra("report", what="a picture of a chart"):
+            import vl_convert
 
         config = {**LIGHT, "background": "white"}
         pictures = {}
@@ -142,12 +156,15 @@ def vega() -> str:
     To put it together takes seconds, so it is kept in the user's cache.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blitz"
-    kept = folder / f"vega-{metadata.version('vl-convert-python')}.js"
+    with extra("report", what="a report"):
+        version = metadata.version("vl-convert-python")
+    kept = folder / f"vega-{version}.js"
     try:
         return kept.read_text(encoding="utf-8")
     except OSError:
         pass
-    import vl_convert
+    with extra("report", what="a report"):
+        import vl_convert
 
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     try:
@@ -173,8 +190,9 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         if evaluation["best"] != "loss":
             tiles.append((number(evaluation["figures"]["loss"]), "val/loss", f"step {evaluation['step']:,}"))
     planned = record.plan.get("total_steps")
-    epochs = record.lines[-1]["epoch"] if record.lines else 0
-    tiles.append((f"{record.step:,}", f"of {planned:,} steps" if planned else "steps", f"{number(epochs)} epochs"))
+    tiles.append(
+        (f"{record.step:,}", f"of {planned:,} steps" if planned else "steps", f"{number(record.curves.epoch)} epochs")
+    )
     if record.examples_per_second:
         tiles.append((number(record.examples_per_second), "examples a second", f"median; {_workers(record)}"))
     if record.seconds:
@@ -186,7 +204,7 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
 
 def _workers(record: Record) -> str:
     """On how many it ran."""
-    counts = sorted({line["world_size"] for line in record.lines if "world_size" in line})
+    counts = sorted(record.curves.world_sizes)
     told = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"{told} worker{'' if told == '1' else 's'}"
 

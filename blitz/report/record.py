@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from blitz.errors import UserError
-from blitz.runs.directory import RunDirectory
-
-ACCOUNTS = {"compute": "compute", "data": "waiting for data", "evaluation": "evaluation", "checkpoint": "checkpoints"}
-"""What time goes to, as metrics.jsonl names it and as people do."""
+from blitz.report.series import ACCOUNTS, Curves
+from blitz.run_files.directory import RunDirectory
 
 _ENDS = ("finished", "failed", "interrupted", "stopped")
 
@@ -25,7 +23,7 @@ class Record:
     recipe: dict[str, Any]
     """As it was asked for."""
     plan: dict[str, Any]
-    lines: list[dict[str, Any]]
+    curves: Curves
     """Of metrics.jsonl."""
     events: list[dict[str, Any]]
     result: dict[str, Any] | None
@@ -46,8 +44,7 @@ class Record:
     @property
     def step(self) -> int:
         """How far it is."""
-        steps = [line["step"] for line in self.lines]
-        return int(self.result["steps"]) if self.result else max(steps, default=0)
+        return int(self.result["steps"]) if self.result else self.curves.step
 
     @property
     def best(self) -> str:
@@ -65,14 +62,15 @@ class Record:
     @property
     def seconds(self) -> dict[str, float]:
         """What the time of the steps that count went to."""
-        told = [*self.lines, *self.events]
+        told = [self.curves.seconds, *self.events]
         spent = {account: sum(line.get(f"{account}_seconds", 0.0) for line in told) for account in ACCOUNTS}
         return spent if any(spent.values()) else {}
 
     @property
     def examples_per_second(self) -> float | None:
-        """The median."""
-        rates = sorted(line["examples_per_second"] for line in self.lines if "examples_per_second" in line)
+        """The median; of a long run that of the means over neighbouring lines."""
+        series = self.curves.series.get("examples_per_second")
+        rates = sorted(series.means) if series else []
         return rates[len(rates) // 2] if rates else None
 
     @property
@@ -114,7 +112,7 @@ def read_record(run: RunDirectory) -> Record:
         place=run.uri,
         recipe=recipe,
         plan=run.read_json("plan.json") or {},
-        lines=run.metrics(),
+        curves=Curves.of(run.each_metric()),
         events=run.events(),
         result=run.read_json("result.json"),
         evaluation=run.read_json("evaluations/best.json") or _newest_evaluation(run),

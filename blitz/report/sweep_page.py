@@ -1,15 +1,13 @@
 """A sweep: its trials in a table, in parallel coordinates, and their curves."""
 
-import csv
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from blitz.report.curves import ZOOM, Chart, step_axis
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 _READERS = 16
 _MOST_CURVES, _POINTS_A_CURVE = 128, 60
@@ -58,15 +56,14 @@ def read_sweep(run: RunDirectory) -> Sweep:
     """The sweep in a directory."""
     asked = run.read_json("sweep.json")
     assert asked is not None
-    text = run.read("trials.csv").decode() if run.exists("trials.csv") else ""
-    rows = list(csv.DictReader(io.StringIO(text)))
+    rows = run.read_trials()
     higher = asked["mode"] == "max"
     rows.sort(key=lambda row: _key(row["best"], higher_is_better=higher))
     own = ("trial", "state", "last", "best", "step", "seconds", "error")
     names = [row["trial"] for row in rows[:_MOST_CURVES]]
 
     def curve(trial: str) -> list[tuple[int, float]]:
-        return _thinned(_trial(run, trial).metrics(), asked["metric"])
+        return _thinned(_trial(run, trial).each_metric(), asked["metric"])
 
     with ThreadPoolExecutor(_READERS) as readers:
         curves = dict(zip(names, readers.map(curve, names), strict=True))
@@ -77,13 +74,13 @@ def read_sweep(run: RunDirectory) -> Sweep:
         rows=rows,
         varied=[name for name in rows[0] if name not in own] if rows else [],
         curves=curves,
-        best=RunDirectory.of(run.uri, "best").read_json("recipe.json"),
+        best=run.part("best").read_json("recipe.json"),
         command=next((str(event["command"]) for event in reversed(run.events()) if event.get("command")), ""),
     )
 
 
 def _trial(run: RunDirectory, number: str) -> RunDirectory:
-    return RunDirectory.of(run.uri, f"trials/{int(number):04d}")
+    return run.part(f"trials/{int(number):04d}")
 
 
 def _key(value: str, *, higher_is_better: bool) -> float:
@@ -101,7 +98,7 @@ def _float(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _thinned(lines: Sequence[dict[str, Any]], metric: str) -> list[tuple[int, float]]:
+def _thinned(lines: Iterable[dict[str, Any]], metric: str) -> list[tuple[int, float]]:
     points = [(line["step"], line[metric]) for line in lines if isinstance(line.get(metric), float | int)]
     each = max(1, -(-len(points) // _POINTS_A_CURVE))
     # With the last, which is where a trial ended.

@@ -1,13 +1,15 @@
 """What a terminal shows of a run at its end."""
 
 from blitz.report.formatting import duration, number, sparkline
-from blitz.report.record import ACCOUNTS, Record
+from blitz.report.record import Record
+from blitz.report.series import ACCOUNTS
 
 
 def closing_lines(record: Record, *, plain: bool) -> list[str]:
     """Its curve of the loss in a line, and what its time went to; `plain` is for terminals that know only ASCII."""
     lines = []
-    losses = [line["train/loss"] for line in record.lines if "train/loss" in line]
+    series = record.curves.series.get("train/loss")
+    losses = series.means if series else []
     if len(losses) > 1:
         drawn = sparkline(losses, plain=plain)
         lines.append(f"{'train/loss':24} {drawn}  {number(losses[0])} to {number(losses[-1])}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import joined
 from blitz.trackers.step_reader import StepReader
 from blitz.trackers.tracker import End, Start, State, Step, Tracker, TrackerName, adapter

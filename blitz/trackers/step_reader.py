@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from blitz.runs.directory import RunDirectory
-from blitz.storage import open_place
+from blitz.run_files.directory import RunDirectory
 from blitz.trackers.tracker import Step
 
 _PIECE_BYTES = 1 << 20
@@ -46,13 +45,12 @@ class StepReader:
                 if self._pending and values["step"] != self._pending["step"]:
                     yield self._pending
                     self._pending = {}
-                self._pending |= values
+                self._pending |= {name: value for name, value in values.items() if value is not None}
 
     def _piece(self) -> tuple[bytes, bool]:
         """Whole lines that follow those that were read, and whether none are left."""
-        files, root = open_place(self._run.uri, patient=self._run.patient)
         try:
-            source = files.open_input_file(f"{root}/metrics.jsonl")
+            source = self._run.open_file("metrics.jsonl")
         except FileNotFoundError:
             return b"", True
         with source as file:

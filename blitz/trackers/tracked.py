@@ -4,10 +4,10 @@ import sys
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from blitz.errors import Stopped, first_line
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.trackers.follower import Follower, config_of, tracker_id
 from blitz.trackers.tracker import State, TrackerName, adapter, require_clients
 
@@ -74,8 +74,8 @@ def tracked_sweep(sweep: RunDirectory, names: Sequence[TrackerName], *, say: Say
     def followed(state: State, done: Container[str]) -> Iterator[Followed]:
         if sweep.uri not in done:
             yield Followed(sweep, "running")
-        for name in sorted(RunDirectory.of(sweep.uri, "trials").names()):
-            run = replace(sweep, uri=RunDirectory.of(sweep.uri, f"trials/{name}").uri)
+        for name in sorted(sweep.names("trials")):
+            run = sweep.part(f"trials/{name}")
             if run.uri not in done and (trial := run.read_json("trial.json")) is not None:
                 ended = _STATES.get(trial["state"])
                 yield Followed(run, ended or state, sys.maxsize if ended else 0, parent=sweep)

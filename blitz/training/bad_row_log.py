@@ -3,9 +3,9 @@
 import torch
 
 from blitz.data.plan import Block, Plan
-from blitz.errors import DataError
+from blitz.errors import DataError, StorageError
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.display import Display
 from blitz.training.world import World
 
@@ -15,7 +15,19 @@ _SHOWN = 10
 class Faults:
     """What is found, over all ranks, goes to bad_rows.csv of the run."""
 
-    def __init__(self, recipe: Recipe, plan: Plan, run: RunDirectory, *, world: World, display: Display) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        plan: Plan,
+        run: RunDirectory,
+        *,
+        world: World,
+        display: Display,
+        must_be_written: bool = True,
+    ) -> None:
+        self.unwritten: StorageError | None = None
+        """What kept bad_rows.csv from being written, unless that `must_be_written`."""
+        self._must_be_written = must_be_written
         self._run, self._world, self._display = run, world, display
         self._fraction, self._rows = recipe.max_bad_fraction, plan.train_rows + plan.eval_rows
         self._known = set(run.bad_rows())
@@ -37,10 +49,18 @@ class Faults:
             self._display.line(f"left out: {fault}")
         self._found.update(new)
         if new and self._world.leads:
-            self._run.add_bad_rows(new)
+            self._write(new)
         if len(self._found) > self._fraction * self._rows:
             raise DataError(
                 f"{len(self._found)} of {self._rows} rows turned out to be of no use, more than "
                 f"--data.max-bad-fraction {self._fraction:g} allows; they are listed in {self._run}/bad_rows.csv, "
                 f"the first is {new[0]}"
             )
+
+    def _write(self, faults: list[str]) -> None:
+        try:
+            self._run.add_bad_rows(faults)
+        except StorageError as error:
+            if self._must_be_written:
+                raise
+            self.unwritten = error

@@ -6,7 +6,7 @@ import torch
 
 from blitz.data.plan import Split
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.model import build_model
 from blitz.training.world import World

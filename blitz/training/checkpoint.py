@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from blitz.errors import UserError
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 Tensors = dict[str, Tensor]
 

@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 from blitz.errors import UserError
-from blitz.runs.directory import RunDirectory
-from blitz.runs.tensorboard import begin_event_file, event_record
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.tensorboard import begin_event_file, event_record
 from blitz.training.checkpoint import Checkpoint
 
 _SECONDS_BETWEEN_METRICS = 10.0
@@ -64,7 +64,10 @@ class CheckpointWriter:
         self._lines.append((time.time(), line))
         if self._appends:
             lines, self._lines = self._lines, []
-            self._write_metrics(lines)
+            try:
+                self._write_metrics(lines)
+            except OSError as error:
+                raise self._run.refused("written", error) from error
             return
         idle = self._in_flight is None or self._in_flight.done()
         if idle and time.monotonic() - self._lines_written >= _SECONDS_BETWEEN_METRICS:

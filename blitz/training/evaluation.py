@@ -10,10 +10,10 @@ from torch import nn
 
 from blitz.data.order import Rows
 from blitz.data.plan import Block, Plan, Split
-from blitz.errors import DataError
+from blitz.errors import DataError, StorageError, UserError
 from blitz.outputs.metrics import Classification, Sums
 from blitz.recipe import Batch, Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.bad_row_log import Faults
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
@@ -58,6 +58,18 @@ def evaluated(
 
 def _cut(batch: Batch, rows: slice) -> Batch:
     return {name: column[rows] for name, column in batch.items()}
+
+
+class ResultNotWritten(UserError):
+    """An evaluation that is done, and that its run does not take: a full disk, or one that is read-only."""
+
+    def __init__(self, message: str, result: dict[str, Any]) -> None:
+        super().__init__(message, result)
+        self.result = result
+        """What the evaluation's file would hold."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Evaluation:
@@ -141,16 +153,29 @@ class EvaluateJob:
         return 0
 
     def start(self, blocks: Iterable[Block], session: Session) -> None:
-        """Evaluate."""
+        """Evaluate.
+
+        Raises:
+            ResultNotWritten: if the run does not take what was found.
+        """
         world = session.world
         model = build_model(self.recipe, world)
         model.load_state_dict(Checkpoint.load(self.run, self.step).weights)
         evaluation = Evaluation(self.recipe, model, world)
-        faults = Faults(self.recipe, self.plan, self.run, world=world, display=session.display)
+        faults = Faults(self.recipe, self.plan, self.run, world=world, display=session.display, must_be_written=False)
         for block in blocks:
             faults.note(block)
             evaluation.add(block)
         sums, figures = evaluation.finish()
         result = evaluation.record(sums, figures, split=self.split, step=self.step)
         if world.leads:
+            self._write(result, faults.unwritten)
+
+    def _write(self, result: dict[str, Any], unwritten: StorageError | None) -> None:
+        try:
             self.run.write_json(self.result_file, result)
+        except OSError as error:
+            refused = error if isinstance(error, StorageError) else None
+            unwritten = refused or self.run.refused_file("written", self.result_file, error)
+        if unwritten is not None:
+            raise ResultNotWritten(str(unwritten), result) from unwritten

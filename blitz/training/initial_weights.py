@@ -5,7 +5,7 @@ learned: recipe.json holds their hash, so that a source that has changed is noti
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -19,8 +19,8 @@ from blitz.models.head import head_of
 from blitz.models.weights_file import SUFFIXES, read_weights
 from blitz.outputs.metrics import Classification
 from blitz.recipe import Beginning, Recipe
-from blitz.runs.directory import RunDirectory
-from blitz.runs.open import stored_recipe
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import stored_recipe
 from blitz.training.checkpoint import Checkpoint, Tensors
 
 FILE = "initial.safetensors"
@@ -39,9 +39,12 @@ class InitialWeights:
     """Tensors of the model that stay as they are drawn, and why."""
     left: Mapping[str, str]
     """Tensors of the source that have no place in the model, and why."""
+    passed_over: Sequence[str] = ()
+    """A line for each damaged checkpoint in the place of which an older one was taken."""
 
     def lines(self) -> Iterator[str]:
         """What people want to know of it."""
+        yield from self.passed_over
         step = "" if self.begins_with.step is None else f", step {self.begins_with.step}"
         whole = len(self.taken) + len(self.new)
         yield f"begins with {self.begins_with.source}{step}: {len(self.taken)} of {whole} tensors fit"
@@ -67,7 +70,7 @@ def resolve_initial_weights(recipe: AnyRecipe) -> tuple[AnyRecipe, InitialWeight
     found = _source_of(recipe)
     if found is None:
         return recipe, None
-    begins_with, tensors, source = found
+    begins_with, tensors, source, passed_over = found
     # Its weights as they are drawn are of no interest, and no rank sees them.
     model = recipe.build_model()
     initial = _fit(begins_with, tensors, model, head_is_new=_other_classes(recipe, source))
@@ -76,7 +79,7 @@ def resolve_initial_weights(recipe: AnyRecipe) -> tuple[AnyRecipe, InitialWeight
         f"no weight of {begins_with.source} fits the model of recipe {recipe.name}: it has {_shown(tensors)}, "
         f"and the model {_shown(model.state_dict())}",
     )
-    return replace(recipe, begins_with=begins_with), initial
+    return replace(recipe, begins_with=begins_with), replace(initial, passed_over=passed_over)
 
 
 def load_initial(recipe: Recipe, model: nn.Module, run: RunDirectory) -> None:
@@ -91,18 +94,18 @@ def load_initial(recipe: Recipe, model: nn.Module, run: RunDirectory) -> None:
     require(not recipe.begins_elsewhere, f"recipe {recipe.name}: only jobs.train begins with the weights of another")
 
 
-def _source_of(recipe: Recipe) -> tuple[Beginning, Tensors, Recipe | None] | None:
-    """The weights to begin with, and if they are of a run its recipe."""
+def _source_of(recipe: Recipe) -> tuple[Beginning, Tensors, Recipe | None, list[str]] | None:
+    """The weights to begin with, and if they are of a run its recipe, and what to say of its damaged checkpoints."""
     place = recipe.init_from
     if place is None:
         pretrained = recipe.pretrained()
         if pretrained is None:
             return None
         tensors = dict(pretrained.tensors)
-        return Beginning(None, _hash_of(tensors), pretrained.source), tensors, None
+        return Beginning(None, _hash_of(tensors), pretrained.source), tensors, None, []
     if place.lower().endswith(SUFFIXES):
         tensors = read_weights(place)
-        return Beginning(None, _hash_of(tensors), place), tensors, None
+        return Beginning(None, _hash_of(tensors), place), tensors, None, []
     try:
         run = RunDirectory.find(place)
         source = stored_recipe(run)
@@ -111,9 +114,10 @@ def _source_of(recipe: Recipe) -> tuple[Beginning, Tensors, Recipe | None] | Non
         raise UserError(
             f"--init-from: '{place}' is neither a run nor a file of weights ({', '.join(SUFFIXES)}): {reason}"
         ) from error
-    step = run.checkpoint_step(recipe.init_checkpoint)
+    passed_over: list[str] = []
+    step = run.checkpoint_step(recipe.init_checkpoint, tell=passed_over.append)
     tensors = Checkpoint.load(run, step).weights
-    return Beginning(step, _hash_of(tensors), run.uri), tensors, source
+    return Beginning(step, _hash_of(tensors), run.uri), tensors, source, passed_over
 
 
 def _hash_of(tensors: Tensors) -> str:

@@ -20,7 +20,7 @@ from blitz.errors import RunFailed, Stopped, require
 from blitz.outputs.metrics import shown_figure
 from blitz.randomness import MASK64, Use, key_for
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.bad_row_log import Faults
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint
@@ -130,6 +130,9 @@ class Progress:
     @classmethod
     def of(cls, state: dict[str, Any], world: World) -> "Progress":
         """What a checkpoint's state says, as this rank goes on from it."""
+        missing = [spec.name for spec in fields(cls) if spec.name not in state]
+        lacks = f"the state.json of checkpoint {state['step']} lacks {', '.join(missing)}; delete its folder"
+        require(not missing, lacks)
         known = {spec.name: state[spec.name] for spec in fields(cls)}
         progress = cls(**{**known, "best": Best(**state["best"]) if state["best"] else None})
         return progress if world.leads else replace(progress, rows_digest=0, loss_sum=0.0)
@@ -192,8 +195,17 @@ class _Training:
         self.clock = Clock()
         self.beside_checkpoint: dict[str, Any] = {}
         if world.leads:
-            reached = writer.begin(first_step)
-            self._note("resumed" if first_step else "started", reached=reached, command=job.command)
+            self._begin(first_step)
+
+    def _begin(self, first_step: int) -> None:
+        """Note where the run starts, and which checkpoints were passed over because they are damaged."""
+        damaged = self.job.run.damaged_after(first_step)
+        for step in damaged:
+            from_where = f"the run resumes from step {first_step}" if first_step else "the run starts again"
+            self.display.line(f"the checkpoint of step {step} is damaged and is deleted; {from_where}")
+        reached = self.writer.begin(first_step)
+        more = {"damaged": damaged} if damaged else {}
+        self._note("resumed" if first_step else "started", reached=reached, command=self.job.command, **more)
 
     def _wrap(self) -> None:
         """Make what training steps go through: evaluation and checkpoints use `model` itself.

@@ -1,9 +1,11 @@
 """Batch inference: every rank writes what it predicts, block by block, so that a killed run goes on where it was."""
 
+import hashlib
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,10 @@ from torch import nn
 from blitz.data.plan import Block, Chunk, Plan
 from blitz.errors import UserError
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.recipes import recipe_to_json
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
+from blitz.storage import fingerprint, joined
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.evaluation import ROWS_A_FORWARD
@@ -40,11 +45,33 @@ class PredictJob:
     plan: Plan
     run: RunDirectory
     step: int
-    parts: RunDirectory
+    parts: Directory
 
     def first_step(self) -> int:
         """The first batch that is not predicted yet."""
         return max((stop for stop, _ in self._whole()), default=0)
+
+    def apart(self, content: str) -> "PredictJob":
+        """The same with a folder of parts that no other job has; `content` is a hash of the rows."""
+        own = joined(self.parts.uri, fingerprint(json.dumps(self._identity(content))))
+        return replace(self, parts=replace(self.parts, uri=own))
+
+    def resume(self, content: str) -> int:
+        """Keep the parts that are there if they are of the same job, else delete them; the rows that are done."""
+        identity = self._identity(content)
+        if self.parts.read_json("job.json") != identity:
+            self.parts.delete()
+            self.parts.write_json("job.json", identity)
+        return min(self.first_step() * self.plan.global_batch_size, self.plan.eval_rows)
+
+    def _identity(self, content: str) -> dict[str, Any]:
+        """What decides which predictions are made."""
+        identity = {
+            "weights": hashlib.sha256(self.run.read(f"checkpoints/{self.step}/weights.safetensors")).hexdigest(),
+            "recipe": recipe_to_json(self.recipe),
+            "csv": content,
+        }
+        return dict(json.loads(json.dumps(identity)))
 
     def start(self, blocks: Iterable[Block], session: Session) -> None:
         """Predict."""

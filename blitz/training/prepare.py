@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 from blitz.data.plan import Datasets, Plan
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.initial_weights import InitialWeights, resolve_initial_weights
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

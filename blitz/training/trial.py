@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from blitz.data.plan import Block
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.loop import TrainJob, train
 from blitz.training.session import Session

@@ -19,7 +19,7 @@ from blitz.cli import command_line, evaluate, prepare, train
 from blitz.recipe import Batch
 from blitz.recipes import recipe_names
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from tests.running import result, same_bits, weights
 
 QUICK = ["--max-train-rows", "64", "--max-eval-rows", "40", "--epochs", "1"]

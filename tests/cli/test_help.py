@@ -12,6 +12,7 @@ import pytest
 
 import blitz
 from blitz.api.train_run import TrainSettings
+from blitz.api.tune_space import TuneSettings
 from blitz.cli import doctor, evaluate, export, predict, prepare, report, runs, train, tune
 from blitz.recipes import find_recipe, recipe_names, recipe_to_json
 from tune_spaces import find_space, space_names
@@ -129,7 +130,7 @@ def test_every_recipe_explains_its_flags_and_groups_and_shows_no_comment(
 
 @pytest.mark.parametrize("space", space_names())
 def test_every_sweep_does_so(space: str, help_of: Any) -> None:
-    settings = tune.TuneSettings(find_space(space).base())
+    settings = TuneSettings(find_space(space).base())
     check(help_of(tune, space), {**groups_of(settings.recipe), "scale": settings.scale})
 
 

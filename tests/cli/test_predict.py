@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from blitz.cli.predict import PredictSettings, _go_on, main, predict
+from blitz.api.predict_rows import PredictSettings, predict_csv
+from blitz.cli.predict import main
+from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan
 from blitz.errors import DataError, UserError
 from blitz.launch.launch import launch
@@ -20,7 +22,7 @@ from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipes import recipe_to_json
 from blitz.recipes.table_csv import TableCsv
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.model import build_model
 from blitz.training.prediction import PredictJob
 from blitz.training.world import World
@@ -58,14 +60,14 @@ def colours(folder: Path) -> RunDirectory:
 
 
 def stored(run: RunDirectory) -> PredictSettings:
-    from blitz.runs.open import stored_recipe
+    from blitz.run_files.open import stored_recipe
 
     return PredictSettings(stored_recipe(run), scale=Scale(num_workers=0))
 
 
 def test_predictions_are_those_of_the_model_in_the_order_of_the_rows(colours: RunDirectory, tmp_path: Path) -> None:
     source = numbers_and_colours(tmp_path / "in.csv", rows=700, noise=1.0)
-    assert predict(colours, str(source), str(tmp_path / "out.csv"), stored(colours)) == (700, 0)
+    assert predict_csv(colours, str(source), str(tmp_path / "out.csv"), stored(colours)) == (700, 0)
     given, said = read(source), read(tmp_path / "out.csv")
     assert [{name: row[name] for name in given[0]} for row in said] == given
 
@@ -90,7 +92,7 @@ def test_every_row_is_there_as_it_was_written_and_bad_ones_say_why(colours: RunD
     source.write_text(
         'y;name;b;a\n1;"two\nlines";2;3\n1;plain;abc;3\n1;2;3\n007;;1.50;\n\n4;"a ; b ""c""";1;1\n1;2;3;4;5\n'
     )
-    assert predict(colours, str(source), str(tmp_path / "out.csv"), stored(colours)) == (6, 3)
+    assert predict_csv(colours, str(source), str(tmp_path / "out.csv"), stored(colours)) == (6, 3)
     rows = read(tmp_path / "out.csv", ";")
     assert [row["name"] for row in rows] == ["two\nlines", "plain", "2", "", 'a ; b "c"', "2"]
     assert [row["y"] for row in rows] == ["1", "1", "1", "007", "4", "1"]
@@ -109,7 +111,7 @@ def test_every_row_is_there_as_it_was_written_and_bad_ones_say_why(colours: RunD
 def test_numbers_are_predicted_in_their_own_unit(folder: Path, tmp_path: Path) -> None:
     source = numbers_and_colours(folder / "y.csv")
     run = trained(table_recipe(folder, source, "y", epochs=10), tmp_path)
-    predict(run, str(source), str(tmp_path / "out.csv"), stored(run))
+    predict_csv(run, str(source), str(tmp_path / "out.csv"), stored(run))
     rows = read(tmp_path / "out.csv")
     errors = [float(row["prediction"]) - float(row["y"]) for row in rows]
     assert abs(np.mean(errors)) < 1
@@ -123,7 +125,7 @@ def test_images_are_predicted_and_files_of_no_use_are_marked(tmp_path: Path) -> 
     text = source.read_text().replace(",red", "").replace(",green", "").replace(",blue", "").replace(",colour", "")
     (tmp_path / "images" / "in.csv").write_text(text + "nosuch.jpg\n")
     target = tmp_path / "out.csv"
-    assert predict(run, str(tmp_path / "images" / "in.csv"), str(target), stored(run)) == (25, 2)
+    assert predict_csv(run, str(tmp_path / "images" / "in.csv"), str(target), stored(run)) == (25, 2)
     rows = read(target)
     assert rows[3]["error"] == "column 'file' holds '0-003.png'; the image cannot be decoded: it is of no known kind"
     assert rows[24]["error"] == "column 'file' holds 'nosuch.jpg'; there is no such file"
@@ -136,17 +138,17 @@ def test_what_cannot_be_is_refused_in_one_line(colours: RunDirectory, tmp_path: 
     (tmp_path / "there.csv").write_text("")
     settings, out = stored(colours), str(tmp_path / "out.csv")
     with pytest.raises(DataError, match=r"lacks\.csv has no column 'b'; it has: a, colour"):
-        predict(colours, str(tmp_path / "lacks.csv"), out, settings)
+        predict_csv(colours, str(tmp_path / "lacks.csv"), out, settings)
     with pytest.raises(UserError, match=r"has\.csv has a column 'prediction' of its own"):
-        predict(colours, str(tmp_path / "has.csv"), out, settings)
+        predict_csv(colours, str(tmp_path / "has.csv"), out, settings)
     with pytest.raises(UserError, match=r"there\.csv is there already; name another file, or add --overwrite"):
-        predict(colours, str(tmp_path / "has.csv"), str(tmp_path / "there.csv"), settings)
+        predict_csv(colours, str(tmp_path / "has.csv"), str(tmp_path / "there.csv"), settings)
     with pytest.raises(DataError, match=r"nosuch\.csv is not there"):
-        predict(colours, str(tmp_path / "nosuch.csv"), out, settings)
+        predict_csv(colours, str(tmp_path / "nosuch.csv"), out, settings)
     with pytest.raises(UserError, match=r"is a folder; name a file to write"):
-        predict(colours, str(tmp_path / "has.csv"), str(tmp_path), replace(settings, overwrite=True))
+        predict_csv(colours, str(tmp_path / "has.csv"), str(tmp_path), replace(settings, overwrite=True))
     with pytest.raises(UserError, match=r"/proc/out\.csv cannot be written"):
-        predict(colours, str(tmp_path / "has.csv"), "/proc/out.csv", settings)
+        predict_csv(colours, str(tmp_path / "has.csv"), "/proc/out.csv", settings)
     with pytest.raises(UserError, match="name a run, a CSV and a file to write first"):
         main(["run", "in.csv"])
     assert not Path(out).exists()
@@ -155,7 +157,7 @@ def test_what_cannot_be_is_refused_in_one_line(colours: RunDirectory, tmp_path: 
 def test_cells_that_are_hard_to_write_and_rows_that_hold_nothing(colours: RunDirectory, tmp_path: Path) -> None:
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_bytes(b'a;b;y;note\n0,5;0,25;1,5;"x\ry"\nNA;NA;NA;\n1;2;3;plain\n-1e300;1e39;0;far\n')
-    rows, errors = predict(colours, str(source), str(target), stored(colours))
+    rows, errors = predict_csv(colours, str(source), str(target), stored(colours))
     found = read(target, ";")
     assert rows == len(found) == 4
     assert found[0]["note"] == "x\ry"
@@ -169,15 +171,16 @@ def test_parts_of_another_model_are_not_taken(colours: RunDirectory, folder: Pat
     source, target = numbers_and_colours(tmp_path / "in.csv", rows=50), tmp_path / "out.csv"
     recipe = stored(colours).recipe
     rows = recipe.inputs(str(source))
+    assert isinstance(rows, InputRows)
     plan = Plan.of_evaluation(rows=50, batch_size=recipe.global_batch_size)
     # As a prediction leaves them that is killed before its end.
     job = PredictJob(recipe, plan, colours, colours.checkpoint_step("best"), RunDirectory.of(f"{target}.parts"))
-    _go_on(job, rows.index.content)
+    job.resume(rows.index.content)
     launch(job, {"val": rows}, Placement(Scale(num_workers=0)))
     assert job.first_step() == plan.eval_batches
     other = trained(replace(recipe, seed=5), tmp_path / "other")
-    predict(other, str(source), str(target), stored(other))
-    predict(other, str(source), str(tmp_path / "anew.csv"), stored(other))
+    predict_csv(other, str(source), str(target), stored(other))
+    predict_csv(other, str(source), str(tmp_path / "anew.csv"), stored(other))
     assert target.read_bytes() == (tmp_path / "anew.csv").read_bytes()
 
 
@@ -187,8 +190,10 @@ def test_three_workers_write_the_same_file_as_this_process(colours: RunDirectory
     source = numbers_and_colours(tmp_path / "in.csv", rows=1003)
     source.write_text(source.read_text().replace("\n", "\nx,0,red,0\n", 1))
     alone, together = tmp_path / "alone.csv", tmp_path / "together.csv"
-    predict(colours, str(source), str(alone), stored(colours))
-    predict(colours, str(source), str(together), PredictSettings(stored(colours).recipe, scale=Scale(num_workers=3)))
+    predict_csv(colours, str(source), str(alone), stored(colours))
+    predict_csv(
+        colours, str(source), str(together), PredictSettings(stored(colours).recipe, scale=Scale(num_workers=3))
+    )
     names = ("prediction", "error", "a", "colour")
     assert [[row[name] for name in names] for row in read(together)] == [
         [row[name] for name in names] for row in read(alone)
@@ -199,7 +204,7 @@ def test_three_workers_write_the_same_file_as_this_process(colours: RunDirectory
 @pytest.mark.slow
 def test_a_killed_prediction_goes_on_and_writes_the_same_file(colours: RunDirectory, tmp_path: Path) -> None:
     source = numbers_and_colours(tmp_path / "in.csv", rows=200_000)
-    predict(colours, str(source), str(tmp_path / "whole.csv"), stored(colours))
+    predict_csv(colours, str(source), str(tmp_path / "whole.csv"), stored(colours))
 
     target = tmp_path / "out.csv"
     command = [sys.executable, "-m", "jobs.predict", str(colours), str(source), str(target), "--scale.num-workers", "0"]

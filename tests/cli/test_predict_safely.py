@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from blitz.api.predict_rows import predict_csv
 from blitz.data.csv.tabular import CsvRows
 from blitz.data.plan import Plan
 from blitz.errors import UserError
 from blitz.launch.launch import launch
+from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipes.table_csv import TableCsv
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import joined, locked, open_place
 from blitz.training.prediction import PredictJob
-from blitz.runs.directory import RunDirectory
-from blitz.cli.predict import _go_on, predict
 from tests.cli.test_predict import read, stored, trained
 from tests.object_store import uri_of
 from tests.test_table_csv import numbers_and_colours, write
@@ -69,16 +70,16 @@ def test_a_second_prediction_into_the_same_file_is_refused_until_the_first_has_e
     source, target = numbers_and_colours(tmp_path / "in.csv"), tmp_path / "out" / "out.csv"
     first, second = (replace(stored(colours), overwrite=overwrite) for _ in range(2))
     with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(predict, colours, str(source), str(target), replace(first, recipe=waiting))
+        running = thread.submit(predict_csv, colours, str(source), str(target), replace(first, recipe=waiting))
         assert _gate.reached.wait(60)
         with pytest.raises(UserError, match=r"another process is writing .*out\.csv; wait for it, or name another"):
-            predict(colours, str(source), str(target), second)
+            predict_csv(colours, str(source), str(target), second)
         _gate.opened.set()
         assert running.result() == (600, 0)
     assert len(read(target)) == 600
     # Neither a lock nor parts are left.
     assert [path.name for path in target.parent.iterdir()] == ["out.csv"]
-    predict(colours, str(source), str(target), replace(second, overwrite=True))
+    predict_csv(colours, str(source), str(target), replace(second, overwrite=True))
 
 
 def test_two_predictions_into_one_object_are_both_whole(
@@ -87,9 +88,9 @@ def test_two_predictions_into_one_object_are_both_whole(
     source, target = numbers_and_colours(tmp_path / "in.csv"), uri_of(s3_port, f"{tmp_path.name}/out.csv")
     with ThreadPoolExecutor(1) as thread:
         slow = replace(stored(colours), recipe=waiting)
-        running = thread.submit(predict, colours, str(source), target, slow)
+        running = thread.submit(predict_csv, colours, str(source), target, slow)
         assert _gate.reached.wait(60)
-        assert predict(colours, str(source), target, stored(colours)) == (600, 0)
+        assert predict_csv(colours, str(source), target, stored(colours)) == (600, 0)
         files, path = open_place(target)
         quick = files.open_input_file(path).read()
         _gate.opened.set()
@@ -105,8 +106,8 @@ def test_a_prediction_whose_parts_another_process_has_deleted_writes_nothing(
     rows = recipe.inputs(str(numbers_and_colours(tmp_path / "in.csv", rows=200)))
     plan = Plan.of_evaluation(rows=200, batch_size=50)
     job = PredictJob(recipe, plan, colours, colours.checkpoint_step("best"), RunDirectory.of(str(tmp_path), "parts"))
-    _go_on(job, "content")
-    launch(job, {"val": rows}, Scale(num_workers=0))
+    job.resume("content")
+    launch(job, {"val": rows}, Placement(Scale(num_workers=0)))
     assert sum(map(len, job.predictions())) == 200
     last = max(path for path in Path(job.parts.uri).glob("*.arrow"))
     last.unlink()
@@ -119,13 +120,13 @@ def test_a_folder_that_cannot_be_written_is_named_by_the_file_and_not_by_a_flag(
 ) -> None:
     source = numbers_and_colours(tmp_path / "in.csv", rows=10)
     with pytest.raises(UserError, match=r"in\.csv/out\.csv cannot be written; name a file in a folder that can be"):
-        predict(colours, str(source), f"{source}/out.csv", stored(colours))
+        predict_csv(colours, str(source), f"{source}/out.csv", stored(colours))
 
 
 def test_a_lock_that_a_killed_prediction_left_keeps_nobody_away(colours: RunDirectory, tmp_path: Path) -> None:
     (tmp_path / ".out.csv.lock").touch()
     source = numbers_and_colours(tmp_path / "in.csv", rows=10)
-    assert predict(colours, str(source), str(tmp_path / "out.csv"), stored(colours)) == (10, 0)
+    assert predict_csv(colours, str(source), str(tmp_path / "out.csv"), stored(colours)) == (10, 0)
     with locked(joined(tmp_path, ".out.csv.lock")):
         pass
 
@@ -139,8 +140,8 @@ def test_appended_cells_begin_no_formula_and_others_only_where_they_are_not_esca
     recipe = table_recipe(tmp_path, source, "label", epochs=1, ignore=("=note",))
     run = trained(recipe, tmp_path)
     kept, escaped = tmp_path / "kept.csv", tmp_path / "escaped.csv"
-    predict(run, str(source), str(kept), stored(run))
-    predict(run, str(source), str(escaped), replace(stored(run), escape_formulas=True))
+    predict_csv(run, str(source), str(kept), stored(run))
+    predict_csv(run, str(source), str(escaped), replace(stored(run), escape_formulas=True))
     given, plain, safe = read(source), read(kept), read(escaped)
     assert [{name: row[name] for name in given[0]} for row in plain] == given
     assert {row["prediction"] for row in plain} <= {f"'{name}" for name in CLASSES}

@@ -12,7 +12,7 @@ import pytest
 
 from blitz.cli import command_line, report, train
 from blitz.report import page
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 Call = Callable[..., tuple[int, str, str]]
 DIGITS = [

@@ -11,8 +11,8 @@ import pytest
 
 from blitz.cli import runs, train
 from blitz.errors import UserError
-from blitz.runs.directory import RunDirectory
-from blitz.runs.listing import list_runs
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.listing import list_runs
 from blitz.storage import open_place
 from tests.object_store import uri_of
 

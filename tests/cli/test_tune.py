@@ -15,8 +15,8 @@ from blitz.cli import evaluate, runs, train, tune
 from blitz.errors import UserError
 from blitz.launch.tune.space import Space
 from blitz.recipes.parabola import Parabola
-from blitz.runs.directory import RunDirectory
-from blitz.runs.listing import list_runs
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.listing import list_runs
 from tests.running import losses, result
 from tune_spaces import space_names
 

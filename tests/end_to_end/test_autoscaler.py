@@ -15,7 +15,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
 )
 
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from tests.clusters import head_node
 from tests.running import result, train
 

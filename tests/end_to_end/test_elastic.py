@@ -20,7 +20,7 @@ from ray.core.generated import autoscaler_pb2
 from blitz.launch.scale import Node, Scale, workers_for
 from blitz.optim import Optim
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from tests.clusters import env_of_driver
 from tests.running import losses, result, train, train_workers

@@ -22,7 +22,7 @@ from ray.cluster_utils import Cluster
 from blitz.errors import RunFailed
 from blitz.optim import Optim
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from tests.clusters import env_of_driver
 from tests.float64 import TOLERANCE, in_float64

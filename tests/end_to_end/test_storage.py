@@ -14,7 +14,7 @@ from blitz.errors import UserError
 from blitz.launch.scale import Scale
 from blitz.optim import Optim
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import open_place
 from blitz.training.loop import Checkpoints
 from tests import running

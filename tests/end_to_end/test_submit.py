@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from tests.clusters import Head, joined_node
 from tests.end_to_end.test_kills import CHECKPOINTS, FLAGS, RANDOM, RECIPE, at_step
 from tests.object_store import uri_of

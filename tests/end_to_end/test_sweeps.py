@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from blitz.cli import tune
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from tests.cli.test_tune import rows_of, without_seconds
 from tests.running import losses, same_bits, weights
 

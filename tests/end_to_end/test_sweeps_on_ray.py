@@ -8,8 +8,8 @@ from ray import tune as ray_tune
 
 from blitz.cli import tune
 from blitz.launch.tune.space import Space
-from blitz.runs.directory import RunDirectory
-from blitz.runs.sweep_directory import NotMeasured
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.sweep_directory import NotMeasured
 from tests.cli.test_tune import rows_of, space_here
 from tests.clusters import Head
 from tests.end_to_end.test_sweeps import start, wait_for

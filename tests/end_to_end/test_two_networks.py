@@ -13,7 +13,7 @@ from torch import nn
 
 from blitz.optim import Optim
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.initial_weights import resolve_initial_weights
 from blitz.training.loop import TrainJob
 from tests.end_to_end.test_kills import at_step

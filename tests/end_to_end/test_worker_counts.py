@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from blitz.cli.evaluate import EvaluateSettings, evaluate
+from blitz.api.evaluate_run import EvaluateSettings, evaluate
 from blitz.data.plan import Split
 from blitz.data.vision import VisionData
 from blitz.errors import DataError, RunFailed, UserError
@@ -19,7 +19,7 @@ from blitz.recipe import Batch
 from blitz.recipes import recipe_to_json
 from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from tests.float64 import TOLERANCE, in_float64
 from tests.miniatures import cifar10_in
 from tests.running import losses, result, same_bits, train, weights

@@ -9,7 +9,7 @@ from PIL import Image
 
 from blitz.cli.train import main as train_command
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.best_plot import draw
 
 

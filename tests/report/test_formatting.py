@@ -4,6 +4,7 @@ import pytest
 
 from blitz.report.formatting import duration, number, rounded, sparkline
 from blitz.report.record import Record
+from blitz.report.series import Curves
 from blitz.report.terminal_summary import closing_lines
 
 RECORD = Record(
@@ -11,10 +12,12 @@ RECORD = Record(
     place="/runs/run",
     recipe={"recipe": "digits"},
     plan={},
-    lines=[
-        {"step": 1, "train/loss": 2.0, "compute_seconds": 1.5, "data_seconds": 0.25},
-        {"step": 2, "train/loss": 0.5, "evaluation_seconds": 0.2},
-    ],
+    curves=Curves.of(
+        [
+            {"step": 1, "train/loss": 2.0, "compute_seconds": 1.5, "data_seconds": 0.25},
+            {"step": 2, "train/loss": 0.5, "evaluation_seconds": 0.2},
+        ]
+    ),
     events=[{"what": "finished", "step": 2, "checkpoint_seconds": 0.05}],
     result=None,
     evaluation=None,

@@ -17,7 +17,7 @@ from blitz.optim import Optim
 from blitz.recipe import Recipe
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from tests.browser import Browser
 

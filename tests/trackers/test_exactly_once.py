@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from tests.trackers.stores import Stored, in_comet, in_mlflow, in_trackio, in_wandb, mlflow_server
 
 CLIENTS = {"mlflow": "mlflow", "wandb": "wandb", "trackio": "trackio", "comet": "comet_ml"}

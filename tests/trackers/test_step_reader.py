@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.trackers import step_reader
 from blitz.trackers.step_reader import StepReader
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from blitz.errors import UserError
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.checkpoint_writer import CheckpointWriter
 from tests.object_store import Line, uri_of

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from blitz.recipes.dynamic_net import DynamicNetOnNoise
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.batches import StepBatch
 from blitz.training.checkpoint import Checkpoint
 from tests.float64 import TOLERANCE, in_float64

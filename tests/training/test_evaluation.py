@@ -13,7 +13,7 @@ from blitz.launch.launch import launch
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipes.blobs import Blobs
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.best_plot import draw
 from blitz.training.evaluation import EvaluateJob
 from blitz.training.prediction import PredictJob

@@ -11,7 +11,7 @@ import pytest
 from blitz.data.arrays import ArrayDataset, Columns
 from blitz.data.plan import Split
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from tests.running import train
 
@@ -86,8 +86,8 @@ def test_events_tell_what_happened_also_before_a_rewind(tmp_path: Path, monkeypa
 
 def test_a_line_that_was_torn_hides_no_other(tmp_path: Path) -> None:
     run = RunDirectory.of(str(tmp_path))
-    run.add_event({"what": "started"})
+    run.add_event({"what": "started", "time": 1.0})
     run.append("events.jsonl", b'{"what": "fin')
-    run.add_event({"what": "resumed"})
-    run.add_event({"what": "finished"})
+    run.add_event({"what": "resumed", "time": 1.0})
+    run.add_event({"what": "finished", "time": 1.0})
     assert [event["what"] for event in run.events()] == ["started", "resumed", "finished"]

@@ -18,7 +18,7 @@ from blitz.launch.scale import Scale
 from blitz.optim import Optim
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.evaluation import EvaluateJob
 from blitz.training.example_rows import ROW, SHOWN, TopRows, picture_uri
 from blitz.training.model import build_model

@@ -16,7 +16,7 @@ from blitz.errors import RunFailed, UserError
 from blitz.optim import Optim
 from blitz.recipe import Batch
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, train, weights

@@ -25,7 +25,8 @@ from blitz.optim import Optim
 from blitz.outputs.metrics import Classification
 from blitz.recipes import recipe_to_json
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
+from blitz.training.checkpoint import Checkpoint
 from blitz.training.initial_weights import FILE, load_initial, resolve_initial_weights
 from blitz.training.trial import TrialJob
 from tests.running import same_bits, train, weights
@@ -150,9 +151,8 @@ def test_a_run_that_goes_on_has_its_own_weights_and_notices_a_source_that_has_ch
     assert "continues from step 2" in printed
     assert "begins with" not in printed
 
-    file = Path(source.uri, "checkpoints", str(source.checkpoint_step("best")), "weights.safetensors")
-    tensors = safetensors.torch.load(file.read_bytes())
-    file.write_bytes(safetensors.torch.save({**tensors, "classifier.bias": tensors["classifier.bias"] + 1}))
+    best = Checkpoint.load(source, source.checkpoint_step("best"))
+    replace(best, weights={**best.weights, "classifier.bias": best.weights["classifier.bias"] + 1}).save(source)
     with pytest.raises(UserError, match=r"named was made with other settings: begins_with.sha256 \(was "):
         train_job(replace(settings, recipe=replace(recipe, epochs=5)))
     with pytest.raises(UserError, match=r"begins_with.*was"):

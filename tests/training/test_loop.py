@@ -16,7 +16,7 @@ from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Loss
 from blitz.recipe import Batch, Recipe, may_change
 from blitz.recipes.digits import Digits
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from blitz.training.model import build_model
 from blitz.training.world import World

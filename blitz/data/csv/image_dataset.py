@@ -13,9 +13,10 @@ import pyarrow
 from blitz.data.arrays import FAULT, Columns, new_column
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.csv.reading.bad_rows import BadRows, faults_of, join_faults
-from blitz.data.csv.reading.columns import ColumnType
+from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_words
 from blitz.data.csv.reading.image_files import NO_SUCH_FILE, check_images
 from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.scan import CsvOptions
 from blitz.data.csv.reading.statistics import statistics_of
 from blitz.data.csv.source import Mask
@@ -50,6 +51,8 @@ class ImageFit:
     classes: tuple[str, ...] = may_change(())
     numbers: tuple[NumberTarget, ...] = may_change(())
     """Of the task `numbers`, one for each target."""
+    decimal: Decimal = may_change(".")
+    """How another CSV writes numbers, if its cells do not show it."""
 
     @property
     def types(self) -> dict[str, ColumnType]:
@@ -152,7 +155,25 @@ class CsvImages:
         return records.astype(np.str_)
 
 
-def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
+class FileChecks:
+    """Which rows have invalid files, as found since the fit.
+
+    A run asks three times, and checking a million files takes minutes.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, ...], BadRows] = {}
+
+    def bad_rows(self, index: CsvIndex, data: ImageCsvData, image_column: str) -> BadRows:
+        """Rows of an index whose files are missing, or are no whole images."""
+        root = _root(data, index)
+        key = (index.path, index.csv, image_column, root, data.image_check)
+        if key not in self._found:
+            self._found[key] = check_images(index, image_column, root, data.image_check)
+        return self._found[key]
+
+
+def fit_images(data: ImageCsvData, seed: int, checks: FileChecks) -> ImageFit:
     """Columns, classes, means and deviations, from the training rows; prints which columns they are.
 
     Raises:
@@ -160,16 +181,17 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
         UserError: if `data` does not say what to learn from which CSV.
     """
     data.check()
-    _checked.clear()
     image_column, targets = data.columns()
     index = data.train_index(_train_options(data, image_column, targets))
+    if data.train_dir is None:
+        print(f"{index.csv}: {index.described()}")
     kinds = {index.column(name).type for name in targets}
     task = data.task
     if task == "auto":
         task = "classification" if kinds == {"category"} else "numbers"
-    fit = ImageFit(index.content, image_column, task, targets)
+    fit = ImageFit(index.content, image_column, task, targets, decimal=index.decimal)
     bad = _faults(index, targets)
-    data.judged(bad + _files(index, data, image_column), index)
+    data.judged(bad + checks.bad_rows(index, data, image_column), index)
     kept, held_out = data.parts(index, bad.rows(), seed)
     if task == "classification":
         # Also those that the seed happens to hold out.
@@ -186,25 +208,41 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
         raise DataError(f"{index.csv} has no row to train on")
     reports = statistics_of(index, targets, kept)
     for name, report in reports.items():
-        if task == "numbers" and not report.std:
+        if task == "numbers" and report.is_constant:
             raise DataError(
                 f"{index.csv}: column '{name}' holds {report.mean} in all rows to train on; "
                 "there must be two values at least"
             )
     what = f"column '{targets[0]}'" if len(targets) == 1 else f"{len(targets)} columns of numbers"
+    for report in reports.values():
+        if report.note:
+            print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
     print(visible(f"{index.csv}: images in column '{image_column}'; learns {what}"))
-    numbers = [NumberTarget(name, report.mean or 0.0, report.std or 1.0) for name, report in reports.items()]
-    return replace(fit, numbers=tuple(numbers) if task == "numbers" else ())
+    if task == "points":
+        return fit
+    return replace(fit, numbers=tuple(_number_target(report) for report in reports.values()))
 
 
-def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> CsvImages:
+def _number_target(report: ColumnReport) -> NumberTarget:
+    assert report.mean is not None
+    assert report.std is not None
+    return NumberTarget(report.name, report.mean, report.std)
+
+
+def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int, checks: FileChecks) -> CsvImages:
     """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
 
     Raises:
         DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
     if split == "val" and data.val_place is not None:
-        options = data.options(types=fit.types, label_columns=fit.targets, image_column=fit.image_column)
+        options = data.options(
+            types=fit.types,
+            label_columns=fit.targets,
+            image_column=fit.image_column,
+            usual_decimal=fit.decimal,
+            verbatim=fit.targets if data.val_dir is not None or are_words(fit.classes) else (),
+        )
         index = index_csv(data.val_place, data.cache, options)
         bad = _faults(index, fit.targets)
         if fit.classes:
@@ -216,7 +254,7 @@ def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> Cs
         bad = _faults(index, fit.targets)
         train, val = data.parts(index, bad.rows(), seed)
         kept = train if split == "train" else val
-    files = _files(index, data, fit.image_column)
+    files = checks.bad_rows(index, data, fit.image_column)
     data.judged(bad + files, index)
     return CsvImages(index, data, fit, kept, bad + files, files)
 
@@ -239,19 +277,6 @@ def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
     )
 
 
-# What was found of the files since the last fit: a run asks thrice, and to look at a million files takes minutes.
-_checked: dict[tuple[str, ...], BadRows] = {}
-
-
-def _files(index: CsvIndex, data: ImageCsvData, image_column: str) -> BadRows:
-    """Rows whose files are of no use now; another time they may be others."""
-    root = _root(data, index)
-    key = (index.path, index.csv, image_column, root, data.image_check)
-    if key not in _checked:
-        _checked[key] = check_images(index, image_column, root, data.image_check)
-    return _checked[key]
-
-
 def _faults(index: CsvIndex, targets: Collection[str]) -> BadRows:
     """Rows that are bad by the CSV's own bytes."""
     return index.bad_rows().without_numbers_of(name for name in index.dialect.names if name not in targets)
@@ -269,7 +294,9 @@ def _train_options(data: ImageCsvData, image_column: str, targets: tuple[str, ..
         types.update(dict.fromkeys(targets, "number"))
     elif data.task == "classification" or data.train_dir is not None:
         types[targets[0]] = "category"
-    return data.options(types=types, label_columns=targets, image_column=image_column)
+    # The name of a folder is a class, whatever it is.
+    verbatim = targets if data.train_dir is not None else ()
+    return data.options(types=types, label_columns=targets, image_column=image_column, verbatim=verbatim)
 
 
 @lru_cache(maxsize=8)

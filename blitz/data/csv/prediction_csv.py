@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pyarrow
 
 from blitz.data.csv.formulas import escaped
 from blitz.data.csv.reading.bad_rows import BadRows
-from blitz.data.csv.reading.dialect import Dialect
+from blitz.data.csv.reading.dialect import NAMELESS, Dialect
 from blitz.data.csv.reading.index import CsvIndex, index_csv
-from blitz.data.csv.reading.scan import LINE, CsvOptions
+from blitz.data.csv.reading.layout import LINE
 from blitz.errors import DataError
 from blitz.storage import written_whole
 
@@ -40,11 +41,14 @@ def write_appended(
     reason; `bad` are rows that have a reason already. The CSV's own cells are written as they stand there, or with
     `escape_formulas` such that no spreadsheet takes one for a formula; appended cells are always.
     """
-    options = CsvOptions(
-        delimiter=index.dialect.delimiter,
-        quote=index.dialect.quote,
-        encoding=index.dialect.encoding,
+    # As it was read, guesses included; all cells as they stand there, also those of an index column.
+    options = replace(
+        index.options,
+        **asdict(index.dialect.options),
         types=dict.fromkeys(index.dialect.names, "text"),
+        label_columns=(),
+        image_column=None,
+        keep_nameless=True,
     )
     texts = index_csv(index.csv, Path(index.path).parent, options)
     if texts.content != index.content:
@@ -54,7 +58,8 @@ def write_appended(
     names = [*columns]
     own = len(texts.dialect.names) if escape_formulas else 0
     with written_whole(target) as write:
-        write(_lines(_own_escaped([[*texts.dialect.names, *names, ERROR]], own), texts.dialect))
+        header = ["" if name == NAMELESS else name for name in _columns(texts)]
+        write(_lines(_own_escaped([[*header, *names, ERROR]], own), texts.dialect))
         for cells in _merged(texts, index, names, values, reasons):
             write(_lines(_own_escaped(cells, own), texts.dialect))
             rows += len(cells)
@@ -68,12 +73,18 @@ def _own_escaped(rows: Iterable[Sequence[str]], own: int) -> Iterator[list[str]]
         yield [*map(escaped, row[:own]), *row[own:]]
 
 
+def _columns(texts: CsvIndex) -> tuple[str, ...]:
+    """The columns that are written, an index column too, but not empty cells at the end of rows."""
+    cells = texts.dialect.cells
+    return cells[: len(cells) - texts.dialect.trailing]
+
+
 def _merged(
     texts: CsvIndex, index: CsvIndex, names: list[str], values: Iterable[pyarrow.Table], reasons: Mapping[int, str]
 ) -> Iterator[list[list[str]]]:
     """Rows of the file to write, some at a time, by line."""
-    table = texts.table()
-    predicted_lines = index.table()[LINE].to_numpy()
+    table = texts.packed()
+    predicted_lines = index.packed()[LINE].to_numpy()
     nothing = [""] * len(names)
     # Ragged rows are in no index.
     cells_of = {fault["line"]: fault["value"] for fault in texts.bad_rows().faults.to_pylist()}
@@ -81,14 +92,14 @@ def _merged(
     stream = _Rows(values)
     for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
         lines = batch[LINE].to_pylist()
-        cells = zip(*(batch[name].to_pylist() for name in texts.dialect.names), strict=True)
+        cells = zip(*(batch[name].to_pylist() for name in _columns(texts)), strict=True)
         rows = {line: [*each, *nothing, reasons.get(line, _NO_VALUE)] for line, each in zip(lines, cells, strict=True)}
         first, last = np.searchsorted(predicted_lines, [lines[0], lines[-1] + 1])
         said = stream.take(int(last - first))
         columns = (said[name].to_pylist() for name in (*names, ERROR))
         for line, *one, error in zip(predicted_lines[first:last].tolist(), *columns, strict=True):
             reason = reasons.get(line) or error
-            rows[line][-len(one) - 1 :] = [*nothing, reason] if reason else [*(_text(each, texts) for each in one), ""]
+            rows[line][-len(one) - 1 :] = [*nothing, reason] if reason else [*(_text(each, index) for each in one), ""]
         while ragged and ragged[0] < lines[-1]:
             line = ragged.pop(0)
             rows[line] = [*_ragged(texts, cells_of[line]), *nothing, reasons[line]]
@@ -99,13 +110,13 @@ def _merged(
 def _ragged(texts: CsvIndex, text: str) -> list[str]:
     """The first cells of a ragged row, as many as there are columns."""
     (cells,) = csv.reader([text], delimiter=texts.dialect.delimiter, quotechar=texts.dialect.quote)
-    width = len(texts.dialect.names)
+    width = len(_columns(texts))
     return [*cells, *[""] * width][:width]
 
 
-def _text(value: Any, texts: CsvIndex) -> str:
+def _text(value: Any, index: CsvIndex) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}".replace(".", texts.dialect.decimal)
+        return f"{value:.6g}".replace(".", index.dialect.decimal)
     return escaped(str(value))
 
 

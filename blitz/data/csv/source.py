@@ -8,13 +8,15 @@ import numpy.typing as npt
 
 from blitz.data.csv.reading.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.reading.columns import ColumnType
-from blitz.data.csv.reading.dialect import Encoding
+from blitz.data.csv.reading.dialect import Encoding, Header
 from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.scan import CsvOptions, Head, read_head
 from blitz.data.order import Rows, shuffled_rows
 from blitz.errors import DataError, require
 from blitz.fields import may_change
 from blitz.randomness import Use, key_for
+from blitz.storage import is_folder
 
 Mask = npt.NDArray[np.bool_]
 
@@ -37,6 +39,14 @@ class CsvSource:
     """What cells are quoted in; detected by default."""
     encoding: Encoding | None = may_change(None)
     """Detected by default."""
+    header: Header = may_change("auto")
+    """Whether the first line names the columns; auto takes it for names unless all of them are numbers."""
+    comment: str | None = may_change(None)
+    """What lines begin with that are left out, such as '#'."""
+    skip_lines: tuple[int, ...] = may_change(())
+    """Numbers of lines that are left out, such as a title above the header or units below it: 1 2 4."""
+    decimal: Decimal | None = may_change(None)
+    """The decimal mark, . or ,; detected by default."""
     bad_rows: BadRowsPolicy = may_change("fail")
     """Whether bad rows are an error, or are left out and listed in bad_rows.csv of the run."""
     max_bad_fraction: float = may_change(0.01)
@@ -67,6 +77,8 @@ class CsvSource:
             UserError: if no CSV is named, or two ways to evaluate are.
         """
         require(bool(self.train_place), "name the CSV to train on with --data.train-csv FILE")
+        for name, csv in (("train-csv", self.train_csv), ("val-csv", self.val_csv)):
+            require(not csv or not is_folder(csv), f"--data.{name} {csv} is a folder; name a CSV file")
         flag = "--data.val-csv" if self.val_csv else "--data.val-dir"
         require(
             self.val_place is None or self.val_fraction is None,
@@ -74,10 +86,29 @@ class CsvSource:
         )
 
     def options(
-        self, *, types: Mapping[str, ColumnType], label_columns: tuple[str, ...], image_column: str | None = None
+        self,
+        *,
+        types: Mapping[str, ColumnType],
+        label_columns: tuple[str, ...],
+        image_column: str | None = None,
+        usual_decimal: Decimal = ".",
+        verbatim: tuple[str, ...] = (),
     ) -> CsvOptions:
         """How the CSVs are read."""
-        return CsvOptions(self.delimiter, self.quote, self.encoding, types, label_columns, image_column)
+        return CsvOptions(
+            delimiter=self.delimiter,
+            quote=self.quote,
+            encoding=self.encoding,
+            header=self.header,
+            comment=self.comment,
+            skip_lines=self.skip_lines,
+            types=types,
+            label_columns=label_columns,
+            image_column=image_column,
+            decimal=self.decimal,
+            usual_decimal=usual_decimal,
+            verbatim=verbatim,
+        )
 
     def read_head(self) -> Head:
         """How the CSV to train on begins.

@@ -1,9 +1,9 @@
 """Rows of a CSV for training: a map-style data set over its memory-mapped index."""
 
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,15 @@ import pyarrow
 from blitz.data.arrays import Columns, MapStyleDataset
 from blitz.data.csv.reading.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.reading.index import CsvIndex
-from blitz.data.csv.reading.scan import LINE, missing
+from blitz.data.csv.reading.layout import LINE, matrix_of, places_of
+from blitz.data.csv.reading.scan import missing
 from blitz.errors import DataError
 from blitz.storage import absolute
 
 Rows = npt.NDArray[np.int64]
 
 
+@runtime_checkable
 class InputRows(MapStyleDataset, Protocol):
     """Rows of a CSV to predict for: all those of an index, bad ones included."""
 
@@ -51,18 +53,21 @@ class CsvTable:
         without = np.zeros(0, np.int64) if without is None else without
         self._kept_before = without - np.arange(len(without))
         self._rows = index.rows - len(without)
+        self.numbers: list[str] = []
+        self.categories: list[str] = []
+        self.texts: list[str] = []
         # What takes a code to its category's place; the last entry is that of code -1.
-        self._places: dict[str, Rows | None] = {}
+        self._places: list[Rows] = []
+        reports = {report.name: report for report in index.columns}
         for name in columns:
-            report = index.column(name)
+            report = reports.get(name) or index.column(name)
+            {"number": self.numbers, "category": self.categories, "text": self.texts}[report.type].append(name)
             if report.type == "category":
                 values = (categories or {}).get(name, report.values or ())
                 place_of = {value: place for place, value in enumerate(values)}
-                self._places[name] = np.array([*(place_of.get(v, -1) for v in index.codes[name]), -1], np.int64)
-            else:
-                self._places[name] = None
-        self._batches: list[pyarrow.RecordBatch] | None = None
-        self._ends = np.zeros(0, np.int64)
+                self._places.append(np.array([*(place_of.get(v, -1) for v in index.codes[name]), -1], np.int64))
+        self._columns = list(columns)
+        self._file: _File | None = None
 
     def __len__(self) -> int:
         return self._rows
@@ -73,8 +78,24 @@ class CsvTable:
 
     def __getitems__(self, rows: Rows) -> Columns:
         """A whole batch at once: each column of shape (len(rows),), in the order of `rows`."""
-        taken = self._take([*self._places], rows)
-        return {name: self._values(name, taken[name]) for name in self._places}
+        cells: dict[str, npt.NDArray[Any]] = dict(zip(self.numbers, self.number_matrix(rows).T, strict=True))
+        cells |= zip(self.categories, self.place_matrix(rows).T, strict=True)
+        if self.texts:
+            taken = self._take(self.texts, rows)
+            cells |= {name: taken[name].to_numpy() for name in self.texts}
+        return {name: cells[name] for name in self._columns}
+
+    def number_matrix(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """The columns `numbers`, of shape (len(rows), numbers)."""
+        return self._gather("number", self.numbers, rows)
+
+    def place_matrix(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """The columns `categories` as places, of shape (len(rows), categories)."""
+        codes = self._gather("category", self.categories, rows)
+        places = np.empty(codes.shape, np.int64)
+        for column, place_of in enumerate(self._places):
+            places[:, column] = place_of[codes[:, column]]
+        return places
 
     def lines(self, rows: Rows) -> Rows:
         """The physical lines of the CSV that rows begin on, of shape (len(rows),)."""
@@ -87,35 +108,71 @@ class CsvTable:
         found: Rows = rows + np.searchsorted(self._kept_before, rows, side="right")
         return found
 
+    def _gather(self, kind: str, columns: list[str], rows: Rows) -> npt.NDArray[Any]:
+        file = self._opened()
+        if not columns:
+            return np.empty((len(rows), 0))
+        gathered, chosen = None, file.places(kind, columns)
+        for places, number, local in file.parts(self.index_rows(rows)):
+            matrix = file.matrix(number, kind)
+            if gathered is None:
+                gathered = np.empty((len(rows), matrix.shape[1]), matrix.dtype)
+            gathered[places] = matrix[local]
+        if gathered is None:
+            return np.empty((0, len(columns)))
+        return gathered if len(chosen) == gathered.shape[1] and (np.diff(chosen) == 1).all() else gathered[:, chosen]
+
     def _take(self, columns: list[str], rows: Rows) -> pyarrow.Table:
-        if self._batches is None:
-            batches = self._open().to_batches()
-            self._ends = np.cumsum([len(batch) for batch in batches])
-            self._batches = batches
-        rows = self.index_rows(rows)
         # Batch by batch: to take from a whole column, pyarrow first copies all of it.
-        numbers = np.searchsorted(self._ends, rows, side="right")
-        order = np.argsort(numbers, kind="stable")
-        parts = []
-        for places in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
-            batch = self._batches[numbers[places[0]]]
-            first = self._ends[numbers[places[0]]] - len(batch)
-            parts.append(batch.select(columns).take(pyarrow.array(rows[places] - first)))
-        return pyarrow.Table.from_batches(parts).take(pyarrow.array(np.argsort(order)))
+        taken, order = [], []
+        for places, number, local in self._opened().parts(self.index_rows(rows)):
+            taken.append(self._opened().batches[number].select(columns).take(pyarrow.array(local)))
+            order.append(places)
+        return pyarrow.Table.from_batches(taken).take(pyarrow.array(np.argsort(np.concatenate(order))))
 
-    def _open(self) -> pyarrow.Table:
-        try:
-            return self.index.on_this_node().table()
-        except DataError as error:
-            raise DataError(f"on {platform.node()}: {error}") from error
-
-    def _values(self, name: str, cells: pyarrow.ChunkedArray) -> npt.NDArray[Any]:
-        places = self._places[name]
-        values: npt.NDArray[Any] = cells.to_numpy()
-        return values if places is None else places[values]
+    def _opened(self) -> "_File":
+        if self._file is None:
+            try:
+                self._file = _File(self.index.on_this_node().packed())
+            except DataError as error:
+                raise DataError(f"on {platform.node()}: {error}") from error
+        return self._file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_batches": None, "_ends": np.zeros(0, np.int64)}
+        return {**self.__dict__, "_file": None}
+
+
+class _File:
+    """An index, opened."""
+
+    def __init__(self, packed: pyarrow.Table) -> None:
+        self.batches = packed.to_batches()
+        self._ends = np.cumsum([len(batch) for batch in self.batches])
+        self._schema = packed.schema
+        self._places: dict[str, Rows] = {}
+        self._matrices: dict[tuple[int, str], npt.NDArray[Any]] = {}
+
+    def places(self, kind: str, columns: list[str]) -> Rows:
+        """Where columns lie in the matrix of a type: of each type always the same are asked for."""
+        if kind not in self._places:
+            self._places[kind] = places_of(self._schema, kind, columns)
+        return self._places[kind]
+
+    def matrix(self, number: int, kind: str) -> npt.NDArray[Any]:
+        """The matrix of a batch, a view of the file."""
+        key = number, kind
+        if key not in self._matrices:
+            self._matrices[key] = matrix_of(self.batches[number], kind)
+        return self._matrices[key]
+
+    def parts(self, rows: Rows) -> Iterator[tuple[Rows, int, Rows]]:
+        """For each batch that holds some of the rows of the index: their places among `rows`, it, and theirs in it."""
+        numbers = np.searchsorted(self._ends, rows, side="right")
+        order = np.argsort(numbers, kind="stable")
+        for places in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+            if len(places):
+                number = int(numbers[places[0]])
+                yield places, number, rows[places] - (self._ends[number] - len(self.batches[number]))
 
 
 def unknown_labels(index: CsvIndex, column: str, known: Collection[str], known_in: str) -> BadRows:
@@ -124,11 +181,11 @@ def unknown_labels(index: CsvIndex, column: str, known: Collection[str], known_i
     labels = [float(one) for one in known] if codes is None else [i for i, one in enumerate(codes) if one in known]
     faults = []
     first = 0
-    for batch in index.table().select([column, LINE]).to_batches():
+    for batch in index.batches([column, LINE]):
         found = batch[column].to_numpy(zero_copy_only=False)
         unknown = ~np.isin(found, labels) & ~missing(batch[column]).to_numpy(zero_copy_only=False)
         places = np.flatnonzero(unknown)
-        values = [f"{cell:g}" if codes is None else codes[cell] for cell in found[places]]
+        values = [f"{cell:.17g}" if codes is None else codes[cell] for cell in found[places]]
         reason = f"expected a label that occurs in {known_in}"
         faults.append(faults_of(batch[LINE].to_numpy()[places], column, values, reason, first + places))
         first += len(batch)

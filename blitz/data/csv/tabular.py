@@ -2,15 +2,17 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from blitz.data.arrays import Columns
 from blitz.data.csv.reading.bad_rows import BadRows
-from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_whole, in_order
+from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_identifiers, are_whole, are_words, in_order
 from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.numbers import LARGEST_NUMBER, Decimal
 from blitz.data.csv.reading.statistics import kept_batches, statistics_of
 from blitz.data.csv.source import CsvSource, Mask
 from blitz.data.csv.table import CsvTable, unknown_labels
@@ -44,7 +46,7 @@ class NumberFeature:
     name: str
     mean: float
     std: float
-    """1 where all numbers are the same."""
+    """Where all numbers are the same 3e38, so that only where it is missing is learned from."""
     has_missing: bool
     """Whether training rows lack it: then another column tells, by 0 or 1, where it is missing."""
 
@@ -81,6 +83,8 @@ class CsvFit:
     target: Target = may_change()
     numbers: tuple[NumberFeature, ...] = may_change()
     categories: tuple[CategoryFeature, ...] = may_change()
+    decimal: Decimal = may_change(".")
+    """How another CSV writes numbers, if its cells do not show it."""
 
     @property
     def number_columns(self) -> int:
@@ -98,6 +102,12 @@ class CsvFit:
         types: dict[str, ColumnType] = {feature.name: "number" for feature in self.numbers}
         types |= {feature.name: "category" for feature in self.categories}
         return types | {self.target.name: self.target.type}
+
+    @property
+    def verbatim(self) -> tuple[str, ...]:
+        """Categories of words: in another CSV, too, their cells are what they say."""
+        values = {feature.name: feature.values for feature in self.categories} | {self.target.name: self.target.classes}
+        return tuple(name for name, words in values.items() if are_words(words))
 
 
 class CsvRows:
@@ -127,17 +137,16 @@ class CsvRows:
         Numbers are as they stand there, NaN where missing; of the codes of a category 0 is missing or unknown. Targets
         are there if the CSV has them: the int64 place of a class, or a standardised number as float32.
         """
-        fit, cells = self.fit, self.table.__getitems__(rows)
-        numbers = np.zeros((len(rows), len(fit.numbers)))
-        for place, feature in enumerate(fit.numbers):
-            numbers[:, place] = cells[feature.name]
-        categories = np.zeros((len(rows), len(fit.categories)), np.int64)
-        for place, category in enumerate(fit.categories):
-            categories[:, place] = cells[category.name] + 1
-        features: Columns = {"numbers": numbers, "categories": categories}
+        fit = self.fit
+        # The target is the last of its type.
+        numbers, categories = self.table.number_matrix(rows), self.table.place_matrix(rows)
+        features: Columns = {
+            "numbers": numbers[:, : len(fit.numbers)],
+            "categories": categories[:, : len(fit.categories)] + 1,
+        }
         if not self._has_targets:
             return features
-        targets = cells[fit.target.name]
+        targets: npt.NDArray[Any] = (numbers if fit.target.type == "number" else categories)[:, -1]
         if not fit.target.classes:
             targets = ((targets - fit.target.mean) / fit.target.std).astype(np.float32)
         elif fit.target.type == "number":
@@ -160,6 +169,7 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
     index, classifies = _train_index(data)
     bad = _train_faults(index, data)
     kept, held_out = data.parts(index, data.judged(bad, index), seed)
+    print(f"{index.csv}: {index.described()}")
     reports = statistics_of(index, index.dialect.names, kept)
     if classifies:
         # Also the classes that the seed happens to hold out.
@@ -167,24 +177,39 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
         reports |= statistics_of(index, [data.target], kept)
     target = _target(index, reports[data.target], kept, classifies=classifies)
     features = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
+    # Where a constant is missing may tell something.
+    constant = dict.fromkeys(
+        report.name for report in features if report.count and report.is_constant and not report.missing
+    )
     fit = CsvFit(
         index.content,
         target,
         tuple(
-            NumberFeature(report.name, report.mean, report.std or 1.0, report.missing > 0)
+            NumberFeature(report.name, report.mean, _scale(report), report.missing > 0)
             for report in features
-            if report.mean is not None and report.std is not None
+            if report.mean is not None and report.name not in constant
         ),
-        tuple(CategoryFeature(report.name, report.values) for report in features if report.values),
+        tuple(
+            CategoryFeature(report.name, report.values)
+            for report in features
+            if report.values and report.name not in constant
+        ),
+        index.decimal,
     )
-    unused = [report.name for report in features if report.name not in fit.types]
+    used = {*fit.types, *constant}
+    unused = [report.name for report in features if report.name not in used]
     if not fit.numbers and not fit.categories:
         raise DataError(
             f"{index.csv} has no column to learn '{data.target}' from: numbers and categories are learned from, "
-            f"and there is {', '.join(unused) or 'none'}; declare types with --data.types COLUMN category"
+            f"and there is {', '.join([*unused, *constant]) or 'none'}; declare types with --data.types COLUMN category"
         )
     if unused:
         print(f"{index.csv}: not learned from, because they are text or empty: {visible(', '.join(unused))}")
+    if constant:
+        print(f"{index.csv}: not learned from, because they are the same in all rows: {visible(', '.join(constant))}")
+    for report in (reports[data.target], *features):
+        if report.note:
+            print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
     return fit
 
 
@@ -195,7 +220,10 @@ def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int) -> CsvRows:
         DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
     if split == "val" and data.val_csv is not None:
-        index = index_csv(data.val_csv, data.cache, data.options(types=fit.types, label_columns=(data.target,)))
+        options = data.options(
+            types=fit.types, label_columns=(data.target,), usual_decimal=fit.decimal, verbatim=fit.verbatim
+        )
+        index = index_csv(data.val_csv, data.cache, options)
         bad = _faults(index, fit.types)
         if fit.target.classes:
             bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
@@ -216,7 +244,10 @@ def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
         DataError: if it cannot be read, or lacks a column that the model was trained with.
     """
     types = {name: kind for name, kind in fit.types.items() if name != fit.target.name}
-    index = index_csv(csv, data.cache, data.options(types=types, label_columns=()))
+    # It may have another decimal mark than the training CSV was said to have.
+    own = replace(data, decimal=None)
+    options = own.options(types=types, label_columns=(), usual_decimal=fit.decimal, verbatim=fit.verbatim)
+    index = index_csv(csv, data.cache, options)
     read = replace(fit, target=replace(fit.target, name=""))
     return CsvRows(index, read, np.ones(index.rows, bool), _faults(index, types))
 
@@ -233,7 +264,8 @@ def _train_index(data: CsvData, content: str | None = None) -> tuple[CsvIndex, b
     elif data.target in data.types or report.values is None:
         classifies = few or report.type == "category"
     else:
-        classifies = not are_whole(report.values) or len(report.values) <= _MOST_WHOLE_CLASSES
+        few_or_named = len(report.values) <= _MOST_WHOLE_CLASSES or are_identifiers(report.values)
+        classifies = few_or_named or not are_whole(report.values)
     kind: ColumnType = "category" if classifies else "number"
     if report.type == kind or (classifies and few):
         return index, classifies
@@ -270,11 +302,18 @@ def _target(index: CsvIndex, report: ColumnReport, kept: Mask, *, classifies: bo
         classes = (_whole_numbers(index, report.name, kept) if report.type == "number" else report.values) or ()
     if report.mean is None and not classes:
         raise DataError(f"{index.csv} has no row to train on whose '{report.name}' is there")
-    if len(classes) == 1 or not (classes or report.std):
+    if len(classes) == 1 or (not classes and report.is_constant):
         raise DataError(
             f"{index.csv}: column '{report.name}' holds {', '.join(classes) or report.mean} in all rows to train on; "
             "there must be two values at least"
         )
     if classes:
         return Target(report.name, report.type, classes)
-    return Target(report.name, "number", mean=report.mean or 0.0, std=report.std or 1.0)
+    assert report.mean is not None
+    assert report.std is not None
+    return Target(report.name, "number", mean=report.mean, std=report.std)
+
+
+def _scale(report: ColumnReport) -> float:
+    """What a feature's numbers are divided by."""
+    return LARGEST_NUMBER if report.is_constant or report.std is None else report.std

@@ -90,6 +90,9 @@ def fit_pairs(data: PairData, seed: int) -> TextFit:
         raise DataError(f"{data.root or data.train_csv} has no pair of sentences to train on")
     if isinstance(sentences, Lines) and sentences.blank:
         print(f"{data.root}: {sentences.blank:,} pairs of lines, of which one is empty, are left out")
+    if isinstance(sentences, CsvSentences):
+        index = sentences.table.index
+        print(f"{index.csv}: {index.described()}")
     vocabulary = Vocabulary.learned(chain.from_iterable(each_pair(sentences)), data.vocabulary)
     sources, targets = (
         np.array([len(row) + 1 for row in vocabulary.encode(texts)])

@@ -10,7 +10,8 @@ import torch.distributed
 from blitz.errors import RunFailed, UserError, first_line
 from blitz.launch.cluster.ray_internals import wrapped_exception
 from blitz.launch.cluster.worker_log import newest_log
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
+from blitz.training.evaluation import ResultNotWritten
 
 _MORE_MEMORY = "take larger nodes, fewer workers on each with a larger --scale.cpus-per-worker, or --micro-batch-size"
 
@@ -29,6 +30,8 @@ def explain_failure(error: Exception, run: RunDirectory) -> Exception:
     """What to raise for an error of Ray Train: the user's mistake, or which rank failed first and where its log is."""
     if isinstance(error, ray.train.ControllerError):
         failure = _original(error.controller_failure)
+        if isinstance(failure, ResultNotWritten):
+            return failure
         if isinstance(failure, UserError):
             # The first line only: Ray Data appends advice on its settings.
             return UserError(first_line(failure))

@@ -24,7 +24,7 @@ from blitz.launch.cluster.worker_log import collected
 from blitz.launch.job import Job, row_bytes_of
 from blitz.launch.placement import Placement
 from blitz.launch.scale import explain_wait, workers_for
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.session import Preemption, Session
 from blitz.training.world import World
 

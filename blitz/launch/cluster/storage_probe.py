@@ -12,7 +12,7 @@ from ray.exceptions import GetTimeoutError, TaskUnschedulableError
 
 from blitz.errors import UserError, first_line
 from blitz.launch.cluster.node_task import call_on_node
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 _SECONDS_TO_ANSWER = 60.0
 

@@ -13,7 +13,7 @@ from typing import TextIO
 import ray
 import torch
 
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.world import World
 
 _SECONDS_BETWEEN_UPLOADS = 10.0

@@ -11,8 +11,8 @@ from blitz.launch.doctor.machine import this_machine, versions
 from blitz.launch.doctor.upload import upload
 from blitz.launch.launch import check
 from blitz.launch.placement import Placement
-from blitz.runs.directory import RunDirectory
-from blitz.runs.open import require_lasting
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import require_lasting
 
 
 def examine(

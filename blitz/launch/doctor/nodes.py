@@ -22,7 +22,7 @@ from blitz.launch.doctor.data import check_rows
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, checked, merged, start
 from blitz.launch.doctor.machine import Machine, this_machine, versions
 from blitz.launch.scale import Node, Scale, explain_wait, workers_for
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 _SECONDS_FOR_STATE = 4
 Nodes = dict[str, dict[str, Any]]

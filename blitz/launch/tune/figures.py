@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from blitz.errors import UserError
 from blitz.launch.tune.search import new_study, optuna_distributions
 from blitz.launch.tune.sweep import Sweep
-from blitz.runs.sweep_directory import Trial, each
+from blitz.run_files.sweep_directory import Trial, each
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

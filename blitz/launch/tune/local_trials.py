@@ -7,7 +7,7 @@ from blitz.launch.tune.packs import group_into_packs, pack_job, record_pack, run
 from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.launch.tune.trials import train_trial
-from blitz.runs.sweep_directory import NotMeasured, Trial, one_line
+from blitz.run_files.sweep_directory import NotMeasured, Trial, one_line
 from blitz.training.display import Silence
 from blitz.training.packed import why_not_packable
 from blitz.training.trial import Figures

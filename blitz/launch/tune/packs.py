@@ -15,7 +15,7 @@ from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
-from blitz.runs.sweep_directory import Goal, Trial, TrialState, each
+from blitz.run_files.sweep_directory import Goal, Trial, TrialState, each
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Silence
 from blitz.training.loop import Progress

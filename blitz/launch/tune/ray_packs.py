@@ -15,7 +15,7 @@ from blitz.launch.tune.packs import Lane, group_into_packs, max_lanes, pack_job,
 from blitz.launch.tune.resources import TrialResources, resources_on_cluster
 from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
-from blitz.runs.sweep_directory import Goal, NotMeasured, Trial, one_line
+from blitz.run_files.sweep_directory import Goal, NotMeasured, Trial, one_line
 from blitz.training.packed import PackJob, why_not_packable
 
 

@@ -22,8 +22,8 @@ from blitz.launch.tune.resources import resources_on_cluster
 from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.launch.tune.trials import train_trial
-from blitz.runs.directory import RunDirectory
-from blitz.runs.sweep_directory import Goal, NotMeasured, Trial, one_line
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.sweep_directory import Goal, NotMeasured, Trial, one_line
 from blitz.training.display import Silence
 from blitz.training.trial import Figures, TrialJob, figures_of
 
@@ -94,7 +94,7 @@ def _run_trial(config: dict[str, Any], work: _Work) -> None:
 
 def _train(trial: Trial, work: _Work) -> dict[str, Any]:
     recipe, datasets = work.data.of(trial.settings)
-    run = replace(work.sweep, uri=RunDirectory.of(work.sweep.uri, f"trials/{trial.id}").uri)
+    run = work.sweep.part(f"trials/{trial.id}")
     scale, halving, number = work.placement.scale, work.halving, trial.number
     total_steps = recipe.plan(len(datasets["train"]), len(datasets["val"])).total_steps
 

@@ -8,7 +8,7 @@ from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.connection import alive_nodes
 from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.scale import Node, Scale, workers_for
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
 """Reserved by a trial whose workers reserve their own: next to nothing, because Ray Tune does not accept nothing."""

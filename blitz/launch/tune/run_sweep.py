@@ -18,9 +18,9 @@ from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.sweep_plan import SweepPlan, open_sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
-from blitz.runs.open import stored_recipe
-from blitz.runs.sweep_directory import Goal, Trial
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import stored_recipe
+from blitz.run_files.sweep_directory import Goal, Trial
 from blitz.settings import flags_of
 from blitz.training.packed import why_not_packable
 

@@ -14,7 +14,7 @@ from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUnifo
 from blitz.errors import UserError
 from blitz.launch.tune.space import Draw, Space
 from blitz.randomness import Use, key_for
-from blitz.runs.sweep_directory import Mode
+from blitz.run_files.sweep_directory import Mode
 
 
 class Search(Protocol):

@@ -16,7 +16,7 @@ from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
 from blitz.errors import UserError, require
 from blitz.recipe import Recipe
 from blitz.recipes import find_recipe
-from blitz.runs.sweep_directory import Goal, Mode
+from blitz.run_files.sweep_directory import Goal, Mode
 from blitz.settings import setting_types, with_settings
 
 SearchName = Literal["random", "grid", "optuna"]
@@ -29,8 +29,8 @@ Draw = dict[str, Any]
 class Space:
     """A recipe, the settings that vary, and the metric that ranks trials."""
 
-    recipe: str
-    """Its name on the command line."""
+    recipe: str | type[Recipe]
+    """Its class, or what names it on the command line."""
     parameters: Mapping[str, Any]
     """The settings that vary: a Ray Tune distribution by the setting's name on the command line."""
     metric: str | None = None
@@ -55,7 +55,7 @@ class Space:
         Raises:
             UserError: if the recipe does not exist, or the space names settings or values that it does not have.
         """
-        kind = find_recipe(self.recipe)
+        kind = find_recipe(self.recipe) if isinstance(self.recipe, str) else self.recipe
         types = setting_types(kind)
         for name, value in self.overrides.items():
             _check_value(types, name, value, where="its overrides")

@@ -11,7 +11,7 @@ from typing import Any
 from blitz.launch.tune.search import GridSearch, Search
 from blitz.launch.tune.sweep_plan import SweepPlan
 from blitz.outputs.metrics import shown_figure
-from blitz.runs.sweep_directory import Goal, NotMeasured, SweepDirectory, Trial, TrialState, one_line
+from blitz.run_files.sweep_directory import Goal, NotMeasured, SweepDirectory, Trial, TrialState, one_line
 from blitz.training.display import Display
 from blitz.training.trial import Figures
 

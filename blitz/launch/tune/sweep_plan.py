@@ -11,9 +11,9 @@ from blitz.launch.tune.search import search_of
 from blitz.launch.tune.space import SchedulerName, SearchName, Space
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
-from blitz.runs.directory import RunDirectory
-from blitz.runs.open import require_distinct, require_lasting
-from blitz.runs.sweep_directory import Goal, SweepDirectory
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import require_distinct, require_lasting
+from blitz.run_files.sweep_directory import Goal, SweepDirectory
 from blitz.settings import setting_value, with_settings
 from blitz.training.packed import Rungs
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from blitz.data.plan import Datasets
 from blitz.recipe import Recipe
-from blitz.runs.directory import RunDirectory
-from blitz.runs.open import finished_result
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import finished_result
 from blitz.training.loop import Checkpoints
 from blitz.training.prepare import prepared
 from blitz.training.trial import ShouldContinue, TrialJob

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from blitz.data.csv.reading.bad_rows import what_is_wrong
 from blitz.data.csv.formulas import escaped, unescaped
+from blitz.data.csv.reading.bad_rows import what_is_wrong
 from blitz.data.csv.reading.index import index_csv
 from blitz.data.csv.reading.scan import CsvOptions
 

@@ -10,7 +10,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from blitz.errors import RunFailed, UserError
 from blitz.launch.cluster.failures import StopAtUserErrors, explain_failure
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 # The beginning of what Ray 2.60 says.
 OUT_OF_MEMORY = ray.exceptions.OutOfMemoryError(

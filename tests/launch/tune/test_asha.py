@@ -9,7 +9,7 @@ from blitz.launch.tune.search import search_of
 from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.sweep_plan import SweepPlan, open_sweep
 from blitz.recipes.parabola import Parabola
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.display import Silence
 from tune_spaces.optimizers import SPACE
 

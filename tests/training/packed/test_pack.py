@@ -13,7 +13,7 @@ from blitz.optim import Optim
 from blitz.recipe import Batch, Recipe
 from blitz.recipes.digits import Digits
 from blitz.recipes.parabola import Parabola
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.training.packed import PackJob, Rungs, train_pack
 from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, same_bits, train, weights

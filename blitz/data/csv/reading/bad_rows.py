@@ -97,9 +97,13 @@ class BadRows:
         pyarrow.csv.write_csv(faults, stream, pyarrow.csv.WriteOptions(include_header=False))
         return stream.getvalue().decode().split("\n")[:-1]
 
+    def listed_in(self, folder: str | Path, *, suffix: str = "") -> Path:
+        """Where `list_in` writes to."""
+        return Path(folder).expanduser() / f"{PurePosixPath(self.csv_name).stem}{suffix}.bad_rows.csv"
+
     def list_in(self, folder: str | Path, *, suffix: str = "") -> Path:
         """Write all faults to `<name of the CSV><suffix>.bad_rows.csv` in a folder; its path."""
-        listed = Path(folder).expanduser() / f"{PurePosixPath(self.csv_name).stem}{suffix}.bad_rows.csv"
+        listed = self.listed_in(folder, suffix=suffix)
         with replacing(listed) as part:
             part.write_text("".join(f"{line}\n" for line in (RECORD_HEADER, *self.records())), "utf-8")
         return listed
@@ -119,6 +123,8 @@ class BadRows:
         first = "; ".join(self.messages(_NAMED))
         rest = f"; and {len(self.faults) - _NAMED} more faults" if len(self.faults) > _NAMED else ""
         share = f"{self.csv_name}: {bad} of {total_rows} rows {'is' if bad == 1 else 'are'} bad"
+        if pc.any(pc.and_(pc.is_null(self.faults["column"]), pc.is_null(self.faults["row"]))).as_py():
+            rest += f"; where it is not the rows that are wrong, set {flags}delimiter or {flags}quote"
         if bad and policy == "fail":
             raise DataError(f"{share}: {first}{rest}; mend them, or leave them out with {flags}bad-rows skip")
         if bad > max_bad_fraction * total_rows:

@@ -1,9 +1,8 @@
 """What the columns of a CSV hold: their types, and statistics that are gathered batch by batch."""
 
-import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,36 +10,24 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 
+from blitz.data.csv.reading.numbers import (
+    MISSING_NUMBERS,
+    MISSING_WORDS,
+    Evidence,
+    NumberReader,
+    Numbers,
+    Writing,
+)
+
 ColumnType = Literal["number", "category", "text"]
 """`number` is float64 and at most 3e38, `category` one of at most 10,000 distinct values, `text` anything."""
 
 MAX_CATEGORIES = 10_000
 
-LARGEST_NUMBER = 3e38
-"""What a float32 holds, which models compute with; a larger one is a slip of the pen."""
-
-# A number column's cell is missing if it is empty or one of these; in other columns only if it is blank.
-MISSING_NUMBERS = (
-    "",
-    "#N/A",
-    "#NA",
-    "N/A",
-    "n/a",
-    "NA",
-    "na",
-    "NULL",
-    "null",
-    "NaN",
-    "nan",
-    "-NaN",
-    "-nan",
-    "None",
-    "?",
-)
-
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 _MAX_LABELS = 100
+# Below this share of its magnitude a column's spread is the rounding of whoever wrote it.
+_CONSTANT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -60,96 +47,145 @@ class ColumnReport:
     """Of a category its distinct values: in numeric order if all are whole numbers, else in that of the alphabet."""
     counts: tuple[int, ...] | None = None
     """How often each of `values` occurs."""
+    note: str | None = None
+    """How its cells were read, where that is not plain to see."""
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it has one value at most, or numbers that differ by no more than their rounding."""
+        if self.min is None or self.max is None:
+            return self.type != "text" and len(self.values or ()) <= 1
+        return self.max - self.min <= _CONSTANT * max(abs(self.min), abs(self.max))
 
 
-def infer_type(cells: list[str], *, is_label: bool, decimal: str) -> ColumnType:
+def infer_type(cells: Sequence[str], evidence: Evidence, writing: Writing, *, is_label: bool) -> ColumnType:
     """The type of a column that begins with `cells`.
 
-    A number where `is_number_column` says so; else a category if its values occur twice on average, or if it is a
-    label; else text. A label of few distinct whole numbers is a category. `is_label` is for the only label column, as
-    several are coordinates and the like.
+    A number where most cells are and they identify nothing; else a category if its values occur twice on average, or if
+    it is a label; else text. A label of few distinct whole numbers is a category. `is_label` is for the only label
+    column, as several are coordinates and the like.
     """
-    values, bad = parse_numbers(pyarrow.array(cells, pyarrow.string()), decimal)
-    present = [cell for cell in cells if cell.strip()]
+    numbers = evidence.is_number(writing)
+    present = [cell for cell in cells if not is_missing(cell, among_numbers=numbers or not evidence.other)]
     distinct = set(present)
-    if is_number_column(len(values) - values.null_count, pc.sum(bad).as_py() or 0) or not present:
+    if not present or (numbers and not evidence.identifies):
         few = 0 < len(distinct) <= _MAX_LABELS
         return "category" if is_label and few and are_whole(distinct) else "number"
-    return "category" if is_label or 2 * len(distinct) <= len(present) else "text"
+    return words_type(len(present), len(distinct), is_label=is_label)
 
 
-def is_number_column(numbers: int, others: int) -> bool:
-    """Whether so many cells make a number column with faults: a single one, or one in ten, is a fault."""
-    return numbers > others and (others <= 1 or others <= (numbers + others) / 10)
+def words_type(present: int, distinct: int, *, is_label: bool) -> ColumnType:
+    """The type of a column that is not one of numbers, by its cells and its distinct values."""
+    return "category" if is_label or 2 * distinct <= present else "text"
 
 
-def parse_numbers(cells: pyarrow.StringArray, decimal: str) -> tuple[pyarrow.DoubleArray, pyarrow.BooleanArray]:
-    """Cells as numbers, null where missing or bad, and which are bad: neither missing nor a number of up to 3e38."""
-    cells = pc.replace_substring(pc.utf8_trim_whitespace(cells), decimal, ".")
-    numeric = pc.match_substring_regex(cells, _NUMBER)
-    numbers = pc.cast(pc.if_else(numeric, cells, None), pyarrow.float64())
-    numbers = pc.if_else(pc.less_equal(pc.abs(numbers), LARGEST_NUMBER), numbers, None)
-    missing = pc.is_in(cells, pyarrow.array(MISSING_NUMBERS))
-    return numbers, pc.and_(pc.is_null(numbers), pc.invert(missing))
+def is_missing(cell: str, *, among_numbers: bool) -> bool:
+    """Whether a cell of a category says that its value is missing."""
+    word = cell.strip().lower()
+    return not word or word in (MISSING_NUMBERS if among_numbers else MISSING_WORDS)
 
 
-class Numbers:
-    """A number column: moments are merged over batches (Chan, Golub & LeVeque 1983)."""
+class NumberColumn:
+    """A number column: its cells are read as it writes numbers."""
 
-    def __init__(self) -> None:
-        self.count = self.missing = self.bad = 0
-        self.all_small = True
-        """Whether no number so far is infinite, not a number, or beyond what a float32 holds."""
-        self._mean = self._squares = 0.0
-        self._min, self._max = math.inf, -math.inf
+    def __init__(self, writing: Writing) -> None:
+        self._reader, self._numbers = NumberReader(writing), Numbers()
+        self.bad_cells: pyarrow.BooleanArray | None = None
+        """Which of the cells last added are bad; None if none is."""
+        self.bad = 0
+        self._distinct: pyarrow.StringArray | None = None
+        self._suspected = 0
 
-    def add(self, cells: pyarrow.DoubleArray) -> pyarrow.DoubleArray:
-        """Take in numbers; null is missing."""
-        count = len(cells) - cells.null_count
-        self.missing += cells.null_count
-        extremes = pc.min_max(cells)
-        if count and not max(-extremes["min"].as_py(), extremes["max"].as_py()) <= LARGEST_NUMBER:
-            self.all_small = False
-        elif count:
-            mean, variance = pc.mean(cells).as_py(), pc.variance(cells).as_py()
-            total, shift = self.count + count, mean - self._mean
-            self._mean += shift * count / total
-            self._squares += variance * count + shift**2 * self.count * count / total
-            self._min = min(self._min, extremes["min"].as_py())
-            self._max = max(self._max, extremes["max"].as_py())
-            self.count = total
-        return cells
+    def add(self, cells: pyarrow.StringArray) -> pyarrow.DoubleArray:
+        """Take in cells; as numbers, null where missing or bad."""
+        numbers, self.bad_cells = self._reader.read(cells)
+        self.bad += 0 if self.bad_cells is None else self.bad_cells.true_count
+        self._numbers.add(numbers)
+        return numbers
+
+    @property
+    def evidence(self) -> Evidence:
+        """How the cells so far are written."""
+        return self._reader.evidence
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the cells so far make it a number column."""
+        return self.evidence.is_number(self._reader.writing) or not self.evidence.present
+
+    def suspect(self, cells: pyarrow.StringArray) -> None:
+        """Take note of the distinct values of a column that seems to be none of numbers."""
+        self._suspected += len(cells) - (pc.sum(pc.equal(cells, "")).as_py() or 0)
+        if self._distinct is None or len(self._distinct) <= MAX_CATEGORIES:
+            found = pc.unique(cells)
+            both = found if self._distinct is None else pyarrow.concat_arrays([self._distinct, found])
+            self._distinct = pc.unique(both).slice(0, MAX_CATEGORIES + 2)
+
+    def other_type(self, *, is_label: bool) -> ColumnType:
+        """What it is if it is none of numbers."""
+        distinct = 0 if self._distinct is None else len(self._distinct)
+        if distinct > MAX_CATEGORIES + 1 and not is_label:
+            return "text"
+        return words_type(self._suspected, distinct, is_label=is_label)
 
     def report(self, name: str) -> ColumnReport:
         """Mean, standard deviation and extremes; none of a column without numbers."""
-        missing = self.missing - self.bad
-        if not self.count:
-            return ColumnReport(name, "number", 0, missing)
-        std = math.sqrt(self._squares / self.count)
-        return ColumnReport(name, "number", self.count, missing, self._mean, std, self._min, self._max)
+        return number_report(name, self._numbers, bad=self.bad)
+
+
+def number_report(name: str, numbers: Numbers, *, bad: int = 0) -> ColumnReport:
+    """A report on numbers; `bad` of those that count as missing are bad cells."""
+    missing = numbers.missing - bad
+    if not numbers.count:
+        return ColumnReport(name, "number", 0, missing)
+    moments = numbers.mean, numbers.std, numbers.min, numbers.max
+    return ColumnReport(name, "number", numbers.count, missing, *moments)
 
 
 class Categories:
-    """A category column: each value gets the next code; a missing one has code -1."""
+    """A category column: each value gets the next code; a missing one has code -1.
 
-    def __init__(self) -> None:
+    Among `words` some cells are values that among numbers say that one is missing; if it is `verbatim`, all but blank
+    ones are.
+    """
+
+    def __init__(self, *, words: bool = False, verbatim: bool = False) -> None:
         self._codes: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
+        self.words, self._verbatim = words, verbatim
+        self.refuted = False
+        """Whether a cell was taken for missing among numbers, and words are there after all."""
+        self._doubtful = False
         self.missing = 0
 
     def add(self, cells: pyarrow.StringArray) -> pyarrow.Int32Array:
         """Take in values; their codes, in the order of first occurrence."""
         encoded = cells.dictionary_encode()
         found = encoded.dictionary.to_pylist()
+        self._look(found)
         codes = []
         for value, count in zip(found, np.bincount(encoded.indices, minlength=len(found)).tolist(), strict=True):
-            if value.strip():
-                codes.append(self._codes.setdefault(value, len(self._codes)))
-                self._counts[value] += count
-            else:
+            if self._is_missing(value):
                 codes.append(-1)
                 self.missing += count
+            else:
+                codes.append(self._codes.setdefault(value, len(self._codes)))
+                self._counts[value] += count
         return pyarrow.array(codes, pyarrow.int32()).take(encoded.indices)
+
+    def _look(self, found: list[str]) -> None:
+        """Whether values that are new are words."""
+        if self.words or self._verbatim:
+            return
+        new = [value for value in found if value not in self._codes and not is_missing(value, among_numbers=True)]
+        self.words = bool(new) and are_words(new)
+        self.refuted = self.words and self._doubtful
+        self._doubtful = self._doubtful or any(
+            is_missing(value, among_numbers=True) and not is_missing(value, among_numbers=False) for value in found
+        )
+
+    def _is_missing(self, value: str) -> bool:
+        return not value.strip() if self._verbatim else is_missing(value, among_numbers=not self.words)
 
     @property
     def too_many(self) -> bool:
@@ -184,6 +220,20 @@ class Texts:
     def report(self, name: str) -> ColumnReport:
         """Counts alone."""
         return ColumnReport(name, "text", self.count, self.missing)
+
+
+def are_words(values: Collection[str]) -> bool:
+    """Whether any of a category's values is no number."""
+    reader = NumberReader(Writing())
+    reader.read_each(pyarrow.array(list(values), pyarrow.string()))
+    return reader.evidence.other > 0
+
+
+def are_identifiers(values: Collection[str]) -> bool:
+    """Whether whole numbers identify something: some have leading zeros, or are too long for float64."""
+    reader = NumberReader(Writing())
+    reader.read_each(pyarrow.array(list(values), pyarrow.string()))
+    return reader.evidence.identifies
 
 
 def in_order(values: Iterable[str]) -> tuple[str, ...]:

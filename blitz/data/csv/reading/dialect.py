@@ -1,28 +1,50 @@
 """How a CSV is written: its encoding, delimiter and quotes, and the names in its header."""
 
 import codecs
-import csv
-import io
 import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from typing import Literal
 
+from blitz.data.csv.reading.readings import QUOTES, Reading, Text, best_reading
 from blitz.errors import DataError
 
 Encoding = Literal["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "latin-1"]
+Header = Literal["auto", "yes", "no"]
+"""Whether the first line names the columns: auto takes it for names unless all of them are numbers."""
 
-# Below csv.field_size_limit(), so that an unclosed quote cannot exceed it.
 HEAD_BYTES = 1 << 17
 
-_DELIMITERS = ",;\t|"
-_QUOTES = "\"'"
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+_NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*")
 _FRACTION = re.compile(r"\s*[+-]?\d*([.,])\d+\s*")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
-# Only where a whole cell stands in single quotes may they be the file's: elsewhere they are apostrophes.
-_SINGLE_QUOTED = re.compile(rf"(^|[{_DELIMITERS}])'[^'\r\n]*'([{_DELIMITERS}\r\n]|$)", re.MULTILINE)
+# What Excel writes and reads above a table.
+_SEP_LINE = re.compile(r"\"?sep=([^\r\n])\"?(?:\r\n|\r|\n)", re.IGNORECASE)
 _UNDEFINED_IN_CP1252 = b"\x81\x8d\x8f\x90\x9d"
+_CONTROLS = bytes({*range(32)} - {0, *b"\t\n\v\f\r\x1a\x1b"})
+
+
+NAMELESS = "\0"
+"""A name that no header holds."""
+
+
+@dataclass(frozen=True)
+class DialectOptions:
+    """How a CSV is said to be written. All that is left out is detected."""
+
+    delimiter: str | None = None
+    """One character."""
+    quote: str | None = None
+    """One character."""
+    encoding: Encoding | None = None
+    header: Header = "auto"
+    comment: str | None = None
+    """Lines that begin so are left out."""
+    skip_lines: tuple[int, ...] = ()
+    """Numbers of lines that are left out; the first that is not is the header."""
+    flags: str = "--data."
+    """How flags begin that messages name; an index does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +59,50 @@ class Dialect:
     decimal: str
     """A point or a comma."""
     header_lines: int
-    """Physical lines that the header takes: more than one if a name holds a line break."""
+    """Physical lines down to the header's last."""
+    index_column: bool = False
+    """Whether rows begin with a cell without a name, as pandas writes its index."""
+    trailing: int = 0
+    """Empty cells at the end of each row, which have no name."""
+    header: bool = True
+    """Whether the names stand in the file."""
+    comment: str | None = None
+    skip_lines: tuple[int, ...] = ()
 
     @property
     def codec(self) -> str:
         """The encoding for pyarrow, which leaves out a byte-order mark by itself, and transcodes all but UTF-8."""
         return "utf-8" if self.encoding == "utf-8-sig" else self.encoding
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A name for each cell of a row: those without one have `NAMELESS` and a number."""
+        trailing = (f"{NAMELESS}{place}" for place in range(1, self.trailing + 1))
+        return (*([NAMELESS] if self.index_column else []), *self.names, *trailing)
+
+    @property
+    def nameless_at_the_end(self) -> tuple[str, ...]:
+        """Those of `cells` that stand after the last name."""
+        return self.cells[len(self.cells) - self.trailing :]
+
+    @property
+    def options(self) -> DialectOptions:
+        """What reads another CSV, or the same one again, as this one was."""
+        header: Header = "yes" if self.header else "no"
+        return DialectOptions(self.delimiter, self.quote, self.encoding, header, self.comment, self.skip_lines)
+
+    def described(self) -> str:
+        """Each part of it, given or guessed."""
+        parts = [self.encoding, f"delimiter {self.delimiter!r}", f"quote {self.quote}", f"decimal {self.decimal!r}"]
+        if not self.header:
+            parts.append("no header")
+        elif self.header_lines > 1:
+            parts.append(f"header down to line {self.header_lines}")
+        if self.index_column:
+            parts.append("the first column is left out: it has no name")
+        if self.trailing:
+            parts.append("the delimiter after the last column is left out")
+        return ", ".join(parts)
 
 
 class EncodingScan:
@@ -67,7 +127,7 @@ class EncodingScan:
         """The encoding, or None for bytes that are no text; unless they are the `whole` file, a letter may be cut."""
         if self._start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"
-        if b"\0" in self._start:
+        if b"\0" in self._start and not _has_stray_nul(self._start):
             return _utf16_without_bom(self._start)
         if self._is_utf8 and _decodes(self._utf8, b"", final=whole):
             return "utf-8-sig" if self._start.startswith(codecs.BOM_UTF8) else "utf-8"
@@ -82,6 +142,12 @@ def _decodes(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = F
     return True
 
 
+def _has_stray_nul(start: bytes) -> bool:
+    """Whether a NUL here and there is all that keeps bytes from being text."""
+    lines = start.count(b"\n") + start.count(b"\r")
+    return start.count(b"\0") <= lines and not any(byte in _CONTROLS for byte in start)
+
+
 def _utf16_without_bom(start: bytes) -> Encoding | None:
     """ASCII characters, of which every text has some, have their zero byte on one side."""
     even, odd = start[::2].count(0), start[1::2].count(0)
@@ -91,46 +157,103 @@ def _utf16_without_bom(start: bytes) -> Encoding | None:
 
 
 def detect_dialect(
-    head: bytes, *, whole: bool, encoding: Encoding, delimiter: str | None, quote: str | None, csv_name: str
+    head: bytes, *, whole: bool, encoding: Encoding, options: DialectOptions, csv_name: str
 ) -> tuple[Dialect, list[list[str]]]:
     """The dialect of a CSV whose first bytes are `head`, and the whole rows among them after the header.
 
-    Of all delimiters and quotes (or the one given), those win under which the most rows have as many fields as the
-    header, then those that leave the fewest cells in quotes. Between semicolons numbers have a decimal comma if some
-    look so and none has a point.
+    The delimiter and the quote are those that `best_reading` finds. Between semicolons numbers have a decimal comma if
+    some look so and none has a point.
 
     Raises:
-        DataError: if there is no header: no line, an empty or doubled name, or numbers in place of names.
+        DataError: if there is no header: no line, an empty or doubled name, or numbers in place of names; if there is
+            but a part of one; or if several dialects fit.
     """
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(head, final=whole).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"{csv_name} is not encoded in {encoding}: {error}") from error
-    delimiter = "\t" if delimiter == "\\t" else delimiter
+    delimiter = "\t" if options.delimiter == "\\t" else options.delimiter
+    quote, flags = options.quote, options.flags
     for what, given in (("delimiter", delimiter), ("quote", quote)):
-        if given is not None and (len(given) != 1 or not given.isascii() or given in "\r\n"):
+        if given is not None and (len(given) != 1 or not given.isascii() or given in "\r\n\0"):
             raise DataError(f"{csv_name}: the {what} is to be {given!r}; it must be one ASCII character, or \\t")
-    if delimiter is not None and delimiter == (quote or _QUOTES[0]):
+    if delimiter is not None and delimiter == (quote or QUOTES[0]):
         raise DataError(f"{csv_name}: the delimiter and the quote are both {delimiter!r}")
-    quotes = quote or (_QUOTES if _SINGLE_QUOTED.search(text) else _QUOTES[0])
-    choices = product(delimiter or _DELIMITERS, quotes)
-    rows, best = max(
-        ((_rows(text, *choice, whole=whole), choice) for choice in choices), key=lambda found: _fit(found[0])
-    )
+    text, above, sep = _below_what_is_left_out(text, options, csv_name)
+    where = f"{csv_name}:{above + 1}"
+    if text and _NEWLINE.match(text):
+        raise DataError(
+            f"{where}: the file begins with an empty line; its first line must name the columns: leave lines above it "
+            f"out with {flags}skip-lines {above + 1}"
+        )
+    has_header = options.header != "no"
+    reading = best_reading(Text(text, whole, has_header, where, flags), delimiter or sep, quote)
+    rows = reading.rows
     if not rows or not rows[0]:
-        raise DataError(f"{csv_name}:1: the file begins with an empty line; its first line must name the columns")
-    names = rows[0]
-    _require_header(names, csv_name)
-    header_lines = 1 + sum(len(_NEWLINE.findall(name)) for name in names)
-    delimiter, quote = best
-    decimal = "," if delimiter == ";" and _has_decimal_commas(rows[1:]) else "."
-    return Dialect(encoding, delimiter, quote, tuple(names), decimal, header_lines), rows[1:]
+        raise HeaderIsCut(f"{where}: the first line must name the columns, and there is none")
+    if options.header != "yes":
+        _require_no_comment(reading, where, flags)
+    names = rows[0][: reading.named] if has_header else [f"column_{place}" for place in range(1, reading.width + 1)]
+    index_column = has_header and len(names) > 1 and not names[0].strip()
+    names = names[index_column:]
+    if has_header:
+        _require_header(
+            names, rows[1:], index_column=index_column, sure=options.header == "yes", where=where, flags=flags
+        )
+    trailing = max(0, reading.width - len(names) - index_column) if has_header else 0
+    header_lines = above + (1 + sum(len(_NEWLINE.findall(name)) for name in rows[0]) if has_header else 0)
+    rows = rows[1:] if has_header else rows
+    delimiter, quote = reading.delimiter, reading.quote
+    decimal = "," if delimiter == ";" and _has_decimal_commas(rows) else "."
+    dialect = Dialect(
+        encoding,
+        delimiter,
+        quote,
+        tuple(names),
+        decimal,
+        header_lines,
+        index_column,
+        trailing,
+        has_header,
+        options.comment,
+        options.skip_lines,
+    )
+    if has_header:
+        _require_no_units(dialect, rows, where, flags)
+    return dialect, rows
 
 
-def _rows(text: str, delimiter: str, quote: str, *, whole: bool) -> list[list[str]]:
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote))
-    # The last row of a part of a file is cut off.
-    return rows if whole or len(rows) == 1 else rows[:-1]
+class HeaderIsCut(DataError):
+    """The bytes that were looked at end within the first row."""
+
+
+def _below_what_is_left_out(text: str, options: DialectOptions, csv_name: str) -> tuple[str, int, str | None]:
+    """The text without lines that are left out, how many those above it are, and the delimiter of a `sep=` line."""
+    above, sep = 0, None
+    if match := _SEP_LINE.match(text):
+        above, sep, text = 1, match[1], text[match.end() :]
+    if not options.skip_lines and options.comment is None:
+        return text, above, sep
+    if options.comment is not None and (not options.comment or not options.comment.isprintable()):
+        raise DataError(f"{csv_name}: comments are to begin with {options.comment!r}; name at least one character")
+    lines = list(_lines_of(text))
+    left_out, inside, quote = [], False, options.quote or QUOTES[0]
+    for number, line in enumerate(lines, start=above + 1):
+        comment = options.comment is not None and not inside and line.startswith(options.comment)
+        left_out.append(comment or number in options.skip_lines)
+        inside ^= not left_out[-1] and line.count(quote) % 2 == 1
+    first = left_out.index(False) if False in left_out else len(lines)
+    kept = [line for line, out in zip(lines[first:], left_out[first:], strict=True) if not out]
+    return "".join(kept), above + first, sep
+
+
+def _lines_of(text: str) -> Iterator[str]:
+    start = 0
+    for end in _NEWLINE.finditer(text):
+        yield text[start : end.end()]
+        start = end.end()
+    if start < len(text):
+        yield text[start:]
 
 
 def _has_decimal_commas(rows: list[list[str]]) -> bool:
@@ -138,25 +261,64 @@ def _has_decimal_commas(rows: list[list[str]]) -> bool:
     return marks == {","}
 
 
-def _fit(rows: list[list[str]]) -> tuple[float, int, int]:
-    rows = [row for row in rows if row]
-    if not rows or len(rows[0]) == 1:
-        return 0.0, 0, 0
-    width = len(rows[0])
-    agreeing = sum(len(row) == width for row in rows)
-    in_quotes = sum(len(cell) > 1 and cell[0] == cell[-1] and cell[0] in _QUOTES for row in rows for cell in row)
-    return agreeing / len(rows), -in_quotes, width
+def _require_no_comment(reading: Reading, where: str, flags: str) -> None:
+    """A first line that begins with # may name the columns, unless those below have other cells or begin so too."""
+    rows = reading.rows
+    if not rows[0][0].startswith("#"):
+        return
+    again = bool(reading.body) and reading.body[0][0].startswith("#")
+    if again or reading.width == 1 or reading.damage:
+        raise DataError(
+            f"{where}: the file begins with a comment; leave lines that begin so out with {flags}comment '#'"
+        )
 
 
-def _require_header(names: list[str], csv_name: str) -> None:
-    advice = "the first line must name the columns, each once"
-    for place, name in enumerate(names, start=1):
+def _require_header(
+    names: list[str], rows: list[list[str]], *, index_column: bool, sure: bool, where: str, flags: str
+) -> None:
+    advice = f"the first line must name the columns, each once; leave lines above it out with {flags}skip-lines"
+    if not names:
+        raise DataError(f"{where}: the first line is empty; {advice}")
+    for place, name in enumerate(names, start=1 + index_column):
         if not name.strip():
-            raise DataError(f"{csv_name}:1: column {place} has no name; {advice}")
-    numbers = [name for name in names if _NUMBER.fullmatch(name)]
-    # A fraction is no name; whole numbers may be, as where tables of pixels number their columns.
-    if len(numbers) == len(names) or any(not number.strip().isdecimal() for number in numbers):
-        raise DataError(f"{csv_name}:1: there is no header, for it would name a column '{numbers[0]}'; {advice}")
-    doubled = [name for name in names if names.count(name) > 1]
+            raise DataError(f"{where}: column {place} has no name; {advice}")
+    if not sure:
+        flag = f"say whether the first line names the columns with {flags}header yes or no"
+        numbers = [name for name in names if _NUMBER.fullmatch(name)]
+        if len(numbers) == len(names):
+            raise DataError(f"{where}: there may be no header, for it would name a column '{numbers[0]}'; {flag}")
+        # A table without a header begins with a row, whose words are found again below.
+        words = [(place, name) for place, name in enumerate(names, start=index_column) if name not in numbers]
+        again = [name for place, name in words if any(row[place : place + 1] == [name] for row in rows)]
+        if again and (numbers or len(again) == len(words)):
+            raise DataError(f"{where}: there may be no header, for '{again[0]}' is also a cell of its column; {flag}")
+    counts = Counter(names)
+    doubled = [name for name in names if counts[name] > 1]
     if doubled:
-        raise DataError(f"{csv_name}:1: two columns are named '{doubled[0]}'; {advice}")
+        raise DataError(f"{where}: two columns are named '{doubled[0]}'; {advice}")
+    if any(NAMELESS in name for name in names):
+        raise DataError(f"{where}: a column's name holds a NUL; {advice}")
+
+
+def _are_numbers(cells: list[str]) -> bool:
+    present = [cell for cell in cells if cell.strip()]
+    return bool(present) and all(map(_NUMBER.fullmatch, present))
+
+
+def _require_no_units(dialect: Dialect, rows: list[list[str]], where: str, flags: str) -> None:
+    """A first row whose cells are no numbers where all below are is one of units, not one bad row among others."""
+    rows = [row for row in rows if len(row) == len(dialect.cells)]
+    if len(rows) < 3:
+        return
+    firsts = {
+        name: first
+        for name, first, *below in zip(dialect.cells, *rows, strict=True)
+        if NAMELESS not in name and first.strip() and _are_numbers(below)
+    }
+    units = [name for name, first in firsts.items() if not _NUMBER.fullmatch(first)]
+    if len(units) > 1 and len(units) == len(firsts):
+        line = dialect.header_lines + 1
+        raise DataError(
+            f"{where}: line {line} seems to hold units, for only there are columns '{units[0]}' and '{units[1]}' no "
+            f"numbers; leave it out with {flags}skip-lines {line}"
+        )

@@ -12,7 +12,7 @@ from PIL import UnidentifiedImageError
 
 from blitz.data.csv.reading.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.reading.index import CsvIndex
-from blitz.data.csv.reading.scan import LINE
+from blitz.data.csv.reading.layout import LINE
 from blitz.data.parallel_map import spread
 from blitz.data.pillow import RefusedImage, open_image, reason_of, to_rgb
 from blitz.errors import DataError
@@ -43,7 +43,7 @@ def check_images(index: CsvIndex, column: str, root: str | Path | None = None, c
     """
     batches = [
         part
-        for batch in index.table().select([column, LINE]).to_batches()
+        for batch in index.batches([column, LINE])
         for part in (batch.slice(start, _PATHS_A_TASK) for start in range(0, len(batch), _PATHS_A_TASK))
     ]
     folder = absolute(root) if root is not None else folder_of(index.csv)

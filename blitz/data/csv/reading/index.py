@@ -1,6 +1,6 @@
 """A CSV as a memory-mapped Arrow index, made in one streaming pass and cached by the file's content.
 
-<cache>/<key>.arrow       the columns: float64 (null where missing or bad), int32 codes (-1 where missing), or
+<cache>/<key>.arrow       the columns: float64 (NaN where missing or bad), int32 codes (-1 where missing), or
                           text; and the line of every row
 <cache>/<key>.bad.arrow   the bad rows
 <cache>/<key>.json        the report; written last, so that a key has all three or counts for nothing
@@ -8,11 +8,13 @@
 <cache>/<content>.csv     the CSV that a folder of class folders amounts to
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,30 @@ from filelock import FileLock
 from blitz.data.csv.class_folders import listing
 from blitz.data.csv.reading.bad_rows import BadRows, write_faults
 from blitz.data.csv.reading.columns import ColumnReport
+from blitz.data.csv.reading.compressed import CsvBytes, require_file
 from blitz.data.csv.reading.dialect import Dialect, Encoding, EncodingScan
 from blitz.data.csv.reading.label_conflicts import conflicting_labels
+from blitz.data.csv.reading.layout import LINE, unpack
+from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.scan import CsvOptions, read_csv
-from blitz.errors import DataError
+from blitz.errors import DataError, first_line
 from blitz.storage import absolute, fingerprint, open_place, replacing
 from blitz.uris import is_uri
 
-_FORMAT = 1
+_FORMAT = 2
 _HASHED_BYTES = 1 << 20
 _RACY_S = 2.0
+_REFUSALS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
+"""How a folder refuses to be written."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +69,15 @@ class CsvIndex:
     total_rows: int
     """Rows in the CSV, ragged ones included."""
     content: str
-    """SHA-256 of the CSV's bytes, hexadecimal."""
+    """SHA-256 of the CSV's bytes, decompressed, hexadecimal."""
     options: CsvOptions
     """How it was read."""
+    compression: str | None = None
+    """How the CSV is compressed."""
+
+    def described(self) -> str:
+        """How the CSV is written, as it was given or guessed."""
+        return f"{self.compression}, {self.dialect.described()}" if self.compression else self.dialect.described()
 
     def on_this_node(self) -> "CsvIndex":
         """The same index here: where another node made it in a folder that is not shared, it is made again.
@@ -70,6 +92,11 @@ class CsvIndex:
             raise DataError(f"{self.csv} is another file than where the run was begun; share it between all nodes")
         return made
 
+    @property
+    def decimal(self) -> Decimal:
+        """The decimal mark."""
+        return "," if self.dialect.decimal == "," else "."
+
     def column(self, name: str) -> ColumnReport:
         """The column of that name.
 
@@ -81,9 +108,18 @@ class CsvIndex:
                 return column
         raise DataError(f"{self.csv} has no column '{name}'; it has: {', '.join(self.dialect.names)}")
 
-    def table(self) -> pyarrow.Table:
-        """The index, memory-mapped."""
+    def packed(self) -> pyarrow.Table:
+        """The index as it lies in its file, memory-mapped: `layout.py` says how."""
         return pyarrow.ipc.open_file(pyarrow.memory_map(self.path)).read_all()
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
+        """Columns of the index, or `LINE`, batch by batch: null is a missing number, code -1 a missing category."""
+        for batch in self.packed().to_batches():
+            yield unpack(batch, columns)
+
+    def table(self) -> pyarrow.Table:
+        """All columns of the index, in memory."""
+        return pyarrow.Table.from_batches(list(self.batches([*self.dialect.names, LINE])))
 
     def bad_rows(self) -> BadRows:
         """Ragged rows, cells that are no numbers, missing labels and image paths, and images with two labels."""
@@ -107,8 +143,27 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
             f"{cache} is a URI, and the index of a CSV is mapped into memory; name a folder of this machine"
         )
     folder = make_cache(cache, flag="--data.cache")
-    source = _Source.of(str(csv), folder)
-    key = fingerprint(json.dumps([_FORMAT, source.content, asdict(options)], sort_keys=True))[:32]
+    with _kept_in(folder, str(csv)):
+        return _index_csv(csv, folder, options)
+
+
+@contextlib.contextmanager
+def _kept_in(folder: Path, csv: str) -> Iterator[None]:
+    """A folder that cannot be written is named, and not taken for our own mistake."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, DataError) or error.errno not in _REFUSALS or csv in str(error):
+            raise
+        raise DataError(
+            f"{folder} cannot be written ({first_line(error)}); name another folder with --data.cache, or "
+            "with --out of jobs.prepare"
+        ) from error
+
+
+def _index_csv(csv: str | Path, folder: Path, options: CsvOptions) -> CsvIndex:
+    source = _Source.of(str(csv), folder, is_images=options.image_column is not None)
+    key = fingerprint(json.dumps([_FORMAT, source.content, asdict(replace(options, flags=""))], sort_keys=True))[:32]
     target, report = folder / f"{key}.arrow", folder / f"{key}.json"
     if not (report.exists() and target.exists()):
         try:
@@ -122,11 +177,13 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
                 raise
             raise DataError(f"{folder} cannot be written ({error.strerror}); name another folder") from error
     found = json.loads(report.read_text("utf-8"))
-    dialect = Dialect(**found["dialect"] | {"names": tuple(found["dialect"]["names"])})
+    dialect = Dialect(**{name: _frozen(value) for name, value in found["dialect"].items()})
     columns = tuple(ColumnReport(**{name: _frozen(value) for name, value in one.items()}) for one in found["columns"])
     codes = {name: tuple(values) for name, values in found["codes"].items()}
     rows, total_rows = found["rows"], found["total_rows"]
-    return CsvIndex(str(csv), str(target), dialect, columns, codes, rows, total_rows, source.content, options)
+    return CsvIndex(
+        str(csv), str(target), dialect, columns, codes, rows, total_rows, source.content, options, source.compression
+    )
 
 
 def make_cache(cache: str | Path, *, flag: str) -> Path:
@@ -159,27 +216,30 @@ class _Source:
     name: str
     content: str
     encoding: Encoding
+    compression: str | None = None
 
     @classmethod
-    def of(cls, name: str, folder: Path) -> "_Source":
+    def of(cls, name: str, folder: Path, *, is_images: bool) -> "_Source":
         files, path = open_place(name)
         info = files.get_file_info(path)
-        if info.type == pyarrow.fs.FileType.Directory:
+        if is_images and info.type == pyarrow.fs.FileType.Directory:
             return cls._of_folder(name, folder)
-        if info.type != pyarrow.fs.FileType.File:
-            raise DataError(f"{name} is not there; name a CSV file")
+        require_file(name, info)
         if info.size == 0:
             raise DataError(f"{name} is empty; its first line must name the columns")
         stamp = {"size": info.size, "mtime_ns": info.mtime_ns}
         memo = folder / f"{fingerprint(absolute(name))[:32]}.seen.json"
         seen = json.loads(memo.read_text("utf-8")) if memo.exists() else {}
-        if seen.get("stamp") != stamp:
+        # What an older version kept lacks the compression.
+        if seen.get("stamp") != stamp or "compression" not in seen:
             began = time.time()
-            seen = {"stamp": stamp, **_scan(name, files, path)}
+            seen = {"stamp": stamp, **_scan(name)}
             # A file changed just now may change again without a change of its time.
             if began - info.mtime_ns / 1e9 > _RACY_S:
-                _write(memo, json.dumps(seen))
-        return cls(name, seen["content"], seen["encoding"])
+                # Without it the CSV is hashed again the next time.
+                with contextlib.suppress(OSError):
+                    _write(memo, json.dumps(seen))
+        return cls(name, seen["content"], seen["encoding"], seen.get("compression"))
 
     @classmethod
     def _of_folder(cls, name: str, folder: Path) -> "_Source":
@@ -191,16 +251,20 @@ class _Source:
         return cls(str(target), content, "utf-8")
 
 
-def _scan(name: str, files: pyarrow.fs.FileSystem, path: str) -> dict[str, str]:
-    digest, scan = hashlib.sha256(), EncodingScan()
-    with files.open_input_file(path) as file:
+def _scan(name: str) -> dict[str, str | None]:
+    digest, scan, size = hashlib.sha256(), EncodingScan(), 0
+    with CsvBytes(name) as file:
         while data := file.read(_HASHED_BYTES):
             digest.update(data)
             scan.add(data)
+            size += len(data)
+        compression = file.compression
+    if not size:
+        raise DataError(f"{name} is empty; its first line must name the columns")
     encoding = scan.encoding()
     if encoding is None:
         raise DataError(f"{name} is not text; save the table as CSV, best in UTF-8")
-    return {"content": digest.hexdigest(), "encoding": encoding}
+    return {"content": digest.hexdigest(), "encoding": encoding, "compression": compression}
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,7 +12,8 @@ import pyarrow
 import pyarrow.compute as pc
 
 from blitz.data.csv.reading.bad_rows import faults_of
-from blitz.data.csv.reading.scan import LINE, missing
+from blitz.data.csv.reading.layout import LINE, unpack
+from blitz.data.csv.reading.scan import missing
 from blitz.randomness import mix64
 
 Rows = npt.NDArray[np.int64]
@@ -29,7 +30,8 @@ def conflicting_labels(index: Path, image_column: str, label_columns: Sequence[s
     with pyarrow.OSFile(str(index)) as file:
         reader = pyarrow.ipc.open_file(file)
         numbers = range(reader.num_record_batches)
-        hashed = [_hashed(reader.get_batch(number), image_column, label_columns) for number in numbers]
+        columns = [image_column, *label_columns, LINE]
+        hashed = [_hashed(unpack(reader.get_batch(number), columns), image_column, label_columns) for number in numbers]
         begins = np.cumsum([0, *(each.rows for each in hashed)])
         rows = np.concatenate([begin + each.places for begin, each in zip(begins, hashed, strict=False)])
         images = np.concatenate([each.images for each in hashed])
@@ -37,13 +39,15 @@ def conflicting_labels(index: Path, image_column: str, label_columns: Sequence[s
         hashed.clear()
         suspects = rows[_in_conflict(images, labels)]
         taken = [
-            reader.get_batch(number).take(pyarrow.array(suspects[first:last] - begins[number]))
+            unpack(reader.get_batch(number), columns).take(pyarrow.array(suspects[first:last] - begins[number]))
             for number, first, last in zip(
                 numbers, *np.searchsorted(suspects, [begins[:-1], begins[1:]]).tolist(), strict=True
             )
             if first < last
         ]
-        return _faults(pyarrow.Table.from_batches(taken, reader.schema), suspects, image_column, label_columns)
+        if not taken:
+            return faults_of(suspects, image_column, [], "", suspects)
+        return _faults(pyarrow.Table.from_batches(taken), suspects, image_column, label_columns)
 
 
 def _in_conflict(images: Hashes, labels: Hashes) -> Rows:

@@ -39,8 +39,7 @@ class LineCount:
     def ragged_row(self, row: Any) -> str:
         """For `pyarrow.csv.ParseOptions.invalid_row_handler`: leaves the row out, and keeps it for `take`."""
         newlines = pc.count_substring_regex(row.text, _NEWLINE).as_py()
-        # The header is row 1.
-        self._ragged.append(RaggedRow(row.number - 2, row.actual_columns, row.text, newlines))
+        self._ragged.append(RaggedRow(row.number - 1, row.actual_columns, row.text, newlines))
         return "skip"
 
     def take(self, batch: pyarrow.RecordBatch | None) -> tuple[Lines, list[RaggedRow], Lines]:

@@ -1,12 +1,10 @@
 """The streaming pass that turns a CSV into an Arrow file, statistics and faults.
 
-A pass assumes what the file's beginning suggests: the type of each column, and that number columns hold numbers alone,
-which are converted fastest. What refutes an assumption ends the pass, and another one begins without it.
+A pass assumes what the file's beginning suggests: the type of each column, and how it writes numbers. What refutes an
+assumption ends the writing, not the pass, so that one more pass knows what all cells of all columns are.
 """
 
-import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,49 +13,55 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.fs
 
+from blitz.data.csv.reading.assumptions import Assumed, Given, assumed_after, assumed_from, evidence_of, notes_on
 from blitz.data.csv.reading.bad_rows import NOT_A_NUMBER, faults_of
-from blitz.data.csv.reading.columns import (
-    MAX_CATEGORIES,
-    MISSING_NUMBERS,
-    Categories,
-    ColumnType,
-    Numbers,
-    Texts,
-    infer_type,
-    is_number_column,
-    parse_numbers,
+from blitz.data.csv.reading.columns import MAX_CATEGORIES, Categories, ColumnType, NumberColumn
+from blitz.data.csv.reading.compressed import CsvBytes
+from blitz.data.csv.reading.csv_text import CsvText, read_ahead
+from blitz.data.csv.reading.dialect import (
+    HEAD_BYTES,
+    NAMELESS,
+    Dialect,
+    DialectOptions,
+    Encoding,
+    EncodingScan,
+    HeaderIsCut,
+    detect_dialect,
 )
-from blitz.data.csv.reading.dialect import HEAD_BYTES, Dialect, Encoding, EncodingScan, detect_dialect
+from blitz.data.csv.reading.layout import pack, schema_of
 from blitz.data.csv.reading.lines import LineCount, Lines, RaggedRow
+from blitz.data.csv.reading.numbers import Decimal
+from blitz.data.csv.reading.quote_faults import QuoteFaults, WrongQuote, take_out_nul
+from blitz.data.csv.reading.readings import single_quotes_fit_in_part
 from blitz.errors import DataError
-from blitz.storage import open_place
-
-# The index's column of line numbers: a name that no header may hold.
-LINE = ""
 
 _BLOCK_BYTES = 2 << 20
+# So that a block of a table of thousands of columns has hundreds of rows, and not a few dozen.
+_BLOCK_BYTES_A_COLUMN = 8 << 10
 _LONGEST_ROW_BYTES = 16 << 20
-_TAIL_BYTES = 4096
-_NEWLINE = re.compile(r"[\r\n]")
+# Of fewer, little can be told.
+_HEAD_ROWS = 8
 
 
 @dataclass(frozen=True)
-class CsvOptions:
+class CsvOptions(DialectOptions):
     """What a CSV is said to be. All that is left out is detected."""
 
-    delimiter: str | None = None
-    """One character."""
-    quote: str | None = None
-    """One character."""
-    encoding: Encoding | None = None
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Types by column."""
     label_columns: tuple[str, ...] = ()
     """Columns whose cells may not be missing."""
     image_column: str | None = None
     """Paths or URIs of images; none may be missing, and no image may have two labels."""
+    decimal: Decimal | None = None
+    """The decimal mark."""
+    usual_decimal: Decimal = "."
+    """The decimal mark where no cell shows which it is: that of the CSV which was trained on."""
+    verbatim: tuple[str, ...] = ()
+    """Category columns of which only blank cells are missing: elsewhere `null`, `n/a` and the like are, too."""
+    keep_nameless: bool = False
+    """Also index the cells of an index column, as text."""
 
 
 @dataclass(frozen=True)
@@ -81,27 +85,43 @@ class Head:
     @property
     def columns(self) -> dict[str, list[str]]:
         """The first cells of each column, ragged rows left out."""
-        rows = [row for row in self.rows if len(row) == len(self.dialect.names)]
-        return {name: [row[place] for row in rows] for place, name in enumerate(self.dialect.names)}
+        cells = self.dialect.cells
+        rows = [row for row in self.rows if len(row) == len(cells)]
+        return {name: [row[place] for row in rows] for place, name in enumerate(cells) if NAMELESS not in name}
 
     def holds_numbers(self, column: str) -> bool:
         """Whether a column seems to be one of numbers."""
-        return infer_type(self.columns[column], is_label=False, decimal=self.dialect.decimal) == "number"
+        found = evidence_of(self.columns[column])
+        return not found.present or found.is_number(found.writing(found.mark or "."))
 
 
-def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None) -> Head:
-    """The dialect of a CSV and its first rows; its encoding is guessed from them if it is not given.
+def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None, *, size: int = HEAD_BYTES) -> Head:
+    """The dialect of a CSV and its first rows, from `size` bytes or, where rows are long, from more.
+
+    Its encoding is guessed from them if it is not given.
 
     Raises:
         DataError: if there is no such file, it is no text, or has no header.
     """
-    files, path = open_place(name)
-    if files.get_file_info(path).type != pyarrow.fs.FileType.File:
-        raise DataError(f"{name} is not there; name a CSV file")
-    with files.open_input_file(path) as file:
-        data, whole = file.read(HEAD_BYTES), file.size() <= HEAD_BYTES
-    if not data:
-        raise DataError(f"{name} is empty; its first line must name the columns")
+    data, whole = b"", False
+    with CsvBytes(name) as file:
+        while True:
+            while not whole and len(data) < size:
+                data += (part := file.read(size - len(data)))
+                whole = not part
+            if not data:
+                raise DataError(f"{name} is empty; its first line must name the columns")
+            try:
+                head = _head(name, data, whole, options, encoding)
+                if whole or len(head.rows) >= _HEAD_ROWS or len(data) >= _LONGEST_ROW_BYTES:
+                    return head
+            except HeaderIsCut:
+                if whole or len(data) >= _LONGEST_ROW_BYTES:
+                    raise
+            size *= 4
+
+
+def _head(name: str, data: bytes, whole: bool, options: CsvOptions, encoding: Encoding | None) -> Head:
     encoding = options.encoding or encoding
     if encoding is None:
         scan = EncodingScan()
@@ -109,9 +129,7 @@ def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None) 
         encoding = scan.encoding(whole=whole)
         if encoding is None:
             raise DataError(f"{name} is not text; save the table as CSV, best in UTF-8")
-    dialect, rows = detect_dialect(
-        data, whole=whole, encoding=encoding, delimiter=options.delimiter, quote=options.quote, csv_name=name
-    )
+    dialect, rows = detect_dialect(data, whole=whole, encoding=encoding, options=options, csv_name=name)
     return Head(dialect, rows)
 
 
@@ -121,105 +139,122 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
     Raises:
         DataError: if the CSV has no header or no rows, or lacks a column that `options` name.
     """
-    files, path = open_place(name)
+    try:
+        return _read_csv(name, encoding, options, target)
+    except WrongQuote:
+        try:
+            return _read_csv(name, encoding, replace(options, quote='"'), target)
+        except DataError as error:
+            raise single_quotes_fit_in_part(name, options.flags) from error
+
+
+def _read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -> tuple[Dialect, PassResult]:
     head = read_head(name, options, encoding)
     dialect = head.dialect
     images = (options.image_column,) if options.image_column else ()
     for column in (*options.types, *options.label_columns, *images):
         if column not in dialect.names:
             raise DataError(f"{name} has no column '{column}'; it has: {', '.join(dialect.names)}")
-    assumed = _Assumed(_types(head, options))
+    types = {**options.types, **dict.fromkeys(images, _TEXT)}
+    given = Given(types, options.label_columns, options.verbatim, options.decimal, options.usual_decimal)
+    assumed = assumed_from(head.columns, given)
+    block_bytes = min(max(_BLOCK_BYTES, _BLOCK_BYTES_A_COLUMN * len(dialect.names)), _LONGEST_ROW_BYTES)
     while True:
         # Opened anew: the pass before may still be reading ahead.
-        with files.open_input_file(path) as file:
+        with CsvBytes(name) as file:
+            text = CsvText(file, dialect, checked=options.encoding is not None)
             try:
-                return dialect, _Pass(name, dialect, options, assumed).run(file, target)
+                result = _Pass(name, dialect, options, assumed, given, block_bytes, text).run(target)
+                return replace(dialect, decimal=assumed.decimal), result
             except _Refuted as refuted:
                 assumed = refuted.better
+            except _LongerRow:
+                block_bytes = _LONGEST_ROW_BYTES
 
 
-def _types(head: Head, options: CsvOptions) -> dict[str, ColumnType]:
-    types: dict[str, ColumnType] = {}
-    for name, cells in head.columns.items():
-        types[name] = infer_type(cells, is_label=options.label_columns == (name,), decimal=head.dialect.decimal)
-    types.update(options.types)
-    if options.image_column:
-        types[options.image_column] = "text"
-    return types
-
-
-@dataclass(frozen=True)
-class _Assumed:
-    """What a pass takes for granted."""
-
-    types: Mapping[str, ColumnType]
-    only_numbers: bool = True
-    """Number columns hold finite numbers and missing cells alone."""
-    block_bytes: int = _BLOCK_BYTES
-    """No row is longer."""
-
-    def with_type(self, column: str, kind: ColumnType) -> "_Assumed":
-        """Another type for a column."""
-        return replace(self, types={**self.types, column: kind})
+_TEXT: ColumnType = "text"
 
 
 class _Refuted(Exception):
     """An assumption does not hold; `better` is what the next pass assumes."""
 
-    def __init__(self, better: _Assumed) -> None:
+    def __init__(self, better: Assumed) -> None:
         super().__init__()
         self.better = better
+
+
+class _LongerRow(Exception):
+    """A row is longer than a block."""
 
 
 class _Pass:
     """One pass over a CSV under assumptions."""
 
-    def __init__(self, name: str, dialect: Dialect, options: CsvOptions, assumed: _Assumed) -> None:
-        self.name, self.dialect, self.options, self.assumed = name, dialect, options, assumed
-        kinds = {"number": Numbers, "category": Categories, "text": Texts}
-        self.columns: dict[str, Any] = {name: kinds[assumed.types[name]]() for name in dialect.names}
+    def __init__(
+        self,
+        name: str,
+        dialect: Dialect,
+        options: CsvOptions,
+        assumed: Assumed,
+        given: Given,
+        block_bytes: int,
+        text: CsvText,
+    ) -> None:
+        self.name, self.dialect, self.options, self.assumed, self.given = name, dialect, options, assumed, given
+        self.block_bytes, self.text = block_bytes, text
+        self.columns = assumed.columns(given)
+        self.suspects: set[str] = set()
+        """Columns that seem to be other than assumed: while there are any, nothing is written."""
         self.lines = LineCount(dialect.header_lines)
         self.faults: list[pyarrow.RecordBatch] = []
         self.rows = self.ragged = 0
+        self.keeps_index = dialect.index_column and options.keep_nameless
+        self.quotes = QuoteFaults(text, dialect.quote, is_guessed=options.quote is None)
+        self.last_lines = np.zeros(0, np.int64)
 
-    def run(self, file: Any, target: Path) -> PassResult:
-        """Write the index of `file`."""
-        arrow = {"number": pyarrow.float64(), "category": pyarrow.int32(), "text": pyarrow.string()}
-        fields = {name: arrow[self.assumed.types[name]] for name in self.dialect.names}
-        schema = pyarrow.schema(fields | {LINE: pyarrow.int64()})
-        last_cell, last_lines = "", np.zeros(0, np.int64)
+    def run(self, target: Path) -> PassResult:
+        """Write the index of the text."""
+        types = {**self.assumed.types, **({NAMELESS: _TEXT} if self.keeps_index else {})}
+        schema = schema_of(types)
         with pyarrow.ipc.new_file(str(target), schema) as writer:
-            for batch in _read_ahead(self._batches(file)):
-                indexed = pyarrow.record_batch(self._take(batch), schema=schema)
-                writer.write_batch(indexed)
-                if len(indexed):
-                    last_cell, last_lines = str(batch.columns[-1][-1]), indexed[LINE].to_numpy()
+            for batch in read_ahead(self._batches()):
+                columns, lines = self._take(batch)
+                if not self.suspects:
+                    writer.write_batch(pack(columns, lines, schema))
         _, ragged, lines = self.lines.take(None)
         self._add_ragged(ragged, lines)
-        self._check_last_quote(file, last_lines, last_cell)
+        for broken, reason in self.quotes.at_the_end(
+            lines, name=self.name, flags=self.options.flags, is_whole=not self.ragged
+        ):
+            found = np.flatnonzero(np.isin(self.last_lines, broken))
+            first = self.rows - len(self.last_lines)
+            self.faults.append(faults_of(self.last_lines[found], None, [""] * len(found), reason, first + found))
         if not self.rows + self.ragged:
             raise self._no_rows()
+        better = assumed_after(self.assumed, self.columns, self.given)
+        if self.suspects and better is self.assumed:
+            # The file's first rows misled: all of it is as assumed.
+            better = replace(better, passes=better.passes + 1)
+        if better is not self.assumed:
+            raise _Refuted(better)
+        notes = notes_on(self.assumed, self.columns, self.given)
+        reports = [replace(column.report(name), note=notes.get(name)) for name, column in self.columns.items()]
         return PassResult(
-            columns=[asdict(column.report(name)) for name, column in self.columns.items()],
+            columns=[asdict(report) for report in reports],
             codes={name: one.by_code for name, one in self.columns.items() if isinstance(one, Categories)},
             rows=self.rows,
             total_rows=self.rows + self.ragged,
             faults=self.faults,
         )
 
-    def _batches(self, file: Any) -> Iterator[pyarrow.RecordBatch]:
-        """The CSV's rows: numbers as float64 if they are assumed to be numbers alone, all else as text."""
-        plain = self.assumed.only_numbers
-        types = {
-            name: pyarrow.float64() if plain and kind == "number" else pyarrow.string()
-            for name, kind in self.assumed.types.items()
-        }
+    def _batches(self) -> Iterator[pyarrow.RecordBatch]:
+        """The CSV's rows, all cells as text."""
         try:
             yield from pyarrow.csv.open_csv(
-                file,
+                self.text,
                 # Only a single thread numbers ragged rows.
                 pyarrow.csv.ReadOptions(
-                    use_threads=False, block_size=self.assumed.block_bytes, encoding=self.dialect.codec
+                    use_threads=False, block_size=self.block_bytes, column_names=[*self.dialect.cells]
                 ),
                 pyarrow.csv.ParseOptions(
                     delimiter=self.dialect.delimiter,
@@ -228,9 +263,7 @@ class _Pass:
                     ignore_empty_lines=False,
                     invalid_row_handler=self.lines.ragged_row,
                 ),
-                pyarrow.csv.ConvertOptions(
-                    column_types=types, null_values=MISSING_NUMBERS, decimal_point=self.dialect.decimal
-                ),
+                pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(self.dialect.cells, pyarrow.string())),
             )
         except pyarrow.ArrowInvalid as error:
             raise self._what_to_do(str(error)) from error
@@ -241,12 +274,10 @@ class _Pass:
         return DataError(f"{self.name} has a header and no rows")
 
     def _what_to_do(self, complaint: str) -> Exception:
-        if complaint.endswith("cannot infer number of columns"):
+        if complaint == "Empty CSV file":
             return self._no_rows()
-        if "conversion error to double" in complaint:
-            return _Refuted(replace(self.assumed, only_numbers=False))
-        if "straddl" in complaint and self.assumed.block_bytes < _LONGEST_ROW_BYTES:
-            return _Refuted(replace(self.assumed, block_bytes=_LONGEST_ROW_BYTES))
+        if "straddl" in complaint and self.block_bytes < _LONGEST_ROW_BYTES:
+            return _LongerRow()
         if "straddl" in complaint:
             mebibytes = _LONGEST_ROW_BYTES >> 20
             return DataError(
@@ -255,99 +286,107 @@ class _Pass:
             )
         return DataError(f"{self.name} cannot be read as CSV: {complaint.splitlines()[0]}")
 
-    def _take(self, batch: pyarrow.RecordBatch) -> list[Any]:
-        """The batch's columns as the index holds them, once their statistics and faults are noted."""
+    def _take(self, batch: pyarrow.RecordBatch) -> tuple[dict[str, Any], Lines]:
+        """The batch's columns as the index holds them and their lines, once statistics and faults are noted."""
         lines, ragged, ragged_lines = self.lines.take(batch)
         self._add_ragged(ragged, ragged_lines)
-        raw = dict(zip(self.dialect.names, batch.columns, strict=True))
-        parsed, bad = dict(raw), {}
-        if not self.assumed.only_numbers:
-            for name, kind in self.assumed.types.items():
-                if kind == "number":
-                    parsed[name], bad[name] = parse_numbers(raw[name], self.dialect.decimal)
-        blank = _blank_rows(parsed, bad)
+        cells = dict(zip(self.dialect.cells, batch.columns, strict=True))
+        wrong = {reason: mask for reason, mask in self._wrong_rows(cells, lines, ragged_lines) if mask.any()}
+        blank = _blank_rows({name: cells[name] for name in self.dialect.names})
         if blank is not None:
-            kept = pc.invert(blank)
-            lines = lines[kept.to_numpy(zero_copy_only=False)]
-            raw, parsed, bad = (
-                {name: cells.filter(kept) for name, cells in each.items()} for each in (raw, parsed, bad)
-            )
-        for name, cells in parsed.items():
+            kept = pc.invert(blank).to_numpy(zero_copy_only=False) | np.any([*wrong.values()], axis=0)
+            lines, wrong = lines[kept], {reason: mask[kept] for reason, mask in wrong.items()}
+            cells = {name: one.filter(pyarrow.array(kept)) for name, one in cells.items()}
+        raw = {name: cells[name] for name in self.dialect.names}
+        # No number holds a NUL; a category of cells that do would be one more class.
+        seen = {name: one for name, one in raw.items() if not isinstance(self.columns[name], NumberColumn)}
+        nul = take_out_nul(seen) if self.text.has_nul else {}
+        parsed = {}
+        for name, one in raw.items():
             column = self.columns[name]
-            parsed[name] = column.add(cells)
-            if name in bad:
-                column.bad += self._add_faults(name, bad[name], lines, raw[name], NOT_A_NUMBER)
-            self._check(name, column)
+            if not (isinstance(column, Categories) and column.too_many):
+                parsed[name] = column.add(one if name not in nul else seen[name])
+                if name in nul:
+                    column.missing -= nul[name].true_count
+            self._check(name, column, one)
+        if not self.suspects:
+            for reason, mask in wrong.items():
+                self._add_faults(None, mask, lines, None, reason)
+            self._note_faults(raw, parsed, nul, lines)
+        self.last_lines = lines
+        self.rows += len(lines)
+        return {**parsed, **({NAMELESS: cells[NAMELESS]} if self.keeps_index else {})}, lines
+
+    def _note_faults(
+        self, raw: Mapping[str, Any], parsed: Mapping[str, Any], nul: Mapping[str, Any], lines: Lines
+    ) -> None:
+        for name, cells in nul.items():
+            self._add_faults(name, cells, lines, raw[name], "expected no NUL character")
+        bad = {**nul, **{name: one.bad_cells for name, one in self.columns.items() if isinstance(one, NumberColumn)}}
+        for name, cells in bad.items():
+            if cells is not None and name not in nul:
+                self._add_faults(name, cells, lines, raw[name], NOT_A_NUMBER)
         for name in self.options.label_columns:
-            self._add_faults(name, missing(parsed[name], bad.get(name)), lines, None, "expected a label")
+            self._add_faults(name, missing(parsed[name], bad.get(name)), lines, raw[name], "expected a label")
         image = self.options.image_column
         if image is not None:
-            self._add_faults(image, pc.equal(raw[image], ""), lines, None, "expected the path of an image")
-        self.rows += len(lines)
-        return [*parsed.values(), lines]
+            self._add_faults(image, pc.equal(raw[image], ""), lines, raw[image], "expected the path of an image")
 
-    def _check(self, name: str, column: Any) -> None:
-        """Whether a column still is what it is assumed to be."""
-        declared = name in self.options.types
-        if isinstance(column, Numbers):
-            if self.assumed.only_numbers and not column.all_small:
-                raise _Refuted(replace(self.assumed, only_numbers=False))
-            if not declared and column.bad and not is_number_column(column.count, column.bad):
-                raise _Refuted(self.assumed.with_type(name, "category"))
-        if isinstance(column, Categories) and column.too_many:
-            if declared or name in self.options.label_columns:
+    def _wrong_rows(self, cells: Mapping[str, Any], lines: Lines, ragged: Lines) -> Iterator[tuple[str, Any]]:
+        """Reasons and which rows they are true of."""
+        broken = self.quotes.among(lines, ragged, next_line=self.lines.next_line)
+        if len(broken):
+            yield self.quotes.reason, np.isin(lines, broken)
+        for name in self.dialect.nameless_at_the_end:
+            reason = "the row has a cell below no name in the header"
+            yield reason, pc.not_equal(pc.utf8_trim_whitespace(cells[name]), "").to_numpy(zero_copy_only=False)
+
+    def _check(self, name: str, column: Any, cells: pyarrow.StringArray) -> None:
+        """Whether a column still seems to be what it is assumed to be."""
+        declared = name in self.given.types
+        suspect = isinstance(column, NumberColumn) and (column.evidence.identifies or not column.is_number)
+        if not declared and (suspect or (name in self.suspects and isinstance(column, NumberColumn))):
+            column.suspect(cells)
+            # In a later pass all cells have been seen.
+            if self.assumed.passes == 1:
+                self.suspects.add(name)
+        if isinstance(column, Categories) and (column.too_many or column.refuted):
+            if column.too_many and (declared or name in self.options.label_columns):
                 raise DataError(
                     f"{self.name}: column '{name}' has more than {MAX_CATEGORIES} distinct values, too many for a "
                     "category; declare it a number or text"
                 )
-            raise _Refuted(self.assumed.with_type(name, "text"))
+            self.suspects.add(name)
 
-    def _add_faults(self, name: str, bad: Any, lines: Lines, values: Any, reason: str) -> int:
-        """Note a fault wherever `bad` is true; `values` are the cells, or None where they are empty. The number."""
+    def _add_faults(self, name: str | None, bad: Any, lines: Lines, values: Any, reason: str) -> None:
+        """Note a fault wherever `bad` is true; `values` are the cells, or None where the whole row is at fault."""
         places = np.flatnonzero(bad)
         if len(places):
             cells = [""] * len(places) if values is None else values.take(pyarrow.array(places))
             self.faults.append(faults_of(lines[places], name, cells, reason, self.rows + places))
-        return len(places)
 
     def _add_ragged(self, ragged: list[RaggedRow], lines: Lines) -> None:
         if ragged:
-            expected = len(self.dialect.names)
-            reasons = [f"the row has {row.fields} fields; the header has {expected}" for row in ragged]
+            expected, nameless = len(self.dialect.cells), len(self.dialect.cells) > len(self.dialect.names)
+            what = f"other rows have {expected}" if nameless else f"the header has {expected}"
+            reasons = [f"the row has {row.fields} fields; {what}" for row in ragged]
             self.faults.append(faults_of(lines, None, [row.text for row in ragged], reasons, None))
             self.ragged += len(ragged)
 
-    def _check_last_quote(self, file: Any, lines: Lines, last_cell: str) -> None:
-        """A quote that is left open takes in the rest of the file: the last cell then is how the file ends."""
-        file.seek(max(0, file.size() - _TAIL_BYTES))
-        tail = file.read().decode(self.dialect.encoding, errors="ignore")
-        if _NEWLINE.search(last_cell) and tail.endswith(last_cell[-_TAIL_BYTES // 4 :]):
-            reason = f"a quote {self.dialect.quote} is opened and not closed"
-            column = self.dialect.names[-1]
-            self.faults.append(faults_of(lines[-1:], column, [last_cell], reason, [self.rows - 1]))
-
-
-def _read_ahead(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
-    """The same batches; the next one is parsed while one is used."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = reader.submit(next, batches, None)
-            yield batch
-
 
 def missing(cells: Any, bad: Any = None) -> Any:
-    """Which cells of an index's column are missing: null numbers, save those that are `bad`, code -1, or no text."""
+    """Which cells of an index's column are missing: null numbers, code -1, or no text, save those that are `bad`."""
     if pyarrow.types.is_floating(cells.type):
         return cells.is_null() if bad is None else pc.and_not(cells.is_null(), bad)
-    return pc.equal(cells, -1) if pyarrow.types.is_integer(cells.type) else pc.equal(cells, "")
+    empty = pc.equal(cells, -1) if pyarrow.types.is_integer(cells.type) else pc.equal(cells, "")
+    return empty if bad is None else pc.and_not(empty, bad)
 
 
-def _blank_rows(parsed: Mapping[str, Any], bad: Mapping[str, Any]) -> Any:
-    """Which rows have no value at all, as blank lines do; None if no row."""
+def _blank_rows(raw: Mapping[str, pyarrow.StringArray]) -> Any:
+    """Which rows have nothing in any cell, as blank lines do; None if no row."""
     blank = None
-    for name, cells in parsed.items():
-        empty = missing(cells, bad.get(name))
+    for cells in raw.values():
+        empty = pc.equal(cells, "")
         blank = empty if blank is None else pc.and_(blank, empty)
         if not blank.true_count:
             return None

@@ -1,26 +1,29 @@
 """What columns of an index hold in some of its rows."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow
 
-from blitz.data.csv.reading.columns import ColumnReport, Numbers, in_order
+from blitz.data.csv.reading.columns import ColumnReport, in_order, number_report
 from blitz.data.csv.reading.index import CsvIndex
+from blitz.data.csv.reading.numbers import Numbers
 from blitz.data.csv.source import Mask
 
 
 def kept_batches(index: CsvIndex, columns: Sequence[str], kept: Mask) -> Iterator[pyarrow.RecordBatch]:
     """The rows that are `kept`, batch by batch."""
     first = 0
-    for batch in index.table().select(list(columns)).to_batches():
+    for batch in index.batches(columns):
         yield batch.filter(pyarrow.array(kept[first : first + len(batch)]))
         first += len(batch)
 
 
 def statistics_of(index: CsvIndex, columns: Sequence[str], kept: Mask) -> dict[str, ColumnReport]:
     """What each of `columns` holds in the rows that are `kept`; of a text column what it holds in all of them."""
-    reports = {name: index.column(name) for name in columns}
+    by_name = {column.name: column for column in index.columns}
+    reports = {name: by_name.get(name) or index.column(name) for name in columns}
     numbers = {name: Numbers() for name, report in reports.items() if report.type == "number"}
     counts = {name: np.zeros(len(index.codes[name]), np.int64) for name in columns if name in index.codes}
     for batch in kept_batches(index, [*numbers, *counts], kept):
@@ -29,7 +32,7 @@ def statistics_of(index: CsvIndex, columns: Sequence[str], kept: Mask) -> dict[s
         for name, count in counts.items():
             codes = batch[name].to_numpy()
             count += np.bincount(codes[codes >= 0], minlength=len(count))
-    reports |= {name: number.report(name) for name, number in numbers.items()}
+    reports |= {name: replace(number_report(name, number), note=reports[name].note) for name, number in numbers.items()}
     for name, count in counts.items():
         values = in_order(value for value, times in zip(index.codes[name], count, strict=True) if times)
         reports[name] = ColumnReport(name, "category", int(count.sum()), int(kept.sum() - count.sum()), values=values)

@@ -93,14 +93,21 @@ def test_a_category_with_too_many_values_is_text_and_as_a_label_an_error(tmp_pat
         (b"", r"train\.csv is empty"),
         (b"\n\n", r"train\.csv:1: the file begins with an empty line"),
         (b"\na,b\n1,2\n", r"train\.csv:1: the file begins with an empty line"),
-        (b"1,2,3\n4,5,6\n", r"train\.csv:1: there is no header, for it would name a column '1'"),
-        (b"5.1,3.5,setosa\n4.9,3.0,setosa\n", r"train\.csv:1: there is no header, for it would name a column '5\.1'"),
+        (
+            b"1,2,3\n4,5,6\n",
+            r"train\.csv:1: there may be no header, for it would name a column '1'; say .* with --data\.header",
+        ),
+        (
+            b"5.1,3.5,setosa\n4.9,3.0,setosa\n",
+            r"train\.csv:1: there may be no header, for 'setosa' .* --data\.header",
+        ),
         (b"a,,c\n1,2,3\n", r"train\.csv:1: column 2 has no name"),
         (b"a,b,a\n1,2,3\n", r"train\.csv:1: two columns are named 'a'"),
         (b"a,b\n", r"train\.csv has a header and no rows"),
         (b"a,b", r"train\.csv has a header and no rows"),
         (b"a,b\n\n\n", r"train\.csv has a header and no rows"),
-        (b"PK\3\4\0\0\0\0\0\x08\x08", r"train\.csv is not text"),
+        (b"PK\3\4\0\0\0\0\0\x08\x08", r"train\.csv is a damaged or cut zip file"),
+        (b"PAR1\x15\x04\x15\0\0\0\0\x08\x08", r"train\.csv is not text"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, text: bytes, message: str) -> None:

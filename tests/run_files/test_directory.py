@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from blitz.errors import UserError
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.storage import open_place
 from blitz.training.checkpoint import Checkpoint
 from tests.object_store import uri_of

@@ -1,23 +1,21 @@
 """The runs in a storage, and how far each has come, by a few small reads of each."""
 
-import csv
 import fcntl
-import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.fs
 
-from blitz.errors import UserError, first_line
+from blitz.errors import DamagedFile, StorageError, UserError, first_line
 from blitz.recipes import recipe_from_json
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.stored_json import parse_lines
 from blitz.storage import open_place
 
-State = Literal["running", "finished", "stopped", "never checkpointed"]
+State = Literal["running", "finished", "stopped", "never checkpointed", "damaged"]
 
 _QUIET = timedelta(minutes=10)
 _TAIL_BYTES = 1 << 16
@@ -40,6 +38,8 @@ class RunSummary:
     written: datetime
     """When it last wrote something."""
     is_sweep: bool = False
+    damage: str = ""
+    """Why no more is known of a damaged one, in a line that names the file."""
 
 
 def list_runs(storage: str, *, quiet: timedelta = _QUIET) -> list[RunSummary]:
@@ -69,6 +69,15 @@ def _summary(name: str, run: RunDirectory, quiet: timedelta) -> RunSummary | Non
     written = [info.mtime for info in infos if info.mtime is not None]
     if not written:
         return None
+    try:
+        return _read_summary(name, run, written, quiet)
+    except (DamagedFile, StorageError) as error:
+        # One that cannot be read hides no other.
+        return RunSummary(name, "damaged", 0, None, None, max(written), damage=str(error))
+
+
+def _read_summary(name: str, run: RunDirectory, written: list[datetime], quiet: timedelta) -> RunSummary | None:
+    files, root = open_place(run.uri)
     if (sweep := run.read_json("sweep.json")) is not None:
         return _summary_of_sweep(name, run, sweep, max(written), quiet)
     recipe = run.read_json("recipe.json")
@@ -76,10 +85,10 @@ def _summary(name: str, run: RunDirectory, quiet: timedelta) -> RunSummary | Non
         return None
     result, plan = run.read_json("result.json"), run.read_json("plan.json")
     checkpoint = _newest_checkpoint(run, files, root)
-    step = max(checkpoint["step"] if checkpoint else 0, _last_step(files, f"{root}/metrics.jsonl"))
+    step = max(checkpoint["step"] if checkpoint else 0, _last_step(run))
     return RunSummary(
         name=name,
-        state=_state(result, checkpoint, is_running=_is_running(files, root, quiet, max(written))),
+        state=_state(result, checkpoint, is_running=_is_running(run, quiet, max(written))),
         step=result["steps"] if result else step,
         total_steps=plan["total_steps"] if plan else None,
         best=_best(recipe, checkpoint),
@@ -90,13 +99,11 @@ def _summary(name: str, run: RunDirectory, quiet: timedelta) -> RunSummary | Non
 def _summary_of_sweep(
     name: str, run: RunDirectory, sweep: dict[str, Any], written: datetime, quiet: timedelta
 ) -> RunSummary:
-    files, root = open_place(run.uri)
-    table = run.read("trials.csv").decode() if run.exists("trials.csv") else ""
-    rows = list(csv.DictReader(table.splitlines()))
+    rows = run.read_trials()
     ended = sum(row["state"] != "running" for row in rows)
-    figures = [float(row["best"]) for row in rows if row["state"] == "finished"]
+    figures = [float(row["best"]) for row in rows if row["state"] == "finished" and row["best"]]
     best = (min if sweep["mode"] == "min" else max)(figures, default=None)
-    is_running = _is_running(files, root, quiet, written)
+    is_running = _is_running(run, quiet, written)
     state: State = "finished" if ended >= sweep["num_trials"] else "running" if is_running else "stopped"
     return RunSummary(
         name=name,
@@ -117,12 +124,12 @@ def _state(result: Any, checkpoint: Any, *, is_running: bool) -> State:
     return "stopped" if checkpoint else "never checkpointed"
 
 
-def _is_running(files: pyarrow.fs.FileSystem, root: str, quiet: timedelta, written: datetime) -> bool:
+def _is_running(run: RunDirectory, quiet: timedelta, written: datetime) -> bool:
     """Whether a process holds the run's lock; where there are no locks, whether it wrote something of late."""
-    if not isinstance(files, pyarrow.fs.LocalFileSystem):
+    if not run.appends:
         return datetime.now(UTC) - written < quiet
     try:
-        with Path(root, ".lock").open() as lock:
+        with open(run.local_path(".lock")) as lock:
             # Shared, so that two who look do not see each other.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
@@ -136,28 +143,29 @@ def _newest_checkpoint(run: RunDirectory, files: pyarrow.fs.FileSystem, root: st
     """The state.json of the newest checkpoint that has one."""
     found = files.get_file_info(pyarrow.fs.FileSelector(f"{root}/checkpoints", allow_not_found=True))
     for step in sorted((int(info.base_name) for info in found if info.base_name.isdecimal()), reverse=True):
-        with suppress(json.JSONDecodeError):
+        with suppress(DamagedFile):
             if state := run.read_json(f"checkpoints/{step}/state.json"):
                 return state
     return None
 
 
-def _last_step(files: pyarrow.fs.FileSystem, path: str) -> int:
+def _last_step(run: RunDirectory) -> int:
     """The step of the last whole line of metrics.jsonl."""
     try:
-        with files.open_input_file(path) as file:
-            size = file.size()
-            tail = file.read_at(min(size, _TAIL_BYTES), max(0, size - _TAIL_BYTES))
+        tail = run.tail("metrics.jsonl", _TAIL_BYTES)
     except FileNotFoundError:
         return 0
-    whole, _, _ = tail.rpartition(b"\n")
-    # Cut off at its beginning, a line is none.
-    _, newline, line = whole.rpartition(b"\n")
-    return int(json.loads(line)["step"]) if line and (newline or size <= _TAIL_BYTES) else 0
+    # The first line may lack its beginning.
+    whole = tail if len(tail) < _TAIL_BYTES else tail.partition(b"\n")[2]
+    try:
+        return max((line["step"] for line in parse_lines([whole], run.uri, "metrics.jsonl")), default=0)
+    except DamagedFile:
+        # Only whoever reads from the first line on knows the number of the damaged one.
+        return max((line["step"] for line in run.each_metric()), default=0)
 
 
 def _best(recipe: dict[str, Any], checkpoint: dict[str, Any] | None) -> tuple[str, float] | None:
-    if checkpoint is None or checkpoint["best"] is None:
+    if checkpoint is None or checkpoint.get("best") is None:
         return None
     try:
         name = recipe_from_json(recipe).metrics().best

@@ -6,14 +6,15 @@ import re
 import shlex
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from blitz.data.plan import Plan
 from blitz.errors import UserError, require
 from blitz.recipe import Recipe
-from blitz.recipes import recipe_from_json
-from blitz.runs.directory import RunDirectory
+from blitz.recipes import recipe_from_json, reference_of
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
 from blitz.settings import differences, settings_of
 from blitz.storage import folder_of
 
@@ -82,7 +83,7 @@ def require_distinct(directory: RunDirectory) -> None:
     if not directory.appends:
         return
     try:
-        others = RunDirectory(folder_of(directory.uri)).names()
+        others = Directory(folder_of(directory.uri)).names()
     except OSError as error:
         raise directory.refused("read", error) from error
     same = [name for name in others if name.casefold() == directory.name.casefold()]
@@ -118,8 +119,10 @@ def default_name(recipe: Recipe) -> str:
 
 
 def _changes(stored: dict[str, Any], recipe: Recipe) -> list[str]:
-    if stored["recipe"] != recipe.name:
-        return [f"recipe (was {stored['recipe']}, is {recipe.name})"]
+    reference = reference_of(type(recipe))
+    # The same file may be named from another folder.
+    if PurePath(stored["recipe"]).name != PurePath(reference).name:
+        return [f"recipe (was {stored['recipe']}, is {reference})"]
     return differences(recipe_from_json(stored), recipe)
 
 
@@ -137,7 +140,10 @@ def stored_recipe(run: RunDirectory) -> Recipe:
             f"there is no run in {run}: it has no recipe.json; "
             f"python -m jobs.runs --storage {shlex.quote(folder_of(run.uri))} lists those that are there"
         )
-    return recipe_from_json(stored)
+    try:
+        return recipe_from_json(stored)
+    except UserError as error:
+        raise UserError(f"{run}/recipe.json: {error}") from error
 
 
 def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:

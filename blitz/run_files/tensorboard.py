@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 
 _PREFIX = "events.out.tfevents."
 _LENGTH, _CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")

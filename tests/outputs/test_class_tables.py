@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from blitz.cli.class_tables import accuracies, accuracies_csv, confusion, confusion_csv
+from blitz.outputs.class_tables import accuracies, accuracies_csv, confusion, confusion_csv
 from blitz.outputs.metrics import ClassFigures, Classification
 
 

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, TypeVar
 
 from blitz.errors import UserError
-from blitz.runs.directory import RunDirectory
+from blitz.run_files.directory import RunDirectory
 from blitz.settings import shown_words
 
 TrialState = Literal["running", "finished", "stopped", "failed"]
@@ -126,12 +126,12 @@ class SweepDirectory:
 
     def trial_run(self, trial: Trial) -> RunDirectory:
         """The folder of a trial: an ordinary run, whose checkpoints may be gone."""
-        return replace(self.run, uri=RunDirectory.of(self.run.uri, f"trials/{trial.id}").uri)
+        return self.run.part(f"trials/{trial.id}")
 
     @property
     def best(self) -> RunDirectory:
         """The best trial as an ordinary run."""
-        return replace(self.run, uri=RunDirectory.of(self.run.uri, "best").uri)
+        return self.run.part("best")
 
     def write_trials(self, trials: Iterable[Trial]) -> None:
         """Write how far trials are."""
@@ -139,7 +139,7 @@ class SweepDirectory:
 
     def trials(self) -> list[Trial]:
         """All trials that have begun, in their order."""
-        numbers = RunDirectory.of(self.run.uri, "trials").names()
+        numbers = self.run.names("trials")
         found = each(lambda name: self.run.read_json(f"trials/{name}/trial.json"), sorted(numbers))
         return [_trial(stored) for stored in found if stored is not None]
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from blitz.errors import UserError
-from blitz.recipes.digits import Digits
-from blitz.runs.open import open_run
-from blitz.runs.directory import RunDirectory
+from blitz.api.train_run import TrainSettings
+from blitz.api.tune_space import TuneSettings
 from blitz.cli import evaluate, export, report, runs, train
 from blitz.cli.command_line import run
-from blitz.cli.train import TrainSettings
-from blitz.cli.tune import TuneSettings
+from blitz.errors import UserError
+from blitz.recipes.digits import Digits
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.open import open_run
 from tests.object_store import uri_of
 
 REFUSED = [
@@ -44,7 +44,7 @@ def test_a_refused_name_ends_a_command_in_one_line_and_makes_no_directory(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train", "digits", "--run", "a?b"])
     with pytest.raises(SystemExit) as left:
-        run(train.main)
+        run(train.main, sys.argv[1:])
     assert left.value.code == 2
     assert re.fullmatch(r"error: --run is 'a\?b'; a name begins with [^\n]*\n", capsys.readouterr().err)
     assert [*tmp_path.iterdir()] == []

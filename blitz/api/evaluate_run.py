@@ -1,0 +1,98 @@
+"""Evaluating a checkpoint of a run, as the command line and Python both ask for it."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from blitz.api.bad_row_summary import list_left_out
+from blitz.data.plan import Plan, Split
+from blitz.errors import StorageError, require
+from blitz.launch.launch import launch, placed
+from blitz.launch.placement import Placement
+from blitz.launch.scale import Scale
+from blitz.outputs.class_tables import accuracies_csv, confusion_csv
+from blitz.outputs.metrics import Classification, Sums
+from blitz.recipe import Recipe
+from blitz.run_files.checkpoint_files import Which
+from blitz.run_files.directory import RunDirectory
+from blitz.training.best_plot import draw
+from blitz.training.evaluation import EvaluateJob, ResultNotWritten
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What `blitz evaluate` takes. The recipe is the run's; its data may lie elsewhere by now."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    checkpoint: Which = "best"
+    """Which checkpoint: the best, the newest, or that of a step."""
+    split: Split = "val"
+    """Which rows."""
+    scale: Scale = field(default_factory=Scale)
+
+
+def warn(line: str) -> None:
+    """A line for the user that is no result."""
+    print(line, file=sys.stderr)
+
+
+def evaluate(
+    directory: RunDirectory, settings: EvaluateSettings, *, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Evaluate a run; the content of the evaluation's file.
+
+    Raises:
+        UserError: if there is no such checkpoint, or there are no such rows.
+    """
+    placement = Placement(settings.scale)
+    with placed(placement):
+        return _evaluate(directory, settings, placement, say)
+
+
+def _evaluate(
+    directory: RunDirectory, settings: EvaluateSettings, placement: Placement, say: Callable[[str], None]
+) -> dict[str, Any]:
+    recipe, split = settings.recipe, settings.split
+    require(
+        split in recipe.splits,
+        f"--split {split}: recipe {recipe.name} has no such rows; it has {', '.join(recipe.splits)}",
+    )
+    dataset = recipe.dataset(split)
+    unwritten: StorageError | None = None
+    try:
+        list_left_out([dataset], directory, say=say)
+    except StorageError as error:
+        unwritten = error
+    rows = min(len(dataset), recipe.max_eval_rows or len(dataset))
+    require(rows > 0, f"recipe {recipe.name} has no {split} rows to evaluate on; name other ones with --split")
+    plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)
+    job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint, tell=warn))
+    launch(job, {"val": dataset}, placement)
+    result = directory.read_json(job.result_file)
+    assert result is not None
+    try:
+        if isinstance(metrics := recipe.metrics(), Classification):
+            _classes(directory, job, metrics, result)
+        draw(recipe, directory, step=job.step, split=split)
+    except StorageError as error:
+        unwritten = error
+    if unwritten is not None:
+        raise ResultNotWritten(str(unwritten), result) from unwritten
+    return result
+
+
+def _classes(directory: RunDirectory, job: EvaluateJob, metrics: Classification, result: dict[str, Any]) -> None:
+    """Write what is known of single classes beside the evaluation's file."""
+    place, _, _ = job.result_file.rpartition(".")
+    directory.write(f"{place}.classes.csv", accuracies_csv(metrics.by_class(sums_of(result))))
+    if "confusion" in result["sums"]:
+        directory.write(f"{place}.confusion.csv", confusion_csv(metrics.classes, result["sums"]["confusion"]))
+
+
+def sums_of(result: dict[str, Any]) -> Sums:
+    """The sums that an evaluation's file holds."""
+    return {name: torch.tensor(value) for name, value in result["sums"].items()}

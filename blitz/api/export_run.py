@@ -1,0 +1,90 @@
+"""Exporting a checkpoint of a run, as the command line and Python both ask for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from blitz.api.evaluate_run import warn
+from blitz.errors import StorageError, UserError, require
+from blitz.export.export import Exported, export
+from blitz.export.formats import SUFFIXES, Format
+from blitz.recipe import Recipe
+from blitz.run_files.checkpoint_files import Which
+from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
+from blitz.storage import exists, folder_of, is_folder, name_of
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What `blitz export` takes. The recipe is the run's; its data may lie elsewhere by now."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    format: Format = "torch_export"
+    """torch_export for torch 2, in Python or compiled ahead of time; onnx for ONNX Runtime and others; torchscript
+    where an old runtime asks for it; state_dict for `load_state_dict`."""
+    quantize: bool = False
+    """onnx: weights as 8-bit integers: a smaller file. What it costs is stated, and --tolerance is held against the
+    artifact before."""
+    checkpoint: Which = "best"
+    """Which checkpoint: the best, the newest, or that of a step."""
+    output: str | None = None
+    """Where the artifact goes; by default into `export/` of the run."""
+    overwrite: bool = False
+    """Write the artifact anew where it is there already."""
+    tolerance: float = 1e-4
+    """The largest difference from the model on real rows, as a share of the largest value in a column of outputs (of
+    probabilities, of 1); more is refused."""
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """An artifact, and where it was written."""
+
+    path: str
+    step: int
+    artifact: Exported
+
+
+def export_checkpoint(directory: RunDirectory, settings: ExportSettings) -> ExportedFile:
+    """Export a checkpoint.
+
+    Raises:
+        UserError: if there is no such checkpoint, if the artifact cannot be written, or if it computes otherwise than
+            the model.
+    """
+    require(settings.tolerance > 0, f"--tolerance is {settings.tolerance}; it must be above 0")
+    step = directory.checkpoint_step(settings.checkpoint, tell=warn)
+    path = settings.output or _default_place(directory, settings, step)
+    require(not is_folder(path), f"--output: {path} is a folder; name a file to write")
+    require(settings.overwrite or not exists(path), f"{path} is there already; name another --output, or --overwrite")
+    # What lies in the run may lead out of it; what its user names may not.
+    folder = Directory.of(folder_of(path)) if settings.output else directory.part("export")
+    with _another_place(path):
+        # Before minutes are spent on it.
+        folder.probe()
+    made = export(
+        settings.recipe, directory, step, settings.format, quantize=settings.quantize, tolerance=settings.tolerance
+    )
+    with _another_place(path):
+        folder.write(name_of(path), made.data)
+    return ExportedFile(path, step, made)
+
+
+@contextmanager
+def _another_place(path: str) -> Iterator[None]:
+    """Where the artifact cannot be written, the flag for another place is named."""
+    try:
+        yield
+    except StorageError as error:
+        why = error.reason or error
+        raise UserError(f"--output: {path} cannot be written ({why}); name another file") from error
+
+
+def _default_place(directory: RunDirectory, settings: ExportSettings, step: int) -> str:
+    quantized = ".int8" if settings.quantize else ""
+    name = f"{settings.recipe.name}-{step}{quantized}.{SUFFIXES[settings.format]}"
+    return directory.part(f"export/{name}").uri

@@ -1,0 +1,114 @@
+"""What a pass over a CSV takes for granted, first from its head, then from all of its cells."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow
+
+from blitz.data.csv.reading.columns import Categories, ColumnType, NumberColumn, Texts, infer_type
+from blitz.data.csv.reading.numbers import Decimal, Evidence, NumberReader, Writing, decimal_of, marks_shown, writing_of
+
+_MOST_PASSES = 3
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of the columns beforehand."""
+
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+    """Types that are not to be inferred."""
+    labels: tuple[str, ...] = ()
+    verbatim: tuple[str, ...] = ()
+    """Categories of which only blank cells are missing."""
+    decimal: Decimal | None = None
+    usual_decimal: Decimal = "."
+    """The decimal mark where no cell shows which it is."""
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """The type of each column, how number columns write their numbers, and which categories hold words."""
+
+    types: Mapping[str, ColumnType]
+    writings: Mapping[str, Writing]
+    words: frozenset[str]
+    decimal: Decimal
+    passes: int = 1
+    """This pass included."""
+
+    def columns(self, given: Given) -> dict[str, Any]:
+        """What gathers the cells of each column."""
+        made: dict[str, Any] = {}
+        for name, kind in self.types.items():
+            if kind == "number":
+                made[name] = NumberColumn(self.writings[name])
+            elif kind == "category":
+                made[name] = Categories(words=name in self.words, verbatim=name in given.verbatim)
+            else:
+                made[name] = Texts()
+        return made
+
+
+def assumed_from(head: Mapping[str, Sequence[str]], given: Given) -> Assumed:
+    """What the first cells of each column suggest."""
+    evidence = {name: evidence_of(cells) for name, cells in head.items()}
+    voting = {name: one for name, one in evidence.items() if given.types.get(name, "number") == "number"}
+    decimal = decimal_of(voting, given=given.decimal, usual=given.usual_decimal)
+    writings = {name: writing_of(one, decimal, given.decimal) for name, one in evidence.items()}
+    types = {
+        name: given.types.get(name) or infer_type(head[name], one, writings[name], is_label=given.labels == (name,))
+        for name, one in evidence.items()
+    }
+    words = frozenset(name for name, one in evidence.items() if one.other)
+    return Assumed(types, writings, words, decimal)
+
+
+def evidence_of(cells: Sequence[str]) -> Evidence:
+    """How cells write numbers."""
+    reader = NumberReader(Writing())
+    reader.read(pyarrow.array(cells, pyarrow.string()))
+    return reader.evidence
+
+
+def assumed_after(assumed: Assumed, columns: Mapping[str, Any], given: Given) -> Assumed:
+    """What all cells of each column show; `assumed` itself if that holds."""
+    numbers: dict[str, NumberColumn] = {
+        name: column for name, column in columns.items() if isinstance(column, NumberColumn)
+    }
+    types, words, writings = dict(assumed.types), set(assumed.words), dict(assumed.writings)
+    decimal = assumed.decimal
+    if assumed.passes < _MOST_PASSES:
+        evidence = {name: column.evidence for name, column in numbers.items()}
+        decimal = decimal_of(evidence, given=given.decimal, usual=given.usual_decimal)
+        writings |= {name: writing_of(one, decimal, given.decimal) for name, one in evidence.items()}
+    for name, column in numbers.items():
+        found = column.evidence
+        refuted = found.identifies or not found.is_number(writings[name])
+        if found.present and refuted and name not in given.types:
+            types[name] = column.other_type(is_label=given.labels == (name,))
+            words |= {name} if found.other else set()
+    for name, column in columns.items():
+        if isinstance(column, Categories):
+            words |= {name} if column.refuted else set()
+            types[name] = "text" if column.too_many else types[name]
+    better = replace(assumed, types=types, words=frozenset(words), writings=writings, decimal=decimal)
+    return assumed if better == assumed else replace(better, passes=assumed.passes + 1)
+
+
+def notes_on(assumed: Assumed, columns: Mapping[str, Any], given: Given) -> dict[str, str]:
+    """How cells were read, of columns where that is not plain to see."""
+    evidence = {name: column.evidence for name, column in columns.items() if isinstance(column, NumberColumn)}
+    agreed = given.decimal is not None or len(set(marks_shown(evidence))) == 1
+    notes = {}
+    for name, found in evidence.items():
+        writing = assumed.writings[name]
+        marked = found.dots + found.grouped + found.spaced > 0
+        said = [str(writing)] if marked and writing != Writing() else []
+        if not agreed and found.mark is None and found.either + found.either_grouped:
+            fraction = f"1{writing.decimal}234"
+            cell, value = (fraction, "1.234") if found.either else ("1.234" if fraction == "1,234" else "1,234", "1234")
+            said.append(f"ambiguous: {cell} is read as {value}; no cell shows the decimal mark, which a flag can set")
+        if said:
+            notes[name] = "; ".join(said)
+    return notes

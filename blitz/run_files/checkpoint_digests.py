@@ -1,0 +1,44 @@
+"""What tells that the files of a checkpoint hold what was written: a SHA-256 of each, in its state.json.
+
+hashlib lets other threads go on, and an SHA-256 is about as fast as a disk: 1.8 GB/s where the processor has
+instructions for it, as most do.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+STATE = "state.json"
+
+
+def sha256_of(chunks: Iterable[bytes]) -> str:
+    """Of the bytes in all chunks, hexadecimal."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sealed(state: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """A checkpoint's state with sizes and digests of its files, and a digest of itself."""
+    sizes = {name: len(data) for name, data in files.items()}
+    digests = {name: sha256_of([data]) for name, data in files.items()}
+    # As it is read again: JSON has no tuples.
+    whole: dict[str, Any] = json.loads(json.dumps({**state, "files": sizes, "sha256": digests}))
+    whole["sha256"][STATE] = _of_state(whole)
+    return whole
+
+
+def is_sealed(state: Mapping[str, Any]) -> bool:
+    """Whether a state.json is as it was written, as far as it says: an older version wrote no digests."""
+    digests: Mapping[str, str] = state.get("sha256", {})
+    if not digests:
+        return True
+    names = {*state["files"], STATE}
+    return digests.keys() == names and digests[STATE] == _of_state(state)
+
+
+def _of_state(state: Mapping[str, Any]) -> str:
+    files = {name: digest for name, digest in state["sha256"].items() if name != STATE}
+    return sha256_of([json.dumps({**state, "sha256": files}, sort_keys=True).encode()])

@@ -1,0 +1,136 @@
+"""The checkpoints of a run directory: which are there, whole and undamaged, and how one is written."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow.fs
+
+from blitz.errors import DamagedFile, UserError, require
+from blitz.run_files.checkpoint_digests import STATE, is_sealed, sealed, sha256_of
+from blitz.run_files.folder import Directory
+
+Which = Literal["best", "last"] | int
+"""A checkpoint: the best, the newest, or that of a step."""
+
+
+@dataclass(frozen=True)
+class CheckpointFiles(Directory):
+    """What a run directory does with `checkpoints/`."""
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps of all whole checkpoints, oldest first.
+
+        Raises:
+            UserError: if the storage cannot be read.
+        """
+        files, place = self._open("checkpoints")
+        try:
+            found = files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))
+        except OSError as error:
+            raise self.refused("read", error) from error
+        steps = (int(info.base_name) for info in found if info.base_name.isdecimal())
+        return sorted(step for step in steps if self._checkpoint_state(step) is not None)
+
+    def newest_step(self, most: int) -> int:
+        """The step of the newest checkpoint that is not damaged, or 0, but `most` at most."""
+        steps = (step for step in reversed(self.checkpoint_steps()) if self.damaged_file(step) is None)
+        return min(most, next(steps, 0))
+
+    def damaged_after(self, step: int) -> list[int]:
+        """Steps of damaged checkpoints after `step`, from which a run resumes.
+
+        One that was never whole, because its run was killed while it was written, is not among them.
+        """
+        newer = (int(name) for name in self.names("checkpoints") if name.isdecimal() and int(name) > step)
+        ended = sorted(one for one in newer if self.exists(f"checkpoints/{one}/state.json"))
+        return [one for one in ended if self._checkpoint_state(one) is None or self.damaged_file(one) is not None]
+
+    def damaged_file(self, step: int) -> str | None:
+        """The first file of a whole checkpoint whose bytes are not those that were written; reads them all."""
+        state = self._checkpoint_state(step)
+        digests: dict[str, str] = state.get("sha256", {}) if state else {}
+        for name, digest in digests.items():
+            if name != STATE and sha256_of(self.chunks(f"checkpoints/{step}/{name}")) != digest:
+                return name
+        return None
+
+    def checkpoint_step(self, which: Which, *, tell: Callable[[str], object] = lambda line: None) -> int:
+        """The step of the best or the newest checkpoint that is not damaged, or `which` itself.
+
+        `tell` is given a line for each that is passed over.
+
+        Raises:
+            UserError: if there is no checkpoint yet, or all are damaged.
+        """
+        if isinstance(which, int):
+            return which
+        steps = self.checkpoint_steps()
+        require(bool(steps), f"{self} has no checkpoint yet")
+        passed: dict[int, str] = {}
+        for step in reversed(steps):
+            state = self._checkpoint_state(step)
+            best = state.get("best") if state and which == "best" else None
+            chosen = int(best["step"]) if best else step
+            if chosen not in passed:
+                name = self.damaged_file(chosen)
+                if name is None:
+                    return chosen
+                passed[chosen] = name
+                tell(f"{self._damaged_checkpoint(chosen, name)}; an older one is taken")
+        ((step, name), *_) = passed.items()
+        others = ", ".join(str(one) for one in steps if one not in passed) or "none"
+        raise DamagedFile(
+            f"{self._damaged_checkpoint(step, name)}; name another one with --checkpoint; there are: {others}",
+            f"checkpoints/{step}/{name}",
+        )
+
+    def _damaged_checkpoint(self, step: int, name: str) -> str:
+        return f"{self}/checkpoints/{step}/{name} is damaged: its SHA-256 is not the one in state.json"
+
+    def _checkpoint_state(self, step: int) -> dict[str, Any] | None:
+        try:
+            state = self.read_json(f"checkpoints/{step}/state.json")
+        except DamagedFile:
+            return None
+        if state is None or state["step"] != step or not is_sealed(state):
+            return None
+        files, place = self._open(f"checkpoints/{step}")
+        infos = files.get_file_info([f"{place}/{name}" for name in state["files"]])
+        return state if [info.size for info in infos] == list(state["files"].values()) else None
+
+    def write_checkpoint(self, step: int, files: Mapping[str, bytes], state: Mapping[str, Any]) -> None:
+        """Write a checkpoint: its files, and last its state."""
+        place = f"checkpoints/{step}"
+        if self.exists(place):
+            self.delete_checkpoint(step)
+        for name, data in files.items():
+            self.write(f"{place}/{name}", data)
+        self.write_json(f"{place}/state.json", sealed({**state, "step": step}, files))
+
+    def read_checkpoint(self, step: int) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """The files and the state of a whole checkpoint.
+
+        Raises:
+            UserError: if there is none of that step, or a file of it does not hold what was written.
+        """
+        state = self._checkpoint_state(step)
+        if state is None:
+            steps = ", ".join(map(str, self.checkpoint_steps())) or "none"
+            raise UserError(f"{self} has no whole checkpoint of step {step}; there are: {steps}")
+        found = {name: self.read(f"checkpoints/{step}/{name}") for name in state["files"]}
+        for name, data in found.items():
+            if sha256_of([data]) != state.get("sha256", {}).get(name, sha256_of([data])):
+                others = ", ".join(str(one) for one in self.checkpoint_steps() if one != step) or "none"
+                raise DamagedFile(
+                    f"{self._damaged_checkpoint(step, name)}; take another checkpoint; there are: {others}",
+                    f"checkpoints/{step}/{name}",
+                )
+        return found, state
+
+    def delete_checkpoint(self, step: int) -> None:
+        """Delete a checkpoint: first its state.json, so that none is ever half there."""
+        files, place = self._open(f"checkpoints/{step}")
+        if self.exists(f"checkpoints/{step}/state.json"):
+            files.delete_file(f"{place}/state.json")
+        self.delete_folder(f"checkpoints/{step}")
