@@ -20,6 +20,8 @@ with extra("comet", what="--track comet"):
     import comet_ml
 
 _SECONDS_BETWEEN_SESSIONS = 300.0
+_OF_ITS_OWN = "process duration"
+"""A metric that the client adds."""
 
 
 class Comet:
@@ -120,10 +122,11 @@ class Comet:
 
 
 def archived_metrics(archive: Path) -> Iterator[tuple[int, str, float]]:
-    """The step, the name and the value of each metric in an offline archive."""
+    """The step, the name and the value of each metric that was logged into an offline archive."""
     with zipfile.ZipFile(archive) as files:
         for line in files.read("messages.json").splitlines():
             message = json.loads(line)
             if message["type"] == "metric_msg":
                 metric = message["payload"]["metric"]
-                yield metric["step"], metric["metricName"], float(metric["metricValue"])
+                if metric["metricName"] != _OF_ITS_OWN:
+                    yield metric["step"], metric["metricName"], float(metric["metricValue"])

@@ -12,17 +12,16 @@ from blitz.api.train_run import TrainSettings, train_run
 from blitz.errors import UserError
 from blitz.launch.scale import Scale
 from blitz.recipes.parabola import Parabola
-from tests.trackers.stores import in_mlflow, mlflow_server
+from tests.trackers.stores import in_mlflow
 
 HERE = Scale(num_workers=0)
 
 
 @pytest.mark.slow
 def test_a_tracker_that_is_down_is_reported_once_and_caught_up_at_the_next_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("mlflow")
-    settings = TrainSettings(Parabola(epochs=2), storage=str(tmp_path), run="r", track=("mlflow",), scale=HERE)
+    settings = TrainSettings(Parabola(epochs=2), storage=str(tmp_path), run="down", track=("mlflow",), scale=HERE)
     # Nothing listens on the port of the discard service.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     said: list[str] = []
@@ -31,13 +30,12 @@ def test_a_tracker_that_is_down_is_reported_once_and_caught_up_at_the_next_start
     assert len(about) == 2
     assert "training continues" in about[0]
     assert about[1] == "mlflow does not have everything yet; the same command sends the rest"
-    with mlflow_server(tmp_path / "server") as uri:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        said.clear()
-        train_run(settings, say=said.append)
-        train_run(settings, say=said.append)
-        assert not [line for line in said if line.startswith("mlflow")]
-        (stored,) = in_mlflow(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    said.clear()
+    train_run(settings, say=said.append)
+    train_run(settings, say=said.append)
+    assert not [line for line in said if line.startswith("mlflow")]
+    (stored,) = [one for one in in_mlflow(mlflow_uri) if one.name == "down"]
     steps = [line["step"] for line in trained.run.metrics()]
     assert sorted(step for step, name, _ in stored.logged.elements() if name == "epoch") == sorted(set(steps))
     assert stored.state == "FINISHED"
