@@ -11,6 +11,7 @@
       bad_rows.csv           rows of a CSV that are left out, if there are any
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
       pictures/              of its best checkpoint, if its recipe draws one
+      trackers/<name>.json   how far the run was sent to a tracker
       result.json            written at the end
 
 A checkpoint is there once its state.json is, and all files that it lists have the sizes that it lists; anything else

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from blitz.errors import Stopped, first_line
+from blitz.errors import Stopped, UserError, first_line
 from blitz.run_files.directory import RunDirectory
 from blitz.trackers.follower import Follower, config_of, tracker_id
 from blitz.trackers.tracker import State, TrackerName, adapter, require_clients
@@ -168,7 +168,8 @@ class _Background:
     def _warn(self, error: Exception) -> None:
         if not self._has_warned:
             self._has_warned = True
-            why = f"{type(error).__name__}: {first_line(error)}"
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            why = f"{kind}{first_line(error)}"
             self._say(f"{self._name} cannot be reached ({why}); training continues, and what is missing is sent later")
 
     def _look(self, *, at_once: bool) -> None:

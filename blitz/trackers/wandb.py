@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from blitz.errors import require
 from blitz.extras import extra
 from blitz.trackers.tracker import End, Start, Step
 
@@ -32,10 +33,10 @@ class Wandb:
         self._start: Start | None = None
         self._run: Any = None
         self._begun_at = 0.0
-
-    @property
-    def _offline(self) -> bool:
-        return os.environ.get("WANDB_MODE") in ("offline", "dryrun")
+        settings = wandb.setup().settings
+        # By WANDB_MODE, or by what `wandb offline` has left in the directory.
+        self._offline = settings.mode in ("offline", "dryrun")
+        self._folder = Path(settings.wandb_dir)
 
     @property
     def seconds_between(self) -> float:
@@ -58,6 +59,9 @@ class Wandb:
         start = self._start
         assert start is not None
         if self._run is None:
+            # A prompt for the key would hang in this thread.
+            login = self._offline or wandb.login(prompt=False)
+            require(login, "W&B has no API key: set WANDB_API_KEY, or WANDB_MODE=offline, or call `wandb login`")
             # The directory of a session is named by the second.
             time.sleep(max(0.0, self._begun_at + 1.0 - time.monotonic()) if self._offline else 0.0)
             self._begun_at = time.monotonic()
@@ -89,8 +93,8 @@ class Wandb:
         if not self._offline:
             return int(self._begin().step) - 1
         assert self._start is not None
-        folder, key = Path(os.environ.get("WANDB_DIR", "."), "wandb"), self._start.key
-        files = folder.glob(f"offline-run-*-{key}/run-{key}.wandb")
+        key = self._start.key
+        files = self._folder.glob(f"offline-run-*-{key}/run-{key}.wandb")
         return max((row["_step"] for file in files for row in history(file)), default=None)
 
     def send(self, steps: Sequence[Step], *, time_s: float) -> None:
