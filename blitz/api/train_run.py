@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,6 +26,8 @@ from blitz.recipes import find_recipe
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import Resume, changed_schedule, finished_result, open_run, require_name
 from blitz.settings import setting_types, with_settings
+from blitz.trackers.tracked import tracked
+from blitz.trackers.tracker import TrackerName, require_clients
 from blitz.training.after_evaluation import Callback, require_callback
 from blitz.training.best_plot import draw
 from blitz.training.loop import Checkpoints, TrainJob
@@ -48,11 +50,14 @@ class TrainSettings:
     """auto continues the run if there is one, never begins a new one, must refuses to begin one."""
     report: bool = True
     """Write report.html into the run at its end."""
+    track: tuple[TrackerName, ...] = ()
+    """Send the run to these trackers too; each is configured by its own environment variables."""
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     scale: Scale = field(default_factory=Scale)
 
     def __post_init__(self) -> None:
         require_name(self.run)
+        require_clients(self.track)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,10 @@ def train_run(
         result = finished_result(run, prepared.plan)
         if result is not None:
             prepared.complete(run)
+            if settings.track:
+                # What a tracker that was down has missed.
+                with run.locked(), tracked(run, settings.track, say=say):
+                    pass
             say(_finished(run, prepared.recipe))
             return Trained(run, result, None)
         return _train(prepared, run, placement, settings, command, say, after_evaluation)
@@ -116,15 +125,17 @@ def _train(
                 )
         elif prepared.initial is not None:
             say("\n".join(prepared.initial.lines()))
-        launch(job, prepared.datasets, placement)
-    result = run.read_json("result.json")
-    assert result is not None
-    try:
-        if picture := draw(recipe, run, step=result["best_checkpoint"], split="val"):
-            say(f"picture: {picture}")
-    except MissingExtra as missing:
-        say(str(missing))
-    return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None)
+        with tracked(run, settings.track, say=say):
+            launch(job, prepared.datasets, placement)
+            result = run.read_json("result.json")
+            assert result is not None
+            try:
+                if picture := draw(recipe, run, step=result["best_checkpoint"], split="val"):
+                    say(f"picture: {picture}")
+            except MissingExtra as missing:
+                say(str(missing))
+            # Before the trackers end, so that they get the report too.
+            return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None)
 
 
 def _finished(run: RunDirectory, recipe: Recipe) -> str:
@@ -154,6 +165,7 @@ def train(
     storage: str | Path = "runs",
     resume: Resume = "auto",
     report: bool = True,
+    track: Sequence[TrackerName] = (),
     checkpoint: Checkpoints | None = None,
     num_workers: Literal["auto"] | int | None = None,
     use_gpu: Literal["auto", "yes", "no"] | None = None,
@@ -182,6 +194,7 @@ def train(
         storage: where runs lie: a folder, or a URI such as `s3://bucket/runs`.
         resume: `auto` continues a run that is there, `never` starts a new one, `must` refuses to start one.
         report: whether to write report.html at the end.
+        track: trackers that the run is sent to too: `mlflow`, `wandb`, `trackio`, `comet`.
         checkpoint: when checkpoints are written, and which are kept.
         num_workers: 0 for this process, N for N workers on Ray; by default 0 unless a cluster is named.
         use_gpu: `auto` uses GPUs where there are some.
@@ -207,6 +220,7 @@ def train(
         storage=str(storage),
         resume=resume,
         report=report,
+        track=tuple(track),
         checkpoint=checkpoint or Checkpoints(),
         scale=scale or Scale(**given),
     )

@@ -49,11 +49,13 @@ def tune(name: str, space: Space, settings: TuneSettings, *, command: str = "") 
     Raises:
         UserError: if it can never start, before anything is started.
     """
-    result = tune_space(name, space, settings)
-    _summarise(result)
-    if settings.report and (written := report_at_the_end(result.directory, command=command)):
-        print(f"report: {written}")
-    return result
+
+    def finish(result: SweepResult) -> None:
+        _summarise(result)
+        if settings.report and (written := report_at_the_end(result.directory, command=command)):
+            print(f"report: {written}")
+
+    return tune_space(name, space, settings, finish=finish)
 
 
 def _summarise(result: SweepResult) -> None:

@@ -12,6 +12,7 @@
       bad_rows.csv           rows of a CSV that are left out, if there are any
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
       pictures/              pictures of the best checkpoint, if the recipe draws any
+      trackers/<name>.json   how much of the run was sent to a tracker
       result.json            written at the end
 
 A checkpoint is there once its state.json is, and all files that it lists have the sizes that it lists; anything else
