@@ -20,9 +20,8 @@ from blitz.data.items import INPUTS, TARGETS, Collate, ItemDataset, generators_r
 from blitz.data.plan import Split
 from blitz.errors import UserError, first_line, require
 from blitz.fields import HELD
-from blitz.outputs.metrics import Classification, Loss, Means, Metrics, Regression
-from blitz.outputs.predictions import class_predictions
 from blitz.object_identity import code_of, hash_of, name_of_object, object_of, short_name
+from blitz.outputs.metrics import Classification, Loss, Means, Metrics, Regression
 from blitz.outputs.row_loss import LossFunction, per_row, require_rows_apart, row_losses
 from blitz.recipe import Batch, Recipe
 
@@ -207,8 +206,8 @@ class ObjectRecipe(Recipe):
         model = self.objects.model
         if model is None:
             model = object_of(self.model, what="model")
-        # A module is copied: training it in place would change what the next call begins with.
-        return copy.deepcopy(model) if isinstance(model, nn.Module) else model()
+        # Copied: training in place what the program holds would change what the next call begins with.
+        return copy.deepcopy(model if isinstance(model, nn.Module) else model())
 
     def preprocess(self, batch: Batch) -> Batch:
         """Images of bytes as numbers in [0, 1], as torchvision's `ToTensor` gives them."""
@@ -258,8 +257,6 @@ class ObjectRecipe(Recipe):
         return chosen if chosen is not None and not isinstance(chosen, str) else Loss()
 
     def predictions(self, outputs: Any, batch: Batch) -> dict[str, list[str] | list[float]]:
-        if self.kind == "classification":
-            return class_predictions(outputs, self.classes)
         if isinstance(outputs, Tensor):
             return super().predictions(outputs, batch)
         columns: dict[str, list[str] | list[float]] = {}
