@@ -4,9 +4,11 @@ import copy
 import dataclasses
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Literal
 
@@ -121,7 +123,7 @@ class ObjectRecipe(Recipe):
             model = self.build_model()
         require(
             isinstance(model, nn.Module),
-            f"model={self.model} gives {type(model).__name__}; it must be or make a torch.nn.Module",
+            f"model={short_name(self.model)} gives {type(model).__name__}; it must be or make a torch.nn.Module",
         )
         model.eval()
         dataset = self.dataset("train")
@@ -147,10 +149,14 @@ class ObjectRecipe(Recipe):
         """Outputs for some rows, and their targets."""
         batch = self.preprocess({name: torch.from_numpy(column) for name, column in columns.items()})
         shapes = ", ".join(f"{name} {column.dtype} {tuple(column.shape)}" for name, column in columns.items())
-        with torch.no_grad():
-            with _explained(f"model={self.model} does not take rows of {split} ({shapes})"):
+        with torch.no_grad(), warnings.catch_warnings():
+            # Of shapes that differ torch only warns, and what comes of them is refused here.
+            warnings.filterwarnings("ignore", "Using a target size")
+            with _explained(f"model={short_name(self.model)} does not take rows of {split} ({shapes})"):
                 outputs = self.forward(model, batch)
-            with _explained(f"loss={self.loss_name} does not take the outputs and targets of rows of {split}"):
+            with _explained(
+                f"loss={short_name(self.loss_name)} does not take the outputs and targets of rows of {split}"
+            ):
                 self.loss(outputs, batch)
                 targets = nested(batch, TARGETS)
                 require_rows_apart(self.objects.row_loss, outputs, targets, len(next(iter(batch.values()))))
@@ -230,8 +236,9 @@ class ObjectRecipe(Recipe):
             return model(**inputs)
         if len(inputs) == 1:
             return model(*inputs.values())
+        takes = ", ".join(_arguments(model))
         raise UserError(
-            f"model={self.model}: forward takes {', '.join(_arguments(model))}, and a row has {', '.join(inputs)}; "
+            f"model={short_name(self.model)}: forward takes {takes}, and a row has {', '.join(inputs)}; "
             "name them alike, or give forward=lambda model, batch: …"
         )
 
@@ -311,6 +318,10 @@ def with_objects(recipe: Recipe, objects: Mapping[str, Any]) -> ObjectRecipe:
         f"{', '.join(f'{name}=' for name in objects)}: the run is one of recipe {recipe.name}, which needs no objects",
     )
     assert isinstance(recipe, ObjectRecipe)
+    known = [spec.name for spec in dataclasses.fields(Objects)]
+    for name in objects:
+        near = get_close_matches(name, known, n=1)
+        require(name in known, f"{name}=: a run takes {', '.join(known)}{f'; perhaps {near[0]}=' if near else ''}")
     return dataclasses.replace(recipe, objects=dataclasses.replace(recipe.objects, **objects))
 
 
