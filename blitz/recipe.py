@@ -20,6 +20,7 @@ from blitz.fields import may_change as may_change
 from blitz.optim import Group, Optim
 from blitz.outputs.examples import Example, class_examples, number_examples
 from blitz.outputs.metrics import Classification, Distance, Loss, Metrics, Regression
+from blitz.outputs.predictions import class_predictions
 from blitz.project import name_of
 
 if TYPE_CHECKING:
@@ -234,7 +235,12 @@ class Recipe(ABC):
         raise UserError(f"recipe {self.name} does not predict from lines of text; name a CSV")
 
     def predictions(self, outputs: Any, batch: Batch) -> dict[str, list[str] | list[float]]:
-        """The predictions for each row, as named columns of text or numbers; by default the outputs themselves."""
+        """The predictions for each row, as named columns of text or numbers.
+
+        By default the class and its probability if `metrics` knows the classes, else the outputs themselves.
+        """
+        if classes := self._classes():
+            return class_predictions(outputs, classes)
         values = outputs.double().reshape(len(outputs), -1)
         names = ["prediction"] if values.shape[1] == 1 else [f"prediction_{n}" for n in range(values.shape[1])]
         return dict(zip(names, values.T.tolist(), strict=True))

@@ -19,7 +19,7 @@ from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import require_name
 from blitz.run_files.sweep_directory import Trial
-from blitz.settings import with_settings
+from blitz.settings import require_settings, with_settings
 from blitz.trackers.tracked import Say, tracked_sweep
 from blitz.trackers.tracker import TrackerName, require_clients
 from tune_spaces import find_space
@@ -172,7 +172,9 @@ def tune(
         UserError: if it can never start, before anything is started.
     """
     found = space if isinstance(space, Space) else find_space(str(space))
-    base = with_settings(found.base(), settings)
+    base = found.base()
+    require_settings(type(base), settings)
+    base = with_settings(base, settings)
     name = base.name if isinstance(space, Space) else Path(str(space).partition(":")[0]).stem
     made = TuneSettings(
         base,
