@@ -19,7 +19,7 @@ from blitz.fields import HELD
 from blitz.outputs.metrics import Classification, Loss, Means, Metrics, Regression
 from blitz.outputs.predictions import class_predictions
 from blitz.outputs.row_loss import LossFunction, per_row, row_losses
-from blitz.project import find_object, reference_to
+from blitz.project import find_object, reference_to, sources_of
 from blitz.recipe import Batch, Recipe
 
 MetricsChoice = Literal["classification", "regression"] | Callable[[Any, Any], Mapping[str, Tensor]] | Metrics
@@ -118,6 +118,12 @@ class ObjectRecipe(Recipe):
     def loader_workers(self) -> Literal["auto"] | int:
         """As many processes as a slow `__getitem__` is worth."""
         return "auto"
+
+    def sources(self) -> dict[str, str]:
+        """The text of the model, of the loss, and of what else was given that is no data."""
+        held = self.objects
+        given = (held.model, held.loss, held.metrics, held.forward, held.collate_fn)
+        return sources_of(*(_owner(one) for one in given if one is not None and not isinstance(one, str)))
 
     def dataset(self, split: Split) -> MapStyleDataset:
         items = {"train": self.objects.train, "val": self.objects.val}.get(split)
@@ -224,8 +230,13 @@ class _Nothing:
 
 def _named(value: Any) -> str:
     """What names a class or a function, or the class of an object."""
+    return reference_to(_owner(value))
+
+
+def _owner(value: Any) -> Any:
+    """The class or function itself, or the class of an object."""
     value = value.func if isinstance(value, partial) else value
-    return reference_to(value if isinstance(value, type) or inspect.isfunction(value) else type(value))
+    return value if isinstance(value, type) or inspect.isfunction(value) else type(value)
 
 
 def _arguments(model: nn.Module) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pyarrow.csv
 import torch
 from torch import nn
 
-from blitz.api.evaluate_run import EvaluateSettings, evaluate
+from blitz.api.evaluate_run import EvaluateSettings, evaluate, warn
 from blitz.api.export_run import ExportSettings, export_checkpoint
 from blitz.api.predict_rows import PredictSettings, predict_csv, predict_dataset
 from blitz.api.write_report import write_report
@@ -23,7 +23,7 @@ from blitz.recipe import Recipe
 from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.listing import list_runs
-from blitz.run_files.open import stored_recipe
+from blitz.run_files.open import note_on_code, stored_recipe
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.model import build_model
 from blitz.training.world import World
@@ -54,6 +54,8 @@ class Run:
         """What it was trained with."""
         if self._recipe is None:
             self._recipe = stored_recipe(self.directory)
+            if note := note_on_code(self.directory, self._recipe):
+                warn(note)
         return self._recipe
 
     @property

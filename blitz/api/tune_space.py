@@ -43,6 +43,8 @@ class TuneSettings:
     """Name of the sweep. By default the space's, with a hash of its settings: the same command finds the same sweep."""
     storage: str = "runs"
     """Where runs and sweeps lie: a folder, or a URI such as s3://bucket/runs."""
+    resume_changed_code: bool = False
+    """Continue a sweep although its recipe's code has changed since."""
     report: bool = True
     """Write report.html into the sweep at its end."""
     scale: Scale = field(default_factory=Scale)
@@ -74,7 +76,14 @@ def tune_space(name: str, space: Space, settings: TuneSettings, *, address: str 
     )
     directory = RunDirectory.of(settings.storage, settings.run or plan.default_name())
     placement = Placement(settings.scale, address) if address else Placement(settings.scale)
-    return run_sweep(plan, directory, placement, packed=settings.packed, max_concurrent=settings.max_concurrent)
+    return run_sweep(
+        plan,
+        directory,
+        placement,
+        packed=settings.packed,
+        max_concurrent=settings.max_concurrent,
+        resume_changed_code=settings.resume_changed_code,
+    )
 
 
 class Sweep:
@@ -127,6 +136,7 @@ def tune(
     packed: Packed = "auto",
     max_concurrent: int | None = None,
     search_seed: int = 0,
+    resume_changed_code: bool = False,
     **settings: Any,
 ) -> Sweep:
     """Try many settings of a recipe; the same call again resumes the sweep, and more trials extend it.
@@ -144,6 +154,7 @@ def tune(
         packed: train up to so many trials as one stacked model; `auto` where it can, `no` never.
         max_concurrent: on Ray: so many trials at a time.
         search_seed: decides what is drawn.
+        resume_changed_code: whether to continue a sweep although its recipe's code has changed since.
         settings: fields of the recipe that all trials have, by their names.
 
     Raises:
@@ -160,6 +171,7 @@ def tune(
         packed=packed,
         max_concurrent=max_concurrent,
         search_seed=search_seed,
+        resume_changed_code=resume_changed_code,
         run=run,
         storage=str(storage),
         report=report,
