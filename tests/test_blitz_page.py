@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from blitz.cli import train
 
 PAGE = (Path(__file__).parents[1] / "docs" / "blitz.md").read_text()
