@@ -2,6 +2,7 @@
 
     <storage>/<run>/
       recipe.json            what was asked for, complete
+      code/                  the user's files that its recipe consists of, if it does not ship
       plan.json              what it comes to: rows, batch size, steps
       metrics.jsonl          one JSON object a line
       events.out.tfevents.*  the same for TensorBoard, a file each start
