@@ -90,6 +90,9 @@ def is_project_code(module: ModuleType) -> bool:
     """
     file = getattr(module, "__file__", None)
     places = [file] if file else list(getattr(module, "__path__", ()))
+    # Most of thousands of modules are known by the text of their path alone.
+    if any(f"/{name}/" in str(place) for name in _SITE_FOLDERS for place in places):
+        return False
     paths = [Path(place).resolve() for place in places if Path(place).exists()]
     return bool(paths) and not any(
         path.is_relative_to(folder) or any(name in path.parts for name in _SITE_FOLDERS)

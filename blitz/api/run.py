@@ -92,7 +92,7 @@ class Run:
         """
         model = build_model(self.recipe, World(rank=0, size=1, device=torch.device("cpu"))).eval()
         step = self.directory.checkpoint_step(checkpoint)
-        model.load_state_dict(Checkpoint.load(self.directory, step).weights)
+        Checkpoint.load(self.directory, step).give_weights(model, self.directory)
         return model
 
     def evaluate(

@@ -55,7 +55,7 @@ def train(**settings: object) -> blitz.Run:
 
 
 def test_a_run_keeps_its_code_and_resumes_with_other_code_only_if_asked(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train().directory
     sources = {"seed_sizes.py": "WIDTH = 2\n", "seeds.py": RECIPE}
@@ -77,6 +77,14 @@ def test_a_run_keeps_its_code_and_resumes_with_other_code_only_if_asked(
     assert f"from here on: {change}" in capsys.readouterr().out
     assert [event["step"] for event in run.events() if event["what"] == "code changed"] == [2]
     assert run.read("code/seed_sizes.py") == b"# Larger.\nWIDTH = 2\n"
+
+    # As if the module had been imported anew.
+    monkeypatch.setattr(sys.modules["seeds"], "WIDTH", 3)
+    with pytest.raises(
+        UserError, match=r"checkpoints/4: its weights do not fit .*\(size mismatch for weight: .*\); give"
+    ):
+        blitz.open("runs/one").model()
+    monkeypatch.setattr(sys.modules["seeds"], "WIDTH", 2)
 
     # A run of before it was kept, and one whose recipe.json is damaged there.
     for entry in (None, 3, {"seeds.py": 3}, {}):
