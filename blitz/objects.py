@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from blitz.fields import HELD
 from blitz.object_identity import code_of, hash_of, name_of_object, object_of, short_name
 from blitz.outputs.metrics import Classification, Loss, Means, Metrics, Regression
 from blitz.outputs.row_loss import LossFunction, per_row, require_rows_apart, row_losses
+from blitz.project import sources_of
 from blitz.recipe import Batch, Recipe
 
 MetricsChoice = Literal["classification", "regression"] | Callable[[Any, Any], Mapping[str, Tensor]] | Metrics
@@ -193,6 +194,12 @@ class ObjectRecipe(Recipe):
         """As many processes as a slow `__getitem__` is worth."""
         return "auto"
 
+    def sources(self) -> dict[str, str]:
+        """The text of the model, of the loss, and of what else was given that is no data."""
+        held = self.objects
+        given = (held.model, held.loss, held.metrics, held.forward, held.collate_fn)
+        return sources_of(*(_owner(one) for one in given if one is not None and not isinstance(one, str)))
+
     def dataset(self, split: Split) -> MapStyleDataset:
         items = {"train": self.objects.train, "val": self.objects.val}.get(split)
         if items is None and split == "val" and self.objects.train is not None:
@@ -334,6 +341,12 @@ class _Nothing:
     def __getitems__(self, rows: Any) -> dict[str, Any]:
         """Never asked for."""
         return {}
+
+
+def _owner(value: Any) -> Any:
+    """The class or function itself, or the class of an object."""
+    value = value.func if isinstance(value, partial) else value
+    return value if isinstance(value, type) or inspect.isfunction(value) else type(value)
 
 
 def _arguments(model: nn.Module) -> tuple[str, ...]:

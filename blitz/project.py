@@ -3,11 +3,15 @@
 import ast
 import hashlib
 import importlib
+import importlib.util
 import inspect
+import linecache
+import os
 import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +19,9 @@ from typing import Any
 from blitz.errors import UserError, require
 
 _INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib", "platstdlib"))
-_OWN = Path(__file__).resolve().parent
+_SITE_FOLDERS = ("site-packages", "dist-packages")
+"""Where packages are installed; a virtual environment may see those of another one, which `_INSTALLED` lacks."""
+_OWN = tuple(Path(__file__).resolve().parents[1] / name for name in ("blitz", "jobs", "tune_spaces"))
 
 
 def is_reference(text: str) -> bool:
@@ -59,8 +65,12 @@ def load_module(reference: str) -> ModuleType:
 def _imported(name: str, root: Path, *, what: str) -> ModuleType:
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
+    # A file that was written a moment ago, as by a notebook, is not in the listings that Python keeps of folders.
+    importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
+    except SystemExit as error:
+        raise UserError(f"{what} cannot be imported{_where(error, root)}: it calls sys.exit({error.code!r})") from error
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise UserError(f"there is no module '{error.name}' in {root} or among what is installed") from error
@@ -69,7 +79,7 @@ def _imported(name: str, root: Path, *, what: str) -> ModuleType:
         raise UserError(f"{what} cannot be imported{_where(error, root)}: {type(error).__name__}: {error}") from error
 
 
-def _where(error: Exception, root: Path) -> str:
+def _where(error: BaseException, root: Path) -> str:
     """The last line of the project that led to the error."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}:{error.lineno})"
@@ -78,40 +88,103 @@ def _where(error: Exception, root: Path) -> str:
 
 
 def is_project_code(module: ModuleType) -> bool:
-    """Whether a module is a file of the user's project: neither installed, nor a part of Python or of blitz."""
+    """Whether a module is a file of the user's project: neither installed, nor a part of Python or of blitz.
+
+    A package without `__init__.py` has no file; its folders decide.
+    """
     file = getattr(module, "__file__", None)
-    if file is None:
+    places = [file] if file else list(getattr(module, "__path__", ()))
+    # Most of thousands of modules are known by the text of their path alone.
+    if any(f"/{name}/" in str(place) for name in _SITE_FOLDERS for place in places):
         return False
-    path = Path(file).resolve()
-    return not any(path.is_relative_to(folder) for folder in (*_INSTALLED, _OWN))
+    paths = [Path(place).resolve() for place in places if Path(place).exists()]
+    return bool(paths) and not any(
+        path.is_relative_to(folder) or any(name in path.parts for name in _SITE_FOLDERS)
+        for path in paths
+        for folder in (*_INSTALLED, *_OWN)
+    )
 
 
 def project_modules() -> list[ModuleType]:
-    """The modules of the user's project that are imported."""
-    found = [module for name, module in list(sys.modules.items()) if name != "__main__" and "." not in name[:1]]
+    """The modules of the user's project that are imported, except the program itself."""
+    found = [module for name, module in list(sys.modules.items()) if name != "__main__"]
     return [module for module in found if isinstance(module, ModuleType) and is_project_code(module)]
 
 
-def sources_of(owner: type) -> dict[str, str]:
-    """The source text that a class of the user's project consists of, by path: its file, and the project's files that
-    this imports, however indirectly. A class of a notebook is its own text alone; one that is installed is empty.
+@dataclass(frozen=True)
+class Code:
+    """The code of the user's project that something consists of."""
+
+    reference: str
+    """What names it, as `reference_to` gives it."""
+    sources: Mapping[str, str]
+    """The text of each file by its path; empty for what is installed."""
+
+
+def sources_of(*owners: Any) -> dict[str, str]:
+    """The source text that classes and functions of the user's project consist of, by path: their files, and the
+    project's files that these import, however indirectly. Paths are relative to the folder that has all of them.
+
+    Of the program itself, a script or a notebook, only the text of the class or function counts, with the project's
+    modules that the program has imported: a script also holds the call that starts the run, with settings that may
+    change. What is installed has no sources here.
     """
-    module = sys.modules[owner.__module__]
-    if getattr(module, "__file__", None) is None:
-        return {f"{owner.__qualname__}.py": _text_of_class(owner)}
-    if not is_project_code(module):
-        return {}
     files: dict[Path, None] = {}
-    _add_sources(module, files)
-    root = Path(str(module.__file__)).resolve().parent
-    return {_relative(file, root): file.read_text() for file in sorted(files)}
+    texts: dict[str, str] = {}
+    for owner in owners:
+        module = sys.modules.get(owner.__module__)
+        if module is None or owner.__module__ == "__main__" or getattr(module, "__file__", None) is None:
+            texts[f"{owner.__qualname__.replace('<locals>.', '')}.py"] = _own_text(owner)
+            for imported in _modules_in(module):
+                _add_sources(imported, files)
+        elif is_project_code(module):
+            _add_sources(module, files)
+    root = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
+    found = {file.relative_to(root).as_posix(): _text_of(file) for file in sorted(files)}
+    return {path: text for path, text in {**found, **texts}.items() if text}
 
 
-def _text_of_class(owner: type) -> str:
+def _modules_in(program: ModuleType | None) -> Iterator[ModuleType]:
+    """The project's modules that a program has imported, or has imported something of."""
+    for value in list(vars(program).values()) if program else ():
+        name = getattr(value, "__module__", None)
+        module = value if isinstance(value, ModuleType) else sys.modules.get(name) if isinstance(name, str) else None
+        if module is None or module is program or getattr(module, "__file__", None) is None:
+            continue
+        if is_project_code(module):
+            yield module
+
+
+def _text_of(file: Path) -> str:
+    try:
+        # Its first lines may name another encoding than UTF-8.
+        return importlib.util.decode_source(file.read_bytes())
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return ""
+
+
+def _own_text(owner: Any) -> str:
+    """The text of one class or function; empty where it is not known."""
     try:
         return inspect.getsource(owner)
     except (OSError, TypeError):
-        return ""
+        pass
+    # Of a class in a notebook, Python knows no file; but its methods know their cell.
+    for member in vars(owner).values() if isinstance(owner, type) else ():
+        code = getattr(member, "__code__", None)
+        text = "".join(linecache.getlines(code.co_filename)) if code else ""
+        for node in _nodes(text):
+            if isinstance(node, ast.ClassDef) and node.name == owner.__name__:
+                return ast.get_source_segment(text, node) or ""
+    return ""
+
+
+def _nodes(text: str) -> Iterator[ast.AST]:
+    try:
+        yield from ast.walk(ast.parse(text))
+    except SyntaxError:
+        # It was edited after it was imported, or is a cell of a notebook's own language.
+        return
 
 
 def _add_sources(module: ModuleType, files: dict[Path, None]) -> None:
@@ -127,7 +200,7 @@ def _add_sources(module: ModuleType, files: dict[Path, None]) -> None:
 
 def _imports(file: Path, package: str) -> Iterator[str]:
     """Dotted names of all modules that a file may import."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in _nodes(_text_of(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -135,11 +208,6 @@ def _imports(file: Path, package: str) -> Iterator[str]:
             base = ".".join([*filter(None, parents), *([node.module] if node.module else [])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _relative(file: Path, root: Path) -> str:
-    # A package's other folders lie above the file; the names only have to be told apart.
-    return str(file.relative_to(root)) if file.is_relative_to(root) else f"{file.parent.name}/{file.name}"
 
 
 def digests(sources: Mapping[str, str]) -> dict[str, str]:
@@ -153,9 +221,9 @@ def reference_to(owner: Any) -> str:
     `flowers.py:Flowers` for one of a file below the current folder, else `module:Class`; `__main__:Class` for one of a
     notebook.
     """
-    module = sys.modules[owner.__module__]
+    module = sys.modules.get(owner.__module__)
     file = getattr(module, "__file__", None)
-    if file is not None and is_project_code(module):
+    if module is not None and file is not None and is_project_code(module):
         path = Path(file).resolve()
         return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{owner.__qualname__}"
     return f"{owner.__module__}:{owner.__qualname__}"
@@ -165,7 +233,9 @@ def name_of(owner: type) -> str:
     """The name by which people know a class: that of its module, or of its file where that is the program."""
     if owner.__module__ != "__main__":
         return owner.__module__.rpartition(".")[2]
-    file = getattr(sys.modules["__main__"], "__file__", None)
+    program = sys.modules["__main__"]
+    # In a Ray worker `__main__` is Ray's own program.
+    file = getattr(program, "__file__", None) if getattr(program, owner.__qualname__, None) is owner else None
     return Path(file).stem if file else owner.__qualname__.lower()
 
 

@@ -21,7 +21,7 @@ from blitz.optim import Group, Optim
 from blitz.outputs.examples import Example, class_examples, number_examples
 from blitz.outputs.metrics import Classification, Distance, Loss, Metrics, Regression
 from blitz.outputs.predictions import class_predictions
-from blitz.project import name_of
+from blitz.project import name_of, sources_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -151,6 +151,10 @@ class Recipe(ABC):
     def name(self) -> str:
         """The name on the command line: that of the recipe's file."""
         return name_of(type(self))
+
+    def sources(self) -> dict[str, str]:
+        """The text of the user's files that it consists of, by path: its code, and what of the project that imports."""
+        return sources_of(type(self))
 
     def fitted(self) -> Self:
         """This recipe with what it takes from its training data, such as class names and scales; by default itself."""

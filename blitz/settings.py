@@ -195,12 +195,21 @@ def _with_settings(instance: Any, settings: Mapping[str, Any]) -> Any:
     for name, value in settings.items():
         head, _, rest = name.partition(".")
         groups.setdefault(head, {})[rest] = value
-    hints = typing.get_type_hints(type(instance))
+    hints = _hints(type(instance))
     changed = {
-        head: _value(hints[head], inner[""]) if "" in inner else _with_settings(getattr(instance, head), inner)
+        head: _value(hints.get(head), inner[""]) if "" in inner else _with_settings(getattr(instance, head), inner)
         for head, inner in groups.items()
     }
     return dataclasses.replace(instance, **changed)
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(kind)
+    except NameError:
+        # A user's class that was sent to a Ray worker by value has no module there in which the names of annotations
+        # could be looked up. The values come from the driver, which has checked their types.
+        return {}
 
 
 def flags_of(recipe: Recipe) -> list[str]:

@@ -32,11 +32,13 @@ class Head:
     process: psutil.Process
     folder: Path
     """Ray's folder of sessions and uploads."""
+    bin: Path = _BIN
+    """The folder of its `ray` and `python`."""
 
     def ray(self, *words: str, cwd: Path | None = None, check: bool = True) -> str:
         """The output of a Ray command."""
         done = subprocess.run(
-            [str(_BIN / "ray"), *words],
+            [str(self.bin / "ray"), *words],
             cwd=cwd,
             env={**self.env, "RAY_API_SERVER_ADDRESS": self.dashboard},
             stdout=subprocess.PIPE,
@@ -58,17 +60,21 @@ class Head:
 
 @contextmanager
 def head_node(
-    *flags: str, cpus: int = 4, env: Mapping[str, str] = {}, before: Callable[[str], object] = str
+    *flags: str,
+    cpus: int = 4,
+    env: Mapping[str, str] = {},
+    before: Callable[[str], object] = str,
+    bin: Path = _BIN,
 ) -> Iterator[Head]:
     """A head node on free ports that requires a token; stopped, with everything that it started, when the block ends.
 
-    `before` is called with its address before it is started.
+    `before` is called with its address before it is started; `bin` has the `ray` and `python` of its environment.
     """
     # Not in pytest's own folder: the paths of sockets must be short.
     folder = Path(tempfile.mkdtemp(prefix="blitz-ray-"))
     port, dashboard, client = _free_ports(3)
     # As in an activated environment: a job's `python` is found on the PATH of the head.
-    path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
+    path = f"{bin}{os.pathsep}{os.environ['PATH']}"
     # The timeout of `ray job stop`: its 3 seconds are too short on a machine with more work than cores.
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60", "OMP_NUM_THREADS": "1"}
     # No process waits for a node's drain notice here; and workers must not have a lower priority than other tests.
@@ -82,7 +88,7 @@ def head_node(
         ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
         head = psutil.Popen(
             [
-                *(str(_BIN / "ray"), "start", "--head", "--block", *ports, "--dashboard-agent-listen-port=0"),
+                *(str(bin / "ray"), "start", "--head", "--block", *ports, "--dashboard-agent-listen-port=0"),
                 *(f"--num-cpus={cpus}", f"--temp-dir={folder}", *flags),
             ],
             cwd=folder,
@@ -92,7 +98,7 @@ def head_node(
         )
     try:
         _wait_until_started(head, log)
-        yield Head(f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard}", environment, head, folder)
+        yield Head(f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard}", environment, head, folder, bin)
     finally:
         _stop(head)
         shutil.rmtree(folder, ignore_errors=True)
@@ -105,7 +111,7 @@ def joined_node(head: Head, *within: str, cpus: int = 2) -> Iterator[psutil.Proc
     with log.open("w") as output:
         node = psutil.Popen(
             [
-                *(*within, str(_BIN / "ray"), "start", "--block", f"--address={head.address}"),
+                *(*within, str(head.bin / "ray"), "start", "--block", f"--address={head.address}"),
                 *("--dashboard-agent-listen-port=0", f"--num-cpus={cpus}"),
             ],
             cwd=head.folder,

@@ -13,6 +13,7 @@ import torch
 
 from tests.clusters import Head, head_node
 from tests.object_store import s3_server
+from tests.wheels import Installed, install_wheel
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -117,6 +118,12 @@ def head() -> Iterator[Head]:
     """A Ray head node of its own process, as `ray start --head` makes it, that requires a token."""
     with head_node() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """An environment in which blitz is installed from its wheel."""
+    return install_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray import cloudpickle
 
-import blitz.recipes
 from blitz.cli import train
-from blitz.recipes import find_recipe
 
 PAGE = (Path(__file__).parents[1] / "docs" / "blitz.md").read_text()
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -54,12 +51,10 @@ def figures(text: str) -> dict[str, float]:
 def trained_as(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[[str], str]]:
-    """What a command of the page prints, once its recipe is where recipes are found."""
+    """What a command of the page prints, in the folder of its recipe."""
     (tmp_path / "circle.py").write_text(RECIPE)
-    monkeypatch.setattr(blitz.recipes, "__path__", [*blitz.recipes.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "blitz.recipes.circle", raising=False)
     monkeypatch.chdir(tmp_path)
-    module = sys.modules[find_recipe("circle").__module__]
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def run(command: str) -> str:
         line = command.partition("\n")[0].replace("python -m jobs.", "blitz ")
@@ -68,11 +63,8 @@ def trained_as(
         train.main(words)
         return capsys.readouterr().out
 
-    # A user's file lies in the project, where workers find it.
-    cloudpickle.register_pickle_by_value(module)
     yield run
-    cloudpickle.unregister_pickle_by_value(module)
-    del sys.modules[module.__name__]
+    del sys.modules["circle"]
 
 
 def check(printed: str, shown: str) -> None:

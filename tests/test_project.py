@@ -1,13 +1,15 @@
 """Recipes from anywhere: by file, by module, by entry point; and what a recipe's code consists of."""
 
+import linecache
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from blitz.errors import UserError
-from blitz.project import digests, sources_of
+from blitz.project import digests, load_module, project_modules, sources_of
 from blitz.recipes import find_recipe, recipe_from_json, recipe_to_json, reference_of
 from blitz.recipes.digits import Digits
 
@@ -22,6 +24,8 @@ from {sizes} import WIDTH
 class Flowers(Digits):
     width: int = WIDTH
 """
+
+IMPORTS = "from blitz import Recipe\nfrom blitz.recipes.digits import Digits\nfrom dataclasses import dataclass\n"
 
 
 @pytest.fixture
@@ -105,11 +109,39 @@ def test_an_installed_package_brings_recipes_by_name(folder: Path, monkeypatch: 
             r"broken.py defines 2 recipes \(A, B\); name one, as in broken.py:A",
         ),
         ("x = 1\n", "broken", r"there is no recipe 'broken'; perhaps ./broken.py; there are blobs, "),
+        (
+            "import sys\nsys.exit(3)\n",
+            "broken.py",
+            r"broken.py cannot be imported \(.*broken.py:2\): it calls sys.exit",
+        ),
+        ("import broken_too\n", "broken.py", r"\(.*broken_too.py:1\): ImportError: cannot import name 'x' .*circular"),
+        (
+            "class A(Recipe): pass\n",
+            "broken.py",
+            "A of .*broken.py lacks build_model, dataset, loss, which every recipe",
+        ),
+        (
+            "class A(Digits):\n    size: int = 3\n",
+            "broken.py",
+            r"A of .*broken.py has settings \(size\) but is no dataclass; write @dataclass\(frozen=True\)",
+        ),
+        (
+            "@dataclass(frozen=True, kw_only=True)\nclass A(Digits):\n    size: int\n",
+            "broken.py",
+            "A of .*broken.py has no default for size; give every field one",
+        ),
+        (
+            "@dataclass\nclass A(Digits): pass\n",
+            "broken.py",
+            r"broken.py cannot be imported \(.*broken.py:\d\): TypeError: cannot inherit non-frozen dataclass",
+        ),
     ],
 )
 def test_what_is_no_recipe_is_one_line(folder: Path, text: str | None, reference: str, says: str) -> None:
     if text is not None:
-        (folder / "broken.py").write_text(text)
+        needs_imports = text.startswith(("class A(", "@dataclass"))
+        (folder / "broken.py").write_text(f"{IMPORTS if needs_imports else ''}{text}")
+    (folder / "broken_too.py").write_text("from broken import x\n")
     with pytest.raises(UserError, match=says):
         find_recipe(reference)
 
@@ -118,3 +150,43 @@ def test_a_name_that_python_has_is_refused(folder: Path) -> None:
     (folder / "json.py").write_text("x = 1\n")
     with pytest.raises(UserError, match=r"json.py cannot be imported as 'json': .*json.* has that name; rename it"):
         find_recipe("json.py")
+
+
+@pytest.mark.parametrize("name", ["my-flowers.py", "my flowers.py", "2flowers.py"])
+def test_a_file_whose_name_is_no_module_name_is_refused(folder: Path, name: str) -> None:
+    (folder / name).write_text("x = 1\n")
+    with pytest.raises(UserError, match=rf"{name}: {name[:-3]} is no name for a Python module; rename it to letters"):
+        find_recipe(name)
+
+
+def test_a_package_needs_no_init_file_and_a_file_may_print(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bare_package").mkdir()
+    (folder / "bare_package" / "sizes.py").write_text("WIDTH = 7\nprint('imported')\n")
+    (folder / "bare_package" / "flowers.py").write_text(RECIPE.format(sizes="bare_package.sizes"))
+    kind = find_recipe("bare_package.flowers")
+    assert capsys.readouterr().out == "imported\n"
+    assert [*sources_of(kind)] == ["flowers.py", "sizes.py"]
+    assert {"bare_package", "bare_package.flowers", "bare_package.sizes"} <= {one.__name__ for one in project_modules()}
+
+
+def test_a_base_class_that_others_complete_is_not_counted(folder: Path) -> None:
+    text = f"{IMPORTS}class Base(Recipe): pass\n@dataclass(frozen=True)\nclass Based(Digits, Base): pass\n"
+    (folder / "based.py").write_text(text)
+    assert find_recipe("based.py").__name__ == "Based"
+
+
+def test_of_the_program_itself_only_the_text_of_what_is_used_counts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook: no file, but each cell's text in linecache, as IPython leaves it."""
+    (folder / "flower_shapes.py").write_text("ROUND = 1\n")
+    load_module("flower_shapes")
+    cell = "import flower_shapes\nclass Net:\n    def size(self):\n        return 3\nrun = Net()\n"
+    monkeypatch.setitem(linecache.cache, "<cell 1>", (len(cell), None, cell.splitlines(keepends=True), "<cell 1>"))
+    notebook = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    exec(compile(cell, "<cell 1>", "exec"), vars(notebook))
+    assert sources_of(vars(notebook)["Net"]) == {
+        "Net.py": "class Net:\n    def size(self):\n        return 3",
+        "flower_shapes.py": "ROUND = 1\n",
+    }

@@ -11,10 +11,9 @@ import pytest
 from ray.dashboard.modules.job.cli import job_cli_group
 from ray.scripts.scripts import get_auth_token, start
 
-import blitz.recipes
 from blitz.api.predict_rows import PredictSettings
 from blitz.cli import command_line, predict, prepare, train
-from blitz.recipes import find_recipe, recipe_names
+from blitz.recipes import find_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = {file.name: file.read_text() for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
@@ -24,12 +23,13 @@ _PAGES_OF_TRAINING = ("README.md", "training.md", "your-own-csv.md", "transfer-l
 
 @pytest.fixture
 def line_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The recipe of the guide, where recipes are found."""
+    """The recipe of the guide, in a folder to be in."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGES["your-own-recipe.md"], re.DOTALL)
     file = tmp_path / "line.py"
     file.write_text(code)
-    monkeypatch.setattr(blitz.recipes, "__path__", [*blitz.recipes.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "blitz.recipes.line", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "line", raising=False)
     return file
 
 
@@ -37,9 +37,8 @@ def test_the_recipe_is_a_whole_file_of_under_40_lines_that_trains(
     line_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(line_recipe.read_text().splitlines()) < 40
-    assert "line" in recipe_names()
-    assert find_recipe("line")().name == "line"
-    monkeypatch.setattr(sys, "argv", ["train", "line", "--slope", "2", "--storage", str(tmp_path), "--run", "one"])
+    assert find_recipe("line.py")().name == "line"
+    monkeypatch.setattr(sys, "argv", ["train", "line.py", "--slope", "2", "--storage", str(tmp_path), "--run", "one"])
     with pytest.raises(SystemExit) as leaving:
         command_line.run(train.main, sys.argv[1:])
     assert leaving.value.code == 0

@@ -10,12 +10,12 @@ import pyarrow.csv
 import torch
 from torch import nn
 
-from blitz.api.evaluate_run import EvaluateSettings, evaluate
+from blitz.api.evaluate_run import EvaluateSettings, evaluate, warn
 from blitz.api.export_run import ExportSettings, export_checkpoint
 from blitz.api.predict_rows import PredictSettings, predict_csv, predict_dataset
 from blitz.api.write_report import write_report
 from blitz.data.plan import Split
-from blitz.errors import UserError, require
+from blitz.errors import require
 from blitz.export.formats import Format
 from blitz.launch.scale import Scale
 from blitz.outputs.metrics import format_metric
@@ -23,7 +23,7 @@ from blitz.recipe import Recipe
 from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.listing import list_runs
-from blitz.run_files.open import stored_recipe
+from blitz.run_files.open import note_on_code, stored_recipe
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.model import build_model
 from blitz.training.world import World
@@ -54,6 +54,8 @@ class Run:
         """What it was trained with."""
         if self._recipe is None:
             self._recipe = stored_recipe(self.directory)
+            if note := note_on_code(self.directory, self._recipe):
+                warn(note)
         return self._recipe
 
     @property
@@ -90,12 +92,7 @@ class Run:
         """
         model = build_model(self.recipe, World(rank=0, size=1, device=torch.device("cpu"))).eval()
         step = self.directory.checkpoint_step(checkpoint)
-        try:
-            model.load_state_dict(Checkpoint.load(self.directory, step).weights)
-        except RuntimeError as error:
-            # torch lists each tensor in a line of its own.
-            what = str(error).splitlines()[1:2] or [str(error)]
-            raise UserError(f"the weights of {self.uri} do not fit its model: {what[0].strip()}") from error
+        Checkpoint.load(self.directory, step).give_weights(model, self.directory)
         return model
 
     def evaluate(

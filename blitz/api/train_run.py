@@ -23,7 +23,7 @@ from blitz.outputs.row_loss import LossFunction
 from blitz.recipe import Batch, Recipe
 from blitz.recipes import find_recipe
 from blitz.run_files.directory import RunDirectory
-from blitz.run_files.open import Resume, changed_schedule, finished_result, open_run, require_name
+from blitz.run_files.open import Resume, changed_schedule, code_change, finished_result, open_run, require_name
 from blitz.settings import require_settings, require_type, with_settings
 from blitz.trackers.tracked import tracked
 from blitz.trackers.tracker import TrackerName, require_clients
@@ -47,6 +47,8 @@ class TrainSettings:
     """Where runs lie: a folder, or a URI such as s3://bucket/runs."""
     resume: Resume = "auto"
     """auto continues the run if there is one, never begins a new one, must refuses to begin one."""
+    resume_changed_code: bool = False
+    """Continue a run although its recipe's code has changed since."""
     report: bool = True
     """Write report.html into the run at its end."""
     track: tuple[TrackerName, ...] = ()
@@ -88,7 +90,13 @@ def train_run(
     placement = Placement(settings.scale, address) if address else Placement(settings.scale)
     with placed(placement):
         prepared = prepare(settings.recipe)
-        run = open_run(prepared.recipe, storage=settings.storage, run=settings.run, resume=settings.resume)
+        run = open_run(
+            prepared.recipe,
+            storage=settings.storage,
+            run=settings.run,
+            resume=settings.resume,
+            resume_changed_code=settings.resume_changed_code,
+        )
         say(f"run: {run}")
         result = finished_result(run, prepared.plan)
         if result is not None:
@@ -112,18 +120,20 @@ def _train(
     after_evaluation: Callback | None,
 ) -> Trained:
     recipe = prepared.recipe
-    change = changed_schedule(run, recipe, prepared.plan)
+    changes = {
+        "schedule changed": changed_schedule(run, recipe, prepared.plan),
+        "code changed": code_change(run, recipe),
+    }
     with run.locked():
         prepared.begin(run)
         list_left_out(prepared.datasets.values(), run, say=say)
         job = TrainJob(recipe, prepared.plan, run, settings.checkpoint, command, after_evaluation)
         if step := job.first_step():
             say(f"continues from step {step} of {prepared.plan.total_steps}")
-            if change:
-                say(f"from here on: {change}")
-                run.add_event(
-                    {"what": "schedule changed", "time": round(time.time(), 3), "step": step, "change": change}
-                )
+            for what, change in changes.items():
+                if change:
+                    say(f"from here on: {change}")
+                    run.add_event({"what": what, "time": round(time.time(), 3), "step": step, "change": change})
         elif prepared.initial is not None:
             say("\n".join(prepared.initial.lines()))
         with tracked(run, settings.track, say=say):
@@ -165,6 +175,7 @@ def train(
     run: str | None = None,
     storage: str | Path = "runs",
     resume: Resume = "auto",
+    resume_changed_code: bool = False,
     report: bool = True,
     track: Sequence[TrackerName] = (),
     checkpoint: Checkpoints | None = None,
@@ -194,6 +205,7 @@ def train(
         run: the name of the run; by default it follows from the settings.
         storage: where runs lie: a folder, or a URI such as `s3://bucket/runs`.
         resume: `auto` continues a run that is there, `never` starts a new one, `must` refuses to start one.
+        resume_changed_code: whether to continue a run although its code has changed since.
         report: whether to write report.html at the end.
         track: trackers that the run is sent to too: `mlflow`, `wandb`, `trackio`, `comet`.
         checkpoint: when checkpoints are written, and which are kept.
@@ -224,6 +236,7 @@ def train(
         run=run,
         storage=str(storage),
         resume=resume,
+        resume_changed_code=resume_changed_code,
         report=report,
         track=tuple(track),
         checkpoint=checkpoint or Checkpoints(),

@@ -46,6 +46,8 @@ class TuneSettings:
     """Name of the sweep. By default the space's, with a hash of its settings: the same command finds the same sweep."""
     storage: str = "runs"
     """The directory of runs and sweeps, or a URI such as s3://bucket/runs."""
+    resume_changed_code: bool = False
+    """Continue a sweep although its recipe's code has changed since."""
     report: bool = True
     """Write report.html into the sweep at its end."""
     track: tuple[TrackerName, ...] = ()
@@ -91,7 +93,14 @@ def tune_space(
     directory = RunDirectory.of(settings.storage, settings.run or plan.default_name())
     placement = Placement(settings.scale, address) if address else Placement(settings.scale)
     with tracked_sweep(directory, settings.track, say=say):
-        result = run_sweep(plan, directory, placement, packed=settings.packed, max_concurrent=settings.max_concurrent)
+        result = run_sweep(
+            plan,
+            directory,
+            placement,
+            packed=settings.packed,
+            max_concurrent=settings.max_concurrent,
+            resume_changed_code=settings.resume_changed_code,
+        )
         if finish is not None:
             finish(result)
     return result
@@ -148,6 +157,7 @@ def tune(
     packed: Packed = "auto",
     max_concurrent: int | None = None,
     search_seed: int = 0,
+    resume_changed_code: bool = False,
     **settings: Any,
 ) -> Sweep:
     """Try many settings of a recipe; the same call again resumes the sweep, and more trials extend it.
@@ -166,6 +176,7 @@ def tune(
         packed: train up to so many trials as one stacked model; `auto` where possible, `no` never.
         max_concurrent: on Ray: trials at a time.
         search_seed: seed of the search.
+        resume_changed_code: whether to continue a sweep although its recipe's code has changed since.
         settings: fields of the recipe, by name, for all trials.
 
     Raises:
@@ -184,6 +195,7 @@ def tune(
         packed=packed,
         max_concurrent=max_concurrent,
         search_seed=search_seed,
+        resume_changed_code=resume_changed_code,
         run=run,
         storage=str(storage),
         report=report,

@@ -15,7 +15,7 @@ from blitz.data.plan import Datasets
 from blitz.errors import require
 from blitz.launch.doctor.examine import examine
 from blitz.launch.placement import Placement
-from blitz.recipes import recipe_names
+from blitz.recipes import all_recipe_names
 
 PROG = "blitz doctor"
 
@@ -23,7 +23,7 @@ PROG = "blitz doctor"
 def main(words: list[str]) -> None:
     """The command `doctor`."""
     if words[:1] in (["-h"], ["--help"]):
-        print(f"{__doc__}\nRecipes: {', '.join(recipe_names())}")
+        print(f"{__doc__}\nRecipes: {', '.join(all_recipe_names())}")
         return
     doctor(read_settings(words, prog=PROG))
 
@@ -40,7 +40,9 @@ def doctor(settings: TrainSettings) -> None:
         return {"train": recipe.dataset("train"), "val": recipe.dataset("val")}
 
     errors = 0
-    for finding in examine(Placement(settings.scale), settings.storage, open_datasets):
+    for finding in examine(
+        Placement(settings.scale), settings.storage, open_datasets, sources=settings.recipe.sources()
+    ):
         print(finding, flush=True)
         errors += finding.level == "error"
     require(not errors, f"{errors} of these {'keep' if errors > 1 else 'keeps'} the run from starting")

@@ -1,12 +1,13 @@
 """Command lines that name an existing run."""
 
+import sys
 from typing import Protocol, TypeVar
 
 from blitz.cli.command_line import parse
 from blitz.errors import require
 from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
-from blitz.run_files.open import stored_recipe
+from blitz.run_files.open import note_on_code, stored_recipe
 from blitz.settings import differences
 
 
@@ -32,6 +33,8 @@ def parse_for_run(
     """
     directory = RunDirectory.find(words[0])
     stored = stored_recipe(directory)
+    if note := note_on_code(directory, stored):
+        print(note, file=sys.stderr)
     settings = parse(
         kind(stored), words[positions:], prog=" ".join([prog, *words[:positions]]), description=description
     )

@@ -2,6 +2,7 @@
 
     <storage>/<run>/
       recipe.json            all settings of the run
+      code/                  the user's files that its recipe consists of, if it does not ship with blitz
       plan.json              what follows from them: rows, batch size, steps
       metrics.jsonl          one JSON object a line
       events.out.tfevents.*  the same for TensorBoard, a file each start

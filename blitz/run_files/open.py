@@ -13,6 +13,7 @@ from blitz.data.plan import Plan
 from blitz.errors import UserError, require
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_from_json, reference_of
+from blitz.run_files.code import changed_code
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.folder import Directory
 from blitz.settings import differences, settings_of
@@ -26,15 +27,18 @@ _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._+=,@-]*[A-Za-z0-9_+=,@-])?")
 _LONGEST_NAME = 128
 
 
-def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -> RunDirectory:
+def open_run(
+    recipe: Recipe, *, storage: str, run: str | None, resume: Resume, resume_changed_code: bool = False
+) -> RunDirectory:
     """The directory of the run that `recipe` is to have; it exists and can be written.
 
     Without a name it is that of the recipe and a hash of its settings, so the same command finds the same run. A run
     counts once it has a checkpoint.
 
     Raises:
-        UserError: if the storage cannot be written, if the run was made with other settings, or if `resume` says
-            `never` and there is one of that name, or `must` and there is none.
+        UserError: if the storage cannot be written, if the run was made with other settings or, unless
+            `resume_changed_code`, with other code, or if `resume` says `never` and there is one of that name, or `must`
+            and there is none.
     """
     directory = RunDirectory.of(storage, run or default_name(recipe))
     require_lasting(directory)
@@ -49,6 +53,11 @@ def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -
         raise UserError(
             f"{directory} was made with other settings: {', '.join(changed)}; "
             "give the old ones to continue it, or another name with --run"
+        )
+    if begun and not resume_changed_code and (change := code_change(directory, recipe)):
+        raise UserError(
+            f"{directory}: its code has changed since it was made: {change}; give --resume-changed-code to continue it "
+            "with the code as it is now, or another name with --run"
         )
     directory.probe()
     return replace(directory, patient=True)
@@ -126,11 +135,27 @@ def _changes(stored: dict[str, Any], recipe: Recipe) -> list[str]:
     return differences(recipe_from_json(stored), recipe)
 
 
+def code_change(run: RunDirectory, recipe: Recipe, *, in_both: bool = False) -> str:
+    """What has changed in the code of a run's recipe since it was made, in one line; empty if nothing has.
+
+    With `in_both`, files that are new or no longer a part of it do not count.
+    """
+    stored = run.read_json("recipe.json")
+    return changed_code(run, stored, recipe.sources(), in_both=in_both) if stored else ""
+
+
+def note_on_code(run: RunDirectory, recipe: Recipe) -> str:
+    """What to say to whoever uses a run whose code has changed since; empty if it has not."""
+    # Of a run of plain objects only some may be at hand.
+    change = code_change(run, recipe, in_both=True)
+    return f"{run}: its code has changed since it was made, and is used as it is now: {change}" if change else ""
+
+
 def stored_recipe(run: RunDirectory) -> Recipe:
     """The recipe that a run was made with.
 
     Raises:
-        UserError: if there is no run.
+        UserError: if there is no run, or if its recipe cannot be found from the current folder.
     """
     stored = run.read_json("recipe.json")
     if stored is None:
@@ -143,7 +168,10 @@ def stored_recipe(run: RunDirectory) -> Recipe:
     try:
         return recipe_from_json(stored)
     except UserError as error:
-        raise UserError(f"{run}/recipe.json: {error}") from error
+        file = str(stored["recipe"]).partition(":")[0]
+        elsewhere = file.endswith(".py") and not Path(file).exists()
+        where = "; give this command in the folder where the run was started" if elsewhere else ""
+        raise UserError(f"{run}/recipe.json: {error}{where}") from error
 
 
 def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blitz.errors import UserError
 from blitz.run_files.directory import RunDirectory
@@ -35,6 +35,23 @@ class Checkpoint:
             {f"{name}.safetensors": safetensors.torch.save(tensors) for name, tensors in files.items()},
             self.state,
         )
+
+    def give_weights(self, model: nn.Module, run: RunDirectory) -> None:
+        """Load the weights into a model of the run.
+
+        Raises:
+            UserError: if they do not fit it, as where its code has changed since.
+        """
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            # The first line names the class alone.
+            first, *more = [line.strip(" \t.") for line in str(error).splitlines()[1:]] or [str(error)]
+            raise UserError(
+                f"{run}/checkpoints/{self.step}: its weights do not fit the model that the recipe builds "
+                f"({first}{f'; and {len(more)} more' if more else ''}); give it the code and the settings that the run "
+                "was made with"
+            ) from error
 
     @classmethod
     def load(cls, run: RunDirectory, step: int) -> "Checkpoint":

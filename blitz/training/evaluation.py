@@ -160,7 +160,7 @@ class EvaluateJob:
         """
         world = session.world
         model = build_model(self.recipe, world)
-        model.load_state_dict(Checkpoint.load(self.run, self.step).weights)
+        Checkpoint.load(self.run, self.step).give_weights(model, self.run)
         evaluation = Evaluation(self.recipe, model, world)
         bad_rows = BadRowLog(
             self.recipe, self.plan, self.run, world=world, display=session.display, must_be_written=False

@@ -227,7 +227,7 @@ class _Training:
 
     def _restore(self, step: int) -> Progress:
         checkpoint = Checkpoint.load(self.job.run, step)
-        self.model.load_state_dict(checkpoint.weights)
+        checkpoint.give_weights(self.model, self.job.run)
         self.optimizers.load_state(checkpoint.optimizer)
         return Progress.of(checkpoint.state, self.world)
 

@@ -77,7 +77,7 @@ class PredictJob:
         """Predict."""
         world = session.world
         model = build_model(self.recipe, world)
-        model.load_state_dict(Checkpoint.load(self.run, self.step).weights)
+        Checkpoint.load(self.run, self.step).give_weights(model, self.run)
         model.eval()
         for block in blocks:
             name = _name(block.chunk, rank=world.rank, ranks=world.size)

@@ -4,8 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from blitz.data.plan import Datasets, Plan
+from blitz.project import Code
 from blitz.recipe import Recipe
-from blitz.recipes import recipe_to_json
+from blitz.recipes import code_of, recipe_to_json
+from blitz.run_files.code import write_sources
 from blitz.run_files.directory import RunDirectory
 from blitz.training.initial_weights import InitialWeights, resolve_initial_weights
 
@@ -25,9 +27,11 @@ class Prepared(Generic[AnyRecipe]):
     datasets: Datasets
     plan: Plan
     initial: InitialWeights | None
+    code: Code
 
     def begin(self, run: RunDirectory) -> None:
-        """Write recipe.json and plan.json, and into a run without a checkpoint its initial weights."""
+        """Write the code, recipe.json and plan.json, and into a run without a checkpoint its initial weights."""
+        write_sources(run, self.code.sources)
         for name, content in self._files().items():
             run.write_json(name, content)
         if self.initial is not None and not run.checkpoint_steps():
@@ -40,7 +44,7 @@ class Prepared(Generic[AnyRecipe]):
                 run.write_json(name, content)
 
     def _files(self) -> dict[str, dict[str, Any]]:
-        return {"recipe.json": recipe_to_json(self.recipe), "plan.json": asdict(self.plan)}
+        return {"recipe.json": recipe_to_json(self.recipe, self.code), "plan.json": asdict(self.plan)}
 
 
 def prepare(recipe: AnyRecipe) -> Prepared[AnyRecipe]:
@@ -52,9 +56,9 @@ def prepare(recipe: AnyRecipe) -> Prepared[AnyRecipe]:
     return prepared(recipe.fitted())
 
 
-def prepared(fitted: AnyRecipe, datasets: Datasets | None = None) -> Prepared[AnyRecipe]:
-    """Like `prepare`, for a recipe that is fitted, and whose rows may be open already."""
+def prepared(fitted: AnyRecipe, datasets: Datasets | None = None, *, code: Code | None = None) -> Prepared[AnyRecipe]:
+    """Like `prepare`, for a recipe that is fitted, and whose rows may be open and whose code may be known already."""
     datasets = datasets or open_datasets(fitted)
     plan = fitted.plan(len(datasets["train"]), len(datasets["val"]))
     recipe, initial = resolve_initial_weights(fitted)
-    return Prepared(recipe, datasets, plan, initial)
+    return Prepared(recipe, datasets, plan, initial, code or code_of(recipe))

@@ -11,6 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from blitz.errors import UserError
 from blitz.launch.cluster.ray_internals import on_loopback, silence_node_messages
+from blitz.launch.cluster.user_code import shipped
 from blitz.launch.scale import Node
 
 
@@ -18,11 +19,14 @@ from blitz.launch.scale import Node
 def connected(address: str | None) -> Iterator[None]:
     """Connected to the cluster at `address`, or for None to a local one that lives as long as this context.
 
+    What is sent to the cluster takes the user's modules along.
+
     Raises:
         UserError: if no cluster answers there, or none that lets this process in.
     """
     if ray.is_initialized():
-        yield
+        with shipped():
+            yield
         return
     # Explicit: without an address Ray would connect to whatever `ray start` has left running on this machine.
     address = address or "local"
@@ -36,7 +40,8 @@ def connected(address: str | None) -> Iterator[None]:
         ) from error
     silence_node_messages()
     try:
-        yield
+        with shipped():
+            yield
     finally:
         ray.shutdown()
 

@@ -19,6 +19,7 @@ from blitz.launch.cluster.connection import alive_nodes, connected, on_the_drive
 from blitz.launch.cluster.failures import StopAtUserErrors, explain_failure
 from blitz.launch.cluster.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.cluster.storage_probe import check_every_node_sees
+from blitz.launch.cluster.user_code import require_picklable
 from blitz.launch.cluster.worker_display import displayed, worker_display
 from blitz.launch.cluster.worker_log import collected
 from blitz.launch.job import Job, row_bytes_of
@@ -46,10 +47,11 @@ def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
     """Run a job on the placement's cluster, or on a local one that lives as long as the job.
 
     Raises:
-        UserError: if the cluster does not answer, can never give what `scale` asks for, or has a node that does not
-            see the run directory.
+        UserError: if what the job consists of cannot be sent to workers, or if the cluster does not answer, can never
+            give what `scale` asks for, or has a node that does not see the run directory.
     """
     scale = placement.scale
+    require_picklable(recipe=job.recipe, **{f"data set '{split}'": dataset for split, dataset in datasets.items()})
     with connected(placement.address):
         workers = workers_for(scale, alive_nodes(), grows=grows())
         if workers.room_for is not None:

@@ -1,6 +1,6 @@
 """All checks, in the order in which a run would meet the problems."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from blitz.data.plan import Datasets
 from blitz.launch.doctor.data import check_rows
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, checked, start
 from blitz.launch.doctor.machine import this_machine, versions
-from blitz.launch.doctor.upload import upload
+from blitz.launch.doctor.upload import code_to_send, upload
 from blitz.launch.launch import check
 from blitz.launch.placement import Placement
 from blitz.run_files.directory import RunDirectory
@@ -16,9 +16,14 @@ from blitz.run_files.open import require_lasting
 
 
 def examine(
-    placement: Placement, storage: str, open_datasets: Callable[[], Datasets], *, seconds: float = 10.0
+    placement: Placement,
+    storage: str,
+    open_datasets: Callable[[], Datasets],
+    *,
+    sources: Mapping[str, str] = {},
+    seconds: float = 10.0,
 ) -> Iterator[Finding]:
-    """Check the cluster of the placement, or this machine alone where it names none.
+    """Check the cluster of the placement, or this machine alone where it names none; `sources` are the recipe's.
 
     A check without an answer within `seconds` is a finding too. No Ray is started.
     """
@@ -36,6 +41,7 @@ def examine(
         yield from checked("cluster", lambda: examine_nodes(address, placement.scale, directory, datasets, deadline))
     else:
         yield from _this_machine_alone(directory, datasets, deadline)
+    yield code_to_send(sources)
     yield from checked("upload", lambda: upload(Path.cwd()))
 
 

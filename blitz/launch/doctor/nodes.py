@@ -18,6 +18,7 @@ from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.head_node import asks_for_token
 from blitz.launch.cluster.node_task import call_on_node
 from blitz.launch.cluster.storage_probe import check_every_node_sees
+from blitz.launch.cluster.user_code import require_picklable, shipped
 from blitz.launch.doctor.data import check_rows
 from blitz.launch.doctor.finding import Deadline, Finding, awaited, checked, merged, start
 from blitz.launch.doctor.machine import Machine, this_machine, versions
@@ -148,7 +149,9 @@ def _storage(probe: Future[None], storage: RunDirectory, nodes: int, deadline: D
 
 def _data(opened: Future[Datasets], nodes: Nodes, deadline: Deadline) -> Iterator[Finding]:
     datasets = awaited(opened, deadline, "the data")
-    refs = [ray.put(dataset) for dataset in datasets.values()]
+    require_picklable(**{f"data set '{split}'": dataset for split, dataset in datasets.items()})
+    with shipped():
+        refs = [ray.put(dataset) for dataset in datasets.values()]
     answers = {name: _call(node, check_rows, *refs, deadline=deadline) for name, node in nodes.items()}
     found = yield from _answers(answers, deadline)
     yield from merged({name: [finding] for name, finding in found.items()})

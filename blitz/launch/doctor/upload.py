@@ -1,6 +1,7 @@
-"""How much `ray job submit --working-dir .` would upload, by Ray's own rules."""
+"""What goes to a cluster: the user's code to each worker, and what `ray job submit --working-dir .` would upload."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from blitz.launch.cluster.ray_internals import walk_upload
@@ -9,11 +10,22 @@ from blitz.launch.doctor.finding import Deadline, Finding
 _MIB = 1 << 20
 _LARGE = 20 * _MIB
 _SHOWN_FOLDERS = 4
+_SHOWN_FILES = 8
 _SECONDS_TO_WALK = 3.0
 
 
 class _OutOfTime(Exception):
     """The walk takes too long."""
+
+
+def code_to_send(sources: Mapping[str, str]) -> Finding:
+    """Which files of the user's project a recipe consists of, that go to every worker with it."""
+    if not sources:
+        return Finding("ok", "code", "the recipe is installed: workers need no file of a project")
+    shown, size = [*sources][:_SHOWN_FILES], sum(len(text.encode()) for text in sources.values())
+    more = f" and {len(sources) - len(shown)} more" if len(sources) > len(shown) else ""
+    text = f"{', '.join(shown)}{more} ({size / 1024:.1f} KiB) go to every worker of a run, without the files"
+    return Finding("ok", "code", text)
 
 
 def upload(folder: Path) -> list[Finding]:

@@ -57,7 +57,7 @@ def _train_pack(sweep: Sweep, data: TrialData, scale: Scale, pack: list[Trial]) 
     except Exception as error:
         # Trained by itself, each trial shows whether it was the cause.
         return one_line(error)
-    record_pack(sweep, pack, job, lanes)
+    record_pack(sweep, pack, job, lanes, code=data.code)
     return None
 
 
@@ -83,6 +83,7 @@ class SoloTrials:
                 datasets,
                 sweep.directory.trial_run(trial),
                 lambda job: run_in_process(job, datasets, self._scale, display=Silence()),
+                code=self._data.code,
                 should_continue=should_continue,
                 was_stopped=halving is not None and halving.has_stopped(number),
             )

@@ -13,8 +13,10 @@ from blitz.launch.local.in_process import blocks_here, world_here
 from blitz.launch.scale import Scale
 from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
+from blitz.project import Code
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
+from blitz.run_files.code import write_sources
 from blitz.run_files.sweep_directory import Goal, Trial, TrialState, each
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Silence
@@ -116,13 +118,14 @@ class _Outcomes:
         return min(map(self._goal.rank, values), default=self._goal.rank(None)), lane
 
 
-def record_pack(sweep: Sweep, trials: Sequence[Trial], job: PackJob, lanes: Sequence[Lane]) -> None:
+def record_pack(sweep: Sweep, trials: Sequence[Trial], job: PackJob, lanes: Sequence[Lane], *, code: Code) -> None:
     """Write the files that solo runs would have written, and end the trials."""
 
     def write(one: tuple[Trial, Recipe, Lane]) -> None:
         trial, recipe, lane = one
         run = sweep.directory.trial_run(trial)
-        run.write_json("recipe.json", recipe_to_json(recipe))
+        write_sources(run, code.sources)
+        run.write_json("recipe.json", recipe_to_json(recipe, code))
         run.write_json("plan.json", asdict(job.plan))
         run.write_metrics(lane.metrics)
         for checkpoint in lane.checkpoints:

@@ -8,6 +8,7 @@ import ray.exceptions
 from blitz.data.plan import Datasets
 from blitz.errors import require
 from blitz.launch.cluster.connection import connected
+from blitz.launch.cluster.user_code import require_picklable
 from blitz.launch.local.in_process import world_here
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
@@ -27,6 +28,7 @@ def packs_on_ray(
     Raises:
         UserError: if no pack can ever start.
     """
+    require_picklable(recipe=data.fitted, **{f"data set '{split}'": one for split, one in data.datasets.items()})
     with connected(placement.address):
         reserved = resources_on_cluster(sweep.directory.run, placement.scale, max_concurrent)
         # Small enough that every CPU or GPU has a pack.
@@ -80,7 +82,7 @@ class _Packs:
             for trial in pack:
                 self.submit([trial])
         else:
-            record_pack(self._sweep, pack, job, lanes)
+            record_pack(self._sweep, pack, job, lanes, code=self._data.code)
 
 
 def _run(job: PackJob, datasets: Datasets, scale: Scale, goal: Goal) -> list[Lane]:

@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 
 from blitz.launch.cluster.connection import connected, on_the_drivers_node
 from blitz.launch.cluster.ray_train import run_on_ray
+from blitz.launch.cluster.user_code import require_picklable
 from blitz.launch.local.in_process import run_in_process
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
@@ -47,6 +48,7 @@ def tune_on_ray(sweep: Sweep, data: TrialData, placement: Placement, *, max_conc
     """
     os.environ.update(_SETTINGS)
     scale = placement.scale
+    require_picklable(recipe=data.fitted, **{f"data set '{split}'": one for split, one in data.datasets.items()})
     with connected(placement.address), tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
         reserved = resources_on_cluster(sweep.directory.run, scale, max_concurrent)
         if scale.num_workers == "auto":
@@ -117,6 +119,7 @@ def _train(trial: Trial, work: _Work) -> dict[str, Any]:
         datasets,
         run,
         launch,
+        code=work.data.code,
         should_continue=report_and_continue if work.placement.in_process else on_workers,
         was_stopped=halving is not None and halving.has_stopped(number),
     )

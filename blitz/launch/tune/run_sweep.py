@@ -19,6 +19,7 @@ from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.sweep_plan import SweepPlan, open_sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.recipe import Recipe
+from blitz.recipes import reference_of
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import stored_recipe
 from blitz.run_files.sweep_directory import Goal, Trial
@@ -47,7 +48,7 @@ class SweepResult:
     def command(self) -> str:
         """The command that trains the best trial again."""
         recipe = self.best_recipe
-        return f"blitz train {recipe.name} {shlex.join(flags_of(recipe))}"
+        return f"blitz train {shlex.join([reference_of(type(recipe)), *flags_of(recipe)])}"
 
 
 def run_sweep(
@@ -57,6 +58,7 @@ def run_sweep(
     *,
     packed: Packed = "auto",
     max_concurrent: int | None = None,
+    resume_changed_code: bool = False,
 ) -> SweepResult:
     """Run a sweep, or what is left of it.
 
@@ -73,7 +75,7 @@ def run_sweep(
             reason = _why_not_packed(data, placement, packed)
             require(reason is None, f"--packed {packed}: {reason}; use auto or no")
         search = search_of(plan.search, plan.space, seed=plan.seed, mode=goal.mode)
-        opened = open_sweep(plan, goal, directory)
+        opened = open_sweep(plan, goal, directory, resume_changed_code=resume_changed_code)
         with opened.run.locked():
             sweep = Sweep(plan, goal, opened, search, Lines())
             try:

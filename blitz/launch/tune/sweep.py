@@ -11,6 +11,9 @@ from typing import Any
 from blitz.launch.tune.search import GridSearch, Search
 from blitz.launch.tune.sweep_plan import SweepPlan
 from blitz.outputs.metrics import format_metric
+from blitz.project import digests
+from blitz.recipes import SOURCE_KEY
+from blitz.run_files.code import write_sources
 from blitz.run_files.sweep_directory import Goal, NotMeasured, SweepDirectory, Trial, TrialState, one_line
 from blitz.training.display import Display
 from blitz.training.trial import MetricValues
@@ -43,9 +46,10 @@ class Sweep:
         self._next = max((trial.batch + trial.batch_size for trial in self.trials.values()), default=0)
         available = len(search) if isinstance(search, GridSearch) else plan.num_trials
         self.total = max(self._next, min(plan.num_trials, available))
-        directory.run.write_json(
-            "sweep.json", {**plan.to_json(), "metric": goal.metric, "mode": goal.mode, "num_trials": self.total}
-        )
+        sources = plan.recipe.sources()
+        write_sources(directory.run, sources)
+        stored = {**plan.to_json(), "metric": goal.metric, "mode": goal.mode, "num_trials": self.total}
+        directory.run.write_json("sweep.json", {**stored, **({SOURCE_KEY: digests(sources)} if sources else {})})
 
     @property
     def left(self) -> int:

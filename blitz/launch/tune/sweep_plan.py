@@ -11,6 +11,7 @@ from blitz.launch.tune.search import search_of
 from blitz.launch.tune.space import SchedulerName, SearchName, Space
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
+from blitz.run_files.code import changed_code
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import require_distinct, require_lasting
 from blitz.run_files.sweep_directory import Goal, SweepDirectory
@@ -84,11 +85,14 @@ class SweepPlan:
         )
 
 
-def open_sweep(plan: SweepPlan, goal: Goal, directory: RunDirectory) -> SweepDirectory:
+def open_sweep(
+    plan: SweepPlan, goal: Goal, directory: RunDirectory, *, resume_changed_code: bool = False
+) -> SweepDirectory:
     """The directory of a sweep, new or resumed, once it is known to be writable.
 
     Raises:
-        UserError: if it cannot be written, or if it holds another sweep or a run.
+        UserError: if it cannot be written, if it holds another sweep or a run, or if the code of its recipe has changed
+            since, unless `resume_changed_code`.
     """
     require_lasting(directory)
     require_distinct(directory)
@@ -101,6 +105,13 @@ def open_sweep(plan: SweepPlan, goal: Goal, directory: RunDirectory) -> SweepDir
             not changed,
             f"{directory} is a sweep of another {' and '.join(changed)}; repeat its settings to resume it, or name "
             "another with --run",
+        )
+    if stored is not None and not resume_changed_code:
+        change = changed_code(directory, stored, plan.recipe.sources())
+        require(
+            not change,
+            f"{directory}: the code of its recipe has changed since it was made: {change}; give --resume-changed-code "
+            "to continue it with the code as it is now, or another name with --run",
         )
     directory.probe()
     return SweepDirectory(replace(directory, patient=True), plan.space.names)

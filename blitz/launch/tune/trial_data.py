@@ -7,6 +7,7 @@ from typing import Any
 from blitz.data.plan import Datasets, Plan
 from blitz.errors import require
 from blitz.recipe import Recipe
+from blitz.recipes import code_of
 from blitz.settings import with_settings
 
 _TRAINING_SETTINGS = {spec.name for spec in fields(Recipe)} - {"seed"} | {"model"}
@@ -18,6 +19,8 @@ class TrialData:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+        # Looked up here, because a user's module is not there in a Ray worker that this is sent to.
+        self.code = code_of(recipe)
         self._settings: dict[str, Any] = {}
         self._read(self._settings)
         plan = self.plan

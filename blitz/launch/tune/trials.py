@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from blitz.data.plan import Datasets
+from blitz.project import Code
 from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import finished_result
@@ -17,6 +18,7 @@ def train_trial(
     run: RunDirectory,
     launch: Callable[[TrialJob], None],
     *,
+    code: Code | None = None,
     should_continue: ShouldContinue,
     was_stopped: bool = False,
 ) -> bool:
@@ -27,6 +29,7 @@ def train_trial(
         datasets: Its rows.
         run: The trial's directory.
         launch: Runs the job.
+        code: The recipe's, where it cannot be looked up here.
         should_continue: Asked after each evaluation.
         was_stopped: Whether the scheduler stopped the trial before the sweep was resumed.
     """
@@ -35,7 +38,7 @@ def train_trial(
     if was_stopped:
         return False
     # Only now: the weights that it is initialised from may be gone once it is finished.
-    trial = prepared(recipe, datasets)
+    trial = prepared(recipe, datasets, code=code)
     trial.begin(run)
     launch(TrialJob(trial.recipe, trial.plan, run, Checkpoints(keep=1), should_continue=should_continue))
     return finished_result(run, trial.plan) is not None

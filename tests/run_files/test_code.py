@@ -1,0 +1,118 @@
+"""A run keeps the code of its recipe, and is not resumed with other code unless that is asked for."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import blitz
+from blitz.errors import UserError
+from blitz.project import digests
+from blitz.run_files.code import changed_code, write_sources
+from blitz.run_files.directory import RunDirectory
+
+RECIPE = """
+from dataclasses import dataclass
+import numpy as np
+from torch import nn
+import blitz
+from seed_sizes import WIDTH
+
+@dataclass(frozen=True)
+class Seeds(blitz.Recipe):
+    epochs: int = 1
+    global_batch_size: int = 8
+
+    def dataset(self, split):
+        x = np.ones((16, WIDTH), np.float32)
+        return blitz.ArrayDataset(inputs=x, targets=x[:, :1])
+
+    def build_model(self):
+        return nn.Linear(WIDTH, 1)
+
+    def loss(self, outputs, batch):
+        return (outputs - batch["targets"]).square().mean(1)
+"""
+OLD = "import a\n\ndef loss(x):\n    return x\n\nclass Net:\n    def forward(self, x):\n        return x\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project to be in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "seeds.py").write_text(RECIPE)
+    (tmp_path / "seed_sizes.py").write_text("WIDTH = 2\n")
+    yield tmp_path
+    for name in ("seeds", "seed_sizes"):
+        sys.modules.pop(name, None)
+
+
+def train(**settings: object) -> blitz.Run:
+    return blitz.train("seeds.py", run="one", report=False, num_workers=0, **settings)
+
+
+def test_a_run_keeps_its_code_and_resumes_with_other_code_only_if_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train().directory
+    sources = {"seed_sizes.py": "WIDTH = 2\n", "seeds.py": RECIPE}
+    assert {path: run.read(f"code/{path}").decode() for path in run.names("code")} == sources
+    assert (run.read_json("recipe.json") or {})["source_sha256"] == digests(sources)
+
+    (folder / "seed_sizes.py").write_text("# Larger.\nWIDTH = 2\n")
+    change = "seed_sizes.py:1 (was nothing, is `# Larger.`)"
+    with pytest.raises(UserError) as refused:
+        train(epochs=2)
+    assert f"its code has changed since it was made: {change}; give --resume-changed-code" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    capsys.readouterr()
+    # Its weights fit or do not, whatever its code says.
+    assert blitz.open("runs/one").evaluate("val")["loss"] >= 0
+    assert capsys.readouterr().err.count(change) == 1
+
+    train(epochs=2, resume_changed_code=True)
+    assert f"from here on: {change}" in capsys.readouterr().out
+    assert [event["step"] for event in run.events() if event["what"] == "code changed"] == [2]
+    assert run.read("code/seed_sizes.py") == b"# Larger.\nWIDTH = 2\n"
+
+    # As if the module had been imported anew.
+    monkeypatch.setattr(sys.modules["seeds"], "WIDTH", 3)
+    with pytest.raises(
+        UserError, match=r"checkpoints/4: its weights do not fit .*\(size mismatch for weight: .*\); give"
+    ):
+        blitz.open("runs/one").model()
+    monkeypatch.setattr(sys.modules["seeds"], "WIDTH", 2)
+
+    # A run of before it was kept, and one whose recipe.json is damaged there.
+    for entry in (None, 3, {"seeds.py": 3}, {}):
+        stored = json.loads(run.read("recipe.json")) | {"source_sha256": entry}
+        run.write_json("recipe.json", {name: value for name, value in stored.items() if value is not None})
+        if entry == {"seeds.py": 3}:
+            with pytest.raises(UserError, match=r"seeds.py .*; seed_sizes.py is new"):
+                train(epochs=3)
+        else:
+            assert train(epochs=2).finished
+
+
+def test_what_has_changed_is_one_line(tmp_path: Path) -> None:
+    run = RunDirectory.of(str(tmp_path))
+    write_sources(run, {"a/net.py": OLD})
+    stored = {"source_sha256": digests({"a/net.py": OLD})}
+
+    def said(**files: str) -> str:
+        return changed_code(run, stored, {f"a/{name}.py": text for name, text in files.items()})
+
+    assert said(net=OLD) == ""
+    assert said(net=OLD, loss="x") == "a/loss.py is new"
+    assert said(loss="x") == "a/net.py is no longer a part of it; a/loss.py is new"
+    assert said(net=OLD.replace("return x", "return 2 * x")) == (
+        "a/net.py:4 in loss, forward (was `return x`, is `return 2 * x`)"
+    )
+    assert said(net=OLD.replace("import a\n", "")) == "a/net.py:1 (was `import a`, is nothing)"
+    assert said(net="def (") == "a/net.py:1 in loss, Net, forward (was `import a`, is `def (`)"
+    assert said(net=OLD.replace("\n", "\r\n")) == "a/net.py (line ends only)"
+    run.delete_folder("code")
+    assert said(net="x") == "a/net.py (the run has no copy of it to compare with)"
