@@ -8,7 +8,8 @@ import pytest
 
 from bench.fuzz.commands import Find
 from bench.fuzz.stock import CATEGORIES, NUMBERS, Stock
-from bench.fuzz.tables import Table, check_predicted, encoded, random_table, strictly_read
+from bench.fuzz.table_files import Table, encoded, random_table, strictly_read
+from bench.fuzz.tables import check_predicted
 
 SOUND = Stock(Path(), Path(), Path(), {(x, c): ("a", 0.5) for x in NUMBERS for c in CATEGORIES})
 
@@ -19,6 +20,8 @@ def predicted(table: Table) -> list[list[str]]:
 
 
 def write(file: Path, table: Table, rows: list[list[str]]) -> Path:
+    if "index column" in table.extras:
+        rows = [[str(number - 1) if number else "", *row] for number, row in enumerate(rows)]
     with file.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, delimiter=table.delimiter, quoting=csv.QUOTE_ALL).writerows(rows)
     return file
