@@ -2,13 +2,17 @@
 
 import csv
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from bench.fuzz.__main__ import Fuzzer
 from bench.fuzz.commands import Find
-from bench.fuzz.stock import CATEGORIES, NUMBERS, Stock
-from bench.fuzz.tables import Table, check_predicted, encoded, random_table, strictly_read
+from bench.fuzz.in_process import InProcess
+from bench.fuzz.stock import CATEGORIES, NUMBERS, Stock, make_stock
+from bench.fuzz.table_files import Table, encoded, random_table, strictly_read
+from bench.fuzz.tables import check_predicted
 
 SOUND = Stock(Path(), Path(), Path(), {(x, c): ("a", 0.5) for x in NUMBERS for c in CATEGORIES})
 
@@ -19,6 +23,8 @@ def predicted(table: Table) -> list[list[str]]:
 
 
 def write(file: Path, table: Table, rows: list[list[str]]) -> Path:
+    if "index column" in table.extras:
+        rows = [[str(number - 1) if number else "", *row] for number, row in enumerate(rows)]
     with file.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, delimiter=table.delimiter, quoting=csv.QUOTE_ALL).writerows(rows)
     return file
@@ -62,3 +68,15 @@ def test_a_row_beside_a_damaged_one_may_not_vanish_in_silence(tmp_path: Path) ->
     del lost[1]
     with pytest.raises(Find, match="rows lost in silence"):
         check_predicted(table, data, write(tmp_path / "out.csv", table, lost), SOUND)
+
+
+def test_some_cases_of_the_kinds_that_need_one_process_find_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kinds that depend on nothing but the seed: those of images and of two writers are for the fuzzer itself."""
+    with InProcess() as commands:
+        fuzzer = Fuzzer("1", tmp_path, make_stock(tmp_path / "stock", commands, images=False), commands)
+        for kind, cases in {"tables": 12, "flags": 6, "names": 2, "damage": 2}.items():
+            for number in range(cases):
+                fuzzer.run(kind, number)
+    assert fuzzer.finds == Counter(), capsys.readouterr().out

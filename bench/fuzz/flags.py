@@ -68,18 +68,42 @@ def known_flags(command: str, folder: Path, stock: Stock, commands: Commands) ->
     return _KNOWN[command]
 
 
+_FITTING = {
+    "run": ["r1", "run"],
+    "storage": ["runs", "elsewhere"],
+    "target": ["t", "c", "x"],
+    "ignore": ["c", "x"],
+    "types": ["x number", "c category", "c text"],
+    "label-column": ["t", "c"],
+    "id-column": ["x", "c"],
+    "train-csv": ["in.csv", "table.csv"],
+    "val-csv": ["table.csv"],
+    "cache": ["cache", "folder"],
+    "out": ["out", "folder"],
+    "output": ["out", "folder/out"],
+    "checkpoint": ["best", "last", "48"],
+    "quote": ['"', "'"],
+    "delimiter": [",", ";"],
+    "comment": ["#"],
+}
+"""Words that fit a flag, by the last part of its name."""
+
+
 def random_value(rng: random.Random, flag: str, kind: str) -> list[str]:
     """Words after a flag: mostly of its kind, at times not."""
+    fitting = _FITTING.get(flag.removeprefix("--").rpartition(".")[2])
+    if fitting is not None and rng.random() < 0.75:
+        return rng.choice(fitting).split(" ")
     if flag.endswith(("epochs", "steps", "rows", "hidden", "workers", "keep", "size")):
         return [rng.choice(_SMALL)]
     choices = re.findall(r"[\w-]+", kind.partition("}")[0]) if kind.startswith("{") else []
-    if choices and rng.random() < 0.7:
+    if choices and rng.random() < 0.85:
         return [rng.choice(choices)]
-    if ("INT" in kind or "FLOAT" in kind) and rng.random() < 0.6:
+    if ("INT" in kind or "FLOAT" in kind) and rng.random() < 0.8:
         return [rng.choice(["1", "2", "3", "8", "32"] if "INT" in kind else ["0.001", "0.1", "0.5", "0", "1", "2.5"])]
     if "INT" in kind or "FLOAT" in kind:
         return [rng.choice(_NUMBERS) for _ in range(rng.choice([1, 1, 1, 2]))]
-    if not kind and rng.random() < 0.7:
+    if not kind and rng.random() < 0.85:
         return []
     return [rng.choice(_TEXTS) for _ in range(rng.choice([1, 1, 1, 0, 2, 3]))]
 

@@ -8,13 +8,16 @@ from bench.fuzz.commands import Commands, Done, expect
 from bench.fuzz.stock import HERE, Stock, changed, digests
 
 _ALPHABET = [*"ab?#%&+=;:@!$'\"()[]{}<>|~*^,. \\/\n\té"]
+_PLAIN = [*"aAbB01_.-+=,@"]
 _WHOLE = ["a", "a?b", "a#b", "a#c", "a%20b", "a b", "a%2Fb", " a", "a ", "~", "..", ".", "-a", "a.tmp", "CON",
           "a" * 300, "é", "e\u0301", "a\u200bb", "%", "a%", "%41", "A", "a?", "a#",
           "s3://x", "file:///x", "*", "a\nb", "runs"]  # fmt: skip
 
 
 def random_name(rng: random.Random) -> str:
-    """A name of special characters, or one that is known for trouble."""
+    """An ordinary name, one of special characters, or one that is known for trouble."""
+    if rng.random() < 0.5:
+        return "".join(rng.choice(_PLAIN) for _ in range(rng.randrange(1, 6)))
     if rng.random() < 0.5:
         return rng.choice(_WHOLE)
     return "".join(rng.choice(_ALPHABET) for _ in range(rng.randrange(1, 6)))
@@ -68,9 +71,9 @@ def _flag(flag: str, value: str) -> tuple[str, ...]:
 
 def _alike(rng: random.Random, name: str) -> str:
     at = rng.randrange(len(name) + 1)
-    return rng.choice(
-        [name + " ", name.upper(), name + "?x", name + "#x", name[:at] + "%20" + name[at:], name + "/", f"{name}/."]
-    )
+    endings = ["-", "0", "=1", " ", "?x", "#x", "/", "/."]
+    changed = [name.swapcase(), name.upper(), name[:at] + "%20" + name[at:]]
+    return rng.choice([*(name + end for end in endings), *changed])
 
 
 def _below(storage: str, folder: Path) -> str:

@@ -40,8 +40,8 @@ class Stock:
         return self.folder / "table.csv"
 
 
-def make_stock(folder: Path, commands: Commands) -> Stock:
-    """Train both runs; imports what the commands import on the way."""
+def make_stock(folder: Path, commands: Commands, *, images: bool = True) -> Stock:
+    """Train both runs, or that on a table alone; imports what the commands import on the way."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(1)
     rows = [(rng.choice(NUMBERS), rng.choice(CATEGORIES[:3])) for _ in range(160)]
@@ -51,23 +51,14 @@ def make_stock(folder: Path, commands: Commands) -> Stock:
         ([_cell(x), c, "ab"[(3.0 if x is None else x) > 5 or c == "red"]] for x, c in rows),
     )
     write(folder / "known.csv", ["id", "x", "c"], (["r", _cell(x), c] for x in NUMBERS for c in CATEGORIES))
-    images = folder / "images"
-    images.mkdir()
-    for number in range(24):
-        picture(number / 24).save(images / f"{number}.png")
-    lines = ([f"images/{number}.png", "ab"[number > 11]] for number in range(24))
-    write(folder / "images.csv", ["file", "t"], lines)
     train = ("--data.val-fraction", "0.25", "--data.cache", "cache", *HERE)
     commands.import_what_it_does(
         folder, "train", "table_csv", "--data.train-csv", "table.csv", "--data.target", "t", *train,
         "--epochs", "40", "--global-batch-size", "16", "--run", "table", "--model.hidden", "8", "--optim.lr", "0.03",
         "--optim.schedule", "constant",
     )  # fmt: skip
-    commands.import_what_it_does(
-        folder, "train", "image_csv", "--data.train-csv", "images.csv", "--data.label-column", "t", *train,
-        "--model.name", "squeezenet1_1", "--data.size", str(SIDE), "--epochs", "20", "--global-batch-size", "6",
-        "--augmentation.min-area", "1", "--run", "images", "--optim.lr", "0.0003", "--data.loader-workers", "0",
-    )  # fmt: skip
+    if images:
+        _train_on_images(folder, commands, train)
     commands.import_what_it_does(folder, "export", "table")
     commands.import_what_it_does(folder, "prepare", "table.csv")
     commands.run(folder, "predict", "table", "known.csv", "known.out.csv", *HERE)
@@ -76,6 +67,20 @@ def make_stock(folder: Path, commands: Commands) -> Stock:
         for row in read(folder / "known.out.csv")
     }
     return Stock(folder, folder / "runs" / "table", folder / "runs" / "images", known)
+
+
+def _train_on_images(folder: Path, commands: Commands, train: tuple[str, ...]) -> None:
+    place = folder / "images"
+    place.mkdir()
+    for number in range(24):
+        picture(number / 24).save(place / f"{number}.png")
+    lines = ([f"images/{number}.png", "ab"[number > 11]] for number in range(24))
+    write(folder / "images.csv", ["file", "t"], lines)
+    commands.import_what_it_does(
+        folder, "train", "image_csv", "--data.train-csv", "images.csv", "--data.label-column", "t", *train,
+        "--model.name", "squeezenet1_1", "--data.size", str(SIDE), "--epochs", "20", "--global-batch-size", "6",
+        "--augmentation.min-area", "1", "--run", "images", "--optim.lr", "0.0003", "--data.loader-workers", "0",
+    )  # fmt: skip
 
 
 def _cell(x: float | None) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from blitz.cli.command_line import parse
 from blitz.data.csv.reading.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_words
-from blitz.data.csv.reading.dialect import Encoding, Header
+from blitz.data.csv.reading.dialect import Header
+from blitz.data.csv.reading.encoding import Encoding
 from blitz.data.csv.reading.image_files import ImageCheck, check_images
 from blitz.data.csv.reading.index import CsvIndex, index_csv, make_cache
 from blitz.data.csv.reading.numbers import Decimal

@@ -67,23 +67,23 @@ class CheckpointFiles(Directory):
             return which
         steps = self.checkpoint_steps()
         require(bool(steps), f"{self} has no checkpoint yet")
-        passed: dict[int, str] = {}
+        passed: dict[int, tuple[str, str]] = {}
         for step in reversed(steps):
             state = self._checkpoint_state(step)
             best = state.get("best") if state and which == "best" else None
             chosen = int(best["step"]) if best else step
             if chosen not in passed:
                 name = self.damaged_file(chosen)
-                if name is None:
+                if name is None and chosen in steps:
                     return chosen
-                passed[chosen] = name
-                report(f"{self._damaged_checkpoint(chosen, name)}; an older one is taken")
-        ((step, name), *_) = passed.items()
+                if name is None:
+                    passed[chosen] = f"checkpoints/{chosen}", f"{self}/checkpoints/{chosen} is damaged: it is not whole"
+                else:
+                    passed[chosen] = f"checkpoints/{chosen}/{name}", self._damaged_checkpoint(chosen, name)
+                report(f"{passed[chosen][1]}; an older one is taken")
+        ((path, what), *_) = passed.values()
         others = ", ".join(str(one) for one in steps if one not in passed) or "none"
-        raise DamagedFile(
-            f"{self._damaged_checkpoint(step, name)}; name another one with --checkpoint; there are: {others}",
-            f"checkpoints/{step}/{name}",
-        )
+        raise DamagedFile(f"{what}; name another one with --checkpoint; there are: {others}", path)
 
     def _damaged_checkpoint(self, step: int, name: str) -> str:
         return f"{self}/checkpoints/{step}/{name} is damaged: its SHA-256 is not the one in state.json"

@@ -82,7 +82,12 @@ def _read_summary(name: str, run: RunDirectory, written: list[datetime], quiet: 
         return _summary_of_sweep(name, run, sweep, max(written), quiet)
     recipe = run.read_json("recipe.json")
     if recipe is None:
-        return None
+        if not run.exists("plan.json") and not run.exists("checkpoints"):
+            return None
+        raise DamagedFile(
+            f"{run}/recipe.json is not there; restore it from a copy, or give the run's command again, which writes it",
+            "recipe.json",
+        )
     result, plan = run.read_json("result.json"), run.read_json("plan.json")
     checkpoint = _newest_checkpoint(run, files, root)
     step = max(checkpoint["step"] if checkpoint else 0, _last_step(run))

@@ -167,6 +167,34 @@ def test_cells_that_are_hard_to_write_and_rows_that_hold_nothing(colours: RunDir
     assert errors == sum(bool(row["error"]) for row in found)
 
 
+def test_rows_whose_cells_are_all_empty_are_rows_and_blank_lines_are_none(
+    colours: RunDirectory, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(b"a,b,y\n1,2,3\n,,\n\n4,5,6\n,,\n\n")
+    assert predict_csv(colours, str(source), str(target), stored(colours)) == (4, 0)
+    rows = read(target)
+    assert [row["a"] for row in rows] == ["1", "", "4", ""]
+    assert all(row["prediction"] and not row["error"] for row in rows)
+    assert {name: rows[1][name] for name in rows[1]} == rows[3]
+
+
+def test_a_row_with_a_byte_that_is_no_utf8_is_a_bad_row_beside_others_that_are_predicted(
+    colours: RunDirectory, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes("a,b,y,naïve\n1,2,3,é\n4,5,6,caf".encode() + b"\xe9\n" + "7,8,9,日本\n".encode())
+    assert predict_csv(colours, str(source), str(target), stored(colours)) == (3, 1)
+    rows = read(target)
+    assert [row["naïve"] for row in rows] == ["é", "caf\ufffd", "日本"]
+    assert [row["error"] for row in rows] == [
+        "",
+        "column 'naïve' holds 'caf\ufffd'; expected UTF-8, as other parts of the file are",
+        "",
+    ]
+    assert [bool(row["prediction"]) for row in rows] == [True, False, True]
+
+
 def test_parts_of_another_model_are_not_taken(colours: RunDirectory, folder: Path, tmp_path: Path) -> None:
     source, target = numbers_and_colours(tmp_path / "in.csv", rows=50), tmp_path / "out.csv"
     recipe = stored(colours).recipe

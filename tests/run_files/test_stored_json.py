@@ -84,6 +84,40 @@ def test_a_damaged_file_makes_its_run_damaged_and_hides_no_other(storage: Path, 
     assert f"{storage}/{file} is damaged: " in listed[name].damage
 
 
+@pytest.mark.parametrize("instead", ["nothing", "a dangling link", "a link out of the run", "a folder"])
+def test_a_run_without_its_recipe_is_listed_as_damaged(storage: Path, instead: str) -> None:
+    recipe = storage / "one" / "recipe.json"
+    recipe.unlink()
+    if instead == "a folder":
+        recipe.mkdir()
+    elif instead != "nothing":
+        recipe.symlink_to("nothing.json" if instead == "a dangling link" else "../other/recipe.json")
+    (storage / "no run").mkdir()
+    listed = {run.name: run for run in list_runs(str(storage))}
+    assert listed.keys() == {"one", "other", "sweep"}
+    assert listed["one"].state == "damaged"
+    assert f"{recipe} " in listed["one"].damage
+
+
+@pytest.mark.parametrize("file", ["recipe.json", "result.json", "plan.json", "metrics.jsonl", "events.jsonl"])
+def test_a_folder_in_the_place_of_a_file_is_refused_in_one_line_by_every_command_that_reads_it(
+    storage: Path, refused: Callable[..., str], file: str
+) -> None:
+    one = storage / "one"
+    (one / file).unlink()
+    (one / file).mkdir()
+    words = [*DIGITS, *HERE, "--storage", str(storage), "--run", "one"]
+    jobs: dict[str, list[Any]] = {
+        "recipe.json": [(evaluate, [str(one)]), (export, [str(one)]), (report, [str(one)]), (train, words)],
+        "result.json": [(report, [str(one)]), (train, words)],
+        "plan.json": [(train, words)],
+        "metrics.jsonl": [(report, [str(one)])],
+        "events.jsonl": [(report, [str(one)])],
+    }
+    for job, given in jobs[file]:
+        assert f"{one}/{file} cannot be " in refused(job, *given)
+
+
 @pytest.mark.parametrize("line", ["5", "[]", '"text"', "{}", '{"step": "4"}', '{"step": 4, "val/loss": "low"}'])
 def test_a_line_of_another_shape_is_named_with_its_number(
     storage: Path, line: str, capsys: pytest.CaptureFixture[str]

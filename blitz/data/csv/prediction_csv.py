@@ -20,8 +20,6 @@ from blitz.storage import written_whole
 
 _ROWS_AT_ONCE = 1 << 16
 
-_NO_VALUE = "no cell holds a value"
-
 ERROR = "error"
 """The last column: why the other appended ones are empty."""
 
@@ -44,7 +42,7 @@ def write_appended(
     # With the dialect of the first reading, guesses included; all cells as text, also those of an index column.
     options = replace(
         index.options,
-        **asdict(index.dialect.options),
+        **{**asdict(index.dialect.options), "encoding": index.options.encoding},
         types=dict.fromkeys(index.dialect.names, "text"),
         label_columns=(),
         image_column=None,
@@ -93,7 +91,7 @@ def _merged(
     for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
         lines = batch[LINE].to_pylist()
         cells = zip(*(batch[name].to_pylist() for name in _columns(texts)), strict=True)
-        rows = {line: [*each, *nothing, reasons.get(line, _NO_VALUE)] for line, each in zip(lines, cells, strict=True)}
+        rows = {line: [*each, *nothing, ""] for line, each in zip(lines, cells, strict=True)}
         first, last = np.searchsorted(predicted_lines, [lines[0], lines[-1] + 1])
         appended = stream.take(int(last - first))
         columns = (appended[name].to_pylist() for name in (*names, ERROR))

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from blitz.data.csv.reading.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.reading.columns import ColumnType
-from blitz.data.csv.reading.dialect import Encoding, Header
+from blitz.data.csv.reading.dialect import Header
+from blitz.data.csv.reading.encoding import Encoding
 from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.scan import CsvOptions, Head, read_head

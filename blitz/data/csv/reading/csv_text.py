@@ -3,6 +3,7 @@
 import codecs
 import io
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import pyarrow
 
 from blitz.data.csv.reading.compressed import Stream
 from blitz.data.csv.reading.dialect import Dialect
+from blitz.data.csv.reading.encoding import NOT_DECODED, REPLACEMENT
 from blitz.data.csv.reading.quotes import QuoteScan
 
 _BLOCK_BYTES = 1 << 20
@@ -19,22 +21,24 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 class CsvText(io.RawIOBase):
     """A file for `pyarrow.csv.open_csv`; lines to leave out are empty in it, which keeps line numbers.
 
-    With `checked`, bytes that are not of the dialect's encoding raise UnicodeDecodeError; else pyarrow finds them.
+    With `checked`, bytes that are not of the dialect's encoding raise UnicodeDecodeError; else those that are no UTF-8
+    become U+FFFD.
     """
 
     def __init__(self, stream: Stream, dialect: Dialect, *, checked: bool) -> None:
         super().__init__()
         self.has_nul = False
         """Whether a NUL was read so far."""
+        self.has_not_decoded = False
+        """Whether U+FFFD stands for a byte that is no UTF-8 so far."""
         self.scan = QuoteScan(dialect.delimiter, dialect.quote, line=dialect.header_lines + 1)
         self.apostrophes: QuoteScan | None = None
         """Scans single quotes, as long as those could be the file's quotes."""
         if dialect.quote == '"' and dialect.delimiter != "'":
             self.apostrophes = QuoteScan(dialect.delimiter, "'", line=dialect.header_lines + 1, always_loop=True)
         self._stream, self._dialect = stream, dialect
-        self._decoder: codecs.IncrementalDecoder | None = None
-        if checked or dialect.codec != "utf-8":
-            self._decoder = codecs.getincrementaldecoder(dialect.codec)()
+        strict = checked or dialect.codec != "utf-8"
+        self._decoder = codecs.getincrementaldecoder(dialect.codec)("strict" if strict else "surrogateescape")
         self._header_lines = dialect.header_lines
         self._last_skipped = max(dialect.skip_lines, default=0)
         self._comment = dialect.comment.encode() if dialect.comment else None
@@ -66,19 +70,28 @@ class CsvText(io.RawIOBase):
         return text
 
     def take_strays(self, before_line: int | None) -> list[int]:
-        """Lines of cells with misplaced quotes, ascending: those before a line, or all that are left."""
-        strays = self.scan.strays
-        count = len(strays) if before_line is None else sum(line < before_line for line in strays)
-        # Deleted in place, because another thread may append meanwhile.
-        taken = strays[:count]
-        del strays[:count]
-        return taken
+        """Lines, ascending and before a line or all that are left, of cells whose quotes do not stand as they must."""
+        return _take_off(self.scan.strays, before_line)
+
+    def take_blank(self, before_line: int) -> list[int]:
+        """Lines, ascending and before a line, that are empty."""
+        return _take_off(self.scan.blank, before_line)
 
     def _decoded(self, data: bytes) -> bytes:
-        text = self._decoder.decode(data, not data).encode() if self._decoder is not None else data
+        text = self._in_utf8(data)
         if not self._began and text:
             self._began, text = True, text.removeprefix(codecs.BOM_UTF8)
         return text
+
+    def _in_utf8(self, data: bytes) -> bytes:
+        if self._dialect.codec == "utf-8" and data.isascii() and not self._decoder.getstate()[0]:
+            return data
+        text = self._decoder.decode(data, not data)
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            self.has_not_decoded = True
+            return NOT_DECODED.sub(REPLACEMENT, text).encode()
 
     def _below_header(self, data: bytes) -> bytes:
         if self._header_lines:
@@ -120,6 +133,14 @@ class CsvText(io.RawIOBase):
             self.apostrophes.add(text)
             if self.apostrophes.strays:
                 self.apostrophes = None
+
+
+def _take_off(lines: list[int], before_line: int | None) -> list[int]:
+    count = len(lines) if before_line is None else bisect_left(lines, before_line)
+    # Taken off in place: another thread may append meanwhile.
+    taken = lines[:count]
+    del lines[:count]
+    return taken
 
 
 def read_ahead(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:

@@ -7,23 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from blitz.data.csv.reading.encoding import NOT_DECODED, REPLACEMENT, Encoding
 from blitz.data.csv.reading.readings import QUOTES, Reading, Text, best_reading
 from blitz.errors import DataError
 
-Encoding = Literal["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "latin-1"]
 Header = Literal["auto", "yes", "no"]
 """Whether the first line names the columns: auto says yes unless all its cells are numbers."""
-
-HEAD_BYTES = 1 << 17
 
 _NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*")
 _FRACTION = re.compile(r"\s*[+-]?\d*([.,])\d+\s*")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 # A line that Excel writes and reads above a table.
 _SEP_LINE = re.compile(r"\"?sep=([^\r\n])\"?(?:\r\n|\r|\n)", re.IGNORECASE)
-_UNDEFINED_IN_CP1252 = b"\x81\x8d\x8f\x90\x9d"
-_CONTROLS = bytes({*range(32)} - {0, *b"\t\n\v\f\r\x1a\x1b"})
-
 
 NAMELESS = "\0"
 """A name that no header can hold."""
@@ -105,57 +100,6 @@ class Dialect:
         return ", ".join(parts)
 
 
-class EncodingScan:
-    """Detects a file's encoding from all of its bytes, added in order."""
-
-    def __init__(self) -> None:
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
-        self._is_utf8 = True
-        self._is_cp1252 = True
-        self._start = b""
-
-    def add(self, data: bytes) -> None:
-        """Add the next bytes."""
-        self._start = self._start or data[:HEAD_BYTES]
-        if data.isascii() and not self._utf8.getstate()[0]:
-            return
-        if self._is_utf8:
-            self._is_utf8 = _decodes(self._utf8, data)
-        self._is_cp1252 = self._is_cp1252 and not any(byte in data for byte in _UNDEFINED_IN_CP1252)
-
-    def encoding(self, *, whole: bool = True) -> Encoding | None:
-        """The encoding, or None for bytes that are not text; unless this is the `whole` file, a letter may be cut."""
-        if self._start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16"
-        if b"\0" in self._start and not _has_stray_nul(self._start):
-            return _utf16_without_bom(self._start)
-        if self._is_utf8 and _decodes(self._utf8, b"", final=whole):
-            return "utf-8-sig" if self._start.startswith(codecs.BOM_UTF8) else "utf-8"
-        return "cp1252" if self._is_cp1252 else "latin-1"
-
-
-def _decodes(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = False) -> bool:
-    try:
-        decoder.decode(data, final)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _has_stray_nul(start: bytes) -> bool:
-    """Whether bytes would be text without a few NULs."""
-    lines = start.count(b"\n") + start.count(b"\r")
-    return start.count(b"\0") <= lines and not any(byte in _CONTROLS for byte in start)
-
-
-def _utf16_without_bom(start: bytes) -> Encoding | None:
-    """ASCII characters, of which every text has some, have their zero byte on one side."""
-    even, odd = start[::2].count(0), start[1::2].count(0)
-    if odd > 0.2 * len(start) and even == 0:
-        return "utf-16-le"
-    return "utf-16-be" if even > 0.2 * len(start) and odd == 0 else None
-
-
 def detect_dialect(
     head: bytes, *, whole: bool, encoding: Encoding, options: DialectOptions, csv_name: str
 ) -> tuple[Dialect, list[list[str]]]:
@@ -168,8 +112,10 @@ def detect_dialect(
         DataError: if there is no header: no line, an empty or doubled name, or numbers instead of names; if there is
             only a part of one; or if several dialects fit.
     """
+    # Where the encoding is a guess, rows that are not in it are bad rows.
+    errors = "surrogateescape" if options.encoding is None and encoding.startswith("utf-8") else "strict"
     try:
-        text = codecs.getincrementaldecoder(encoding)().decode(head, final=whole).removeprefix("\ufeff")
+        text = codecs.getincrementaldecoder(encoding)(errors).decode(head, final=whole).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"{csv_name} is not encoded in {encoding}: {error}") from error
     delimiter = "\t" if options.delimiter == "\\t" else options.delimiter
@@ -179,7 +125,7 @@ def detect_dialect(
             raise DataError(f"{csv_name}: the {what} is given as {given!r}; it must be one ASCII character, or \\t")
     if delimiter is not None and delimiter == (quote or QUOTES[0]):
         raise DataError(f"{csv_name}: the delimiter and the quote are both {delimiter!r}")
-    text, above, sep = _below_what_is_left_out(text, options, csv_name)
+    text, above, sep = _below_what_is_left_out(NOT_DECODED.sub(REPLACEMENT, text), options, csv_name)
     where = f"{csv_name}:{above + 1}"
     if text and _NEWLINE.match(text):
         raise DataError(
@@ -296,6 +242,11 @@ def _require_header(
     doubled = [name for name in names if counts[name] > 1]
     if doubled:
         raise DataError(f"{where}: two columns are named '{doubled[0]}'; {advice}")
+    if any(REPLACEMENT in name for name in names):
+        raise DataError(
+            f"{where}: a column's name holds bytes that are no UTF-8, as other parts of the file are; save it in "
+            f"UTF-8, or name its encoding with {flags}encoding"
+        )
     if any(NAMELESS in name for name in names):
         raise DataError(f"{where}: a column's name holds a NUL; {advice}")
 

@@ -26,7 +26,8 @@ from blitz.data.csv.class_folders import listing
 from blitz.data.csv.reading.bad_rows import BadRows, write_faults
 from blitz.data.csv.reading.columns import ColumnReport
 from blitz.data.csv.reading.compressed import CsvBytes, require_file
-from blitz.data.csv.reading.dialect import Dialect, Encoding, EncodingScan
+from blitz.data.csv.reading.dialect import Dialect
+from blitz.data.csv.reading.encoding import EncodingScan, Guess
 from blitz.data.csv.reading.label_conflicts import conflicting_labels
 from blitz.data.csv.reading.layout import LINE, unpack
 from blitz.data.csv.reading.numbers import Decimal
@@ -35,7 +36,7 @@ from blitz.errors import DataError, first_line
 from blitz.storage import absolute, fingerprint, open_location, replacing
 from blitz.uris import is_uri
 
-_FORMAT = 2
+_FORMAT = 3
 _HASHED_BYTES = 1 << 20
 _RACY_S = 2.0
 _REFUSALS = {
@@ -217,7 +218,7 @@ class _Source:
 
     name: str
     content: str
-    encoding: Encoding
+    encoding: Guess
     compression: str | None = None
 
     @classmethod
@@ -229,11 +230,10 @@ class _Source:
         require_file(name, info)
         if info.size == 0:
             raise DataError(f"{name} is empty; its first line must name the columns")
-        stamp = {"size": info.size, "mtime_ns": info.mtime_ns}
+        stamp = {"size": info.size, "mtime_ns": info.mtime_ns, "format": _FORMAT}
         memo = folder / f"{fingerprint(absolute(name))[:32]}.seen.json"
         seen = json.loads(memo.read_text("utf-8")) if memo.exists() else {}
-        # Older versions did not store the compression.
-        if seen.get("stamp") != stamp or "compression" not in seen:
+        if seen.get("stamp") != stamp:
             began = time.time()
             seen = {"stamp": stamp, **_scan(name)}
             # A file changed just now may change again with the same mtime.
@@ -241,7 +241,7 @@ class _Source:
                 # If this fails, the CSV is hashed again the next time.
                 with contextlib.suppress(OSError):
                     _write(memo, json.dumps(seen))
-        return cls(name, seen["content"], seen["encoding"], seen.get("compression"))
+        return cls(name, seen["content"], seen["encoding"], seen["compression"])
 
     @classmethod
     def _of_folder(cls, name: str, folder: Path) -> "_Source":

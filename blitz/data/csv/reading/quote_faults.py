@@ -20,11 +20,11 @@ def _no_lines() -> Lines:
     return np.zeros(0, np.int64)
 
 
-def take_out_nul(columns: dict[str, Any]) -> dict[str, Any]:
-    """Empty the cells that hold a NUL, so that none becomes a category; returns a mask for each column that has any."""
+def take_out(mark: str, columns: dict[str, Any]) -> dict[str, Any]:
+    """Which cells of texts hold a mark, by column where any does; they are emptied, so that none becomes a category."""
     found = {}
     for name, cells in columns.items():
-        if pyarrow.types.is_string(cells.type) and (holds := pc.match_substring(cells, "\0")).true_count:
+        if pyarrow.types.is_string(cells.type) and (holds := pc.match_substring(cells, mark)).true_count:
             found[name] = holds
             columns[name] = pc.if_else(holds, "", cells)
     return found

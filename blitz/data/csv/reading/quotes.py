@@ -4,12 +4,15 @@ A quote opens a cell only at its start, is doubled within, and a closing quote i
 the row (RFC 4180). A quote within an unquoted cell is a character like any other.
 """
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 
 # Below this a loop over the quotes is faster than arrays.
 _FEW_BYTES = 4096
 _NEWLINE = ord("\n")
+_LINE_BREAKS = re.compile(rb"(?:\r\n|\r|\n){2,}")
 
 
 def newlines(data: bytes) -> int:
@@ -26,6 +29,8 @@ class QuoteScan:
         self.line = line
         self.strays: list[int] = []
         """For each cell with more after its closing quote: the line of that quote."""
+        self.blank: list[int] = []
+        """Lines without any character, also within quotes."""
         self.open_line: int | None = None
         """Within quotes, one of the lines of the cell that they opened; else None."""
         self.needed = self.needless = 0
@@ -69,8 +74,19 @@ class QuoteScan:
                 self._loop(data)
         elif self._always_loop and self.inside:
             self._look_within(data)
+        self._note_blank_lines(data)
         self.line += newlines(data)
         self._before = data[-1]
+
+    def _note_blank_lines(self, data: bytes) -> None:
+        if data[0] in b"\r\n" and self._before in b"\r\n":
+            self.blank.append(self.line)
+        if b"\n\n" not in data and (b"\r" not in data or not (b"\n\r" in data or b"\r\r" in data)):
+            return
+        line, counted = self.line, 0
+        for found in _LINE_BREAKS.finditer(data):
+            line, counted = line + newlines(data[counted : found.start()]), found.start()
+            self.blank.extend(range(line + 1, line + newlines(found[0])))
 
     def _alternating(self, data: bytes) -> bool:
         """Whether the quotes alternately open and close cells, a doubled one doing both; else nothing changes."""

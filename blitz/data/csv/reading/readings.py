@@ -135,7 +135,7 @@ def best_reading(head: Text, delimiter: str | None, quote: str | None) -> Readin
         mark = repr(best[0].delimiter)
         raise DataError(
             f"{head.where}: of one column, rows end with {mark}, which may be a delimiter or part of the cells; "
-            f"say which with {head.flags}delimiter"
+            f"say which with {head.flags}delimiter, or leave a title above the table out with {head.flags}skip-lines"
         )
     return best[0]
 
@@ -148,11 +148,13 @@ def _require_first_line_above_rows(found: list[Reading], head: Text) -> None:
         width, count = widths.most_common(1)[0] if widths else (1, 0)
         if 1 < width != reading.width and count >= _FEW_ROWS and 2 * count > len(reading.body):
             first, rows = reading.rows[0], len(reading.body)
-            comment = f", or all such lines with {flags}comment '#'" if first[0].startswith("#") else ""
+            named = "; where rows begin with a row name, as R writes them, name that column too"
+            comment = f", or all that begin so with {flags}comment '#'" if first[0].startswith("#") else ""
             raise DataError(
                 f"{head.where}: the first line has {len(first)} cells between {reading.delimiter!r}, and {count} of "
                 f"the {rows} rows below have {width}; the first line must name the columns: leave lines above it out "
                 f"with {flags}skip-lines{comment}, or say how cells are delimited with {flags}delimiter"
+                f"{named if width == len(first) + 1 else ''}"
             )
 
 

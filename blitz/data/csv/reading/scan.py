@@ -20,19 +20,17 @@ from blitz.data.csv.reading.columns import MAX_CATEGORIES, Categories, ColumnTyp
 from blitz.data.csv.reading.compressed import CsvBytes
 from blitz.data.csv.reading.csv_text import CsvText, read_ahead
 from blitz.data.csv.reading.dialect import (
-    HEAD_BYTES,
     NAMELESS,
     Dialect,
     DialectOptions,
-    Encoding,
-    EncodingScan,
     HeaderIsCut,
     detect_dialect,
 )
+from blitz.data.csv.reading.encoding import HEAD_BYTES, REPLACEMENT, EncodingScan, Guess
 from blitz.data.csv.reading.layout import pack, schema_of
 from blitz.data.csv.reading.lines import LineCount, Lines, RaggedRow
 from blitz.data.csv.reading.numbers import Decimal
-from blitz.data.csv.reading.quote_faults import QuoteFaults, WrongQuote, take_out_nul
+from blitz.data.csv.reading.quote_faults import QuoteFaults, WrongQuote, take_out
 from blitz.data.csv.reading.readings import single_quotes_fit_in_part
 from blitz.errors import DataError
 
@@ -95,7 +93,7 @@ class Head:
         return not found.present or found.is_number(found.writing(found.mark or "."))
 
 
-def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None, *, size: int = HEAD_BYTES) -> Head:
+def read_head(name: str, options: CsvOptions, encoding: Guess | None = None, *, size: int = HEAD_BYTES) -> Head:
     """The dialect of a CSV and its first rows, from `size` bytes or, where rows are long, from more.
 
     Its encoding is guessed from them if it is not given.
@@ -121,7 +119,7 @@ def read_head(name: str, options: CsvOptions, encoding: Encoding | None = None, 
             size *= 4
 
 
-def _head(name: str, data: bytes, whole: bool, options: CsvOptions, encoding: Encoding | None) -> Head:
+def _head(name: str, data: bytes, whole: bool, options: CsvOptions, encoding: Guess | None) -> Head:
     encoding = options.encoding or encoding
     if encoding is None:
         scan = EncodingScan()
@@ -129,11 +127,16 @@ def _head(name: str, data: bytes, whole: bool, options: CsvOptions, encoding: En
         encoding = scan.encoding(whole=whole)
         if encoding is None:
             raise DataError(f"{name} is not text; save the table as CSV, best in UTF-8")
+    if encoding == "mixed":
+        raise DataError(
+            f"{name} holds some characters in UTF-8, and more bytes that are not; save it in UTF-8, or name its "
+            f"encoding with {options.flags}encoding"
+        )
     dialect, rows = detect_dialect(data, whole=whole, encoding=encoding, options=options, csv_name=name)
     return Head(dialect, rows)
 
 
-def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -> tuple[Dialect, PassResult]:
+def read_csv(name: str, encoding: Guess, options: CsvOptions, target: Path) -> tuple[Dialect, PassResult]:
     """Write the columns of the CSV `name`, and the line of each row, to an Arrow IPC file.
 
     Raises:
@@ -148,7 +151,7 @@ def read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -
             raise single_quotes_fit_in_part(name, options.flags) from error
 
 
-def _read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) -> tuple[Dialect, PassResult]:
+def _read_csv(name: str, encoding: Guess, options: CsvOptions, target: Path) -> tuple[Dialect, PassResult]:
     head = read_head(name, options, encoding)
     dialect = head.dialect
     images = (options.image_column,) if options.image_column else ()
@@ -292,40 +295,49 @@ class _Pass:
         self._add_ragged(ragged, ragged_lines)
         cells = dict(zip(self.dialect.cells, batch.columns, strict=True))
         wrong = {reason: mask for reason, mask in self._wrong_rows(cells, lines, ragged_lines) if mask.any()}
-        blank = _blank_rows({name: cells[name] for name in self.dialect.names})
-        if blank is not None:
-            kept = pc.invert(blank).to_numpy(zero_copy_only=False) | np.any([*wrong.values()], axis=0)
+        if blank := self.text.take_blank(self.lines.next_line):
+            kept = ~np.isin(lines, blank)
             lines, wrong = lines[kept], {reason: mask[kept] for reason, mask in wrong.items()}
             cells = {name: one.filter(pyarrow.array(kept)) for name, one in cells.items()}
         raw = {name: cells[name] for name in self.dialect.names}
-        # No number holds a NUL; a category of cells that do would be one more class.
+        # No number holds such a mark; a category of cells that do would be one more class. Texts stay as they are.
         seen = {name: one for name, one in raw.items() if not isinstance(self.columns[name], NumberColumn)}
-        nul = take_out_nul(seen) if self.text.has_nul else {}
+        marked = {
+            reason: take_out(mark, seen)
+            for mark, reason, is_there in (
+                ("\0", "expected no NUL character", self.text.has_nul),
+                (REPLACEMENT, "expected UTF-8, as other parts of the file are", self.text.has_not_decoded),
+            )
+            if is_there
+        }
         parsed = {}
         for name, one in raw.items():
             column = self.columns[name]
             if not (isinstance(column, Categories) and column.too_many):
-                parsed[name] = column.add(one if name not in nul else seen[name])
-                if name in nul:
-                    column.missing -= nul[name].true_count
+                parsed[name] = column.add(seen[name] if isinstance(column, Categories) else one)
+                if isinstance(column, Categories):
+                    column.missing -= sum(found[name].true_count for found in marked.values() if name in found)
             self._check(name, column, one)
         if not self.suspects:
             for reason, mask in wrong.items():
                 self._add_faults(None, mask, lines, None, reason)
-            self._note_faults(raw, parsed, nul, lines)
+            self._note_faults(raw, parsed, marked, lines)
         self.last_lines = lines
         self.rows += len(lines)
         return {**parsed, **({NAMELESS: cells[NAMELESS]} if self.keeps_index else {})}, lines
 
     def _note_faults(
-        self, raw: Mapping[str, Any], parsed: Mapping[str, Any], nul: Mapping[str, Any], lines: Lines
+        self, raw: Mapping[str, Any], parsed: Mapping[str, Any], marked: Mapping[str, Mapping[str, Any]], lines: Lines
     ) -> None:
-        for name, cells in nul.items():
-            self._add_faults(name, cells, lines, raw[name], "expected no NUL character")
-        bad = {**nul, **{name: one.bad_cells for name, one in self.columns.items() if isinstance(one, NumberColumn)}}
-        for name, cells in bad.items():
-            if cells is not None and name not in nul:
-                self._add_faults(name, cells, lines, raw[name], NOT_A_NUMBER)
+        bad: dict[str, Any] = {}
+        for reason, found in marked.items():
+            for name, cells in found.items():
+                self._add_faults(name, cells, lines, raw[name], reason)
+                bad[name] = pc.or_(bad[name], cells) if name in bad else cells
+        for name, column in self.columns.items():
+            if isinstance(column, NumberColumn) and column.bad_cells is not None:
+                bad[name] = column.bad_cells
+                self._add_faults(name, column.bad_cells, lines, raw[name], NOT_A_NUMBER)
         for name in self.options.label_columns:
             self._add_faults(name, missing(parsed[name], bad.get(name)), lines, raw[name], "expected a label")
         image = self.options.image_column
@@ -380,14 +392,3 @@ def missing(cells: Any, bad: Any = None) -> Any:
         return cells.is_null() if bad is None else pc.and_not(cells.is_null(), bad)
     empty = pc.equal(cells, -1) if pyarrow.types.is_integer(cells.type) else pc.equal(cells, "")
     return empty if bad is None else pc.and_not(empty, bad)
-
-
-def _blank_rows(raw: Mapping[str, pyarrow.StringArray]) -> Any:
-    """A mask of rows whose cells are all empty, as blank lines are; None if there are none."""
-    blank = None
-    for cells in raw.values():
-        empty = pc.equal(cells, "")
-        blank = empty if blank is None else pc.and_(blank, empty)
-        if not blank.true_count:
-            return None
-    return blank

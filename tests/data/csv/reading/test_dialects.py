@@ -167,6 +167,11 @@ def test_comment_lines_are_refused_with_their_flag_and_left_out_with_it(tmp_path
     assert column(quoted, "a") == ["x\n# no comment"]
 
 
+def test_names_of_rows_without_one_of_their_own_are_refused_with_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"where rows begin with a row name, as R writes them, name that column too$"):
+        indexed(tmp_path, "a,b\n" + "".join(f'"{i}",{i},{i * 2}\n' for i in range(5)))
+
+
 def test_a_header_may_begin_with_a_number_sign(tmp_path: Path) -> None:
     assert indexed(tmp_path, "#CHROM\tPOS\nchr1\t1\nchr2\t2\n").dialect.names == ("#CHROM", "POS")
 

@@ -9,6 +9,7 @@ import pytest
 
 from blitz.data.csv.reading.columns import MAX_CATEGORIES
 from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.layout import LINE
 from blitz.data.csv.reading.scan import CsvOptions
 from blitz.data.csv.table import CsvTable
 from blitz.errors import DataError
@@ -150,6 +151,46 @@ def test_bytes_that_are_no_utf8_are_found_wherever_they_are(tmp_path: Path) -> N
     index = indexed(tmp_path, b"a\n" + b"plain\n" * 300_000 + "é\n".encode("cp1252"))
     assert index.dialect.encoding == "cp1252"
     assert index.column("a").values == ("plain", "é")
+
+
+def test_a_byte_that_is_no_utf8_in_a_file_that_is_makes_a_bad_row_and_no_class_wherever_it_is(tmp_path: Path) -> None:
+    for mark in ("\ufeff", ""):
+        for place in (1, 150_000):
+            lines = [f"{mark}a,y\n".encode(), *["1,é\n".encode()] * 150_001]
+            lines[place] = b"1,caf\xe9\n"
+            index = indexed(tmp_path, b"".join(lines), label_columns=("y",))
+            assert index.dialect.names == ("a", "y")
+            assert index.dialect.encoding == ("utf-8-sig" if mark else "utf-8")
+            assert index.column("y").values == ("é",)
+            assert index.bad_rows().messages(9) == [
+                f"{index.csv}:{place + 1}: column 'y' holds 'caf\ufffd'; expected UTF-8, as other parts of the file are"
+            ]
+
+
+def test_a_file_with_a_byte_order_mark_is_utf8_though_its_only_other_letter_is_damaged(tmp_path: Path) -> None:
+    index = indexed(tmp_path, "\ufeffa,b\n1,plain\n".encode() + b"2,caf\xe9\n")
+    assert (index.dialect.names, index.dialect.encoding, len(index.bad_rows())) == (("a", "b"), "utf-8-sig", 1)
+
+
+def test_names_that_are_not_in_the_encoding_of_the_file_and_mixed_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"train\.csv:1: a column's name holds bytes that are no UTF-8.*--data\.encoding"
+    ):
+        indexed(tmp_path, b"caf\xe9,b\n1," + "é\n".encode())
+    mixed = b"a,b\n1,caf\xe9\n2,\xfcber\n3," + "é\n".encode()
+    with pytest.raises(DataError, match=r"some characters in UTF-8, and more bytes that are not.*--data\.encoding"):
+        indexed(tmp_path, mixed)
+    assert indexed(tmp_path, mixed, encoding="cp1252").table()["b"].to_pylist() == ["café", "über", "Ã©"]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_blank_lines_are_no_rows_and_rows_of_empty_cells_are(tmp_path: Path, newline: str) -> None:
+    lines = ["a,b", "", "1,x", ",", "", "", '2,"y', "", 'z"', ",", '"",""', ""]
+    index = indexed(tmp_path, newline.join(lines) + newline)
+    assert index.table()[LINE].to_pylist() == [3, 4, 7, 10, 11]
+    assert index.table()["a"].to_pylist() == [1, None, 2, None, None]
+    index = indexed(tmp_path, newline.join(["a", "1", "", '""', "2"]))
+    assert index.table()["a"].to_pylist() == [1, None, 2]
 
 
 def test_an_open_quote_at_the_end_is_a_bad_row(tmp_path: Path) -> None:
