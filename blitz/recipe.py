@@ -14,7 +14,6 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.arrays import MapStyleDataset
-from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan, Split
 from blitz.errors import UserError, require
 from blitz.fields import may_change as may_change
@@ -195,8 +194,10 @@ class Recipe(ABC):
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """The loss of each row, of shape (batch,): not their mean, which the loop takes over all workers."""
 
-    def inputs(self, csv: str) -> InputRows:
+    def inputs(self, csv: str) -> MapStyleDataset:
         """The rows of a CSV to predict for, with no need of targets; bad rows are among them.
+
+        They are `blitz.data.csv.table.InputRows`, as the CSV data sets of blitz are.
 
         Raises:
             UserError: if the recipe takes none.

@@ -14,6 +14,7 @@ from blitz.export.formats import SUFFIXES, Format
 from blitz.recipe import Recipe
 from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
 from blitz.storage import exists, folder_of, is_folder, name_of
 
 
@@ -61,7 +62,7 @@ def export_checkpoint(directory: RunDirectory, settings: ExportSettings) -> Expo
     require(not is_folder(path), f"--output: {path} is a folder; name a file to write")
     require(settings.overwrite or not exists(path), f"{path} is there already; name another --output, or --overwrite")
     # What lies in the run may lead out of it; what its user names may not.
-    folder = RunDirectory.of(folder_of(path)) if settings.output else directory.part("export")
+    folder = Directory.of(folder_of(path)) if settings.output else directory.part("export")
     with _another_place(path):
         # Before minutes are spent on it.
         folder.probe()
@@ -86,4 +87,4 @@ def _another_place(path: str) -> Iterator[None]:
 def _default_place(directory: RunDirectory, settings: ExportSettings, step: int) -> str:
     quantized = ".int8" if settings.quantize else ""
     name = f"{settings.recipe.name}-{step}{quantized}.{SUFFIXES[settings.format]}"
-    return RunDirectory.of(directory.uri, f"export/{name}").uri
+    return directory.part(f"export/{name}").uri

@@ -29,6 +29,7 @@ from blitz.objects import ObjectRecipe
 from blitz.recipe import Recipe
 from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
 from blitz.storage import beside, exists, folder_of, is_folder, joined, locked, name_of, open_place, written_whole
 from blitz.training import prediction
 from blitz.training.prediction import PredictJob
@@ -77,6 +78,8 @@ def predict_csv(
 
     def inputs() -> tuple[InputRows, str]:
         dataset = recipe.inputs(source)
+        require(isinstance(dataset, InputRows), f"recipe {recipe.name}: inputs() gave rows that are not those of a CSV")
+        assert isinstance(dataset, InputRows)
         require(len(dataset) > 0, f"{source} has no row to predict for")
         for name in filter(_APPENDED.fullmatch, dataset.index.dialect.names):
             raise UserError(f"{source} has a column '{name}' of its own, as may be appended; give it another name")
@@ -152,7 +155,7 @@ def _predicted(
     require(not is_folder(target), f"{target} is a folder; name a file to write")
     placement = Placement(settings.scale)
     with placed(placement), _alone(target, overwrite=settings.overwrite):
-        recipe, parts = settings.recipe, RunDirectory(beside(target, ".parts"), flag="OUTPUT")
+        recipe, parts = settings.recipe, Directory(beside(target, ".parts"), flag="OUTPUT")
         dataset, content = inputs()
         step = directory.checkpoint_step(settings.checkpoint, tell=warn)
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
@@ -181,7 +184,7 @@ def _alone(target: str, *, overwrite: bool) -> Iterator[None]:
             held.enter_context(locked(joined(folder_of(target), f".{name_of(target)}.lock")))
             is_free = overwrite or not exists(target)
             if is_free:
-                RunDirectory.of(beside(target, ".parts")).probe()
+                Directory.of(beside(target, ".parts")).probe()
         except BlockingIOError:
             raise UserError(f"another process is writing {target}; wait for it, or name another file") from None
         except (OSError, UserError) as error:
@@ -225,7 +228,7 @@ def predict_dataset(
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
         step = directory.checkpoint_step(settings.checkpoint, tell=warn)
         # On a cluster the parts have to lie where every node sees them.
-        parts = RunDirectory.of(folder) if placement.in_process else directory.part(f"predictions-{uuid4().hex}")
+        parts = Directory.of(folder) if placement.in_process else directory.part(f"predictions-{uuid4().hex}")
         job = PredictJob(recipe, plan, directory, step, parts)
         launch(job, {"val": dataset}, placement)
         found = pyarrow.concat_tables(_said(job))

@@ -10,6 +10,7 @@ from blitz.report.page import comparison_page, run_page, sweep_page
 from blitz.report.record import read_record
 from blitz.report.sweep_page import is_sweep, read_sweep
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
 from blitz.storage import absolute, folder_of, name_of
 
 REPORT = "report.html"
@@ -40,7 +41,7 @@ def write_report(runs: list[RunDirectory], settings: ReportSettings | None = Non
         page = sweep_page(read_sweep(one)) if is_sweep(one) else run_page(read_record(one))
         place = RunDirectory.of(one.uri, REPORT).uri
     place = absolute(settings.out) if settings.out else place
-    folder, name = RunDirectory(folder_of(place)), name_of(place)
+    folder, name = Directory(folder_of(place)), name_of(place)
     files = {name: page.html().encode()}
     if settings.png:
         pictures = f"{name.rpartition('.')[0] or name}-pictures"
@@ -50,7 +51,7 @@ def write_report(runs: list[RunDirectory], settings: ReportSettings | None = Non
             folder.write(path, data)
     except OSError as error:
         raise UserError(f"{place} cannot be written ({first_line(error)}); name another place with --out") from error
-    return [RunDirectory.of(folder.uri, path).uri for path in files]
+    return [folder.part(path).uri for path in files]
 
 
 def report_at_the_end(run: RunDirectory, *, command: str = "", say: Callable[[str], None] = print) -> str | None:

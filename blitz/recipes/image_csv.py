@@ -1,6 +1,6 @@
 """Images that a CSV names: any classifier of torchvision, for classes, numbers or points in the image."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -9,10 +9,11 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.crops import Crops, middle, recolored
-from blitz.data.csv.image_dataset import CsvImages, ImageFit, fit_images, image_inputs, image_rows
+from blitz.data.csv.image_dataset import CsvImages, FileChecks, ImageFit, fit_images, image_inputs, image_rows
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.errors import require
+from blitz.fields import HELD
 from blitz.models.vision import require_fits, vision_model
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Distance, Regression
@@ -59,16 +60,18 @@ class ImageCsv(Recipe):
     model: VisionModel = VisionModel()
     augmentation: Augmentation = Augmentation()
     fitted_on: Annotated[ImageFit | None, tyro.conf.Suppress] = None
+    checks: Annotated[FileChecks | None, tyro.conf.Suppress] = field(default=None, compare=False, metadata={HELD: True})
 
     def fitted(self) -> Self:
         # Before a look at all files, which may take minutes.
         require_fits(self.model.name, outputs=2, size=self.data.size)
-        fit = fit_images(self.data, self.seed)
+        checks = FileChecks()
+        fit = fit_images(self.data, self.seed, checks)
         require(
             not (self.augmentation.flip and fit.task == "points"),
             "--augmentation.flip would make left points right ones, which only who marked them can name; leave it out",
         )
-        return replace(self, fitted_on=fit)
+        return replace(self, fitted_on=fit, checks=checks)
 
     @property
     def fit(self) -> ImageFit:
@@ -90,7 +93,7 @@ class ImageCsv(Recipe):
         return self.data.loader_workers
 
     def dataset(self, split: Split) -> CsvImages:
-        return image_rows(self.data, self.fit, split, self.seed)
+        return image_rows(self.data, self.fit, split, self.seed, self.checks or FileChecks())
 
     def inputs(self, csv: str) -> CsvImages:
         return image_inputs(self.data, self.fit, csv)

@@ -1,59 +1,22 @@
 """The checkpoints of a run directory: which are there, whole and undamaged, and how one is written."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow.fs
 
-from blitz.errors import DamagedFile, StorageError, UserError, require
+from blitz.errors import DamagedFile, UserError, require
 from blitz.run_files.checkpoint_digests import STATE, is_sealed, sealed, sha256_of
+from blitz.run_files.folder import Directory
 
 Which = Literal["best", "last"] | int
 """A checkpoint: the best, the newest, or that of a step."""
 
 
-class CheckpointFiles(ABC):
+@dataclass(frozen=True)
+class CheckpointFiles(Directory):
     """What a run directory does with `checkpoints/`."""
-
-    @abstractmethod
-    def _open(self, path: str) -> tuple[pyarrow.fs.FileSystem, str]: ...
-
-    @abstractmethod
-    def exists(self, path: str) -> bool:
-        """Whether the file or directory is there."""
-
-    @abstractmethod
-    def names(self, folder: str = "") -> list[str]:
-        """Names of the files in a folder."""
-
-    @abstractmethod
-    def read(self, path: str) -> bytes:
-        """A file's bytes."""
-
-    @abstractmethod
-    def chunks(self, path: str) -> Iterator[bytes]:
-        """The same, piece by piece."""
-
-    @abstractmethod
-    def read_json(self, path: str) -> dict[str, Any] | None:
-        """A JSON object, or None."""
-
-    @abstractmethod
-    def write(self, path: str, data: bytes) -> None:
-        """Write a file whole."""
-
-    @abstractmethod
-    def write_json(self, path: str, value: Mapping[str, Any]) -> None:
-        """Write a JSON object whole."""
-
-    @abstractmethod
-    def delete_folder(self, path: str) -> None:
-        """Delete a folder and what is in it."""
-
-    @abstractmethod
-    def refused(self, what: str, error: OSError) -> StorageError:
-        """What to raise where the storage cannot be read or written."""
 
     def checkpoint_steps(self) -> list[int]:
         """Steps of all whole checkpoints, oldest first.

@@ -14,6 +14,7 @@ from blitz.errors import UserError, require
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_from_json, reference_of
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
 from blitz.settings import differences, settings_of
 from blitz.storage import folder_of
 
@@ -82,7 +83,7 @@ def require_distinct(directory: RunDirectory) -> None:
     if not directory.appends:
         return
     try:
-        others = RunDirectory(folder_of(directory.uri)).names()
+        others = Directory(folder_of(directory.uri)).names()
     except OSError as error:
         raise directory.refused("read", error) from error
     same = [name for name in others if name.casefold() == directory.name.casefold()]

@@ -18,6 +18,7 @@ from blitz.errors import UserError
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
 from blitz.storage import fingerprint, joined
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
@@ -44,7 +45,7 @@ class PredictJob:
     plan: Plan
     run: RunDirectory
     step: int
-    parts: RunDirectory
+    parts: Directory
 
     def first_step(self) -> int:
         """The first batch that is not predicted yet."""

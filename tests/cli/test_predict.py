@@ -14,6 +14,7 @@ import torch
 
 from blitz.api.predict_rows import PredictSettings, predict_csv
 from blitz.cli.predict import main
+from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan
 from blitz.errors import DataError, UserError
 from blitz.launch.launch import launch
@@ -170,6 +171,7 @@ def test_parts_of_another_model_are_not_taken(colours: RunDirectory, folder: Pat
     source, target = numbers_and_colours(tmp_path / "in.csv", rows=50), tmp_path / "out.csv"
     recipe = stored(colours).recipe
     rows = recipe.inputs(str(source))
+    assert isinstance(rows, InputRows)
     plan = Plan.of_evaluation(rows=50, batch_size=recipe.global_batch_size)
     # As a prediction leaves them that is killed before its end.
     job = PredictJob(recipe, plan, colours, colours.checkpoint_step("best"), RunDirectory.of(f"{target}.parts"))

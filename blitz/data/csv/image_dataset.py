@@ -155,7 +155,25 @@ class CsvImages:
         return records.astype(np.str_)
 
 
-def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
+class FileChecks:
+    """Which rows have invalid files, as found since the fit.
+
+    A run asks three times, and checking a million files takes minutes.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, ...], BadRows] = {}
+
+    def bad_rows(self, index: CsvIndex, data: ImageCsvData, image_column: str) -> BadRows:
+        """Rows of an index whose files are missing, or are no whole images."""
+        root = _root(data, index)
+        key = (index.path, index.csv, image_column, root, data.image_check)
+        if key not in self._found:
+            self._found[key] = check_images(index, image_column, root, data.image_check)
+        return self._found[key]
+
+
+def fit_images(data: ImageCsvData, seed: int, checks: FileChecks) -> ImageFit:
     """Columns, classes, means and deviations, from the training rows; prints which columns they are.
 
     Raises:
@@ -163,7 +181,6 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
         UserError: if `data` does not say what to learn from which CSV.
     """
     data.check()
-    _checked.clear()
     image_column, targets = data.columns()
     index = data.train_index(_train_options(data, image_column, targets))
     if data.train_dir is None:
@@ -174,7 +191,7 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
         task = "classification" if kinds == {"category"} else "numbers"
     fit = ImageFit(index.content, image_column, task, targets, decimal=index.decimal)
     bad = _faults(index, targets)
-    data.judged(bad + _files(index, data, image_column), index)
+    data.judged(bad + checks.bad_rows(index, data, image_column), index)
     kept, held_out = data.parts(index, bad.rows(), seed)
     if task == "classification":
         # Also those that the seed happens to hold out.
@@ -212,7 +229,7 @@ def _number_target(report: ColumnReport) -> NumberTarget:
     return NumberTarget(report.name, report.mean, report.std)
 
 
-def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> CsvImages:
+def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int, checks: FileChecks) -> CsvImages:
     """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
 
     Raises:
@@ -237,7 +254,7 @@ def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> Cs
         bad = _faults(index, fit.targets)
         train, val = data.parts(index, bad.rows(), seed)
         kept = train if split == "train" else val
-    files = _files(index, data, fit.image_column)
+    files = checks.bad_rows(index, data, fit.image_column)
     data.judged(bad + files, index)
     return CsvImages(index, data, fit, kept, bad + files, files)
 
@@ -258,19 +275,6 @@ def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
         _faults(index, ()),
         join_faults(csv, []),
     )
-
-
-# What was found of the files since the last fit: a run asks thrice, and to look at a million files takes minutes.
-_checked: dict[tuple[str, ...], BadRows] = {}
-
-
-def _files(index: CsvIndex, data: ImageCsvData, image_column: str) -> BadRows:
-    """Rows whose files are of no use now; another time they may be others."""
-    root = _root(data, index)
-    key = (index.path, index.csv, image_column, root, data.image_check)
-    if key not in _checked:
-        _checked[key] = check_images(index, image_column, root, data.image_check)
-    return _checked[key]
 
 
 def _faults(index: CsvIndex, targets: Collection[str]) -> BadRows:

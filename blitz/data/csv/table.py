@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from blitz.storage import absolute
 Rows = npt.NDArray[np.int64]
 
 
+@runtime_checkable
 class InputRows(MapStyleDataset, Protocol):
     """Rows of a CSV to predict for: all those of an index, bad ones included."""
 
