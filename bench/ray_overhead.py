@@ -4,7 +4,7 @@
 
 LeNet on random pictures of 32 × 32 in memory, with gloo. The two take turns. Steps a second are the median of those
 after the first third of a run, as metrics.jsonl has them; the first step is that after which the loop starts, counted
-from the start of the command. Ray is a local one that is started with the run, as `jobs.train` does.
+from the start of the command. Ray is a local one that is started with the run, as `blitz train` does.
 """
 
 import argparse

@@ -37,7 +37,7 @@ class Headline:
     @property
     def command(self) -> str:
         """The command as a user types it."""
-        return f"python -m jobs.train {self.recipe} {self.flags}".strip()
+        return f"blitz train {self.recipe} {self.flags}".strip()
 
 
 HEADLINES = (

@@ -4,7 +4,7 @@
 
 The space `optimizers`, and 16 trials of `digits` and of LeNet on CIFAR-10 in batches of 4, 32 and 128. Both loops take
 equally many steps and evaluations on the same trials: four optimizers at random learning rates. `pack` is the stack
-alone, `jobs.tune` the command with all that it writes, and `Ray Tune` that command with a process for each trial on a
+alone, `blitz tune` the command with all that it writes, and `Ray Tune` that command with a process for each trial on a
 local Ray: of 16 trials, because it takes long, so that its ratio is of trials an hour. Seconds are from the shell to
 the end of the command; CPU seconds are those of all its processes, which other work on the machine does not change as
 much. Where a ratio is below 1, packing loses.
@@ -165,7 +165,7 @@ def compare(task: str, trials: int, root: str, rounds: int, *, ray: bool) -> Non
         with tempfile.TemporaryDirectory() as folder:
             if task == "parabola":
                 flags = ["--num-trials", str(trials), "--storage", str(Path(folder) / str(number))]
-                commands["jobs.tune"] = ["jobs.tune", "optimizers", *flags, "--scale.num-workers", "0"]
+                commands["blitz tune"] = ["jobs.tune", "optimizers", *flags, "--scale.num-workers", "0"]
             for name, words in commands.items():
                 costs.setdefault(name, []).append(cost_of(words))
             if task == "parabola" and ray:
@@ -180,9 +180,9 @@ def compare(task: str, trials: int, root: str, rounds: int, *, ray: bool) -> Non
     if with_ray:
         seconds = statistics.median(with_ray)
         ratio = statistics.median(
-            (trials / one.seconds) / (_LANES / each) for one, each in zip(costs["jobs.tune"], with_ray, strict=True)
+            (trials / one.seconds) / (_LANES / each) for one, each in zip(costs["blitz tune"], with_ray, strict=True)
         )
-        remark = f"for {_LANES} trials; jobs.tune has {ratio:.1f} times its trials an hour"
+        remark = f"for {_LANES} trials; blitz tune has {ratio:.1f} times its trials an hour"
         print(f"  {'Ray Tune':12} {seconds:8.1f} s {remark}")
 
 

@@ -7,7 +7,7 @@ line and every field is a flag.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
 
 import torch
 import tyro
@@ -20,6 +20,7 @@ from blitz.fields import may_change as may_change
 from blitz.optim import Group, Optim
 from blitz.outputs.examples import Example, class_examples, number_examples
 from blitz.outputs.metrics import Classification, Distance, Loss, Metrics, Regression
+from blitz.outputs.predictions import class_predictions
 from blitz.project import name_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,27 @@ class WeightsSource:
     """The hash of the weights, hexadecimal."""
     source: str = may_change("")
     """A run, a file, or the name that the recipe gives."""
+
+
+class RunFiles(Protocol):
+    """The directory of a run, as `after_evaluation` gets it; paths are relative to it, such as `pictures/3.png`."""
+
+    @property
+    def uri(self) -> str:
+        """An absolute path or a URI, by which `blitz.open` opens the run."""
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes."""
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file whole."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +235,12 @@ class Recipe(ABC):
         raise UserError(f"recipe {self.name} does not predict from lines of text; name a CSV")
 
     def predictions(self, outputs: Any, batch: Batch) -> dict[str, list[str] | list[float]]:
-        """The predictions for each row, as named columns of text or numbers; by default the outputs themselves."""
+        """The predictions for each row, as named columns of text or numbers.
+
+        By default the class and its probability if `metrics` knows the classes, else the outputs themselves.
+        """
+        if classes := self._classes():
+            return class_predictions(outputs, classes)
         values = outputs.double().reshape(len(outputs), -1)
         names = ["prediction"] if values.shape[1] == 1 else [f"prediction_{n}" for n in range(values.shape[1])]
         return dict(zip(names, values.T.tolist(), strict=True))
@@ -240,6 +267,22 @@ class Recipe(ABC):
         """A picture of what the model, on the CPU and in evaluation mode, does with rows of a split; by default none.
 
         Matplotlib is slow to import: do so in here.
+        """
+        return None
+
+    def after_evaluation(self, model: nn.Module, metrics: Mapping[str, float], run: RunFiles) -> bool | None:
+        """Called after each evaluation while training, once its checkpoint is written; by default nothing.
+
+        On several workers rank 0 alone calls it, and the others wait. An error in it ends the run. It is called once
+        for each evaluation; only a run that is killed while it is in here calls it again, when it resumes.
+
+        Args:
+            model: on its device, in evaluation mode and under `torch.no_grad`; to be looked at, not changed.
+            metrics: `step`, `epoch` and the metrics of the evaluation, such as `val/loss`.
+            run: the run's directory, which holds `checkpoints/<step>/weights.safetensors` by now.
+
+        Returns:
+            False to stop here: a finished run of fewer steps.
         """
         return None
 

@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _FENCE = re.compile(r"```(?:bash|console)\n(.*?)```", re.DOTALL)
-_PROGRAMS = "python|blitz|timeout|ray|make|pip|tensorboard|source|head|cat|echo|aws|export"
-_STARTS = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:{_PROGRAMS})\b")
+_STARTS = re.compile(
+    r"(?:[A-Z_]+=\S+ )*(?:python|blitz|timeout|ray|make|pip|tensorboard|source|head|cat|echo|aws|export)\b"
+)
 
 ELSEWHERE = {
     "ray job": "tests/end_to_end/test_submit.py",
@@ -38,11 +39,13 @@ ELSEWHERE = {
     "blitz evaluate en-de": "tests/test_translate.py",
     "blitz predict en-de": "tests/test_translate.py",
     "blitz export en-de": "tests/test_translate.py",
+    "blitz train digits --track": "tests/trackers/test_exactly_once.py",
+    "blitz tune optimizers --track": "tests/trackers/test_exactly_once.py",
     "printf ": "tests/test_translate.py",
     "make ": "Makefile",
 }
 """What begins so needs a cluster, a server or a time limit; the test that gives it one."""
-NOT_OURS = ("pip install tensorboard", "tensorboard ", "head ", "source ")
+NOT_OURS = ("pip install tensorboard", "pip install 'blitz[", "tensorboard ", "head ", "source ")
 
 NAMES = {"RUN", "OTHER", "THIRD"}
 """Runs of the reader's own."""

@@ -170,7 +170,7 @@ def test_bleu_adds_up_to_sacrebleu_s_own_at_any_split_into_batches() -> None:
 
 @pytest.fixture(scope="module", params=NAMES)
 def learned(request: pytest.FixtureRequest, root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """A run that has the pairs by heart, as `jobs.train` leaves it."""
+    """A run that has the pairs by heart, as `blitz train` leaves it."""
     fitted = recipe(root, request.param).fitted()
     run = train(fitted, tmp_path_factory.mktemp("run") / "run")
     run.write_json("recipe.json", recipe_to_json(fitted))

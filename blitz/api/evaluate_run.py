@@ -11,6 +11,7 @@ import tyro
 from blitz.api.bad_row_summary import list_left_out
 from blitz.data.plan import Plan, Split
 from blitz.errors import StorageError, require
+from blitz.extras import MissingExtra
 from blitz.launch.launch import launch, placed
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
@@ -78,6 +79,8 @@ def _evaluate(
         if isinstance(metrics := recipe.metrics(), Classification):
             _classes(directory, job, metrics, result)
         draw(recipe, directory, step=job.step, split=split)
+    except MissingExtra as missing:
+        warn(str(missing))
     except StorageError as error:
         unwritten = error
     if unwritten is not None:

@@ -1,5 +1,6 @@
 """Sweeps, for the command line and for Python."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,9 @@ from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import require_name
 from blitz.run_files.sweep_directory import Trial
-from blitz.settings import with_settings
+from blitz.settings import require_settings, with_settings
+from blitz.trackers.tracked import Say, tracked_sweep
+from blitz.trackers.tracker import TrackerName, require_clients
 from tune_spaces import find_space
 
 
@@ -45,10 +48,13 @@ class TuneSettings:
     """The directory of runs and sweeps, or a URI such as s3://bucket/runs."""
     report: bool = True
     """Write report.html into the sweep at its end."""
+    track: tuple[TrackerName, ...] = ()
+    """Send the trials to these trackers too; each is configured by its own environment variables."""
     scale: Scale = field(default_factory=Scale)
 
     def __post_init__(self) -> None:
         require_name(self.run)
+        require_clients(self.track)
         packed, most = self.packed, self.max_concurrent
         require(self.num_trials >= 1, f"--num-trials is {self.num_trials}; it must be 1 or more")
         require(isinstance(packed, str) or packed >= 1, f"--packed is {packed}; it must be auto, no, or 1 or more")
@@ -57,8 +63,18 @@ class TuneSettings:
         require(self.scale.max_workers is None, "--scale.max-workers is for one run; give --scale.num-workers")
 
 
-def tune_space(name: str, space: Space, settings: TuneSettings, *, address: str | None = None) -> SweepResult:
+def tune_space(
+    name: str,
+    space: Space,
+    settings: TuneSettings,
+    *,
+    address: str | None = None,
+    finish: Callable[[SweepResult], object] | None = None,
+    say: Say = print,
+) -> SweepResult:
     """Run or resume a sweep; `name` is the start of its default directory's name.
+
+    `finish` is called with the result while trackers still follow, which so get the report that it writes.
 
     Raises:
         UserError: if it can never start, before anything is started.
@@ -74,7 +90,11 @@ def tune_space(name: str, space: Space, settings: TuneSettings, *, address: str 
     )
     directory = RunDirectory.of(settings.storage, settings.run or plan.default_name())
     placement = Placement(settings.scale, address) if address else Placement(settings.scale)
-    return run_sweep(plan, directory, placement, packed=settings.packed, max_concurrent=settings.max_concurrent)
+    with tracked_sweep(directory, settings.track, say=say):
+        result = run_sweep(plan, directory, placement, packed=settings.packed, max_concurrent=settings.max_concurrent)
+        if finish is not None:
+            finish(result)
+    return result
 
 
 class Sweep:
@@ -122,6 +142,7 @@ def tune(
     scale: Scale | None = None,
     address: str | None = None,
     report: bool = True,
+    track: Sequence[TrackerName] = (),
     search: SearchName | None = None,
     scheduler: SchedulerName | None = None,
     packed: Packed = "auto",
@@ -139,6 +160,7 @@ def tune(
         scale: where trials run.
         address: the Ray cluster; by default RAY_ADDRESS.
         report: whether to write report.html at the end.
+        track: trackers that the trials are sent to too: `mlflow`, `wandb`, `trackio`, `comet`.
         search: `random`, `grid` or `optuna`.
         scheduler: `asha` stops trials early that do worse than others did; `none` does not.
         packed: train up to so many trials as one stacked model; `auto` where possible, `no` never.
@@ -150,7 +172,9 @@ def tune(
         UserError: if it can never start, before anything is started.
     """
     found = space if isinstance(space, Space) else find_space(str(space))
-    base = with_settings(found.base(), settings)
+    base = found.base()
+    require_settings(type(base), settings)
+    base = with_settings(base, settings)
     name = base.name if isinstance(space, Space) else Path(str(space).partition(":")[0]).stem
     made = TuneSettings(
         base,
@@ -163,9 +187,12 @@ def tune(
         run=run,
         storage=str(storage),
         report=report,
+        track=tuple(track),
         scale=scale or Scale(),
     )
-    sweep = Sweep(tune_space(name, found, made, address=address))
-    if report:
-        sweep.report()
-    return sweep
+
+    def finish(result: SweepResult) -> None:
+        if report:
+            Sweep(result).report()
+
+    return Sweep(tune_space(name, found, made, address=address, finish=finish))

@@ -1,8 +1,8 @@
 """Find what would keep a run from starting, and how to mend it.
 
-    python -m jobs.doctor RECIPE [flags]
+    blitz doctor RECIPE [flags]
 
-The flags are those of jobs.train. Each finding is one line; leaves with exit code 2 if one is an error.
+The flags are those of blitz train. Each finding is one line; leaves with exit code 2 if one is an error.
 """
 
 import os
@@ -17,7 +17,7 @@ from blitz.launch.doctor.examine import examine
 from blitz.launch.placement import Placement
 from blitz.recipes import recipe_names
 
-PROG = "python -m jobs.doctor"
+PROG = "blitz doctor"
 
 
 def main(words: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Evaluate a checkpoint of a run: loss and metrics; for classes also each one's accuracy and the confusion matrix.
 
-    python -m jobs.evaluate RUN [flags]
+    blitz evaluate RUN [flags]
 
-RUN is the run directory that jobs.train printed, a path or a URI; a name alone is looked for in runs/. The metrics are
+RUN is the run directory that blitz train printed, a path or a URI; a name alone is looked for in runs/. The metrics are
 also written to evaluations/<split>-<step>.json in the run, and those of classes to CSVs beside it; a recipe that draws
 leaves its picture in pictures/.
 """
@@ -18,7 +18,7 @@ from blitz.recipe import Recipe
 from blitz.training.evaluation import ResultNotWritten
 from blitz.visible import visible
 
-PROG = "python -m jobs.evaluate"
+PROG = "blitz evaluate"
 
 
 def main(words: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Export a checkpoint of a run as one file that does not need blitz.
 
-    python -m jobs.export RUN [--format torch_export|onnx|torchscript|state_dict] [flags]
+    blitz export RUN [--format torch_export|onnx|torchscript|state_dict] [flags]
 
-RUN is the run directory that jobs.train printed, a path or a URI; a name alone is looked for in runs/. The artifact
+RUN is the run directory that blitz train printed, a path or a URI; a name alone is looked for in runs/. The artifact
 holds weights and preprocessing, takes batches of any size, and has been compared with the model on real rows.
 state_dict is the weights alone, for `load_state_dict`. torchscript is for old runtimes: torch deprecates it.
 """
@@ -12,7 +12,7 @@ from blitz.cli.stored_run import parse_for_run
 from blitz.errors import require
 from blitz.export.export import Exported
 
-PROG = "python -m jobs.export"
+PROG = "blitz export"
 
 
 def main(words: list[str]) -> None:

@@ -1,12 +1,12 @@
 """Predict for every row of a CSV, or every line of a text, with a checkpoint of a run.
 
-    python -m jobs.predict RUN INPUT.csv OUTPUT.csv [flags]
-    python -m jobs.predict RUN INPUT.txt OUTPUT.txt [flags]
-    echo 'A man rides a bike.' | python -m jobs.predict RUN - [flags]
+    blitz predict RUN INPUT.csv OUTPUT.csv [flags]
+    blitz predict RUN INPUT.txt OUTPUT.txt [flags]
+    echo 'A man rides a bike.' | blitz predict RUN - [flags]
 
-RUN is the run directory that jobs.train printed, a path or a URI; a name alone is looked for in runs/. OUTPUT.csv holds
-the rows of INPUT.csv in their order with columns appended: the prediction, probabilities for classes, and `error`,
-which explains why a row has no prediction. The same command again resumes a killed one.
+RUN is the run directory that blitz train printed, a path or a URI; a name alone is looked for in runs/. OUTPUT.csv
+holds the rows of INPUT.csv in their order with columns appended: the prediction, probabilities for classes, and
+`error`, which explains why a row has no prediction. The same command again resumes a killed one.
 
 A recipe that translates also takes text, one sentence a line: a file whose name ends in .txt, or standard input with -.
 It writes a line for each, empty for an empty one; without OUTPUT, or with -, to standard output.
@@ -17,7 +17,7 @@ from blitz.cli.stored_run import parse_for_run
 from blitz.data.csv.prediction_csv import ERROR
 from blitz.errors import require
 
-PROG = "python -m jobs.predict"
+PROG = "blitz predict"
 
 
 def main(words: list[str]) -> None:

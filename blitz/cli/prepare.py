@@ -1,6 +1,6 @@
 """Check a CSV before training on it: its format, the content of its columns, and its bad rows.
 
-    python -m jobs.prepare TRAIN.csv [flags]
+    blitz prepare TRAIN.csv [flags]
 
 TRAIN.csv is a path or a URI. The index that training reads is built and kept in --out, as is a list of all
 bad rows, <name>.bad_rows.csv. Exits with code 2 if training would refuse the rows.
@@ -20,7 +20,7 @@ from blitz.data.csv.table import unknown_labels
 from blitz.errors import require
 from blitz.visible import visible
 
-PROG = "python -m jobs.prepare"
+PROG = "blitz prepare"
 
 _SHOWN_VALUES = 8
 _SHOWN_FAULTS = 10
@@ -28,7 +28,7 @@ _SHOWN_FAULTS = 10
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """The flags of `jobs.prepare`."""
+    """The flags of `blitz prepare`."""
 
     label_column: tuple[str, ...] = ()
     """The columns to learn: one, or several of numbers. None of their cells may be missing."""
@@ -127,7 +127,7 @@ def _print_index(index: CsvIndex, labels: tuple[str, ...]) -> None:
     width = max(6, *(len(visible(column.name)) for column in index.columns))
     print(f"{'column':{width}}  type      missing  values")
     for column in index.columns:
-        print(f"{visible(column.name):{width}}  {column.type:8}  {column.missing:7,}  {_summary(column)}")
+        print(f"{visible(column.name):{width}}  {column.type:8}  {column.missing:7,}  {summary(column)}")
         if column.note:
             print(f"{'':{width}}  {visible(column.note)}")
     for name in labels:
@@ -139,7 +139,8 @@ def _print_index(index: CsvIndex, labels: tuple[str, ...]) -> None:
     print()
 
 
-def _summary(column: ColumnReport) -> str:
+def summary(column: ColumnReport) -> str:
+    """What a column holds: its first values, or the range of its numbers."""
     if column.values is not None:
         more = f", and {len(column.values) - _SHOWN_VALUES} more" if len(column.values) > _SHOWN_VALUES else ""
         return f"{len(column.values)}: {', '.join(map(visible, column.values[:_SHOWN_VALUES]))}{more}"

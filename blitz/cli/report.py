@@ -1,6 +1,6 @@
 """Write a page about a run, several runs side by side, or a sweep, from the files in their directories.
 
-    python -m jobs.report RUN [RUN …] [flags]
+    blitz report RUN [RUN …] [flags]
 
 The page is one file that needs no network: report.html in the run directory, or comparison.html here for several runs.
 """
@@ -10,7 +10,7 @@ from blitz.cli.command_line import parse
 from blitz.errors import require
 from blitz.run_files.directory import RunDirectory
 
-PROG = "python -m jobs.report"
+PROG = "blitz report"
 
 
 def main(words: list[str]) -> None:

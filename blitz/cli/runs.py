@@ -1,6 +1,6 @@
 """List the runs and sweeps in a storage, with the state, step and best value of each.
 
-python -m jobs.runs [--storage URI]
+blitz runs [--storage URI]
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from blitz.cli.command_line import parse
 from blitz.outputs.metrics import format_metric
 from blitz.run_files.listing import RunSummary, list_runs
 
-PROG = "python -m jobs.runs"
+PROG = "blitz runs"
 
 
 @dataclass(frozen=True)
 class RunsSettings:
-    """The flags of `jobs.runs`."""
+    """The flags of `blitz runs`."""
 
     storage: str = "runs"
     """The directory of runs, or a URI such as s3://bucket/runs."""

@@ -1,8 +1,8 @@
 """Train a recipe, in this process or on Ray, or continue a run that was stopped.
 
-    python -m jobs.train RECIPE [flags]
+    blitz train RECIPE [flags]
 
-The same command again continues a run; `python -m jobs.train RECIPE --help` names every flag of a recipe.
+The same command again continues a run; `blitz train RECIPE --help` names every flag of a recipe.
 """
 
 import shlex
@@ -19,9 +19,9 @@ from blitz.report.terminal_summary import closing_lines
 from blitz.run_files.directory import RunDirectory
 from blitz.visible import visible
 
-PROG = "python -m jobs.train"
+PROG = "blitz train"
 _MOST_METRICS = 30
-"""With more metrics than this, those of single classes are left to jobs.evaluate."""
+"""With more metrics than this, those of single classes are left to blitz evaluate."""
 
 
 def main(words: list[str]) -> None:
@@ -29,7 +29,7 @@ def main(words: list[str]) -> None:
     if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nRecipes: {', '.join(all_recipe_names())}")
         return
-    train(read_settings(words, prog=PROG), command=shlex.join(["python", "-m", "jobs.train", *words]))
+    train(read_settings(words, prog=PROG), command=shlex.join(["blitz", "train", *words]))
 
 
 def read_settings(words: list[str], *, prog: str) -> TrainSettings:
@@ -61,7 +61,9 @@ def _summarise(directory: RunDirectory, result: dict[str, Any], report: str | No
         print(f"{visible(name):24} {format_metric(metrics[name])}")
     for line in closing_lines(read_record(directory), plain=not (sys.stdout.encoding or "").lower().startswith("utf")):
         print(line)
+    if planned := result.get("stopped_before"):
+        print(f"after_evaluation ended it at step {result['steps']} of {planned}")
     print(f"{result['steps']} steps, best checkpoint {result['best_checkpoint']}, rows_digest {result['rows_digest']}")
     if report:
         print(f"report: {report}")
-    print(f"evaluate it: python -m jobs.evaluate {shlex.quote(str(directory))}")
+    print(f"evaluate it: blitz evaluate {shlex.quote(str(directory))}")

@@ -5,7 +5,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from blitz.errors import require
 from blitz.export.deployed import Deployed
+from blitz.extras import require_extra
 
 Format = Literal["torch_export", "onnx", "torchscript", "state_dict"]
 Outputs = Mapping[str, Tensor]
@@ -23,8 +22,6 @@ Writer = Callable[[Deployed, Outputs, dict[str, Any], Path], None]
 SIGNATURE = "signature.json"
 """The name of an artifact's signature: of an extra file, or in ONNX of metadata."""
 
-_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
 
 def require_installed(format_: Format) -> None:
     """Refuse a format whose packages are missing.
@@ -32,8 +29,8 @@ def require_installed(format_: Format) -> None:
     Raises:
         UserError: with what to install.
     """
-    missing = [name for name in _ONNX_PACKAGES if find_spec(name) is None] if format_ == "onnx" else []
-    require(not missing, f"--format onnx needs {', '.join(missing)}: pip install 'blitz[export]'")
+    if format_ == "onnx":
+        require_extra("export", "onnx", "onnxscript", "onnxruntime", what="--format onnx")
 
 
 def _write_torch_export(deployed: Deployed, columns: Outputs, signature: dict[str, Any], path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The progress bar of a terminal."""
+"""The progress bar of a terminal or a notebook."""
+
+import sys
+from importlib.util import find_spec
 
 from tqdm import tqdm
 
@@ -6,15 +9,21 @@ from blitz.outputs.metrics import format_metric
 
 
 class ProgressBar:
-    """Steps, rate, time left and the newest loss, in one line; silent where the output is no terminal."""
+    """Steps, rate, time left and the newest loss, in one line; silent where nobody looks at the output."""
 
     def __init__(self, *, first_step: int, total_steps: int) -> None:
-        # None: off where the output is not a terminal.
-        self._bar = tqdm(
+        notebook = in_notebook()
+        kind = tqdm
+        if notebook and find_spec("ipywidgets") is not None:
+            # Without these it would only warn.
+            from tqdm.notebook import tqdm as kind
+        # None: off where the output is not a terminal, which that of a notebook is not.
+        shown = False if notebook else None
+        self._bar = kind(
             total=total_steps,
             initial=first_step,
             unit="step",
-            disable=None if total_steps else True,
+            disable=shown if total_steps else True,
             dynamic_ncols=True,
         )
 
@@ -35,3 +44,9 @@ class ProgressBar:
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         self._bar.write(text)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, as Jupyter's, VS Code's or Colab's."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")

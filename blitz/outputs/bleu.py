@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from blitz.data.text.vocabulary import PAD, Vocabulary
+from blitz.extras import extra
 from blitz.outputs.metrics import Sums
 
 
@@ -28,7 +29,8 @@ class Bleu:
 
     def __post_init__(self) -> None:
         # Imported here, because a worker that only trains does not need it.
-        from sacrebleu.metrics.bleu import BLEU
+        with extra("text", what="BLEU"):
+            from sacrebleu.metrics.bleu import BLEU
 
         object.__setattr__(self, "_bleu", BLEU())
 

@@ -88,7 +88,9 @@ class Means:
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """The mean of each name."""
         count = max(1, sums["count"].item())
-        return {name.removeprefix("sum/"): value.item() / count for name, value in sums.items() if name != "count"}
+        # Beside these, evaluation has sums of its own.
+        named = {name.removeprefix("sum/"): value for name, value in sums.items() if name.startswith("sum/")}
+        return {name: value.item() / count for name, value in named.items()}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from blitz.extras import extra
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -21,7 +23,8 @@ _CURVE_POINTS, _GRID_SIDE = 300, 300
 
 def fitted_curve(model: nn.Module, inputs: Array, targets: Array) -> "Figure":
     """The points, `inputs` and `targets` of shape (rows, 1), and the model's curve."""
-    from matplotlib.figure import Figure
+    with extra("report", what="a picture"):
+        from matplotlib.figure import Figure
 
     x = np.linspace(inputs.min(), inputs.max(), _CURVE_POINTS, dtype=np.float32)[:, None]
     figure = Figure(layout="constrained")
@@ -37,7 +40,8 @@ def decision_regions(model: nn.Module, inputs: Array, targets: Array, *, classes
 
     `targets` are class numbers of shape (rows,).
     """
-    from matplotlib.figure import Figure
+    with extra("report", what="a picture"):
+        from matplotlib.figure import Figure
 
     low, high = inputs.min(0) - 1, inputs.max(0) + 1
     x, y = np.meshgrid(*(np.linspace(low[axis], high[axis], _GRID_SIDE, dtype=np.float32) for axis in (0, 1)))

@@ -28,7 +28,7 @@ class Record:
     events: list[dict[str, Any]]
     result: dict[str, Any] | None
     evaluation: dict[str, Any] | None
-    """That of the best checkpoint, or the newest made by jobs.evaluate if the run kept none."""
+    """That of the best checkpoint, or the newest made by blitz evaluate if the run kept none."""
     bad_rows: int
     pictures: list[str]
     """What the recipe's `picture` drew, as `data:` URIs."""

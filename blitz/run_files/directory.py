@@ -7,10 +7,12 @@
       events.out.tfevents.*  the same for TensorBoard, a file each start
       events.jsonl           one line each time the run was started, resumed, failed or finished
       logs/                  what each worker of a run on Ray prints and raises, a file each start
-      evaluations/           the evaluation of the best checkpoint, and those made by jobs.evaluate
+      evaluations/           the evaluation of the best checkpoint, and those made by blitz evaluate
+      after_evaluation.json  the step that the recipe's after_evaluation was last called for, if it has one
       bad_rows.csv           rows of a CSV that are left out, if there are any
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
       pictures/              pictures of the best checkpoint, if the recipe draws any
+      trackers/<name>.json   how much of the run was sent to a tracker
       result.json            written at the end
 
 A checkpoint is there once its state.json is, and all files that it lists have the sizes that it lists; anything else

@@ -120,6 +120,15 @@ class Directory:
             while data := stream.read(_CHUNK_BYTES):
                 yield data
 
+    def open_file(self, path: str) -> pyarrow.NativeFile:
+        """A file to read at any position.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+        """
+        files, place = self._open(path)
+        return files.open_input_file(place)
+
     def tail(self, path: str, most: int) -> bytes:
         """The last bytes of a file, `most` at most.
 

@@ -138,7 +138,7 @@ def stored_recipe(run: RunDirectory) -> Recipe:
         require(not run.exists("sweep.json"), f"{run} is a sweep; name its best run, {best}")
         raise UserError(
             f"there is no run in {run}: it has no recipe.json; "
-            f"python -m jobs.runs --storage {shlex.quote(folder_of(run.uri))} lists those that are there"
+            f"blitz runs --storage {shlex.quote(folder_of(run.uri))} lists those that are there"
         )
     try:
         return recipe_from_json(stored)
@@ -159,7 +159,9 @@ def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:
             "ask for more, or name another run with --run"
         )
     result = run.read_json("result.json")
-    return result if result and result["steps"] == plan.total_steps else None
+    # A run that its `after_evaluation` has stopped is finished as long as no more steps are asked for.
+    ends = result and plan.total_steps in (result["steps"], result.get("stopped_before"))
+    return result if ends else None
 
 
 def changed_schedule(run: RunDirectory, recipe: Recipe, plan: Plan) -> str:

@@ -82,7 +82,14 @@ _BEST = {"step": _is_int, "value": _is_number}
 _SHAPES: dict[str, Shape] = {
     "recipe.json": {"recipe": str},
     "plan.json": {"total_steps": _is_int},
-    "result.json": {"steps": _is_int, "metrics": {str: _is_number}, "best_checkpoint": _is_int, "rows_digest": str},
+    "result.json": {
+        "steps": _is_int,
+        "metrics": {str: _is_number},
+        "best_checkpoint": _is_int,
+        "rows_digest": str,
+        "stopped_before?": _is_int,
+    },
+    "after_evaluation.json": {"step": _is_int, "stopped_before": (type(None), _is_int)},
     "sweep.json": {"metric": str, "mode": lambda value: value in ("min", "max"), "num_trials": _is_int},
     "trial.json": {
         "number": _is_int,
@@ -139,7 +146,7 @@ def damaged(root: str, path: str, what: str, *, line: int | None = None) -> Dama
     """The error to raise if a file of the run in `root` does not hold what it should."""
     mend = _MENDS.get(_name_of(path), "delete it, and the command that wrote it writes it again")
     if "evaluations" in path.split("/")[:-1]:
-        mend = "delete it, and evaluate again with jobs.evaluate"
+        mend = "delete it, and evaluate again with blitz evaluate"
     where = f"{root}/{path}" if line is None else f"{root}/{path}:{line}"
     return DamagedFile(f"{where} is damaged: {what}; restore it from a copy, or {mend}", path)
 

@@ -159,7 +159,9 @@ class SweepDirectory:
         """Copy a trial's run to `best`; result.json is written last, so the copy is complete once that exists."""
         source, best = self.trial_run(trial), self.best
         best.delete()
-        paths = sorted(source.paths(), key=lambda path: path == "result.json")
+        # To a tracker the best run is no other run than the trial.
+        copied = (path for path in source.paths() if not path.startswith("trackers/"))
+        paths = sorted(copied, key=lambda path: path == "result.json")
         assert paths[-1] == "result.json"
         for path in paths:
             best.write(path, source.read(path))

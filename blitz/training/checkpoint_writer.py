@@ -27,7 +27,7 @@ class CheckpointWriter:
     """
 
     def __init__(self, run: RunDirectory, *, keep: int) -> None:
-        self._run, self._keep, self._appends = run, keep, run.appends
+        self.run, self._keep, self._appends = run, keep, run.appends
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._in_flight: Future[None] | None = None
         self._lines: list[_Line] = []
@@ -50,8 +50,8 @@ class CheckpointWriter:
 
     def begin(self, step: int) -> int:
         """Delete what the run has after `step`, which will be made again; returns the step that was reached."""
-        reached = self._run.rewind(step)
-        self._event_file = begin_event_file(self._run, step, time_s=time.time())
+        reached = self.run.rewind(step)
+        self._event_file = begin_event_file(self.run, step, time_s=time.time())
         return reached
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ class CheckpointWriter:
             try:
                 self._write_metrics(lines)
             except OSError as error:
-                raise self._run.refused("written", error) from error
+                raise self.run.refused("written", error) from error
             return
         idle = self._in_flight is None or self._in_flight.done()
         if idle and time.monotonic() - self._lines_written >= _SECONDS_BETWEEN_METRICS:
@@ -107,7 +107,7 @@ class CheckpointWriter:
         except OSError as error:
             # They could not be written either, and a resumed run makes them again.
             self._lines = []
-            raise self._run.refused("written", error) from error
+            raise self.run.refused("written", error) from error
 
     def _begin(self, write: Callable[..., None], *what: Any) -> None:
         self.wait()
@@ -117,8 +117,8 @@ class CheckpointWriter:
 
     def _write_metrics(self, lines: list[_Line]) -> None:
         if lines:
-            self._run.append_metrics(line for _, line in lines)
-            self._run.append(self._event_file, b"".join(event_record(line, time_s=at) for at, line in lines))
+            self.run.append_metrics(line for _, line in lines)
+            self.run.append(self._event_file, b"".join(event_record(line, time_s=at) for at, line in lines))
 
     def _write_checkpoint(
         self, lines: list[_Line], checkpoint: Checkpoint, best: int | None, beside: Mapping[str, Any]
@@ -126,8 +126,8 @@ class CheckpointWriter:
         # First the metrics: a run that resumes from this checkpoint must find the metrics up to there.
         self._write_metrics(lines)
         for path, content in beside.items():
-            self._run.write_json(path, content)
-        checkpoint.save(self._run)
-        steps = self._run.checkpoint_steps()
+            self.run.write_json(path, content)
+        checkpoint.save(self.run)
+        steps = self.run.checkpoint_steps()
         for step in set(steps) - {best, *steps[-self._keep :]}:
-            self._run.delete_checkpoint(step)
+            self.run.delete_checkpoint(step)

@@ -91,7 +91,7 @@ def load_initial(recipe: Recipe, model: nn.Module, run: RunDirectory) -> None:
     if recipe.begins_with is not None:
         model.load_state_dict(safetensors.torch.load(run.read(FILE)), strict=False)
         return
-    require(not recipe.uses_other_weights, f"recipe {recipe.name}: only jobs.train can initialise from other weights")
+    require(not recipe.uses_other_weights, f"recipe {recipe.name}: only blitz train can initialise from other weights")
 
 
 def _source_of(recipe: Recipe) -> tuple[WeightsSource, Tensors, Recipe | None, list[str]] | None:

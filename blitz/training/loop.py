@@ -21,6 +21,7 @@ from blitz.outputs.metrics import format_metric
 from blitz.randomness import MASK64, Use, key_for
 from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
+from blitz.training.after_evaluation import AfterEvaluation, Callback
 from blitz.training.bad_row_log import BadRowLog
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint
@@ -64,6 +65,8 @@ class TrainJob:
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     command: str = ""
     """The command line that starts or resumes it, if that is known."""
+    after_evaluation: Callback | None = None
+    """Called beside the recipe's own `after_evaluation`."""
 
     @property
     def first_step(self) -> Callable[[], int]:
@@ -152,6 +155,8 @@ def train(job: TrainJob, blocks: Iterable[Block], writer: CheckpointWriter, sess
     trigger = CheckpointTrigger(session, every_seconds=job.checkpoints.every_seconds)
     bad_rows = BadRowLog(job.recipe, job.plan, job.run, world=world, display=display)
     with training.record_outcome():
+        if training.is_stopped(resumes=True):
+            blocks = ()
         for block in training.clock.timed(blocks):
             bad_rows.note(block)
             if block.chunk.split == "train":
@@ -174,6 +179,8 @@ def train(job: TrainJob, blocks: Iterable[Block], writer: CheckpointWriter, sess
                 if block.chunk.ends_pass:
                     training.save()
                     trigger.saved()
+                    if training.is_stopped():
+                        break
         training.finish()
 
 
@@ -194,6 +201,7 @@ class _Training:
         self.evaluation: Evaluation | None = None
         self.clock = Clock()
         self.beside_checkpoint: dict[str, Any] = {}
+        self.after_evaluation = AfterEvaluation(recipe, job.plan, writer, world, job.after_evaluation)
         if world.leads:
             self._begin(first_step)
 
@@ -345,6 +353,11 @@ class _Training:
             self.writer.save(checkpoint, best=best, beside=self.beside_checkpoint)
         self.beside_checkpoint = {}
 
+    def is_stopped(self, *, resumes: bool = False) -> bool:
+        """Call `after_evaluation`, if there is one; whether it stops the run."""
+        with self.clock.on("evaluation"):
+            return self.after_evaluation(self.model, {**self._at, **self.progress.metrics}, resumes=resumes)
+
     def finish(self) -> None:
         """Write result.json, after everything else is written."""
         progress = self.progress
@@ -353,7 +366,8 @@ class _Training:
             with self.clock.on("checkpoint"):
                 self.writer.finish()
             self._note("finished", **self.clock.lap())
-            self.job.run.write_json("result.json", replace(progress, rows_digest=digest).result(self.job.plan))
+            result = replace(progress, rows_digest=digest).result(self.job.plan)
+            self.job.run.write_json("result.json", {**result, **self.after_evaluation.outcome()})
 
     @contextmanager
     def record_outcome(self) -> Iterator[None]:
@@ -376,6 +390,10 @@ class _Training:
 
     def _write(self, values: dict[str, float]) -> None:
         if self.world.leads:
-            step = self.progress.step
-            epoch = round(step / self.job.plan.steps_per_epoch, 4)
-            self.writer.add_metrics({"step": step, "epoch": epoch, **values})
+            self.writer.add_metrics({**self._at, **values})
+
+    @property
+    def _at(self) -> dict[str, float]:
+        """How every line of metrics.jsonl begins."""
+        step = self.progress.step
+        return {"step": step, "epoch": round(step / self.job.plan.steps_per_epoch, 4)}

@@ -214,7 +214,7 @@ def test_evaluate_refuses_in_one_line(words: list[str], says: str, call: Call) -
 
 
 def test_a_name_that_is_none_says_which_there_are(call: Call) -> None:
-    assert "python -m jobs.runs --storage" in call(evaluate, "nosuch").err
+    assert "blitz runs --storage" in call(evaluate, "nosuch").err
     Path("runs/swept").mkdir(parents=True)
     Path("runs/swept/sweep.json").write_text("{}")
     assert "swept is a sweep; name its best run, " in call(evaluate, "swept").err

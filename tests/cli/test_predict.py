@@ -36,7 +36,7 @@ Rows = list[dict[str, str]]
 
 
 def trained(recipe: Any, folder: Path) -> RunDirectory:
-    """A run of the recipe, as `jobs.train` leaves it."""
+    """A run of the recipe, as `blitz train` leaves it."""
     run = train(recipe, folder / "run")
     run.write_json("recipe.json", recipe_to_json(recipe.fitted()))
     return run

@@ -1,4 +1,4 @@
-"""jobs.report, and the reports that jobs.train writes."""
+"""blitz report, and the reports that blitz train writes."""
 
 import json
 import math
@@ -32,7 +32,7 @@ DIGITS = [
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Runs jobs.report with some words in an empty folder; its exit code and what it printed."""
+    """Runs blitz report with some words in an empty folder; its exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -54,7 +54,7 @@ def test_a_run_ends_with_its_report_a_curve_and_what_its_time_went_to(
     assert "train/loss  " in printed
     assert "% compute, " in printed
     text = (tmp_path / "one" / "report.html").read_text()
-    assert "python -m jobs.train digits --epochs 1 --max-train-rows 64" in text
+    assert "blitz train digits --epochs 1 --max-train-rows 64" in text
 
 
 def test_a_run_may_end_without_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +113,7 @@ def test_a_run_in_an_object_store_has_its_report_there(call: Call, s3_port: int)
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "name a run first: python -m jobs.report RUN"),
+        ([], "name a run first: blitz report RUN"),
         (["--png"], "name a run first"),
         (["nowhere"], "there is no run in "),
         (["nowhere", "--pgn"], "Unrecognized options: --pgn"),

@@ -1,4 +1,4 @@
-"""What `jobs.runs` says of real run directories."""
+"""What `blitz runs` says of real run directories."""
 
 import os
 import re

@@ -249,7 +249,7 @@ def test_the_trials_of_a_sweep_begin_with_them_too(source: RunDirectory, tmp_pat
 
 def test_a_run_with_other_initial_weights_is_not_started_without_them(source: RunDirectory, tmp_path: Path) -> None:
     recipe = only(SMALL, source)
-    with pytest.raises(UserError, match=r"only jobs.train can initialise from other weights"):
+    with pytest.raises(UserError, match=r"only blitz train can initialise from other weights"):
         load_initial(recipe, recipe.build_model(), RunDirectory.of(str(tmp_path)))
 
 

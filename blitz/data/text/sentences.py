@@ -36,9 +36,9 @@ class PairData(CsvSource):
     target: str = "de"
     """The target language, likewise."""
     test: str = may_change("test_2016_flickr")
-    """In --data.root, the files for jobs.evaluate --split test."""
+    """In --data.root, the files for blitz evaluate --split test."""
     test_csv: str | None = may_change(None)
-    """The CSV for jobs.evaluate --split test."""
+    """The CSV for blitz evaluate --split test."""
     vocabulary: int = 4000
     """Tokens, of both languages together: pieces of words that are learned from the training rows."""
     max_tokens: int = 64

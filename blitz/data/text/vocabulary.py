@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from blitz.extras import extra
+
 PAD, BEGIN, END = 0, 1, 2
 """Special tokens: padding, the start of a translation, and the end of a sentence."""
 
@@ -15,6 +17,7 @@ Tokens = npt.NDArray[np.int32]
 Merges = tuple[str, ...]
 """Two pieces each, with a blank between them, in the order in which they were learned; a piece holds no blank."""
 
+_WHAT = "a vocabulary of byte pairs"
 _SPECIAL = 3
 SMALLEST = _SPECIAL + 256
 """Tokens of a vocabulary without merges: one for each byte, so that every character can be encoded."""
@@ -32,7 +35,8 @@ class Vocabulary:
     @classmethod
     def learned(cls, texts: Iterable[str], size: int) -> "Vocabulary":
         """One of at most `size` tokens, from the pieces that occur together most often in `texts`."""
-        from tokenizers.trainers import BpeTrainer
+        with extra("text", what=_WHAT):
+            from tokenizers.trainers import BpeTrainer
 
         tokenizer = _built(())
         trainer = BpeTrainer(vocab_size=size - _SPECIAL, initial_alphabet=_alphabet(), show_progress=False)
@@ -84,7 +88,8 @@ def _until_end(row: Sequence[int]) -> list[int]:
 
 
 def _alphabet() -> list[str]:
-    from tokenizers.pre_tokenizers import ByteLevel
+    with extra("text", what=_WHAT):
+        from tokenizers.pre_tokenizers import ByteLevel
 
     # The library lists it in a different order each time.
     return sorted(ByteLevel.alphabet())
@@ -98,9 +103,10 @@ def _tokenizer(merges: Merges) -> Any:
 
 def _built(merges: Merges) -> Any:
     # Imported here, because a training process only needs it to fetch rows or to evaluate.
-    from tokenizers import Tokenizer, decoders
-    from tokenizers.models import BPE
-    from tokenizers.pre_tokenizers import ByteLevel
+    with extra("text", what=_WHAT):
+        from tokenizers import Tokenizer, decoders
+        from tokenizers.models import BPE
+        from tokenizers.pre_tokenizers import ByteLevel
 
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     # Two merges may give the same piece.

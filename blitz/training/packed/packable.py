@@ -36,6 +36,8 @@ def why_not_packable(recipe: Recipe, train_rows: MapStyleDataset, *, world: Worl
         return "each trial is initialised from other weights"
     if type(recipe).parameter_groups is not Recipe.parameter_groups:
         return "it learns its parameters in groups of its own"
+    if type(recipe).after_evaluation is not Recipe.after_evaluation:
+        return "its after_evaluation is called with one model, not a stack"
     batch = _some_rows(recipe, train_rows, world)
     model = build_model(recipe, world)
     if reason := _why_not_alone(recipe, model, batch, world):

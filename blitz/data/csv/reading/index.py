@@ -159,7 +159,7 @@ def _kept_in(folder: Path, csv: str) -> Iterator[None]:
             raise
         raise DataError(
             f"{folder} cannot be written ({first_line(error)}); name another folder with --data.cache, or "
-            "with --out of jobs.prepare"
+            "with --out of blitz prepare"
         ) from error
 
 
