@@ -6,6 +6,7 @@ import hashlib
 import os
 import posixpath
 import secrets
+import stat
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -131,7 +132,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         DataError: if `path` is a device or a pipe.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if _is_special(path):
         raise DataError(f"{path} is not an ordinary file, and would be replaced by one; name another one")
     _sweep(path)
     part, lock = _new_part(path)
@@ -141,6 +142,16 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         part.unlink(missing_ok=True)
         os.close(lock)
+
+
+def _is_special(path: Path) -> bool:
+    # One look: another process may delete the file at any time.
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        # None is there, or whoever opens it sees why.
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _part_prefix(path: Path) -> str:

@@ -5,7 +5,7 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,7 @@ def trained_as(
     monkeypatch.setattr(sys, "path", [*sys.path])
 
     def run(command: str) -> str:
-        line = command.partition("\n")[0].replace("python -m jobs.", "blitz ")
-        prompt, program, name, *words = shlex.split(line)
+        prompt, program, name, *words = shlex.split(command.partition("\n")[0])
         assert (prompt, program, name) == ("$", "blitz", "train")
         train.main(words)
         return capsys.readouterr().out

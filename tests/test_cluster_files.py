@@ -20,9 +20,16 @@ def read(name: str) -> dict[str, Any]:
     return content
 
 
-def dependencies() -> list[str]:
+def project() -> dict[str, Any]:
     with (ROOT / "pyproject.toml").open("rb") as file:
-        return list(tomllib.load(file)["project"]["dependencies"])
+        return dict(tomllib.load(file)["project"])
+
+
+def dependencies() -> list[str]:
+    """What `pip install 'blitz[all]'` brings, each once."""
+    extras = project()["optional-dependencies"]
+    (names,) = re.findall(r"^blitz\[(.*)\]$", extras["all"][0])
+    return list(dict.fromkeys(sum((extras[name] for name in names.split(",")), project()["dependencies"])))
 
 
 def test_the_cluster_is_valid_by_rays_own_schema() -> None:
@@ -59,7 +66,7 @@ def test_images_have_a_ray_that_the_project_accepts() -> None:
         assert version.split(".")[:2] == ray.__version__.split(".")[:2]
 
 
-def test_the_runtime_env_is_the_dependencies_without_ray() -> None:
+def test_the_runtime_env_is_the_dependencies_of_every_extra_without_ray() -> None:
     environment = RuntimeEnv(**read("runtime_env.yaml"))
     assert environment["pip"]["packages"] == [each for each in dependencies() if not each.startswith("ray[")]
 

@@ -158,11 +158,9 @@ def test_a_checkpoint_holds_tensors_and_never_code(digits_run: RunDirectory, tmp
             return Path.touch, (tmp_path / "was run",)
 
     copied = RunDirectory.of(str(shutil.copytree(digits_run.uri, tmp_path / "run")))
-    place = Path(copied.uri, "checkpoints", "135")
-    (place / "weights.safetensors").write_bytes(code := pickle.dumps(Touch()))
-    state = json.loads((place / "state.json").read_text())
-    state["files"]["weights.safetensors"] = len(code)
-    (place / "state.json").write_text(json.dumps(state))
+    files, state = copied.read_checkpoint(135)
+    # With the digests that belong to it.
+    copied.write_checkpoint(135, {**files, "weights.safetensors": pickle.dumps(Touch())}, state)
     with pytest.raises(UserError, match=r"checkpoints/135/weights.safetensors is damaged"):
         main([copied.uri, "--checkpoint", "last", "--output", str(tmp_path / "a.pt2")])
     assert not (tmp_path / "was run").exists()

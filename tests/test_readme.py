@@ -62,15 +62,25 @@ def test_the_first_program_of_readme_trains_on_two_workers(
     assert (tmp_path / "runs" / Path(uri).name / "report.html").exists()
 
 
-def test_every_file_in_the_tree_exists_and_every_file_is_in_the_tree() -> None:
+def files_of_the_tree() -> set[str]:
+    """The Python files that docs/architecture.md shows, by their paths."""
     (tree,) = re.findall(r"```\n(.*?)```", PAGES["architecture.md"], re.DOTALL)
-    named = set(re.findall(r"\b[\w]+\.py\b", tree))
-    rooms = ("jobs", "blitz", "blitz/data", "blitz/export", "blitz/training", "blitz/report", "blitz/launch")
-    there = {file.name for room in rooms for file in (ROOT / room).glob("*.py") if file.name != "__init__.py"}
-    assert named - there == set()
-    assert (
-        there - named - {"errors.py", "randomness.py", "display.py", "job.py", "launch.py", "progress_bar.py"} == set()
-    )
+    files, folders = set(), dict[int, str]()
+    for line in filter(None, tree.splitlines()):
+        names, indent = re.split(r"\s{2,}", line.strip())[0].split(), len(line) - len(line.lstrip())
+        folder = max((depth for depth in folders if depth < indent), default=None)
+        folders = {depth: path for depth, path in folders.items() if depth < indent}
+        above = "" if folder is None else folders[folder]
+        if names[0].endswith("/"):
+            folders[indent] = above + names[0]
+        files |= {above + name for name in names if name.endswith(".py")}
+    return files
+
+
+def test_every_file_in_the_tree_exists_and_every_file_is_in_the_tree() -> None:
+    rooms = ("blitz", "jobs", "tune_spaces", "bench")
+    there = {str(file.relative_to(ROOT)) for room in rooms for file in (ROOT / room).rglob("*.py")}
+    assert files_of_the_tree() == {file for file in there if not file.endswith("__init__.py")}
 
 
 def test_every_test_and_every_page_that_a_page_names_exists() -> None:

@@ -21,6 +21,7 @@ from blitz.storage import (
     name_of,
     open_location,
     replacing,
+    write_whole,
     written_whole,
 )
 from tests.object_store import uri_of
@@ -110,7 +111,7 @@ def test_what_fails_half_way_leaves_the_file_that_was_there(folder: RunDirectory
 def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match=r"pipe is not an ordinary file, and would be replaced"):
-        RunDirectory.of(str(tmp_path)).write("pipe", b"")
+        write_whole(*open_location(tmp_path / "pipe"), b"")
     assert (tmp_path / "pipe").is_fifo()
 
 

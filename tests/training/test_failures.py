@@ -16,6 +16,7 @@ from blitz.errors import RunFailed, UserError
 from blitz.optim import Optim
 from blitz.recipe import Batch
 from blitz.recipes.digits import Digits
+from blitz.recipes.parabola import Parabola
 from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from tests.float64 import TOLERANCE, in_float64
@@ -23,7 +24,8 @@ from tests.running import losses, result, train, weights
 
 
 def test_a_run_that_diverges_stops_before_it_is_saved_and_says_what_to_do(tmp_path: Path) -> None:
-    diverging = Digits(epochs=1, optim=Optim(name="sgd", lr=1e6), log_every_steps=7)
+    # The gradient of a squared error grows with the error: each step makes the output bias 10^6 times as large.
+    diverging = Parabola(epochs=1, optim=Optim(name="sgd", lr=1e6), log_every_steps=7)
     with pytest.raises(RunFailed, match=r"^the .* is (nan|inf) at step \d+; .*--optim.lr .*--on-nan skip$"):
         train(diverging, tmp_path, checkpoints=Checkpoints(every_steps=2))
     run = RunDirectory.of(str(tmp_path))

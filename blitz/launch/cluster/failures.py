@@ -13,6 +13,9 @@ from blitz.launch.cluster.worker_log import newest_log
 from blitz.run_files.directory import RunDirectory
 from blitz.training.evaluation import ResultNotWritten
 
+DEATHS = (ray.exceptions.OutOfMemoryError, ray.exceptions.RayActorError)
+"""What Ray raises where a process was killed or died, also that of Ray Train's own controller."""
+
 _MORE_MEMORY = "take larger nodes, fewer workers on each with a larger --scale.cpus-per-worker, or --micro-batch-size"
 
 
@@ -28,6 +31,8 @@ class StopAtUserErrors(ray.train.UserCallback):
 
 def explain_failure(error: Exception, run: RunDirectory) -> Exception:
     """What to raise for an error of Ray Train: the user's mistake, or which rank failed first and where its log is."""
+    if isinstance(error, DEATHS):
+        return RunFailed(_explain(error, "the run's controller"))
     if isinstance(error, ray.train.ControllerError):
         failure = _original(error.controller_failure)
         if isinstance(failure, ResultNotWritten):
@@ -74,7 +79,7 @@ def _explain_death(failure: str, rank: str) -> str:
 
 def _distance_from_cause(failure: BaseException) -> int:
     """0 for the death of a process, 1 for an error of the rank itself, 2 for an error caused by another rank."""
-    if isinstance(failure, (ray.exceptions.OutOfMemoryError, ray.exceptions.RayActorError)):
+    if isinstance(failure, DEATHS):
         return 0
     lost_a_peer = isinstance(failure, torch.distributed.DistError) or "gloo" in str(failure) or "NCCL" in str(failure)
     return 2 if lost_a_peer else 1

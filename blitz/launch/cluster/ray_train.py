@@ -16,7 +16,7 @@ from ray.util.queue import Queue
 from blitz.data.plan import Datasets, Shares
 from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.connection import alive_nodes, connected, on_the_drivers_node
-from blitz.launch.cluster.failures import StopAtUserErrors, explain_failure
+from blitz.launch.cluster.failures import DEATHS, StopAtUserErrors, explain_failure
 from blitz.launch.cluster.ray_stream import STREAM, RowStream, blocks_of
 from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.cluster.user_code import require_picklable
@@ -103,7 +103,7 @@ def _fit(trainer: TorchTrainer, run: RunDirectory) -> None:
     except SystemExit:
         # Ray Train raises it at Ctrl-C, once it has stopped the workers.
         raise KeyboardInterrupt from None
-    except ray.train.TrainingFailedError as error:
+    except (ray.train.TrainingFailedError, *DEATHS) as error:
         raise explain_failure(error, run) from error
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -53,6 +53,20 @@ def test_the_rank_that_failed_first_is_told_and_its_log_named(failure: Exception
     assert error.__notes__ == [f"the rank's log is {tmp_path}/logs/2026-01-02T00-00-00Z-rank-1.log"]
 
 
+@pytest.mark.parametrize(
+    ("death", "says"),
+    [
+        (OUT_OF_MEMORY, "^out of memory: Ray ended the run's controller because its node 10.0.0.2 had 4.76GB"),
+        (DIED, r"^a worker died \(the run's controller, on 10.0.0.2\); the same command resumes the run"),
+    ],
+)
+def test_the_death_of_ray_trains_controller_is_one_line_too(death: Exception, says: str, tmp_path: Path) -> None:
+    error = explain_failure(death, RunDirectory.of(str(tmp_path)))
+    assert isinstance(error, RunFailed)
+    assert re.match(says, str(error))
+    assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize("mistake", [UserError("--data.root: nothing there"), RunFailed("the training loss is nan")])
 def test_a_mistake_ends_the_run_whatever_else_failed(mistake: Exception, tmp_path: Path) -> None:
     with pytest.raises(type(mistake)) as raised:

@@ -146,23 +146,20 @@ def test_a_figure_that_is_not_there_is_named_with_those_that_are() -> None:
 KINDS = (Optim("sgd"), Optim("momentum", momentum=0.8), Optim("rmsprop", alpha=0.9), Optim("adam", betas=(0.9, 0.99)))
 
 
-def test_halving_finds_what_is_as_good_as_the_best_of_the_full_sweep_in_under_half_the_steps() -> None:
-    ratios = []
-    for seed in range(5):
-        exponents = (-4 * torch.rand(32, generator=torch.Generator().manual_seed(seed))).tolist()
-        optims = [replace(KINDS[n % 4], lr=10**exponent) for n, exponent in enumerate(exponents)]
-        recipes: list[Recipe] = [Parabola(seed=seed, optim=optim) for optim in optims]
-        full = train_packed(recipes)
-        halved = train_packed(recipes, Rungs("val/loss", higher_is_better=False, grace_steps=64, reduction_factor=2))
-        assert halved.lane_steps < 0.4 * full.lane_steps
-        found, best = (
-            min(heard.lines[lane][-1]["val/loss"] for lane, end in heard.ends.items() if end.state == "finished")
-            for heard in (halved, full)
-        )
-        ratios.append(found / best)
-    # A mean of 200 squares of normal noise has itself a standard deviation of 10 %.
-    assert max(ratios) < 1.1
-    assert sum(ratios) / len(ratios) < 1.05
+@pytest.mark.parametrize("seed", [0, 1])
+def test_halving_finds_one_of_the_best_quarter_of_the_full_sweep_in_under_half_the_steps(seed: int) -> None:
+    exponents = (-4 * torch.rand(32, generator=torch.Generator().manual_seed(seed))).tolist()
+    optims = [replace(KINDS[n % 4], lr=10**exponent) for n, exponent in enumerate(exponents)]
+    recipes: list[Recipe] = [in_float64(Parabola(seed=seed, optim=optim)) for optim in optims]
+    full = train_packed(recipes)
+    halved = train_packed(recipes, Rungs("val/loss", higher_is_better=False, grace_steps=64, reduction_factor=2))
+    # 32 lanes up to step 64, 16 up to 128, 8 up to 256 and 4 up to the end, 384.
+    assert (halved.lane_steps, full.lane_steps) == (64 * 32 + 64 * 16 + 128 * 8 + 128 * 4, 384 * 32)
+    found, every = (
+        sorted(heard.lines[lane][-1]["val/loss"] for lane, end in heard.ends.items() if end.state == "finished")
+        for heard in (halved, full)
+    )
+    assert found[0] <= every[len(recipes) // 4 - 1] * (1 + TOLERANCE)
 
 
 def test_a_pack_of_one_is_the_run(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def assert_equal_to_solo_runs(recipes: Sequence[Recipe], heard: Heard, folder: P
         for step, checkpoint in zip(steps, (end.last, end.best), strict=True):
             stored = Checkpoint.load(run, step)
             assert checkpoint.step == step
-            assert checkpoint.state.keys() == stored.state.keys() - {"files"}
+            assert checkpoint.state.keys() == stored.state.keys() - {"files", "sha256"}
             assert checkpoint.state["rows_digest"] == stored.state["rows_digest"]
             for own, theirs in ((checkpoint.weights, stored.weights), (checkpoint.optimizer, stored.optimizer)):
                 assert own.keys() == theirs.keys()
@@ -127,8 +127,8 @@ def lanes_of(recipe: Recipe) -> list[Recipe]:
 every_model = pytest.mark.parametrize(
     "recipe",
     [
-        pytest.param(Parabola(log_every_steps=1), id="parabola"),
-        pytest.param(Digits(epochs=2, log_every_steps=1), id="digits"),
+        pytest.param(Parabola(epochs=3, log_every_steps=1), id="parabola"),
+        pytest.param(Digits(epochs=1, log_every_steps=1), id="digits"),
         pytest.param(Images(), id="LeNet"),
     ],
 )

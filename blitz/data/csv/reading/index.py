@@ -200,7 +200,7 @@ def make_cache(cache: str | Path, *, flag: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise DataError(f"{flag}: {folder} cannot be a folder ({reason}); name another one") from error
+        raise DataError(f"{flag}: {folder} cannot be written ({reason}); name another folder") from error
     return folder
 
 
