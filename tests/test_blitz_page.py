@@ -5,16 +5,13 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray import cloudpickle
 
-import blitz.recipes
 from blitz.cli import train
-from blitz.recipes import find_recipe
 
 PAGE = (Path(__file__).parents[1] / "docs" / "blitz.md").read_text()
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -53,13 +50,12 @@ def figures(text: str) -> dict[str, float]:
 @pytest.fixture
 def trained_as(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[[str], str]]:
-    """What a command of the page prints, once its recipe is where recipes are found."""
+) -> Callable[[str], str]:
+    """What a command of the page prints, with its recipe in the current folder."""
     (tmp_path / "circle.py").write_text(RECIPE)
-    monkeypatch.setattr(blitz.recipes, "__path__", [*blitz.recipes.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "blitz.recipes.circle", raising=False)
     monkeypatch.chdir(tmp_path)
-    module = sys.modules[find_recipe("circle").__module__]
+    # The other test has imported its own.
+    monkeypatch.delitem(sys.modules, "circle", raising=False)
 
     def run(command: str) -> str:
         line = command.partition("\n")[0].replace("python -m jobs.", "blitz ")
@@ -68,11 +64,7 @@ def trained_as(
         train.main(words)
         return capsys.readouterr().out
 
-    # A user's file lies in the project, where workers find it.
-    cloudpickle.register_pickle_by_value(module)
-    yield run
-    cloudpickle.unregister_pickle_by_value(module)
-    del sys.modules[module.__name__]
+    return run
 
 
 def check(printed: str, shown: str) -> None:
