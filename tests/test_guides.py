@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _FENCE = re.compile(r"```(?:bash|console)\n(.*?)```", re.DOTALL)
-_STARTS = re.compile(r"(?:[A-Z_]+=\S+ )*(?:python|blitz|timeout|ray|make|pip|tensorboard|source|head|cat|echo|aws|export)\b")
+_STARTS = re.compile(
+    r"(?:[A-Z_]+=\S+ )*(?:python|blitz|timeout|ray|make|pip|tensorboard|source|head|cat|echo|aws|export)\b"
+)
 
 ELSEWHERE = {
     "ray job": "tests/end_to_end/test_submit.py",
