@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --durations 15
 	touch $@
 
 train: .venv/installed
-	$(BIN)/python -m jobs.train digits
+	$(BIN)/blitz train digits
 
 test: .venv/installed
 	$(PYTEST)

@@ -56,7 +56,7 @@ def _build(cls: Any, fields: Mapping[str, Any]) -> Any:
 
 
 def _is_of(hint: Any, value: Any) -> bool:
-    """Whether a value of JSON may be of a type; what is no plain type is left to whoever builds it."""
+    """Whether a value of JSON may be of a type; other than plain types are left to the constructor."""
     if hint is bool or hint is types.NoneType or hint is str:
         return isinstance(value, hint)
     if hint is int or hint is float:
@@ -110,7 +110,7 @@ def _leaves(instance: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """All that decides what is learned, flat: names such as `optim.lr`, in the order of the fields."""
+    """Every setting that decides what is learned, flat: names such as `optim.lr`, in the order of the fields."""
     return dict(_leaves(recipe))
 
 
@@ -162,7 +162,7 @@ def _with_settings(instance: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def flags_of(recipe: Recipe) -> list[str]:
-    """The words that the command line of jobs.train takes after the recipe's name to give these settings."""
+    """The words after the recipe's name on the command line of blitz train that give these settings."""
     default, words = type(recipe)(), []
     for name in setting_types(type(recipe)):
         value = setting_value(recipe, name)
@@ -179,7 +179,7 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def shown_words(value: Any) -> list[str]:
-    """A value in the words that a flag takes."""
+    """A value as words of a flag."""
     if isinstance(value, Mapping):
         return [word for pair in value.items() for one in pair for word in shown_words(one)]
     if isinstance(value, tuple | list):

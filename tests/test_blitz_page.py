@@ -62,8 +62,9 @@ def trained_as(
     module = sys.modules[find_recipe("circle").__module__]
 
     def run(command: str) -> str:
-        prompt, python, _, program, *words = shlex.split(command.partition("\n")[0])
-        assert (prompt, python, program) == ("$", "python", "jobs.train")
+        line = command.partition("\n")[0].replace("python -m jobs.", "blitz ")
+        prompt, program, name, *words = shlex.split(line)
+        assert (prompt, program, name) == ("$", "blitz", "train")
         train.main(words)
         return capsys.readouterr().out
 

@@ -68,8 +68,8 @@ def test_the_ray_job_runs_a_command_that_is_understood() -> None:
     job = read("docs/kubernetes/rayjob.yaml")
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     spec = job["spec"]
-    python, module, name, *words = spec["entrypoint"].split()
-    assert (python, module, name) == ("python", "-m", "jobs.train")
+    program, name, *words = spec["entrypoint"].replace("python -m jobs.", "blitz ").split()
+    assert (program, name) == ("blitz", "train")
     settings = read_settings(words, prog="")
     assert settings.storage.startswith("s3://")
     RuntimeEnv(**yaml.safe_load(spec["runtimeEnvYAML"]))

@@ -203,14 +203,16 @@ def test_mistakes_are_told_before_anything_is_made(
     with pytest.raises(UserError, match="has no whole checkpoint of step 7"):
         main([digits_run.uri, "--checkpoint", "7", "--output", str(tmp_path / "a")])
     (tmp_path / "there").touch()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         main([digits_run.uri, "--output", str(tmp_path / "there")])
 
     def without_onnx(name: str) -> ModuleSpec | None:
         return None if name == "onnxscript" else ModuleSpec(name, None)
 
-    monkeypatch.setattr(blitz.export.formats, "find_spec", without_onnx)
-    with pytest.raises(UserError, match=r"--format onnx needs onnxscript: pip install 'blitz\[export\]'"):
+    monkeypatch.setattr(blitz.extras, "find_spec", without_onnx)
+    with pytest.raises(
+        UserError, match=r"--format onnx needs onnxscript, which is not installed: pip install 'blitz\[export\]'"
+    ):
         main([digits_run.uri, "--format", "onnx", "--output", str(tmp_path / "a")])
 
 

@@ -14,7 +14,7 @@ SOUND = Stock(Path(), Path(), Path(), {(x, c): ("a", 0.5) for x in NUMBERS for c
 
 
 def predicted(table: Table) -> list[list[str]]:
-    """What `jobs.predict` writes for a sound table."""
+    """What `blitz predict` writes for a sound table."""
     return [[*table.names, "prediction", "probability_a", "error"], *([*row, "a", "0.5", ""] for row in table.rows)]
 
 

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _FENCE = re.compile(r"```(?:bash|console)\n(.*?)```", re.DOTALL)
-_STARTS = re.compile(r"(?:[A-Z_]+=\S+ )*(?:python|timeout|ray|make|pip|tensorboard|source|head|cat|echo|aws|export)\b")
+_STARTS = re.compile(
+    r"(?:[A-Z_]+=\S+ )*(?:python|blitz|timeout|ray|make|pip|tensorboard|source|head|cat|echo|aws|export)\b"
+)
 
 ELSEWHERE = {
     "ray job": "tests/end_to_end/test_submit.py",
@@ -22,23 +24,23 @@ ELSEWHERE = {
     "ray stop": "tests/end_to_end/test_submit.py",
     "RAY_ADDRESS=auto": "tests/end_to_end/test_submit.py",
     "export RAY_API_SERVER_ADDRESS": "tests/end_to_end/test_submit.py",
-    "python -m jobs.doctor": "tests/cli/test_doctor.py",
-    "python -m jobs.runs": "tests/cli/test_runs.py",
-    "python -m jobs.train mine": "tests/training/test_failures.py",
-    "python -m jobs.train circle": "tests/test_blitz_page.py",
-    "python -m jobs.train digits --storage 's3:": "tests/end_to_end/test_storage.py",
-    "timeout 15 python -m jobs.train": "tests/end_to_end/test_kills.py",
-    "python -m jobs.train cifar10 --scale.num-workers 4 --scale.use-gpu yes": "tests/end_to_end/test_autoscaler.py",
+    "blitz doctor": "tests/cli/test_doctor.py",
+    "blitz runs": "tests/cli/test_runs.py",
+    "blitz train mine": "tests/training/test_failures.py",
+    "blitz train circle": "tests/test_blitz_page.py",
+    "blitz train digits --storage 's3:": "tests/end_to_end/test_storage.py",
+    "timeout 15 blitz train": "tests/end_to_end/test_kills.py",
+    "blitz train cifar10 --scale.num-workers 4 --scale.use-gpu yes": "tests/end_to_end/test_autoscaler.py",
     "python docs/deploy/": "tests/test_export.py",
-    "python -m jobs.train finetune": "tests/test_finetune.py",
-    "python -m jobs.train lenet --data.root mnist --init-from": "tests/training/test_initial_weights.py",
-    "python -m jobs.train digits --init-from": "tests/training/test_initial_weights.py",
-    "python -m jobs.train translate": "tests/test_translate.py",
-    "python -m jobs.evaluate en-de": "tests/test_translate.py",
-    "python -m jobs.predict en-de": "tests/test_translate.py",
-    "python -m jobs.export en-de": "tests/test_translate.py",
-    "python -m jobs.train digits --track": "tests/trackers/test_exactly_once.py",
-    "python -m jobs.tune optimizers --track": "tests/trackers/test_exactly_once.py",
+    "blitz train finetune": "tests/test_finetune.py",
+    "blitz train lenet --data.root mnist --init-from": "tests/training/test_initial_weights.py",
+    "blitz train digits --init-from": "tests/training/test_initial_weights.py",
+    "blitz train translate": "tests/test_translate.py",
+    "blitz evaluate en-de": "tests/test_translate.py",
+    "blitz predict en-de": "tests/test_translate.py",
+    "blitz export en-de": "tests/test_translate.py",
+    "blitz train digits --track": "tests/trackers/test_exactly_once.py",
+    "blitz tune optimizers --track": "tests/trackers/test_exactly_once.py",
     "printf ": "tests/test_translate.py",
     "make ": "Makefile",
 }
@@ -67,7 +69,9 @@ def commands_of(page: Path) -> list[tuple[str, bool]]:
             command = line.removeprefix("$ ")
             if line.startswith("$ ") if prompts else _STARTS.match(command):
                 after = lines[place + 1] if prompts and place + 1 < len(lines) else ""
-                found.append((" ".join(command.split()), after.startswith(("error:", "failed:"))))
+                # From a checkout, `python -m jobs.train` is the same.
+                command = " ".join(command.split()).replace("python -m jobs.", "blitz ")
+                found.append((command, after.startswith(("error:", "failed:"))))
     return found
 
 
@@ -105,13 +109,14 @@ def test_every_command_of_a_page_does_what_it_says(page: Path, folder: Path, tes
     for command, fails in commands_of(page):
         if not runs_here(command):
             continue
-        _, _, module, *words = shlex.split(command, comments=True)
+        program, name, *words = shlex.split(command, comments=True)
+        assert program == "blitz", command
         data = mnist_root if "mnist" in words else test_data
         words = [str(data) if word == "DIR" else word for word in words]
         words += shlex.split(CUT.get(words[0], "")) if words else []
-        if module == "jobs.train":
+        if name == "train":
             words += ["--scale.num-workers", "0"]
-        main = importlib.import_module(module.replace("jobs.", "blitz.cli.")).main
+        main = importlib.import_module(f"blitz.cli.{name}").main
         if fails or "people.csv" in words:
             with pytest.raises(UserError):
                 main(words)

@@ -18,7 +18,7 @@ from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.export.formats import Format
 from blitz.launch.scale import Scale
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 from blitz.recipe import Recipe
 from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
@@ -149,13 +149,13 @@ class Run:
         return written
 
     def __repr__(self) -> str:
-        shown = "  ".join(f"{name} {shown_figure(value)}" for name, value in _summary(self.metrics).items())
+        shown = "  ".join(f"{name} {format_metric(value)}" for name, value in _summary(self.metrics).items())
         return f"<Run {self.uri}{'' if self.finished else ' (not finished)'}  {shown}>"
 
     def _repr_html_(self) -> str:
         """In a notebook: its metrics and its curves."""
         rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td style='text-align:right'>{shown_figure(value)}</td></tr>"
+            f"<tr><td>{html.escape(name)}</td><td style='text-align:right'>{format_metric(value)}</td></tr>"
             for name, value in _summary(self.metrics).items()
         )
         state = "" if self.finished else " (not finished)"

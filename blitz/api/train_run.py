@@ -15,6 +15,7 @@ from blitz.api.bad_row_summary import list_left_out
 from blitz.api.run import Run
 from blitz.api.write_report import report_at_the_end
 from blitz.errors import require
+from blitz.extras import MissingExtra
 from blitz.launch.launch import launch, placed
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
@@ -27,6 +28,7 @@ from blitz.run_files.open import Resume, changed_schedule, finished_result, open
 from blitz.settings import setting_types, with_settings
 from blitz.trackers.tracked import tracked
 from blitz.trackers.tracker import TrackerName, require_clients
+from blitz.training.after_evaluation import Callback, require_callback
 from blitz.training.best_plot import draw
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.prepare import Prepared, prepare
@@ -69,8 +71,15 @@ class Trained:
     """Where the report is, if one was written."""
 
 
-def train_run(settings: TrainSettings, *, command: str = "", address: str | None = None, say: Say = print) -> Trained:
-    """Train, or resume; `command` is what was typed for it.
+def train_run(
+    settings: TrainSettings,
+    *,
+    command: str = "",
+    address: str | None = None,
+    say: Say = print,
+    after_evaluation: Callback | None = None,
+) -> Trained:
+    """Train, or resume; `command` is what was typed for it, `after_evaluation` is called beside the recipe's own.
 
     Raises:
         UserError: if it can never start, before anything is started.
@@ -89,7 +98,7 @@ def train_run(settings: TrainSettings, *, command: str = "", address: str | None
                     pass
             say(_finished(run, prepared.recipe))
             return Trained(run, result, None)
-        return _train(prepared, run, placement, settings, command, say)
+        return _train(prepared, run, placement, settings, command, say, after_evaluation)
 
 
 def _train(
@@ -99,13 +108,14 @@ def _train(
     settings: TrainSettings,
     command: str,
     say: Say,
+    after_evaluation: Callback | None,
 ) -> Trained:
     recipe = prepared.recipe
     change = changed_schedule(run, recipe, prepared.plan)
     with run.locked():
         prepared.begin(run)
         list_left_out(prepared.datasets.values(), run, say=say)
-        job = TrainJob(recipe, prepared.plan, run, settings.checkpoint, command)
+        job = TrainJob(recipe, prepared.plan, run, settings.checkpoint, command, after_evaluation)
         if step := job.first_step():
             say(f"continues from step {step} of {prepared.plan.total_steps}")
             if change:
@@ -119,9 +129,12 @@ def _train(
             launch(job, prepared.datasets, placement)
             result = run.read_json("result.json")
             assert result is not None
-            picture = draw(recipe, run, step=result["best_checkpoint"], split="val")
-            if picture:
-                say(f"picture: {picture}")
+            try:
+                if picture := draw(recipe, run, step=result["best_checkpoint"], split="val"):
+                    say(f"picture: {picture}")
+            except MissingExtra as missing:
+                say(str(missing))
+            # Before the trackers end, so that they get the report too.
             return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None)
 
 
@@ -147,6 +160,7 @@ def train(
     forward: Callable[[nn.Module, Batch], Any] | None = None,
     collate_fn: Callable[[list[Any]], Any] | None = None,
     target: str | None = None,
+    after_evaluation: Callback | None = None,
     run: str | None = None,
     storage: str | Path = "runs",
     resume: Resume = "auto",
@@ -174,6 +188,8 @@ def train(
         forward: what to do with a batch, a dictionary of tensors, where that is not `model(inputs)`.
         collate_fn: what makes a batch of a list of items, where torch's own does not.
         target: the key of the targets in items that are dictionaries; by default one of the usual names.
+        after_evaluation: a function of `(model, metrics, run)` that is called after each evaluation, as
+            `Recipe.after_evaluation` is; False stops the run.
         run: the name of the run; by default it follows from the settings.
         storage: where runs lie: a folder, or a URI such as `s3://bucket/runs`.
         resume: `auto` continues a run that is there, `never` starts a new one, `must` refuses to start one.
@@ -191,6 +207,8 @@ def train(
         UserError: if it can never start, before anything is started.
         RunFailed: if it stops before its end; the same call resumes it.
     """
+    if after_evaluation is not None:
+        require_callback(after_evaluation)
     objects = Objects(model, train, val, loss, metrics, forward, collate_fn, target)
     chosen = _recipe_of(recipe, objects, settings)
     given: dict[str, Any] = {"num_workers": num_workers, "use_gpu": use_gpu, "max_failures": max_failures}
@@ -206,7 +224,7 @@ def train(
         checkpoint=checkpoint or Checkpoints(),
         scale=scale or Scale(**given),
     )
-    return Run(train_run(made, address=address).run, chosen)
+    return Run(train_run(made, address=address, after_evaluation=after_evaluation).run, chosen)
 
 
 def _recipe_of(recipe: str | Path | Recipe | type[Recipe] | None, objects: Objects, settings: dict[str, Any]) -> Recipe:

@@ -1,8 +1,8 @@
-"""Look for what stands in the way of a run, and say how to mend it.
+"""Find what would keep a run from starting, and how to mend it.
 
-    python -m jobs.doctor RECIPE [flags]
+    blitz doctor RECIPE [flags]
 
-The flags are those of jobs.train. Each finding is one line; leaves with exit code 2 if one is an error.
+The flags are those of blitz train. Each finding is one line; leaves with exit code 2 if one is an error.
 """
 
 import os
@@ -17,11 +17,11 @@ from blitz.launch.doctor.examine import examine
 from blitz.launch.placement import Placement
 from blitz.recipes import recipe_names
 
-PROG = "python -m jobs.doctor"
+PROG = "blitz doctor"
 
 
 def main(words: list[str]) -> None:
-    """Examine as the command line says."""
+    """The command `doctor`."""
     if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nRecipes: {', '.join(recipe_names())}")
         return
@@ -29,7 +29,7 @@ def main(words: list[str]) -> None:
 
 
 def doctor(settings: TrainSettings) -> None:
-    """Print what is found.
+    """Print the findings.
 
     Raises:
         UserError: if a run with these settings cannot start.
@@ -47,7 +47,7 @@ def doctor(settings: TrainSettings) -> None:
 
 
 def leave_at_once(code: int) -> NoReturn:
-    """Without waiting for the client of a storage that does not answer, as Python would for minutes."""
+    """Exit without waiting for a storage client that does not answer, for which Python would wait minutes."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -9,6 +9,7 @@ from importlib import import_module, metadata
 from typing import NoReturn
 
 COMMANDS = {
+    "init": "make a project of your own, with a recipe that trains as it is",
     "train": "train a recipe, or continue a run",
     "tune": "try many settings of a recipe, and find the best",
     "evaluate": "evaluate a checkpoint of a run",

@@ -1,9 +1,9 @@
 """Try many settings of a recipe, and find the best: a sweep, in this process or on Ray.
 
-    python -m jobs.tune SPACE [flags]
+    blitz tune SPACE [flags]
 
-SPACE is a file of tune_spaces/. The same command again goes on with a sweep that was stopped, and one with more
---num-trials extends it; `python -m jobs.tune SPACE --help` names every flag.
+SPACE is a file of tune_spaces/. The same command again resumes a sweep that was stopped, and one with more
+--num-trials extends it; `blitz tune SPACE --help` names every flag.
 """
 
 import shlex
@@ -19,11 +19,11 @@ from blitz.run_files.directory import RunDirectory
 from blitz.settings import setting_types, setting_value, shown_words
 from tune_spaces import about, all_space_names, find_space
 
-PROG = "python -m jobs.tune"
+PROG = "blitz tune"
 
 
 def main(words: list[str]) -> None:
-    """Tune as the command line says."""
+    """The command `tune`."""
     if not words or words[0] in ("-h", "--help"):
         print(f"{__doc__}\nSpaces:")
         for name in all_space_names():
@@ -31,20 +31,20 @@ def main(words: list[str]) -> None:
         return
     require(not words[0].startswith("-"), f"name a space first: {PROG} SPACE [flags]")
     space = find_space(words[0])
-    command = shlex.join(["python", "-m", "jobs.tune", *words])
+    command = shlex.join(["blitz", "tune", *words])
     # The sweep of `path/space.py` is named after the file.
     name = Path(words[0].partition(":")[0]).stem
     tune(name, space, read_settings(words[0], space, words[1:]), command=command)
 
 
 def read_settings(name: str, space: Space, flags: list[str]) -> TuneSettings:
-    """What the command line says over what the space has."""
+    """The flags, over the defaults of the space."""
     default = TuneSettings(space.base(), num_trials=space.num_trials, search=space.search, scheduler=space.scheduler)
     return parse(default, flags, prog=f"{PROG} {name}", description=about(name))
 
 
 def tune(name: str, space: Space, settings: TuneSettings, *, command: str = "") -> SweepResult:
-    """Run a sweep, or resume it, and print what it came to; `command` is what was typed for it.
+    """Run or resume a sweep, and print a summary; `command` is its command line.
 
     Raises:
         UserError: if it can never start, before anything is started.
@@ -66,7 +66,7 @@ def _summarise(result: SweepResult) -> None:
         print(f"{len(failed)} failed; the first: trial {failed[0].number}: {failed[0].error}")
     best = result.best
     if best is None:
-        print("no trial came to its end, so that none is the best")
+        print("no trial finished, so there is no best trial")
         return
     print(
         f"\nbest: trial {best.number}, {result.goal.metric} {best.best:.6g} (last {best.last:.6g} at step {best.step})"
@@ -77,4 +77,4 @@ def _summarise(result: SweepResult) -> None:
         print(f"{marker} {setting:24} {' '.join(shown_words(setting_value(recipe, setting)))}".rstrip())
     print(f"\nrepeat it: {result.command}")
     best_run = RunDirectory.of(result.directory.uri, "best")
-    print(f"evaluate it: python -m jobs.evaluate {shlex.quote(str(best_run))}")
+    print(f"evaluate it: blitz evaluate {shlex.quote(str(best_run))}")

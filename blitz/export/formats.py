@@ -1,11 +1,10 @@
-"""The formats: how each is written, and how it is run by what a user will have, which is not this project."""
+"""The export formats: how each is written, and how it is run without this project."""
 
 import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -13,17 +12,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from blitz.errors import require
 from blitz.export.deployed import Deployed
+from blitz.extras import require_extra
 
 Format = Literal["torch_export", "onnx", "torchscript", "state_dict"]
 Outputs = Mapping[str, Tensor]
 Runner = Callable[[Mapping[str, Tensor]], Outputs]
 Writer = Callable[[Deployed, Outputs, dict[str, Any], Path], None]
 SIGNATURE = "signature.json"
-"""Where an artifact holds its signature: an extra file, or in ONNX the metadata of that name."""
-
-_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""The name of an artifact's signature: of an extra file, or in ONNX of metadata."""
 
 
 def require_installed(format_: Format) -> None:
@@ -32,8 +29,8 @@ def require_installed(format_: Format) -> None:
     Raises:
         UserError: with what to install.
     """
-    missing = [name for name in _ONNX_PACKAGES if find_spec(name) is None] if format_ == "onnx" else []
-    require(not missing, f"--format onnx needs {', '.join(missing)}: pip install 'blitz[export]'")
+    if format_ == "onnx":
+        require_extra("export", "onnx", "onnxscript", "onnxruntime", what="--format onnx")
 
 
 def _write_torch_export(deployed: Deployed, columns: Outputs, signature: dict[str, Any], path: Path) -> None:
@@ -103,7 +100,7 @@ WRITERS: dict[Format, tuple[Writer, Callable[[Path, dict[str, Any]], Runner]]] =
     "onnx": (_write_onnx, _run_onnx),
     "torchscript": (_write_torchscript, _run_torchscript),
 }
-"""How an artifact of a format is written, and how it is run again; a state dict is nothing to run."""
+"""The writer and the runner of each format; a state dict cannot be run."""
 
 
 def quantize_onnx(path: Path) -> None:
@@ -126,7 +123,7 @@ def _dynamic(columns: Outputs) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporters say to their developers: deprecations of their own insides, progress, advice."""
+    """Silence the exporters: deprecations of their internals, progress, advice."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -2,7 +2,7 @@
 
 from tqdm import tqdm
 
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 
 
 class ProgressBar:
@@ -30,7 +30,7 @@ class ProgressBar:
 
     def loss(self, value: float) -> None:
         """Show the newest mean training loss."""
-        self._bar.set_postfix_str(f"loss {shown_figure(value)}", refresh=False)
+        self._bar.set_postfix_str(f"loss {format_metric(value)}", refresh=False)
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""

@@ -1,4 +1,4 @@
-"""A loss as PyTorch's users have it, `loss(outputs, targets)`, made to give one number a row."""
+"""Turning a PyTorch loss, `loss(outputs, targets)`, into one that gives one number a row."""
 
 import copy
 import inspect
@@ -34,7 +34,7 @@ def per_row(loss: LossFunction) -> LossFunction:
 
 
 def row_losses(loss: LossFunction, outputs: Any, targets: Any, rows: int) -> Tensor:
-    """What a loss made by `per_row` gives, as a tensor of shape (rows,): the mean over all other dimensions.
+    """The result of a loss made by `per_row`, as a tensor of shape (rows,): the mean over all other dimensions.
 
     Raises:
         UserError: if it gives one number for all rows.

@@ -1,22 +1,23 @@
 """The run directory: the same for a run in this process or on a cluster, on a local disk, NFS or an object store.
 
     <storage>/<run>/
-      recipe.json            what was asked for, complete
-      plan.json              what it comes to: rows, batch size, steps
+      recipe.json            all settings of the run
+      plan.json              what follows from them: rows, batch size, steps
       metrics.jsonl          one JSON object a line
       events.out.tfevents.*  the same for TensorBoard, a file each start
-      events.jsonl           a line each time that the run was started, went on, failed or finished
+      events.jsonl           one line each time the run was started, resumed, failed or finished
       logs/                  what each worker of a run on Ray prints and raises, a file each start
-      evaluations/           what the best checkpoint's evaluation found, and what jobs.evaluate did
+      evaluations/           the evaluation of the best checkpoint, and those made by blitz evaluate
+      after_evaluation.json  the step that the recipe's after_evaluation was last called for, if it has one
       bad_rows.csv           rows of a CSV that are left out, if there are any
       checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
-      pictures/              of its best checkpoint, if its recipe draws one
-      trackers/<name>.json   how far the run was sent to a tracker
+      pictures/              pictures of the best checkpoint, if the recipe draws any
+      trackers/<name>.json   how much of the run was sent to a tracker
       result.json            written at the end
 
 A checkpoint is there once its state.json is, and all files that it lists have the sizes that it lists; anything else
-is taken for absent. That holds on file systems and object stores alike, which have no rename in common. Whether the
-bytes of a file are those that were written, its SHA-256 in state.json tells.
+is treated as absent. That holds on file systems and object stores alike, which have no rename in common. The SHA-256
+of each file in state.json shows whether its bytes are those that were written.
 """
 
 import json
@@ -52,7 +53,7 @@ class RunDirectory(CheckpointFiles):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training the same run, where it lies on a disk; a killed process holds no lock.
+        """Keep other processes from training the same run, if it lies on a disk; a killed process holds no lock.
 
         Raises:
             UserError: if another one is training it.
@@ -76,16 +77,16 @@ class RunDirectory(CheckpointFiles):
         """The lines of metrics.jsonl; a last line that was cut off is left out.
 
         Raises:
-            DamagedFile: if a line holds something else than numbers by their names.
+            DamagedFile: if a line holds anything but numbers by name.
         """
         return list(self.each_metric())
 
     def each_metric(self) -> Iterator[dict[str, Any]]:
-        """The same, one line at a time: of a long run they are too many to hold."""
+        """The same, one line at a time: those of a long run do not fit in memory."""
         return self._read_lines("metrics.jsonl")
 
     def add_event(self, event: Mapping[str, Any]) -> None:
-        """Add to events.jsonl, which tells what happened to the run, also what it was rewound from since."""
+        """Add to events.jsonl, the history of the run, which a rewind does not shorten."""
         # A full disk or a power cut may have torn the last line: it stays alone.
         is_torn = self.exists("events.jsonl") and not self.read("events.jsonl").endswith(b"\n")
         self.append("events.jsonl", b"\n" * is_torn + _to_lines([event]))
@@ -103,7 +104,7 @@ class RunDirectory(CheckpointFiles):
             yield from parse_lines(self.chunks(path), self.uri, path)
 
     def add_bad_rows(self, records: Iterable[str]) -> None:
-        """Add records to bad_rows.csv, each once however often it is found."""
+        """Add records to bad_rows.csv, each once."""
         lines = dict.fromkeys([RECORD_HEADER, *self.bad_rows(), *records])
         self.write("bad_rows.csv", "".join(f"{line}\n" for line in lines).encode())
 
@@ -114,7 +115,7 @@ class RunDirectory(CheckpointFiles):
         return self.read("bad_rows.csv").decode(errors="replace").split("\n")[1:-1]
 
     def rewind(self, step: int) -> int:
-        """Leave only what was so at `step`: what came after it is about to be made again. The step that was reached."""
+        """Delete what was written after `step`, which will be made again; returns the step that was reached."""
         for newer in self.damaged_after(step):
             self.delete_checkpoint(newer)
         lines = self.metrics()
@@ -122,8 +123,8 @@ class RunDirectory(CheckpointFiles):
         evaluation = self.read_json("evaluations/best.json")
         gone = ["result.json", *(["evaluations/best.json"] if evaluation and evaluation["step"] > step else [])]
         for path in filter(self.exists, gone):
-            files, place = self._open(path)
-            files.delete_file(place)
+            files, full = self._open(path)
+            files.delete_file(full)
         return max(step, lines[-1]["step"] if lines else 0)
 
     def read_trials(self) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ import pyarrow.fs
 from blitz.errors import StorageError
 from blitz.run_files.contained import require_inside, require_plain_path
 from blitz.run_files.stored_json import parse_object
-from blitz.storage import absolute, is_temporary, joined, name_of, open_place, write_whole
+from blitz.storage import absolute, is_temporary, joined, name_of, open_location, write_whole
 
 _CHUNK_BYTES = 1 << 20
 
@@ -26,11 +26,11 @@ class Directory:
 
     uri: str
     patient: bool = False
-    """Whether what an object store refuses is tried again for minutes: once it is known to be the right one."""
+    """Whether requests to an object store are repeated for minutes: once the storage is known to be the right one."""
     flag: str = field(default="--storage", compare=False)
-    """What the user gave it by, as messages name it."""
+    """The flag that gave it, for messages."""
     boundary: str | None = None
-    """The directory whose files these are, where this one is a part of it: that of a sweep, for its trials."""
+    """The enclosing directory that files must not lead out of, for a part such as a trial of a sweep."""
 
     @classmethod
     def of(cls, storage: str, name: str | None = None) -> Self:
@@ -51,44 +51,44 @@ class Directory:
 
     def _open(self, path: str) -> tuple[pyarrow.fs.FileSystem, str]:
         require_plain_path(self.uri, path)
-        files, root = open_place(self.uri, patient=self.patient)
-        place = f"{root}/{path}" if path else root
+        files, root = open_location(self.uri, patient=self.patient)
+        full = f"{root}/{path}" if path else root
         if isinstance(files, pyarrow.fs.LocalFileSystem) and (path or self.boundary):
-            require_inside(place, open_place(self.boundary)[1] if self.boundary else root)
-        return files, place
+            require_inside(full, open_location(self.boundary)[1] if self.boundary else root)
+        return files, full
 
     def local_path(self, path: str) -> str:
         """The path of a file on a local disk."""
         return self._open(path)[1]
 
     @contextmanager
-    def _told(self, what: str, path: str) -> Iterator[None]:
-        """What a local disk refuses in this context, in one line; that a file is not there remains as it is."""
+    def _explained(self, what: str, path: str) -> Iterator[None]:
+        """Raise what a local disk refuses in this context as a one-line StorageError, except that a file is missing."""
         try:
             yield
         except StorageError:
             raise
         except OSError as error:
-            # Of an object store, another try may find that it answers again.
+            # An object store may answer again at another try.
             if not self.appends or (what == "read" and isinstance(error, FileNotFoundError)):
                 raise
             raise self.refused_file(what, path, error) from error
 
     def refused_file(self, what: str, path: str, error: OSError) -> StorageError:
-        """What to raise where a file of the run cannot be read or written."""
+        """The error to raise if a file of the run cannot be read or written."""
         reason = _reason(error)
         mend = "mend that, and give the same command again"
         return _refusal(f"{self.uri}/{path} cannot be {what} ({reason}); {mend}", reason)
 
     def exists(self, path: str) -> bool:
         """Whether the file or directory is there."""
-        files, place = self._open(path)
-        return bool(files.get_file_info(place).type != pyarrow.fs.FileType.NotFound)
+        files, full = self._open(path)
+        return bool(files.get_file_info(full).type != pyarrow.fs.FileType.NotFound)
 
     def names(self, folder: str = "") -> list[str]:
-        """Names of the files in it, or in a folder of it."""
-        files, place = self._open(folder)
-        found = files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))
+        """Names of the files in it, or in one of its folders."""
+        files, full = self._open(folder)
+        found = files.get_file_info(pyarrow.fs.FileSelector(full, allow_not_found=True))
         return [info.base_name for info in found if not is_temporary(info.base_name)]
 
     def paths(self) -> list[str]:
@@ -104,9 +104,9 @@ class Directory:
         Raises:
             FileNotFoundError: if it is not there.
         """
-        files, place = self._open(path)
+        files, full = self._open(path)
         # As a file, whose size is known, an object is read in one request.
-        with self._told("read", path), files.open_input_file(place) as stream:
+        with self._explained("read", path), files.open_input_file(full) as stream:
             return bytes(stream.read())
 
     def chunks(self, path: str) -> Iterator[bytes]:
@@ -115,8 +115,8 @@ class Directory:
         Raises:
             FileNotFoundError: if it is not there.
         """
-        files, place = self._open(path)
-        with self._told("read", path), files.open_input_stream(place, compression=None) as stream:
+        files, full = self._open(path)
+        with self._explained("read", path), files.open_input_stream(full, compression=None) as stream:
             while data := stream.read(_CHUNK_BYTES):
                 yield data
 
@@ -135,34 +135,34 @@ class Directory:
         Raises:
             FileNotFoundError: if it is not there.
         """
-        files, place = self._open(path)
-        with self._told("read", path), files.open_input_file(place) as file:
+        files, full = self._open(path)
+        with self._explained("read", path), files.open_input_file(full) as file:
             size = file.size()
             return bytes(file.read_at(min(size, most), max(0, size - most)))
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a file whole: a reader sees what stood there before or all of `data`.
+        """Write a file whole: a reader sees the old content or all of `data`.
 
         Raises:
-            StorageError: if a disk does not take it.
+            StorageError: if it cannot be written to a local disk.
         """
-        with self._told("written", path):
+        with self._explained("written", path):
             write_whole(*self._open(path), data)
 
     @property
     def appends(self) -> bool:
-        """Whether a file can grow without being written anew."""
+        """Whether a file can grow without being rewritten."""
         return isinstance(self._open("")[0], pyarrow.fs.LocalFileSystem)
 
     def append(self, path: str, data: bytes) -> None:
-        """Add to the end of a file. Where a store cannot append, it is written anew.
+        """Add to the end of a file. If the store cannot append, the file is rewritten.
 
         Raises:
-            StorageError: if a disk does not take it.
+            StorageError: if it cannot be written to a local disk.
         """
-        place = Path(self._open(path)[1])
-        if self.appends and place.exists():
-            with self._told("written", path), place.open("ab") as stream:
+        file = Path(self._open(path)[1])
+        if self.appends and file.exists():
+            with self._explained("written", path), file.open("ab") as stream:
                 stream.write(data)
         else:
             self.write(path, (self.read(path) if self.exists(path) else b"") + data)
@@ -185,9 +185,9 @@ class Directory:
 
     def delete(self) -> None:
         """Delete it with all that is in it; it need not be there."""
-        files, place = self._open("")
+        files, full = self._open("")
         if self.exists(""):
-            files.delete_dir(place)
+            files.delete_dir(full)
 
     def probe(self) -> None:
         """Write and remove a file.
@@ -197,25 +197,25 @@ class Directory:
         """
         try:
             self.write(".probe", b"")
-            files, place = self._open(".probe")
+            files, full = self._open(".probe")
             # Another process that probes may have deleted it.
             with suppress(FileNotFoundError):
-                files.delete_file(place)
+                files.delete_file(full)
         except OSError as error:
             raise self.refused("written", error) from error
 
     def refused(self, what: str, error: OSError) -> StorageError:
-        """What to raise where the storage cannot be read or written."""
+        """The error to raise if the storage cannot be read or written."""
         if isinstance(error, StorageError) and not error.reason:
             return error
         reason = _reason(error)
-        mend = "mend it, and the same command goes on" if self.patient else "name another one"
+        mend = "mend it, and the same command resumes" if self.patient else "name another one"
         return _refusal(f"{self.flag}: {self.uri} cannot be {what} ({reason}); {mend}", reason)
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and what is in it."""
-        files, place = self._open(path)
-        files.delete_dir(place)
+        files, full = self._open(path)
+        files.delete_dir(full)
 
 
 def _reason(error: OSError) -> str:

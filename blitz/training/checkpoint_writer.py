@@ -1,7 +1,7 @@
-"""What a run writes while it trains: checkpoints and metrics, on a thread of its own.
+"""Writes checkpoints and metrics while a run trains, on a separate thread.
 
-Training pays for a copy of the tensors in memory and for nothing else, unless a checkpoint falls due before the last
-one is whole: then it waits for that.
+Training only pays for a copy of the tensors in memory, unless a checkpoint is due before the last one is complete:
+then it waits for that.
 """
 
 import time
@@ -21,14 +21,13 @@ _Line = tuple[float, Mapping[str, Any]]
 
 
 class CheckpointWriter:
-    """Writes for the leading rank; what cannot be written is raised by the next call, and at the end at the latest.
+    """Writes for rank 0; an error while writing is raised by the next call, at the latest at the end.
 
-    One thing at a time is being written. Leaving the `with` block waits until all is written, also where an exception
-    leaves it.
+    Writes happen one at a time. Leaving the `with` block waits until everything is written, also after an exception.
     """
 
     def __init__(self, run: RunDirectory, *, keep: int) -> None:
-        self._run, self._keep, self._appends = run, keep, run.appends
+        self.run, self._keep, self._appends = run, keep, run.appends
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._in_flight: Future[None] | None = None
         self._lines: list[_Line] = []
@@ -44,22 +43,21 @@ class CheckpointWriter:
         except UserError as lost:
             if error is None:
                 raise
-            # What ended the run comes first.
+            # The error that ended the run comes first.
             error.add_note(str(lost))
         finally:
             self._thread.shutdown()
 
     def begin(self, step: int) -> int:
-        """Leave in the run only what was so at `step`, as what came after it is about to be made again; the step that
-        was reached."""
-        reached = self._run.rewind(step)
-        self._event_file = begin_event_file(self._run, step, time_s=time.time())
+        """Delete what the run has after `step`, which will be made again; returns the step that was reached."""
+        reached = self.run.rewind(step)
+        self._event_file = begin_event_file(self.run, step, time_s=time.time())
         return reached
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl, and what it says to the event file.
+        """Add a line to metrics.jsonl and to the event file.
 
-        At once where a file can be appended to, else every ten seconds or so.
+        Written at once if the storage can append, else about every ten seconds.
         """
         self._lines.append((time.time(), line))
         if self._appends:
@@ -67,19 +65,19 @@ class CheckpointWriter:
             try:
                 self._write_metrics(lines)
             except OSError as error:
-                raise self._run.refused("written", error) from error
+                raise self.run.refused("written", error) from error
             return
         idle = self._in_flight is None or self._in_flight.done()
         if idle and time.monotonic() - self._lines_written >= _SECONDS_BETWEEN_METRICS:
             self._begin(self._write_metrics)
 
     def save(self, checkpoint: Checkpoint, *, best: int | None, beside: Mapping[str, Any] | None = None) -> None:
-        """Begin to write a checkpoint, and to delete those that are then no longer kept.
+        """Start writing a checkpoint, and then deleting those that are no longer kept.
 
-        `beside` names JSON files of the run, and what they are to hold.
+        `beside` maps names of JSON files of the run to their new content.
 
         Raises:
-            UserError: if the storage did not take what was written before.
+            UserError: if an earlier write failed.
         """
         # In this order there is never more than one copy.
         self.wait()
@@ -89,7 +87,7 @@ class CheckpointWriter:
         """Return once everything is written.
 
         Raises:
-            UserError: if the storage did not take it.
+            UserError: if the storage could not be written.
         """
         self.wait()
         if self._lines:
@@ -97,19 +95,19 @@ class CheckpointWriter:
             self.wait()
 
     def wait(self) -> None:
-        """Return once what is being written is.
+        """Return once the write in progress is done.
 
         Raises:
-            UserError: if the storage did not take it.
+            UserError: if the storage could not be written.
         """
         in_flight, self._in_flight = self._in_flight, None
         try:
             if in_flight:
                 in_flight.result()
         except OSError as error:
-            # It would not take these either, and a run that goes on makes them again.
+            # They could not be written either, and a resumed run makes them again.
             self._lines = []
-            raise self._run.refused("written", error) from error
+            raise self.run.refused("written", error) from error
 
     def _begin(self, write: Callable[..., None], *what: Any) -> None:
         self.wait()
@@ -119,17 +117,17 @@ class CheckpointWriter:
 
     def _write_metrics(self, lines: list[_Line]) -> None:
         if lines:
-            self._run.append_metrics(line for _, line in lines)
-            self._run.append(self._event_file, b"".join(event_record(line, time_s=at) for at, line in lines))
+            self.run.append_metrics(line for _, line in lines)
+            self.run.append(self._event_file, b"".join(event_record(line, time_s=at) for at, line in lines))
 
     def _write_checkpoint(
         self, lines: list[_Line], checkpoint: Checkpoint, best: int | None, beside: Mapping[str, Any]
     ) -> None:
-        # First: a run goes on from its newest checkpoint, and finds the metrics up to there.
+        # First the metrics: a run that resumes from this checkpoint must find the metrics up to there.
         self._write_metrics(lines)
         for path, content in beside.items():
-            self._run.write_json(path, content)
-        checkpoint.save(self._run)
-        steps = self._run.checkpoint_steps()
+            self.run.write_json(path, content)
+        checkpoint.save(self.run)
+        steps = self.run.checkpoint_steps()
         for step in set(steps) - {best, *steps[-self._keep :]}:
-            self._run.delete_checkpoint(step)
+            self.run.delete_checkpoint(step)

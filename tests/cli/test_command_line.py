@@ -79,7 +79,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         (["mnist", "--data.root", "/nowhere"], "name the folder with --data.root DIR, or add --data.download"),
         (["digits", "--storage", "/dev/null"], "--storage: /dev/null/"),
         (["digits", "--storage", "nosuch://bucket"], "nosuch://bucket/"),
-        (["digits", "--resume", "must", "--run", "none"], "none has no checkpoint; begin with --resume auto"),
+        (["digits", "--resume", "must", "--run", "none"], "none has no checkpoint; start with --resume auto"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_exit_code_2(words: list[str], says: str, call: Call) -> None:
@@ -214,7 +214,7 @@ def test_evaluate_refuses_in_one_line(words: list[str], says: str, call: Call) -
 
 
 def test_a_name_that_is_none_says_which_there_are(call: Call) -> None:
-    assert "python -m jobs.runs --storage" in call(evaluate, "nosuch").err
+    assert "blitz runs --storage" in call(evaluate, "nosuch").err
     Path("runs/swept").mkdir(parents=True)
     Path("runs/swept/sweep.json").write_text("{}")
     assert "swept is a sweep; name its best run, " in call(evaluate, "swept").err

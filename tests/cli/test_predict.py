@@ -36,7 +36,7 @@ Rows = list[dict[str, str]]
 
 
 def trained(recipe: Any, folder: Path) -> RunDirectory:
-    """A run of the recipe, as `jobs.train` leaves it."""
+    """A run of the recipe, as `blitz train` leaves it."""
     run = train(recipe, folder / "run")
     run.write_json("recipe.json", recipe_to_json(recipe.fitted()))
     return run
@@ -141,7 +141,7 @@ def test_what_cannot_be_is_refused_in_one_line(colours: RunDirectory, tmp_path: 
         predict_csv(colours, str(tmp_path / "lacks.csv"), out, settings)
     with pytest.raises(UserError, match=r"has\.csv has a column 'prediction' of its own"):
         predict_csv(colours, str(tmp_path / "has.csv"), out, settings)
-    with pytest.raises(UserError, match=r"there\.csv is there already; name another file, or add --overwrite"):
+    with pytest.raises(UserError, match=r"there\.csv exists already; name another file, or add --overwrite"):
         predict_csv(colours, str(tmp_path / "has.csv"), str(tmp_path / "there.csv"), settings)
     with pytest.raises(DataError, match=r"nosuch\.csv is not there"):
         predict_csv(colours, str(tmp_path / "nosuch.csv"), out, settings)

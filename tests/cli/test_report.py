@@ -1,4 +1,4 @@
-"""jobs.report, and the reports that jobs.train writes."""
+"""blitz report, and the reports that blitz train writes."""
 
 import json
 import math
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from blitz.api import write_report
 from blitz.cli import command_line, report, train
 from blitz.report import page
 from blitz.run_files.directory import RunDirectory
@@ -32,7 +33,7 @@ DIGITS = [
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Runs jobs.report with some words in an empty folder; its exit code and what it printed."""
+    """Runs blitz report with some words in an empty folder; its exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -54,7 +55,7 @@ def test_a_run_ends_with_its_report_a_curve_and_what_its_time_went_to(
     assert "train/loss  " in printed
     assert "% compute, " in printed
     text = (tmp_path / "one" / "report.html").read_text()
-    assert "python -m jobs.train digits --epochs 1 --max-train-rows 64" in text
+    assert "blitz train digits --epochs 1 --max-train-rows 64" in text
 
 
 def test_a_run_may_end_without_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +67,7 @@ def test_a_run_may_end_without_a_report(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_report_that_cannot_be_made_does_not_fail_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "REPORT", "checkpoints")
+    monkeypatch.setattr(write_report, "REPORT", "checkpoints")
     train.main([*DIGITS, "--storage", str(tmp_path), "--run", "one"])
     assert "no report was written (" in capsys.readouterr().out
     assert (tmp_path / "one" / "result.json").exists()
@@ -115,7 +116,7 @@ def test_a_run_in_an_object_store_has_its_report_there(call: Call, s3_port: int)
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "name a run first: python -m jobs.report RUN"),
+        ([], "name a run first: blitz report RUN"),
         (["--png"], "name a run first"),
         (["nowhere"], "there is no run in "),
         (["nowhere", "--pgn"], "Unrecognized options: --pgn"),

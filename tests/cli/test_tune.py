@@ -1,4 +1,4 @@
-"""`jobs.tune` in this process: what it leaves, what it prints, how it goes on."""
+"""`blitz tune` in this process: what it leaves, what it prints, how it goes on."""
 
 import csv
 import json
@@ -69,7 +69,7 @@ def test_a_sweep_leaves_its_trials_its_best_run_and_the_command_that_repeats_it(
     assert sum(importance.values()) == pytest.approx(1)
 
     run = RunDirectory.of(str(tmp_path / "s"), "best")
-    (command,) = re.findall(r"^repeat it: python -m jobs.train (.*)$", printed, re.MULTILINE)
+    (command,) = re.findall(r"^repeat it: blitz train (.*)$", printed, re.MULTILINE)
     train.main([*shlex.split(command), "--scale.num-workers", "0", "--storage", str(tmp_path), "--run", "again"])
     again = RunDirectory.of(str(tmp_path), "again")
     if way == ALONE:

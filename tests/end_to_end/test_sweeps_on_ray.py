@@ -39,7 +39,7 @@ def columns(rows: list[dict[str, str]], *left_out: str) -> list[dict[str, str]]:
 def test_trials_in_processes_of_their_own_and_more_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep(tmp_path, "ray", "--packed", "no", "--num-trials", "2")
     rows = sweep(tmp_path, "ray", "--packed", "no", "--num-trials", "3")
-    assert "repeat it: python -m jobs.train parabola" in capsys.readouterr().out
+    assert "repeat it: blitz train parabola" in capsys.readouterr().out
     here = sweep(tmp_path, "here", "--packed", "no", "--num-trials", "3", "--scale.num-workers", "0")
     assert columns(rows) == columns(here)
     there, again = (RunDirectory.of(str(tmp_path / run), "best") for run in ("ray", "here"))

@@ -72,7 +72,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
     require(
         url.scheme == "ray" and url.hostname is not None,
         f"the cluster's address (RAY_ADDRESS) is {address}, a dashboard's address, where jobs are submitted: "
-        "use `ray job submit -- python -m jobs.train …`, or set RAY_ADDRESS to HOST:6379",
+        "use `ray job submit -- blitz train …`, or set RAY_ADDRESS to HOST:6379",
     )
     return url.hostname or "", port
 

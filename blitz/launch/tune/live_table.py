@@ -4,16 +4,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
-
-from rich import box
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from blitz.launch.tune.sweep import Sweep
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 from blitz.training.display import Silence
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _ROWS = 12
 
@@ -29,6 +27,9 @@ class Lines(Silence):
 @contextmanager
 def live_table(sweep: Sweep) -> Iterator[None]:
     """Within this context, a terminal shows the best trials, redrawn four times a second."""
+    from rich.console import Console
+    from rich.live import Live
+
     console = Console()
     if not (console.is_terminal and sys.stdout.isatty()):
         yield
@@ -37,8 +38,11 @@ def live_table(sweep: Sweep) -> Iterator[None]:
         yield
 
 
-def table(sweep: Sweep) -> Table:
+def table(sweep: Sweep) -> "Table":
     """The current state of the sweep."""
+    from rich import box
+    from rich.table import Table
+
     trials = list(sweep.trials.values())
     states = Counter(trial.state for trial in trials)
     title = f"{sum(trial.ended for trial in trials)} of {sweep.total} trials"
@@ -52,7 +56,7 @@ def table(sweep: Sweep) -> Table:
     for heading in ("state", "step", f"best {sweep.goal.metric}"):
         drawn.add_column(heading, justify="right")
     for trial in sorted(trials, key=sweep.rank)[:_ROWS]:
-        best = "" if trial.best is None else shown_figure(trial.best)
+        best = "" if trial.best is None else format_metric(trial.best)
         values = [_brief(trial.settings, name) for name in names]
         drawn.add_row(str(trial.number), *values, trial.state, str(trial.step), best)
     return drawn

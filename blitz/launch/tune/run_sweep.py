@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blitz.errors import UserError, require
+from blitz.extras import require_extra
 from blitz.launch.launch import placed
 from blitz.launch.local.in_process import world_here
 from blitz.launch.placement import Placement
@@ -46,7 +47,7 @@ class SweepResult:
     def command(self) -> str:
         """The command that trains the best trial again."""
         recipe = self.best_recipe
-        return f"python -m jobs.train {recipe.name} {shlex.join(flags_of(recipe))}"
+        return f"blitz train {recipe.name} {shlex.join(flags_of(recipe))}"
 
 
 def run_sweep(
@@ -63,6 +64,8 @@ def run_sweep(
         UserError: if it can never start, before anything is started.
     """
     plan.check()
+    # All that a sweep needs by its end: it must not fail there after hours.
+    require_extra("sweeps", "optuna", "rich", "matplotlib", what="a sweep")
     with placed(placement):
         data = TrialData(plan.recipe)
         goal = plan.space.goal(data.fitted)

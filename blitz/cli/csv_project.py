@@ -1,0 +1,95 @@
+"""What a new project's recipe says about a CSV, from a look at its columns."""
+
+import json
+import math
+import tempfile
+
+from blitz.cli.prepare import summary
+from blitz.data.csv.reading.columns import ColumnReport
+from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.scan import CsvOptions, read_head
+from blitz.errors import require
+from blitz.storage import absolute, name_of
+from blitz.uris import is_uri
+from blitz.visible import visible
+
+_STEPS = 20_000
+"""About as many steps a first training takes at most."""
+_BATCH = 32
+_MOST_EPOCHS = 30
+
+
+def csv_values(csv: str, target: str | None) -> dict[str, str]:
+    """What the templates of a CSV project are filled with.
+
+    Raises:
+        UserError: if the CSV cannot be read, has no such column, or a text for its target.
+    """
+    names = read_head(csv, CsvOptions()).dialect.names
+    if target is None:
+        target = names[-1]
+    require(target in names, f"--target: {csv} has no column '{target}'; it has: {', '.join(names)}")
+    with tempfile.TemporaryDirectory(prefix="blitz-init-") as cache:
+        index = index_csv(csv, cache, CsvOptions(label_columns=(target,)))
+        bad = len(index.bad_rows())
+    learned = index.column(target)
+    require(
+        learned.type != "text",
+        f"--target: column '{target}' of {csv} holds text, which is no class; name another column",
+    )
+    ignored = [one.name for one in index.columns if one.name != target and _numbers_rows(one)]
+    width = max(len(visible(name)) for name in names)
+    lines = [f"#   {_described(one, width, target, ignored)}".rstrip() for one in index.columns]
+    rows_an_epoch = max(1, index.total_rows - bad)
+    return {
+        "file": visible(name_of(csv)),
+        "csv": _literal(csv if is_uri(csv) else absolute(csv)),
+        "target": _literal(target),
+        "ignore": f"({''.join(f'{_literal(name)},' for name in ignored)})",
+        "rows": f"{index.total_rows:,} rows, {index.described()}",
+        "columns": "\n".join(lines),
+        "total_rows": str(index.total_rows),
+        "epochs": str(max(1, min(_MOST_EPOCHS, _STEPS * _BATCH // rows_an_epoch))),
+        "bad_rows": _bad_rows(index, bad),
+    }
+
+
+def _bad_rows(index: CsvIndex, bad: int) -> str:
+    if not bad:
+        return ""
+    most = math.ceil(100 * bad / index.total_rows) / 100
+    more = f"\n        max_bad_fraction={most}," if most > 0.01 else ""
+    return f'\n        # {bad:,} rows are bad: `blitz prepare` lists them.\n        bad_rows="skip",{more}'
+
+
+def _numbers_rows(column: ColumnReport) -> bool:
+    """Whether a column seems to number the rows, as 1 to n: of such numbers mean and deviation are known."""
+    if column.min is None or column.max is None or column.mean is None or column.std is None or column.missing:
+        return False
+    n = column.count
+    as_counted = math.sqrt((n * n - 1) / 12)
+    return (
+        n > 2
+        and column.max - column.min == n - 1
+        and math.isclose(column.mean, (column.min + column.max) / 2, rel_tol=1e-9)
+        and math.isclose(column.std, as_counted, rel_tol=1 / n)
+    )
+
+
+def _described(column: ColumnReport, width: int, target: str, ignored: list[str]) -> str:
+    if column.name == target:
+        use = "the target"
+    elif column.name in ignored:
+        use = "ignored: it numbers the rows"
+    elif column.type == "text":
+        use = "not learned from: every text is another one"
+    else:
+        use = ""
+    missing = f"{column.missing:,} missing" if column.missing else ""
+    about = "; ".join(filter(None, [summary(column), missing, use]))
+    return f"{visible(column.name):{width}}  {column.type:8}  {about}"
+
+
+def _literal(text: str) -> str:
+    """Text as a Python string in double quotes: JSON's strings are such."""
+    return json.dumps(text, ensure_ascii=False)
