@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Two processes: what needs a cluster mostly waits, and the rest is tested beside it (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --durations 15
 
-.PHONY: train test test-fast check
+.PHONY: train test test-fast check docs
 
 # Reinstalled when the dependencies change, and only then.
 .venv/installed: pyproject.toml
@@ -26,3 +26,12 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The guides and the API reference as a site: open site/index.html.
+docs: .venv/docs
+	$(BIN)/mkdocs build --quiet
+
+.venv/docs: pyproject.toml
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@

@@ -1,4 +1,4 @@
-"""Kill runs at random steps with SIGKILL, let them go on, and count how many end as if nothing had been.
+"""Kill runs at random steps with SIGKILL, resume them, and count how many end equal to an undisturbed run.
 
     python -m bench.chaos [--kills 20] [--kills-a-run 5] [--kinds process driver worker node] [--minutes 10] [--seed 0]
 
@@ -41,7 +41,7 @@ _CHECKS = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "h
 
 
 class _Runs:
-    """Starts runs, in this process's way or on a cluster that is started when it is first needed."""
+    """Starts runs, without Ray or on a cluster that is started when it is first needed."""
 
     def __init__(self) -> None:
         self.cluster: Cluster | None = None
@@ -60,15 +60,15 @@ class _Runs:
         return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def whole(self, folder: Path, *, on_ray: bool) -> RunDirectory:
-        """A run that nothing happens to, or what is left of one."""
+        """An undisturbed run, or the rest of one."""
         run = self.start(folder, on_ray=on_ray)
-        _, said = run.communicate()
+        _, errors = run.communicate()
         if run.returncode != 0:
-            raise RuntimeError(said.decode())
+            raise RuntimeError(errors.decode())
         return RunDirectory.of(str(folder), "chaos")
 
     def kill(self, kind: str, run: "subprocess.Popen[bytes]", chance: random.Random) -> None:
-        """Kill what `kind` says."""
+        """Kill the target named by `kind`."""
         if kind in ("process", "driver"):
             run.kill()
         elif kind == "worker":
@@ -97,25 +97,25 @@ def _equal(one: RunDirectory, other: RunDirectory) -> bool:
 
 
 def _killed_and_equal(
-    runs: _Runs, place: Path, kinds: list[str], undisturbed: RunDirectory, chance: random.Random
+    runs: _Runs, folder: Path, kinds: list[str], undisturbed: RunDirectory, chance: random.Random
 ) -> bool:
-    """One run that is killed in these ways, one after the other, at steps of their own: whether it ends equal."""
+    """Kill one run in these ways, one after the other, at random steps; returns whether it ends equal."""
     on_ray, began = kinds != ["process"] * len(kinds), time.perf_counter()
-    run = runs.start(place, on_ray=on_ray)
+    run = runs.start(folder, on_ray=on_ray)
     for kind, step in zip(kinds, sorted(chance.sample(range(11, _STEPS - 60), len(kinds))), strict=True):
-        if not _wait_for(step, place, run):
+        if not _wait_for(step, folder, run):
             print(f"it ended before step {step}: {run.communicate()[1].decode()}", file=sys.stderr)
             return False
         runs.kill(kind, run, chance)
         if kind in ("process", "driver"):
             run.communicate()
-            run = runs.start(place, on_ray=on_ray)
+            run = runs.start(folder, on_ray=on_ray)
         print(f"  {kind} at step {step}, {time.perf_counter() - began:.0f} s", flush=True)
-    _, said = run.communicate()
+    _, errors = run.communicate()
     if run.returncode != 0:
-        print(said.decode(), file=sys.stderr)
+        print(errors.decode(), file=sys.stderr)
         return False
-    return _equal(RunDirectory.of(str(place), "chaos"), undisturbed)
+    return _equal(RunDirectory.of(str(folder), "chaos"), undisturbed)
 
 
 def main() -> None:
@@ -127,22 +127,22 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=kinds, choices=kinds)
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after so many")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    runs, chance, began = _Runs(), random.Random(asked.seed), time.monotonic()
-    in_turn = [asked.kinds[number % len(asked.kinds)] for number in range(asked.kills)]
+    options = parser.parse_args()
+    runs, chance, began = _Runs(), random.Random(options.seed), time.monotonic()
+    in_turn = [options.kinds[number % len(options.kinds)] for number in range(options.kills)]
     undisturbed: dict[bool, RunDirectory] = {}
     equal, ended = Counter[str](), Counter[str]()
-    with tempfile.TemporaryDirectory(prefix="chaos-") as place:
+    with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
         try:
             for on_ray in (False, True):
                 of_these = [kind for kind in in_turn if (kind != "process") == on_ray]
-                for number, first in enumerate(range(0, len(of_these), asked.kills_a_run)):
-                    if time.monotonic() - began > 60 * asked.minutes:
+                for number, first in enumerate(range(0, len(of_these), options.kills_a_run)):
+                    if time.monotonic() - began > 60 * options.minutes:
                         break
                     if on_ray not in undisturbed:
-                        undisturbed[on_ray] = runs.whole(Path(place, f"undisturbed-{on_ray}"), on_ray=on_ray)
-                    kinds = of_these[first : first + asked.kills_a_run]
-                    folder = Path(place, f"{on_ray}-{number}")
+                        undisturbed[on_ray] = runs.whole(Path(scratch, f"undisturbed-{on_ray}"), on_ray=on_ray)
+                    kinds = of_these[first : first + options.kills_a_run]
+                    folder = Path(scratch, f"{on_ray}-{number}")
                     same = _killed_and_equal(runs, folder, kinds, undisturbed[on_ray], chance)
                     print(
                         f"run {number + 1} {'on Ray' if on_ray else 'in a process'}: {'equal' if same else 'OTHER'}",

@@ -1,4 +1,4 @@
-"""What a checkpoint costs training, in steps: written in the background, or with the loop waiting until it is whole.
+"""The cost of a checkpoint to training, in steps: written in the background, or with the loop waiting for it.
 
     python -m bench.checkpoint [--megabytes 64] [--rounds 5] [--storage s3://bucket/bench]
 
@@ -9,7 +9,7 @@ time from training as a real one would not.
 
 All is in steps: medians of the 20 steps before a save, which nothing disturbs. The stall is how much longer than one of
 them the step after the save takes; the whole cost is how much longer all 40 steps after it take, which has in it what
-they lose beside an upload. Each figure is the median over checkpoints, with the least and the most beside it.
+they lose beside an upload. Each number is the median over checkpoints, with the minimum and the maximum beside it.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Mlp(Recipe):
     steps: int = 400
 
     def dataset(self, split: Split) -> ArrayDataset:
-        """As many rows as the steps take."""
+        """Noise, with as many rows as the steps take."""
         rows, random = self.steps * self.global_batch_size, np.random.default_rng(0)
         inputs = random.normal(size=(rows, 64)).astype(np.float32)
         return ArrayDataset(inputs=inputs, targets=random.normal(size=(rows, 1)).astype(np.float32))
@@ -79,23 +79,23 @@ class AlternatingWriter(CheckpointWriter):
 
 
 class StepTimes:
-    """A display that notes when each step is done."""
+    """A display that records when each step is done."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
 
     def step(self, number: int) -> None:
-        """So many steps are done."""
+        """Record the time."""
         self._times.append(time.perf_counter())
 
     def loss(self, value: float) -> None:
-        """Not of interest."""
+        """Does nothing."""
 
     def line(self, text: str) -> None:
-        """Not of interest."""
+        """Does nothing."""
 
     def seconds(self) -> list[float]:
-        """From the end of each step to that of the next, with what is done between them."""
+        """Seconds from the end of each step to that of the next."""
         return [after - before for before, after in itertools.pairwise(self._times)]
 
 

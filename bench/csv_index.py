@@ -43,13 +43,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         csv = Path(folder, "rows.csv")
-        write_rows(csv, asked.rows)
-        print(f"{asked.rows:,} rows, {csv.stat().st_size / 2**20:,.0f} MiB")
+        write_rows(csv, options.rows)
+        print(f"{options.rows:,} rows, {csv.stat().st_size / 2**20:,.0f} MiB")
         reads, indexes = [], []
-        for turn in range(asked.repeats):
+        for turn in range(options.repeats):
             reads.append(_run(_READ, csv, Path(folder, "unused")))
             indexes.append(_run(_INDEX, csv, Path(folder, f"cache{turn}")))
         again = _run(_INDEX, csv, Path(folder, "cache0"))

@@ -1,4 +1,4 @@
-"""Rows a second of JPEGs decoded and resized to 224 pixels, beside what a user would otherwise use, all in one run.
+"""Rows a second of JPEGs decoded and resized to 224 pixels, compared with alternatives, all in one run.
 
     python -m bench.images --photos DIR [--folder DIR] [--images 4000] [--rounds 5] [--no-ray]
 
@@ -6,7 +6,7 @@ The images are made from the JPEGs under DIR/<class>/, about 500 × 400 pixels, 
 by this project's loader with each number of processes and with `auto`, by torchvision's `ImageFolder` in a `DataLoader`
 with as many, and by the floor: a bare pool of processes that decodes in the same way and delivers nothing. On Ray: this
 project's stream through Ray Data, and `ray.data.read_images`. Rounds take turns, so that a busy machine is busy for
-all; each figure is the median over rounds, and ratios are of the same round.
+all; each number is the median over rounds, and ratios are of the same round.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def make_images(photos: Path, folder: Path, count: int) -> Path:
 
 
 class Here:
-    """The contenders in this process: each takes a number of processes, and gives rows a second of all images."""
+    """The loaders to compare in this process: each takes a number of processes, and returns rows a second."""
 
     def __init__(self, table: Path, cache: str) -> None:
         data = ImageCsvData(train_csv=str(table), cache=cache, size=_SIDE, resize=_SIDE)
@@ -77,13 +77,13 @@ class Here:
         self.paths = [path for path, _ in self.folder.samples]
 
     def plan(self, epochs: int) -> Plan:
-        """So many passes over all images."""
+        """`passes` passes over all images."""
         rows = len(self.dataset)
         steps = epochs * -(-rows // _BATCH)
         return Plan(rows, 0, _BATCH, total_steps=steps, evaluate_every_steps=steps, seed=0)
 
     def loader(self, epochs: int = 1) -> Loader:
-        """This project's, for so many passes."""
+        """This project's rows, for some passes."""
         shares = Shares.of(self.plan(epochs), world_size=1, row_bytes=self.row_bytes)
         return Loader({"train": self.dataset}, shares, self.row_bytes)
 
@@ -124,7 +124,7 @@ def compare_here(here: Here, rounds: int, epochs: int) -> None:
         "blitz": here.blitz,
         "ImageFolder": here.image_folder,
     }
-    # Of more processes than CPUs, which are asked for.
+    # PyTorch warns about more processes than CPUs, which are wanted here.
     warnings.filterwarnings("ignore", "This DataLoader will create")
     taken: dict[str, list[dict[int, float]]] = {name: [] for name in contenders}
     chosen: list[int] = []
@@ -237,15 +237,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=20, help="of the run that auto chooses for")
     parser.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        table = make_images(asked.photos, asked.folder or Path(scratch, "images"), asked.images)
+        table = make_images(options.photos, options.folder or Path(scratch, "images"), options.images)
         here = Here(table, str(Path(scratch, "cache")))
         load = os.getloadavg()[0]
         print(f"{_CPUS} CPUs, load {load:.1f} at the start; torch {torch.__version__}")
-        compare_here(here, asked.rounds, asked.epochs)
-        if asked.ray:
-            compare_on_ray(here, table, asked.rounds)
+        compare_here(here, options.rounds, options.epochs)
+        if options.ray:
+            compare_on_ray(here, table, options.rounds)
         print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 

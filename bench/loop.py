@@ -1,10 +1,10 @@
-"""What a training step costs here, beside the loops that people write, all in one run.
+"""The cost of a training step, compared with the loops that people write, all in one run.
 
     python -m bench.loop --data-root DIR [--steps 1000] [--rounds 5] [--batch-sizes 4 64]
 
 LeNet on CIFAR-10 with momentum SGD, in this process. The floor is the plain loop with all images in memory, already
 normalised, and no loader, log, checkpoint or progress bar. Rounds take turns, so that a busy machine is busy for all;
-each figure is the median over rounds, and ratios are of the same round. Lightning and Accelerate are measured where
+each number is the median over rounds, and ratios are of the same round. Lightning and Accelerate are measured where
 they are installed. Time to the first step is from the shell: imports, reading the data, and one optimizer step.
 """
 

@@ -39,17 +39,17 @@ class Pictures(Recipe):
     log_every_steps: int = may_change(100)
 
     def dataset(self, split: Split) -> ArrayDataset:
-        """As many pictures as CIFAR-10 has in a fifth of it."""
+        """10,000 pictures of noise, a fifth of CIFAR-10."""
         random = np.random.default_rng(0)
         inputs = random.integers(0, 256, size=(10_000, 3, 32, 32), dtype=np.uint8)
         return ArrayDataset(inputs=inputs, targets=random.integers(0, 10, size=len(inputs)))
 
     def preprocess(self, batch: Batch) -> Batch:
-        """To [0, 1]."""
+        """Scale pixels to [0, 1]."""
         return {**batch, "inputs": batch["inputs"].float() / 255}
 
     def build_model(self) -> nn.Module:
-        """As for CIFAR-10."""
+        """LeNet for CIFAR-10."""
         return LeNet()
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:

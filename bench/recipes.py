@@ -1,4 +1,4 @@
-"""The headline of every recipe: its figure, the command that gives it, and how long that takes, as a table.
+"""The headline metric of every recipe, the command that gives it, and how long that takes, as a table.
 
     python -m bench.recipes [RECIPE …] [--data DIR] [--most-minutes M]
 
@@ -27,16 +27,16 @@ import torch
 
 @dataclass(frozen=True)
 class Headline:
-    """What a recipe is shown by. In its flags, DIR is the folder of the data."""
+    """The run that stands for a recipe. In its flags, DIR is the folder of the data."""
 
     recipe: str
-    figure: str
-    """Of result.json's metrics."""
+    metric: str
+    """The name of a metric in result.json."""
     flags: str = ""
 
     @property
     def command(self) -> str:
-        """As a user gives it."""
+        """The command as a user types it."""
         return f"blitz train {self.recipe} {self.flags}".strip()
 
 
@@ -84,15 +84,15 @@ def lay_out(data: Path, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a headline came to."""
+    """The measurement of a headline."""
 
-    figure: float
+    value: float
     seconds: float
     cpu_seconds: float
 
 
 def measure(headline: Headline, folder: Path, most_seconds: float) -> Measured | str:
-    """Run a headline's command; or why there is nothing to tell."""
+    """Run a headline's command; returns the measurement, or why there is none."""
     words = shlex.split(headline.flags.replace("DIR", str(folder)))
     command = [sys.executable, "-m", "jobs.train", headline.recipe, *words]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -115,22 +115,22 @@ def measure(headline: Headline, folder: Path, most_seconds: float) -> Measured |
             return str(error.stderr.strip().splitlines()[-1])
         seconds, cpu_seconds = time.perf_counter() - began, _cpu_seconds() - cpu_began
         result = json.loads(Path(storage, "one", "result.json").read_text())
-    return Measured(result["metrics"][headline.figure], seconds, cpu_seconds)
+    return Measured(result["metrics"][headline.metric], seconds, cpu_seconds)
 
 
 def _cpu_seconds() -> float:
-    """Of all children that have ended."""
+    """CPU seconds of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def _told(headline: Headline, found: Measured) -> list[str]:
-    name, value = headline.figure.partition("/")[2], found.figure
+def _cells(headline: Headline, found: Measured) -> list[str]:
+    name, value = headline.metric.partition("/")[2], found.value
     if name == "accuracy":
-        figure = f"accuracy {100 * value:.1f} %"
+        metric = f"accuracy {100 * value:.1f} %"
     else:
-        figure = f"{name} {value:.4g}" if value >= 0.001 else f"{name} {value:.1e}"
-    return [figure, f"{found.seconds:.0f} s", f"{found.cpu_seconds:.0f} s"]
+        metric = f"{name} {value:.4g}" if value >= 0.001 else f"{name} {value:.1e}"
+    return [metric, f"{found.seconds:.0f} s", f"{found.cpu_seconds:.0f} s"]
 
 
 def main() -> None:
@@ -140,23 +140,23 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", help=f"of {', '.join(names)}; by default all")
     parser.add_argument("--data", type=Path, default=os.environ.get("BLITZ_TEST_DATA"))
     parser.add_argument("--most-minutes", type=float, default=30, help="a command that takes longer is ended")
-    asked = parser.parse_args()
-    if asked.data is None:
+    options = parser.parse_args()
+    if options.data is None:
         parser.error("say where the data lie: --data DIR, or BLITZ_TEST_DATA")
-    if unknown := set(asked.recipes) - set(names):
+    if unknown := set(options.recipes) - set(names):
         parser.error(f"there is no headline of {', '.join(sorted(unknown))}")
     cpus = len(os.sched_getaffinity(0))
     print(f"{cpus} CPUs, load {os.getloadavg()[0]:.1f} at the start; torch {torch.__version__}\n", flush=True)
-    print(f"| recipe | figure | command | time on {cpus} CPUs | CPU time |\n|---|---|---|---|---|", flush=True)
+    print(f"| recipe | metric | command | time on {cpus} CPUs | CPU time |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        lay_out(asked.data, folder)
+        lay_out(options.data, folder)
         for headline in HEADLINES:
-            if asked.recipes and headline.recipe not in asked.recipes:
+            if options.recipes and headline.recipe not in options.recipes:
                 continue
-            found = measure(headline, folder, asked.most_minutes * 60)
-            told = [found, "", ""] if isinstance(found, str) else _told(headline, found)
-            cells = [f"`{headline.recipe}`", told[0], f"`{headline.command}`", *told[1:]]
+            found = measure(headline, folder, options.most_minutes * 60)
+            row = [found, "", ""] if isinstance(found, str) else _cells(headline, found)
+            cells = [f"`{headline.recipe}`", row[0], f"`{headline.command}`", *row[1:]]
             print(f"| {' | '.join(cells)} |", flush=True)
     print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 

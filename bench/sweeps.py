@@ -58,16 +58,16 @@ def trials_of(recipe: Recipe, count: int) -> list[Recipe]:
 
 
 class _Deaf:
-    """Listens to nothing."""
+    """A listener that ignores everything."""
 
     def step(self, number: int, lanes: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
-    def line(self, lane: int, figures: Mapping[str, float]) -> None:
-        """Nothing."""
+    def line(self, lane: int, values: Mapping[str, float]) -> None:
+        """Does nothing."""
 
     def lane_ended(self, lane: int, end: LaneEnd) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 def pack(trials: list[Recipe]) -> None:
@@ -101,7 +101,7 @@ def plain(trials: list[Recipe]) -> None:
                 with torch.no_grad():
                     rows = {name: column[: plan.eval_rows] for name, column in val.items()}
                     outputs = trial.forward(model, rows)
-                    trial.metrics().figures(trial.metrics().sums(outputs, rows))
+                    trial.metrics().compute(trial.metrics().sums(outputs, rows))
 
 
 def _tensors(recipe: Recipe, split: Split) -> dict[str, torch.Tensor]:
@@ -127,7 +127,7 @@ def _optimizer(settings: Optim, model: nn.Module) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a whole command."""
+    """The cost of a whole command."""
 
     seconds: float
     cpu_seconds: float
@@ -150,7 +150,7 @@ def cost_of(words: list[str], **environment: str) -> Cost:
 
 
 def ray_tune_seconds(trials: int, folder: Path) -> float:
-    """Of `trials` trials of the space `optimizers` under Ray Tune, each in its process, as many at a time as CPUs."""
+    """The cost of `trials` trials of the space `optimizers` under Ray Tune, each in its process, one a CPU."""
     flags = ["--num-trials", str(trials), "--packed", "no", "--storage", str(folder)]
     return cost_of(["jobs.tune", "optimizers", *flags], RAY_ADDRESS="local").seconds
 
@@ -182,8 +182,8 @@ def compare(task: str, trials: int, root: str, rounds: int, *, ray: bool) -> Non
         ratio = statistics.median(
             (trials / one.seconds) / (_LANES / each) for one, each in zip(costs["blitz tune"], with_ray, strict=True)
         )
-        said = f"for {_LANES} trials; blitz tune has {ratio:.1f} times its trials an hour"
-        print(f"  {'Ray Tune':12} {seconds:8.1f} s {said}")
+        remark = f"for {_LANES} trials; blitz tune has {ratio:.1f} times its trials an hour"
+        print(f"  {'Ray Tune':12} {seconds:8.1f} s {remark}")
 
 
 def main() -> None:

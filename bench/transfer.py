@@ -1,11 +1,11 @@
-"""What is learned on five classes of CIFAR-10, carried to the other five with few images, beside training from scratch.
+"""Transfer learning from five classes of CIFAR-10 to the other five with few images, and training from scratch.
 
     python -m bench.transfer --data-root DIR [--folder DIR] [--seeds 3] [--model resnet18]
 
 DIR is what torchvision's CIFAR10 reads. A classifier of torchvision on images of 32 pixels first learns five classes
-from `--source-images` of each; then each way to begin takes the same steps on the same `--target-images` of each of the
-other five, and is judged on 200 test images of each. A line gives the mean accuracy over seeds, the least and the
-largest.
+from `--source-images` of each; then each way to initialise takes the same steps on the same `--target-images` of each
+of the other five, and is evaluated on 200 test images of each. A line gives the mean accuracy over seeds, the minimum
+and the maximum.
 """
 
 import argparse
@@ -40,10 +40,10 @@ def make_folders(root: str, folder: Path, split: Split, classes: Sequence[int], 
     """The first images of each class as <folder>/<class>/<row>.png."""
     columns = cifar10(VisionData(root), split).columns
     for number in classes:
-        place = folder / CLASSES[number]
-        place.mkdir(parents=True, exist_ok=True)
+        class_folder = folder / CLASSES[number]
+        class_folder.mkdir(parents=True, exist_ok=True)
         for row in (columns["targets"] == number).nonzero()[0][:images]:
-            Image.fromarray(columns["inputs"][row].transpose(1, 2, 0)).save(place / f"{row:05}.png")
+            Image.fromarray(columns["inputs"][row].transpose(1, 2, 0)).save(class_folder / f"{row:05}.png")
     return str(folder)
 
 
@@ -55,7 +55,7 @@ def accuracy(recipe: Finetune, storage: Path, run: str) -> float:
 
 
 def compare(root: str, folder: Path, *, model: VisionModel, seeds: int, source_images: int, target_images: int) -> None:
-    """Train the source and all targets, and print a line for each way to begin."""
+    """Train the source and all targets, and print a line for each way to initialise."""
     data = ImageCsvData(size=32, loader_workers=0, cache=str(folder / "prepared"))
     source_data, target_data = (
         replace(
@@ -109,7 +109,7 @@ def compare(root: str, folder: Path, *, model: VisionModel, seeds: int, source_i
 
 
 def main() -> None:
-    """Compare as the command line says."""
+    """Parse the command line, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--folder", type=Path)

@@ -1,4 +1,4 @@
-"""What a user can mend. Everything else is our bug and keeps its traceback."""
+"""Errors that a user can mend. Every other error is our bug and keeps its traceback."""
 
 
 class UserError(ValueError):
@@ -13,19 +13,19 @@ class DataError(UserError):
 
 
 class DamagedFile(UserError):
-    """A file of a run that does not hold what was written; the message names it, and says how to go on."""
+    """A file of a run that does not hold what was written; the message names it, and says how to mend that."""
 
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
         self.path = path
-        """Within the run, such as `recipe.json`."""
+        """The path within the run, such as `recipe.json`."""
 
 
 class StorageError(UserError, OSError):
-    """A file that a storage does not take or give: a full disk, one that is read-only, a link that leads elsewhere."""
+    """A file that cannot be read or written: the disk is full or read-only, or a link leads elsewhere."""
 
     reason: str = ""
-    """What the system says, without which file it is and what to do."""
+    """The system's message, without the file and the advice."""
 
 
 class RunFailed(RuntimeError):

@@ -1,4 +1,4 @@
-"""What not everybody needs is an extra of the package: named with its `pip install` line where it is first needed."""
+"""Optional dependencies: a missing one is reported with its `pip install` line where it is first needed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What a field of a recipe may say about itself."""
+"""Metadata of recipe fields."""
 
 from dataclasses import MISSING, field
 from typing import Any

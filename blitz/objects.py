@@ -3,29 +3,37 @@
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
-from blitz.data.arrays import ArrayDataset, MapStyleDataset
-from blitz.data.items import INPUTS, TARGETS, Collate, ItemDataset, nested
+from blitz.data.arrays import ArrayDataset, Columns, MapStyleDataset
+from blitz.data.items import INPUTS, TARGETS, Collate, ItemDataset, generators_restored, nested
 from blitz.data.plan import Split
-from blitz.errors import UserError, require
+from blitz.errors import UserError, first_line, require
 from blitz.fields import HELD
+from blitz.object_identity import code_of, hash_of, name_of_object, object_of, short_name
 from blitz.outputs.metrics import Classification, Loss, Means, Metrics, Regression
-from blitz.outputs.predictions import class_predictions
-from blitz.outputs.row_loss import LossFunction, per_row, row_losses
-from blitz.project import find_object, reference_to
+from blitz.outputs.row_loss import LossFunction, per_row, require_rows_apart, row_losses
 from blitz.recipe import Batch, Recipe
 
 MetricsChoice = Literal["classification", "regression"] | Callable[[Any, Any], Mapping[str, Tensor]] | Metrics
 """What `metrics=` takes: a kind; a function of `(outputs, targets)` that gives named numbers for each row, of which the
 means are reported; or an object with the methods of `blitz.outputs.metrics.Metrics`."""
 
+_KINDS = ("classification", "regression")
+_TRIED = 8
+"""Rows of each data set that are looked at before anything starts."""
 _CLASS_LOSSES = ("CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss", "MultiMarginLoss")
 _NUMBER_LOSSES = (
     "MSELoss",
@@ -54,7 +62,14 @@ class Objects:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the data sets: they travel to other processes by themselves, once."""
-        return {**self.__dict__, "train": None, "val": None}
+        own = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
+        return {**own, "train": None, "val": None}
+
+    @cached_property
+    def row_loss(self) -> LossFunction:
+        """The loss without its reduction; a module is kept, because training moves it to the device."""
+        assert self.loss is not None
+        return per_row(self.loss)
 
 
 @dataclass(frozen=True)
@@ -64,13 +79,21 @@ class ObjectRecipe(Recipe):
     model: str = ""
     """What names the model's class or function."""
     loss_name: str = ""
+    kind: Literal["classification", "regression"] | None = None
+    """Which metrics there are, where these are no function of the user's."""
     outputs: int | None = None
     """Scores for each row, where these are of classes, or numbers."""
+    classes: tuple[str, ...] = ()
+    """Names of classes."""
+    code: str = ""
+    """A hash of the code of the model, the loss and the functions: what it has learned is learned with that."""
+    rows: str = ""
+    """A hash of how many training rows there are, their types and some of their targets."""
     objects: Objects = field(default=Objects(), compare=False, repr=False, metadata={HELD: True})
 
     @classmethod
     def of(cls, objects: Objects, **settings: Any) -> "ObjectRecipe":
-        """The recipe of some objects, tried on two rows.
+        """The recipe of some objects, tried on a few rows of each data set.
 
         Raises:
             UserError: if they do not go together.
@@ -78,41 +101,92 @@ class ObjectRecipe(Recipe):
         require(objects.model is not None, "name a recipe, or give model=, train= and loss=")
         require(objects.train is not None, "train= is missing: a data set with __len__ and __getitem__")
         require(objects.loss is not None, "loss= is missing: a module or function of (outputs, targets)")
-        recipe = cls(model=_named(objects.model), loss_name=_named(objects.loss), objects=objects, **settings)
-        return dataclasses.replace(recipe, outputs=recipe._tried())
+        require(callable(objects.model), f"model={objects.model!r} is neither a module nor makes one when it is called")
+        require(callable(objects.loss), f"loss={objects.loss!r} is neither a module nor a function")
+        require(
+            callable(objects.metrics) or objects.metrics in (None, *_KINDS) or hasattr(objects.metrics, "sums"),
+            f"metrics={objects.metrics!r}: give {' or '.join(map(repr, _KINDS))}, or a function of (outputs, targets)",
+        )
+        own = (objects.model, objects.loss, objects.metrics, objects.forward, objects.collate_fn, objects.target)
+        recipe = cls(
+            model=name_of_object(objects.model),
+            loss_name=name_of_object(objects.loss),
+            code=hash_of(*map(code_of, own)),
+            objects=objects,
+            **settings,
+        )
+        return recipe._tried()
 
-    def _tried(self) -> int | None:
-        """One forward pass and loss on two rows: how many outputs a row has, where there is one tensor of them."""
+    def _tried(self) -> "ObjectRecipe":
+        """This recipe with what a forward pass over a few rows of each data set says."""
+        with generators_restored():
+            model = self.build_model()
+        require(
+            isinstance(model, nn.Module),
+            f"model={short_name(self.model)} gives {type(model).__name__}; it must be or make a torch.nn.Module",
+        )
+        model.eval()
         dataset = self.dataset("train")
-        rows = dataset.__getitems__(torch.arange(min(2, len(dataset))).numpy())
-        batch = {name: torch.from_numpy(column) for name, column in rows.items()}
-        model = self.build_model().eval()
-        with torch.no_grad():
-            try:
-                outputs = self.forward(model, self.preprocess(batch))
-            except UserError:
-                raise
-            except Exception as error:
-                shapes = ", ".join(f"{name} {column.dtype} {tuple(column.shape)}" for name, column in rows.items())
-                raise UserError(
-                    f"model={self.model} does not take the first rows of train ({shapes}): "
-                    f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-                ) from error
-            try:
-                self.loss(outputs, self.preprocess(batch))
-            except UserError:
-                raise
-            except Exception as error:
-                raise UserError(
-                    f"loss={self.loss_name} does not take the model's outputs and the targets of the first rows: "
-                    f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-                ) from error
-        return outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() > 1 else 1
+        columns = _some_rows(dataset)
+        outputs, targets = self._passed(model, columns, "train")
+        recipe = dataclasses.replace(
+            self,
+            outputs=outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() > 1 else 1,
+            kind=self._kind(outputs, targets),
+            rows=_hash_of_rows(dataset, columns),
+        )
+        if recipe.kind == "classification":
+            recipe = dataclasses.replace(recipe, classes=_class_names(self.objects.train, recipe.outputs or 1))
+        splits: tuple[Split, ...] = ("train", "val")
+        for split in splits[: 1 + (self.objects.val is not None)]:
+            if split == "val":
+                columns = _some_rows(self.dataset("val"))
+                outputs, _ = recipe._passed(model, columns, "val")
+            recipe._judged(outputs, columns, split)
+        return recipe
+
+    def _passed(self, model: nn.Module, columns: Columns, split: Split) -> tuple[Any, Any]:
+        """Outputs for some rows, and their targets."""
+        batch = self.preprocess({name: torch.from_numpy(column) for name, column in columns.items()})
+        shapes = ", ".join(f"{name} {column.dtype} {tuple(column.shape)}" for name, column in columns.items())
+        with torch.no_grad(), warnings.catch_warnings():
+            # Of shapes that differ torch only warns, and what comes of them is refused here.
+            warnings.filterwarnings("ignore", "Using a target size")
+            with _explained(f"model={short_name(self.model)} does not take rows of {split} ({shapes})"):
+                outputs = self.forward(model, batch)
+            with _explained(
+                f"loss={short_name(self.loss_name)} does not take the outputs and targets of rows of {split}"
+            ):
+                self.loss(outputs, batch)
+                targets = nested(batch, TARGETS)
+                require_rows_apart(self.objects.row_loss, outputs, targets, len(next(iter(batch.values()))))
+        return outputs, targets
+
+    def _judged(self, outputs: Any, columns: Columns, split: Split) -> None:
+        batch = self.preprocess({name: torch.from_numpy(column) for name, column in columns.items()})
+        shown = short_name(name_of_object(self.objects.metrics)) if self.kind is None else self.kind
+        with _explained(f"metrics={shown} does not take the outputs and targets of rows of {split}"):
+            self.metrics().sums(outputs, batch)
+
+    def _kind(self, outputs: Any, targets: Any) -> Literal["classification", "regression"] | None:
+        """Which metrics were asked for, or which the usual losses imply for outputs and targets of the usual shapes."""
+        chosen = self.objects.metrics
+        if chosen == "classification" or chosen == "regression":
+            return chosen  # type: ignore[return-value]
+        if chosen is not None or not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+            return None
+        last = short_name(self.loss_name)
+        if last in _CLASS_LOSSES and outputs.dim() == 2 and targets.dim() == 1 and not targets.is_floating_point():
+            return "classification"
+        if last in _NUMBER_LOSSES and outputs.dim() <= 2 and outputs.shape == targets.shape:
+            return "regression"
+        return None
 
     @property
     def name(self) -> str:
         """The model's name in lower case, by which the run is named."""
-        return self.model.rpartition(":")[2].rpartition(".")[2].lower() or "model"
+        name = re.sub(r"[^a-z0-9_]", "", short_name(self.model).lower())
+        return "model" if name in ("", "lambda") else name
 
     @property
     def loader_workers(self) -> Literal["auto"] | int:
@@ -121,9 +195,9 @@ class ObjectRecipe(Recipe):
 
     def dataset(self, split: Split) -> MapStyleDataset:
         items = {"train": self.objects.train, "val": self.objects.val}.get(split)
-        if items is None and split == "val":
+        if items is None and split == "val" and self.objects.train is not None:
             return _Nothing()
-        require(items is not None, f"this run holds no rows of '{split}': it was made from objects; pass a data set")
+        require(items is not None, f"a run does not store its data sets; give it again: blitz.open(…, {split}=…)")
         return self.rows_of(items, what=split)
 
     def rows_of(self, items: Any, *, what: str) -> MapStyleDataset:
@@ -137,9 +211,9 @@ class ObjectRecipe(Recipe):
     def build_model(self) -> nn.Module:
         model = self.objects.model
         if model is None:
-            model = find_object(self.model, hint="pass it as model=")
-        # A module is copied: training it in place would change what the next call begins with.
-        return copy.deepcopy(model) if isinstance(model, nn.Module) else model()
+            model = object_of(self.model, what="model")
+        # Copied: training in place what the program holds would change what the next call begins with.
+        return copy.deepcopy(model if isinstance(model, nn.Module) else model())
 
     def preprocess(self, batch: Batch) -> Batch:
         """Images of bytes as numbers in [0, 1], as torchvision's `ToTensor` gives them."""
@@ -162,39 +236,75 @@ class ObjectRecipe(Recipe):
             return model(**inputs)
         if len(inputs) == 1:
             return model(*inputs.values())
+        takes = ", ".join(_arguments(model))
         raise UserError(
-            f"model={self.model}: forward takes {', '.join(_arguments(model))}, and a row has {', '.join(inputs)}; "
+            f"model={short_name(self.model)}: forward takes {takes}, and a row has {', '.join(inputs)}; "
             "name them alike, or give forward=lambda model, batch: …"
         )
 
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
-        loss = self.objects.loss
-        if loss is None:
-            loss = find_object(self.loss_name, hint="pass it as loss=")
-        rows = len(next(iter(batch.values())))
-        return row_losses(per_row(loss), outputs, nested(batch, TARGETS), rows)
+        objects = self.objects
+        if objects.loss is None:
+            objects = dataclasses.replace(objects, loss=object_of(self.loss_name, what="loss"))
+            object.__setattr__(self, "objects", objects)
+        first = next(iter(batch.values()))
+        loss = objects.row_loss
+        if isinstance(loss, nn.Module):
+            loss.to(first.device)
+        return row_losses(loss, outputs, nested(batch, TARGETS), len(first))
 
     def metrics(self) -> Metrics:
-        chosen = self.objects.metrics
-        last = self.loss_name.rpartition(":")[2].rpartition(".")[2]
-        if chosen is None and last in _CLASS_LOSSES:
-            chosen = "classification"
-        elif chosen is None and last in _NUMBER_LOSSES:
-            chosen = "regression"
-        if chosen == "classification":
-            names = getattr(self.objects.train, "classes", None) or range(self.outputs or 1)
-            return Classification(classes=tuple(map(str, names)))
-        if chosen == "regression":
+        if self.kind == "classification":
+            return Classification(classes=self.classes)
+        if self.kind == "regression":
             return Regression(units=(1.0,) * (self.outputs or 1))
+        chosen = self.objects.metrics
         if callable(chosen):
             return Means(chosen, targets=lambda batch: nested(batch, TARGETS))
-        return chosen if chosen is not None else Loss()
+        return chosen if chosen is not None and not isinstance(chosen, str) else Loss()
 
     def predictions(self, outputs: Any, batch: Batch) -> dict[str, list[str] | list[float]]:
-        metrics = self.metrics()
-        if isinstance(metrics, Classification):
-            return class_predictions(outputs, metrics.classes)
-        return super().predictions(outputs, batch)
+        if isinstance(outputs, Tensor):
+            return super().predictions(outputs, batch)
+        columns: dict[str, list[str] | list[float]] = {}
+        for name, output in outputs.items() if isinstance(outputs, Mapping) else enumerate(outputs):
+            for column, values in super().predictions(output, batch).items():
+                columns[column.replace("prediction", f"prediction_{name}", 1)] = values
+        return columns
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """An error in the user's code as one line that begins with `what`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _some_rows(dataset: MapStyleDataset) -> Columns:
+    """Rows from all over a data set, the first and the last among them: these are of other classes, if it is sorted."""
+    return dataset.__getitems__(np.unique(np.linspace(0, len(dataset) - 1, _TRIED).astype(np.int64)))
+
+
+def _hash_of_rows(dataset: MapStyleDataset, columns: Columns) -> str:
+    # Of inputs the types only: a picture may be decoded otherwise on another machine.
+    types = [f"{name} {column.dtype} {column.shape[1:]}" for name, column in sorted(columns.items())]
+    targets = [column.tobytes() for name, column in sorted(columns.items()) if name.partition("/")[0] == TARGETS]
+    return hash_of(str(len(dataset)), *types, *targets)
+
+
+def _class_names(items: Any, count: int) -> tuple[str, ...]:
+    """Names of classes where a data set knows them: torchvision's `classes`, or the features of Hugging Face's."""
+    while isinstance(items, Subset):
+        items = items.dataset
+    names = getattr(items, "classes", None)
+    if names is None and isinstance(features := getattr(items, "features", None), Mapping):
+        names = next((one.names for one in features.values() if hasattr(one, "names")), None)
+    found = tuple(map(str, names)) if names is not None else ()
+    return found if len(found) == count and len(set(found)) == count else tuple(map(str, range(count)))
 
 
 def with_objects(recipe: Recipe, objects: Mapping[str, Any]) -> ObjectRecipe:
@@ -208,6 +318,10 @@ def with_objects(recipe: Recipe, objects: Mapping[str, Any]) -> ObjectRecipe:
         f"{', '.join(f'{name}=' for name in objects)}: the run is one of recipe {recipe.name}, which needs no objects",
     )
     assert isinstance(recipe, ObjectRecipe)
+    known = [spec.name for spec in dataclasses.fields(Objects)]
+    for name in objects:
+        near = get_close_matches(name, known, n=1)
+        require(name in known, f"{name}=: a run takes {', '.join(known)}{f'; perhaps {near[0]}=' if near else ''}")
     return dataclasses.replace(recipe, objects=dataclasses.replace(recipe.objects, **objects))
 
 
@@ -220,12 +334,6 @@ class _Nothing:
     def __getitems__(self, rows: Any) -> dict[str, Any]:
         """Never asked for."""
         return {}
-
-
-def _named(value: Any) -> str:
-    """What names a class or a function, or the class of an object."""
-    value = value.func if isinstance(value, partial) else value
-    return reference_to(value if isinstance(value, type) or inspect.isfunction(value) else type(value))
 
 
 def _arguments(model: nn.Module) -> tuple[str, ...]:

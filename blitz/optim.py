@@ -1,4 +1,4 @@
-"""What is learned how: the optimizer's settings, and groups of parameters that are learned alike."""
+"""Settings of the optimizer, and groups of parameters with settings of their own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ class Optim:
     grad_clip_norm: float | None = None
     """Scale gradients down to this global L2 norm."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """How the learning rate goes on after warm-up; cosine ends at 0 with the last step."""
+    """The learning rate after warm-up; cosine ends at 0 with the last step."""
     schedule_epochs: float | None = may_change(None)
-    """Epochs after which cosine ends, where that is not the end of the run: a run that is to be continued later follows
-    it from the start, and one that is trained longer than it was planned for follows the new one from where it is."""
+    """Epochs after which cosine ends, if that is not the end of the run: set it from the start for a run that will be
+    extended later, or when a run is extended, to follow the new schedule from its current step."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
 
@@ -70,7 +70,7 @@ class Group:
     lr_factor: float = 1.0
     """Their learning rate, as a multiple of their optimizer's."""
     optim: Optim | None = None
-    """An optimizer of their own; all groups without one share the recipe's. Each clips the gradients of its own."""
+    """Their own optimizer; groups without one share the recipe's. Each clips the gradients of its own parameters."""
     from_step: int | None = 0
-    """The step from which on they are learned; None is never. Until then they are frozen, and batch norms among them
-    neither use nor gather the statistics of a batch."""
+    """The first step in which they are trained; None is never. Until then they are frozen, and batch norms among them
+    neither use nor update batch statistics."""

@@ -36,6 +36,10 @@ def load_module(reference: str) -> ModuleType:
         return _imported(reference, Path.cwd(), what=f"module {reference}")
     file = Path(reference).expanduser().resolve()
     require(file.is_file(), f"there is no file {reference}; name a Python file or a module")
+    main = sys.modules["__main__"]
+    if (running := getattr(main, "__file__", None)) is not None and Path(running).resolve() == file:
+        # Imported under its own name, the program would run a second time.
+        return main
     root, name = file.parent, file.stem
     while (root / "__init__.py").exists():
         root, name = root.parent, f"{root.name}.{name}"

@@ -16,7 +16,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 class Use(IntEnum):
-    """What a random choice is for: the first part of every key, so that no two uses ever draw the same numbers.
+    """The use of a random number: the first part of every key, so that no two uses draw the same numbers.
 
     The comments say what follows it in the key. A number that is changed changes what every run of a seed learns.
     """

@@ -14,13 +14,13 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.arrays import MapStyleDataset
-from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan, Split
 from blitz.errors import UserError, require
 from blitz.fields import may_change as may_change
 from blitz.optim import Group, Optim
 from blitz.outputs.examples import Example, class_examples, number_examples
 from blitz.outputs.metrics import Classification, Distance, Loss, Metrics, Regression
+from blitz.outputs.predictions import class_predictions
 from blitz.project import name_of
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ the same on every worker. Called again it gives the same numbers."""
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """The weights that a run has begun with, which are kept in its initial.safetensors."""
+class WeightsSource:
+    """The source of a run's initial weights, which are kept in its initial.safetensors."""
 
     step: int | None
-    """Of a run."""
+    """The checkpoint's step, if the source is a run."""
     sha256: str
-    """Of the weights, hexadecimal."""
+    """The hash of the weights, hexadecimal."""
     source: str = may_change("")
-    """A run, a file, or what the recipe names."""
+    """A run, a file, or the name that the recipe gives."""
 
 
 class RunFiles(Protocol):
@@ -72,7 +72,7 @@ class RunFiles(Protocol):
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights that a recipe brings."""
+    """Weights that a recipe provides."""
 
     source: str
     tensors: Mapping[str, Tensor]
@@ -92,7 +92,7 @@ _COUNTS = (
 
 @dataclass(frozen=True)
 class Recipe(ABC):
-    """What every task has: the fields below, and methods that say what its data, model, loss and metrics are.
+    """A training task: the fields below, and methods that define its data, model, loss and metrics.
 
     Batches are dictionaries of tensors whose first dimension is the rows; unless a recipe says otherwise they hold
     `inputs` and `targets`.
@@ -101,11 +101,11 @@ class Recipe(ABC):
     seed: int = 0
     """Decides the initial weights, the order of the rows and every other random choice."""
     init_seed: int | None = None
-    """Decides the initial weights in the place of `seed`: another beginning, on the same rows with the same dropout."""
+    """Decides the initial weights instead of `seed`: other weights, on the same rows with the same dropout."""
     epochs: int = may_change(1)
     """Passes over the training rows."""
     max_steps: int | None = may_change(None)
-    """End after this many optimizer steps, if that is sooner."""
+    """Stop after this many optimizer steps, if that is sooner."""
     max_train_rows: int | None = None
     """Train on the first so many rows only, for a quick try."""
     max_eval_rows: int | None = may_change(None)
@@ -125,18 +125,18 @@ class Recipe(ABC):
     channels_last: bool = False
     """Keep images as (batch, height, width, channels) in memory: faster convolutions on GPUs."""
     on_nan: Literal["stop", "skip"] = may_change("stop")
-    """What a loss or gradient that is not finite does: end the run before it is saved, or leave out the step, for
-    which every step's gradients are looked at."""
+    """What to do about a loss or gradient that is not finite: end the run before it is saved, or skip the step, which
+    means checking every step's gradients."""
     find_unused_parameters: bool = False
-    """On several workers: let the loss of a step not depend on some parameters, which costs a look at each graph."""
+    """On several workers: allow a loss that does not depend on all parameters, at the cost of traversing each graph."""
     sync_batch_norm: bool = False
     """Batch statistics over all workers rather than over each one's share."""
     optim: Optim = Optim()
     init_from: str | None = may_change(None)
-    """Begin with the weights of another run, as far as they fit, or with those of a file: .safetensors, .pth or .pt."""
+    """Initialise from the weights of another run, or of a file (.safetensors, .pth or .pt), as far as they fit."""
     init_checkpoint: Literal["best", "last"] | int = may_change("best")
     """Which checkpoint of that run: the best, the newest, or that of a step."""
-    begins_with: Annotated[Beginning | None, tyro.conf.Suppress] = None
+    begins_with: Annotated[WeightsSource | None, tyro.conf.Suppress] = None
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -158,7 +158,7 @@ class Recipe(ABC):
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """Which rows there are."""
+        """The splits that the recipe has."""
         return ("train", "val")
 
     @abstractmethod
@@ -170,19 +170,19 @@ class Recipe(ABC):
         """A new model; its initial weights are drawn from the ambient generator, which is seeded."""
 
     @property
-    def begins_elsewhere(self) -> bool:
-        """Whether the initial weights are those of another model."""
+    def uses_other_weights(self) -> bool:
+        """Whether the model is initialised from other weights, rather than at random."""
         return self.init_from is not None
 
     def pretrained(self) -> Pretrained | None:
-        """Weights to begin with where `init_from` names none, as far as they fit; by default none.
+        """Initial weights if `init_from` names none, as far as they fit; by default none.
 
         Called once, where the run is started; they are kept in the run.
         """
         return None
 
     def parameter_groups(self, model: nn.Module, steps_per_epoch: int) -> Sequence[Group]:
-        """What is learned how; by default all parameters that require gradients, alike.
+        """The parameters in groups, by how they are learned; by default one group of all that require gradients.
 
         Each of those is in one group. A group may have a learning rate of its own, an optimizer of its own, as each of
         two networks that are learned together has, or be frozen, for good or until a step.
@@ -190,34 +190,36 @@ class Recipe(ABC):
         return [Group("all", [parameter for parameter in model.parameters() if parameter.requires_grad])]
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
-        """What training does to fetched columns at random before they are preprocessed, on the device.
+        """Random augmentation of fetched columns in training, on the device, before `preprocess`.
 
-        By default nothing. What is drawn from `draws` is the same on any number of workers.
+        By default none. What is drawn from `draws` is the same on any number of workers.
         """
         return batch
 
     def preprocess(self, batch: Batch) -> Batch:
-        """What turns fetched columns into the model's inputs, on the device; by default nothing."""
+        """Turns fetched columns into the model's inputs, on the device; by default unchanged."""
         return batch
 
     def choices(self, draws: StepDraws) -> dict[str, Any]:
-        """What a training step chooses at random for all its rows: keyword arguments of `forward`; by default none.
+        """Random choices of a training step for all its rows: keyword arguments of `forward`; by default none.
 
-        Evaluation passes none, so that it is not left to chance: the defaults of `forward` hold there. Where a choice
-        leaves weights out, set `find_unused_parameters`: they and their momentum stay as they are in such a step.
+        Evaluation passes none, so that it is deterministic: the defaults of `forward` hold there. Where a choice
+        leaves weights out, set `find_unused_parameters`: they and their momentum do not change in such a step.
         """
         return {}
 
     def forward(self, model: nn.Module, batch: Batch) -> Any:
-        """The model's outputs for a batch; of a `ModuleDict` of several networks, whatever `loss` needs of them."""
+        """The model's outputs for a batch; for a `ModuleDict` of several networks, whatever `loss` needs."""
         return model(batch["inputs"])
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """The loss of each row, of shape (batch,): not their mean, which the loop takes over all workers."""
 
-    def inputs(self, csv: str) -> InputRows:
+    def inputs(self, csv: str) -> MapStyleDataset:
         """The rows of a CSV to predict for, with no need of targets; bad rows are among them.
+
+        They are `blitz.data.csv.table.InputRows`, as the CSV data sets of blitz are.
 
         Raises:
             UserError: if the recipe takes none.
@@ -233,22 +235,27 @@ class Recipe(ABC):
         raise UserError(f"recipe {self.name} does not predict from lines of text; name a CSV")
 
     def predictions(self, outputs: Any, batch: Batch) -> dict[str, list[str] | list[float]]:
-        """What outputs say about each row, as named columns of text or numbers; by default the outputs themselves."""
+        """The predictions for each row, as named columns of text or numbers.
+
+        By default the class and its probability if `metrics` knows the classes, else the outputs themselves.
+        """
+        if classes := self._classes():
+            return class_predictions(outputs, classes)
         values = outputs.double().reshape(len(outputs), -1)
         names = ["prediction"] if values.shape[1] == 1 else [f"prediction_{n}" for n in range(values.shape[1])]
         return dict(zip(names, values.T.tolist(), strict=True))
 
     def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """What an exported model gives for fetched columns, among which there are no targets: named tensors (batch, …).
+        """What an exported model returns for fetched columns, without targets: named tensors (batch, …).
 
-        By default `probabilities` where `metrics` tells classes, and else `outputs`. It is traced: what depends on
+        By default `probabilities` for a classifier, else `outputs`. It is traced: what depends on
         values must be a computation with tensors, and the number of rows may vary.
         """
         outputs = self.forward(model, self.preprocess(batch))
         return {"probabilities": outputs.softmax(1)} if self._classes() else {"outputs": outputs}
 
     def signature(self) -> dict[str, Any]:
-        """What a user of an exported model must know beside shapes, as JSON: by default the names of the classes."""
+        """What a user of an exported model must know besides shapes, as JSON: by default the names of the classes."""
         classes = self._classes()
         return {"classes": list(classes)} if classes else {}
 
@@ -280,7 +287,7 @@ class Recipe(ABC):
         return None
 
     def examples(self, outputs: Any, batch: Batch) -> list[Example]:
-        """What to show of some evaluated rows; by default what the metrics compare, none where that is not known."""
+        """Examples to show of some evaluated rows; by default truth and prediction, for known kinds of metrics."""
         metrics = self.metrics()
         if isinstance(metrics, Classification):
             return class_examples(outputs, batch["targets"], metrics.classes)
@@ -292,19 +299,19 @@ class Recipe(ABC):
     def pictures(self, batch: Batch) -> Tensor | None:
         """Rows as they were fetched, as pictures: uint8 of shape (batch, 1 or 3, height, width); None if they are none.
 
-        By default `inputs` where they are of that kind.
+        By default `inputs`, if they have that form.
         """
         inputs = batch.get("inputs")
         shown = inputs is not None and inputs.dtype == torch.uint8 and inputs.dim() == 4 and inputs.shape[1] in (1, 3)
         return inputs if shown else None
 
     def metrics(self) -> Metrics:
-        """How outputs are judged; the mean loss is always reported."""
+        """The metrics of the evaluation; the mean loss is always reported."""
         return Loss()
 
     @property
     def max_bad_fraction(self) -> float:
-        """Share of the training rows that may turn out to be of no use while training, before that is an error."""
+        """Share of the training rows that may turn out to be invalid while training before that is an error."""
         return 0.0
 
     @property

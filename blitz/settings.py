@@ -4,11 +4,13 @@ import dataclasses
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, TypeVar
 
+import typeguard
 import tyro
 
-from blitz.errors import UserError
+from blitz.errors import UserError, require
 from blitz.fields import HELD
 from blitz.recipe import Recipe
 
@@ -56,7 +58,7 @@ def _build(cls: Any, fields: Mapping[str, Any]) -> Any:
 
 
 def _is_of(hint: Any, value: Any) -> bool:
-    """Whether a value of JSON may be of a type; what is no plain type is left to whoever builds it."""
+    """Whether a value of JSON may be of a type; other than plain types are left to the constructor."""
     if hint is bool or hint is types.NoneType or hint is str:
         return isinstance(value, hint)
     if hint is int or hint is float:
@@ -110,7 +112,7 @@ def _leaves(instance: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """All that decides what is learned, flat: names such as `optim.lr`, in the order of the fields."""
+    """Every setting that decides what is learned, flat: names such as `optim.lr`, in the order of the fields."""
     return dict(_leaves(recipe))
 
 
@@ -147,6 +149,46 @@ def with_settings(recipe: SomeRecipe, settings: Mapping[str, Any]) -> SomeRecipe
     return changed
 
 
+def require_settings(kind: type[Recipe], settings: Mapping[str, Any]) -> None:
+    """Refuse settings that a recipe class does not have, or values of other types; groups such as `optim` may be among
+    them.
+
+    Raises:
+        UserError: if there is one.
+    """
+    groups = typing.get_type_hints(kind)
+    known = {**{spec.name: groups[spec.name] for spec in dataclasses.fields(kind)}, **setting_types(kind)}
+    for name, value in settings.items():
+        near = get_close_matches(name, known, n=1)
+        hint = f"; perhaps {near[0]}" if near else ""
+        require(name in known, f"{kind.__name__} has no setting '{name}'{hint}")
+        require_type(name, value, known[name])
+
+
+def require_type(name: str, value: Any, hint: Any) -> None:
+    """Refuse a value that is not of a type, which may be a Literal or a union.
+
+    Raises:
+        UserError: if it is not.
+    """
+    try:
+        typeguard.check_type(tuple(value) if isinstance(value, list) else value, hint)
+    except typeguard.TypeCheckError:
+        raise UserError(f"{name} is {_brief(repr(value))}; it must be {_type_in_words(hint)}") from None
+
+
+def _type_in_words(hint: Any) -> str:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return f"a blitz.{hint.__name__}" if hint.__module__.startswith("blitz.") else f"a {hint.__name__}"
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join(map(_type_in_words, typing.get_args(hint)))
+    if hint is types.NoneType:
+        return "None"
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
 def _with_settings(instance: Any, settings: Mapping[str, Any]) -> Any:
     # One change for each group: on the way to it, values might not go together.
     groups: dict[str, dict[str, Any]] = {}
@@ -162,7 +204,7 @@ def _with_settings(instance: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def flags_of(recipe: Recipe) -> list[str]:
-    """The words that the command line of blitz train takes after the recipe's name to give these settings."""
+    """The words after the recipe's name on the command line of blitz train that give these settings."""
     default, words = type(recipe)(), []
     for name in setting_types(type(recipe)):
         value = setting_value(recipe, name)
@@ -179,7 +221,7 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def shown_words(value: Any) -> list[str]:
-    """A value in the words that a flag takes."""
+    """A value as words of a flag."""
     if isinstance(value, Mapping):
         return [word for pair in value.items() for one in pair for word in shown_words(one)]
     if isinstance(value, tuple | list):

@@ -21,18 +21,18 @@ import pyarrow.fs
 from blitz.errors import DataError
 from blitz.uris import check_uri, is_uri
 
-# Object stores are waited for, not computed on.
+# The threads wait for object stores and do not compute.
 _THREADS = 16
 
 
-def absolute(place: str | Path) -> str:
-    """A URI as it is, a path as an absolute path.
+def absolute(location: str | Path) -> str:
+    """A URI unchanged, a path as an absolute path.
 
     Raises:
         DataError: for an empty path, a home directory that does not exist, or a URI that holds a secret or a character
             that would silently cut it short.
     """
-    text = str(place)
+    text = str(location)
     if is_uri(text):
         check_uri(text)
         return text
@@ -44,49 +44,49 @@ def absolute(place: str | Path) -> str:
         raise DataError(f"{text}: there is no such user; for a folder of that name write ./{text}") from None
 
 
-def _split(place: str | Path) -> tuple[str, str]:
+def _split(location: str | Path) -> tuple[str, str]:
     """An absolute path or URI up to its query, and the query with its question mark; a path has none."""
-    text = absolute(place)
+    text = absolute(location)
     base, question, query = text.partition("?") if is_uri(text) else (text, "", "")
     return base, question + query
 
 
-def _quoted(place: str | Path, path: str) -> str:
-    return urllib.parse.quote(path) if is_uri(place) else path
+def _quoted(location: str | Path, path: str) -> str:
+    return urllib.parse.quote(path) if is_uri(location) else path
 
 
 def joined(folder: str | Path, path: str) -> str:
-    """What the relative `path` leads to within a folder, as a path or URI; in a URI it is quoted."""
+    """The path or URI of the relative `path` within a folder; in a URI it is quoted."""
     base, query = _split(folder)
     return f"{base.rstrip('/')}/{_quoted(folder, path)}{query}"
 
 
-def beside(place: str | Path, suffix: str) -> str:
+def beside(location: str | Path, suffix: str) -> str:
     """The path or URI of a file with `suffix` added to its name."""
-    base, query = _split(place)
-    return f"{base.rstrip('/')}{_quoted(place, suffix)}{query}"
+    base, query = _split(location)
+    return f"{base.rstrip('/')}{_quoted(location, suffix)}{query}"
 
 
-def folder_of(place: str | Path) -> str:
-    """The folder that a file lies in, as a path or URI."""
-    base, query = _split(place)
+def folder_of(location: str | Path) -> str:
+    """The folder of a file, as a path or URI."""
+    base, query = _split(location)
     return (base.rstrip("/").rpartition("/")[0] or "/") + query
 
 
-def name_of(place: str | Path) -> str:
+def name_of(location: str | Path) -> str:
     """The last part of a path or URI, unquoted."""
-    name = _split(place)[0].rstrip("/").rpartition("/")[2]
-    return urllib.parse.unquote(name) if is_uri(place) else name
+    name = _split(location)[0].rstrip("/").rpartition("/")[2]
+    return urllib.parse.unquote(name) if is_uri(location) else name
 
 
 # The S3 client waits 0, 50, 100, 200 … ms before it repeats a request, so not twice as long as an outage lasts.
 _REPEATS, _PATIENT_REPEATS = 7, 14
 _SECONDS, _PATIENT_SECONDS = 3, 7 * 60
-"""That these waits come to."""
+"""The sum of these waits."""
 _SECONDS_OF_SILENCE = 10.0
 
 
-def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.FileSystem, str]:
+def open_location(location: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.FileSystem, str]:
     """The file system of a path or URI, and the path within it.
 
     A request to S3 or GCS that fails is repeated for 3 seconds, or if `patient` for 7 minutes.
@@ -94,16 +94,16 @@ def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.
     Raises:
         DataError: for a URI that `pyarrow.fs` does not know.
     """
-    uri = absolute(place)
+    uri = absolute(location)
     if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in uri:
-        # By itself Google's client takes 15 minutes to say that it cannot reach a server.
+        # By default Google's client takes 15 minutes to report that it cannot reach a server.
         uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={_PATIENT_SECONDS if patient else _SECONDS}"
     try:
         files, path = pyarrow.fs.FileSystem.from_uri(uri)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{place} cannot be opened: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{location} cannot be opened: {str(error).splitlines()[0]}") from error
     if isinstance(files, pyarrow.fs.S3FileSystem):
-        # A URI cannot ask for this, so the client is made anew, of the arguments that it is pickled as.
+        # A URI cannot express this, so the client is rebuilt from the arguments that it is pickled as.
         _, (arguments,) = files.__reduce__()
         files = pyarrow.fs.S3FileSystem(
             **{**arguments, "request_timeout": _SECONDS_OF_SILENCE},
@@ -114,25 +114,25 @@ def open_place(place: str | Path, *, patient: bool = False) -> tuple[pyarrow.fs.
 
 _TEMPORARY = ".tmp"
 _KEPT_BYTES = 180
-"""Of a file's name in that of its temporary file: a name has 255 at most."""
+"""The part of a file's name that its temporary file's name holds: a name has at most 255 bytes."""
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of that name is one that `replacing` has not moved into place."""
+    """Whether a file of that name is a temporary one of `replacing`."""
     return name.startswith(".") and name.endswith(_TEMPORARY)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write that takes the place of `path`, a local file, when this context ends without an error.
+    """A temporary file to write, which replaces the local file `path` when this context ends without an error.
 
-    Each writer has a file of its own, which it holds a lock on: what a killed writer left is deleted by the next one.
+    Each writer has its own file and holds a lock on it: that of a killed writer is deleted by the next one.
 
     Raises:
         DataError: if `path` is a device or a pipe.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise DataError(f"{path} is no ordinary file, which writing it whole would replace; name another one")
+        raise DataError(f"{path} is not an ordinary file, and would be replaced by one; name another one")
     _sweep(path)
     part, lock = _new_part(path)
     try:
@@ -152,7 +152,7 @@ def _new_part(path: Path) -> tuple[Path, int]:
         part = path.with_name(f"{_part_prefix(path)}{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
         lock = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         _flock(lock, fcntl.LOCK_EX)
-        # Between the last two lines another writer may have taken it for a dead one's.
+        # Before it was locked, another writer may have deleted it as that of a killed one.
         if os.fstat(lock).st_nlink:
             return part, lock
         os.close(lock)
@@ -162,7 +162,7 @@ def _sweep(path: Path) -> None:
     prefix = _part_prefix(path)
     stale = [name for name in os.listdir(path.parent) if name.startswith(prefix) and is_temporary(name)]
     for name in stale:
-        # Another writer may be done with it by now.
+        # Another writer may have finished with it by now.
         with suppress(OSError):
             lock = os.open(path.with_name(name), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
@@ -188,13 +188,13 @@ def _flock(file: int, how: int) -> bool:
 
 
 @contextmanager
-def locked(place: str | Path) -> Iterator[None]:
+def locked(location: str | Path) -> Iterator[None]:
     """Hold the lock file of that path, which is deleted afterwards; object stores have no locks.
 
     Raises:
         BlockingIOError: if another process holds it.
     """
-    files, path = open_place(place)
+    files, path = open_location(location)
     if not isinstance(files, pyarrow.fs.LocalFileSystem):
         yield
         return
@@ -203,7 +203,7 @@ def locked(place: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Before it is released: whoever has opened it by then notices, and makes another one.
+        # Before it is released: a process that has opened it meanwhile notices, and creates another one.
         Path(path).unlink(missing_ok=True)
         os.close(lock)
 
@@ -221,11 +221,11 @@ def _held_lock(path: str) -> int:
 
 
 def _is_ours(lock: int, path: str) -> bool:
-    """Whether an open lock file is locked now and still the one at `path`; if not, another attempt is worth it."""
+    """Whether an open lock file is locked now and still the one at `path`; if not, try again."""
     try:
         _flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        # Nothing but a process that looks whether it is held shares it, for a moment.
+        # Only a process that checks whether it is held shares it, for a moment.
         _flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
     # Opened again, because NFS may answer `stat` from its cache.
@@ -235,7 +235,7 @@ def _is_ours(lock: int, path: str) -> bool:
 
 
 def write_whole(files: pyarrow.fs.FileSystem, path: str, data: bytes) -> None:
-    """Write a file, and the folder that it lies in: a reader sees what stood there before or all of `data`."""
+    """Write a file, and create its folder: a reader sees the old content or all of `data`."""
     if isinstance(files, pyarrow.fs.LocalFileSystem):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(Path(path)) as part:
@@ -247,14 +247,14 @@ def write_whole(files: pyarrow.fs.FileSystem, path: str, data: bytes) -> None:
 
 
 @contextmanager
-def written_whole(place: str | Path) -> Iterator[Callable[[bytes], Any]]:
+def written_whole(location: str | Path) -> Iterator[Callable[[bytes], Any]]:
     """A function that writes to a file, which appears once this context ends without an error."""
-    files, path = open_place(place)
+    files, path = open_location(location)
     if isinstance(files, pyarrow.fs.LocalFileSystem):
         with replacing(Path(path)) as part, part.open("wb") as stream:
             yield stream.write
         return
-    # By itself pyarrow would also make an object of what was written before an error.
+    # pyarrow alone would also create an object from a part that was written before an error.
     with tempfile.NamedTemporaryFile(prefix="blitz-") as spool:
         yield spool.write
         spool.flush()
@@ -262,47 +262,47 @@ def written_whole(place: str | Path) -> Iterator[Callable[[bytes], Any]]:
             upload.write(whole.read_buffer())
 
 
-def exists(place: str | Path) -> bool:
+def exists(location: str | Path) -> bool:
     """Whether there is a file or a folder of that path or URI."""
-    files, path = open_place(place)
+    files, path = open_location(location)
     return bool(files.get_file_info(path).type != pyarrow.fs.FileType.NotFound)
 
 
-def is_folder(place: str | Path) -> bool:
+def is_folder(location: str | Path) -> bool:
     """Whether there is a folder of that path or URI."""
-    files, path = open_place(place)
+    files, path = open_location(location)
     return bool(files.get_file_info(path).type == pyarrow.fs.FileType.Directory)
 
 
 class Folder:
-    """Where cells of a CSV look for their files: relative to a folder, absolute, or a URI of its own."""
+    """Finds the files that cells of a CSV name: relative to a folder, absolute, or a URI."""
 
     def __init__(self, root: str | Path) -> None:
-        self._root = open_place(root)
+        self._root = open_location(root)
         self._others: dict[str, tuple[pyarrow.fs.FileSystem, str]] = {}
 
     def find(self, cell: str) -> tuple[pyarrow.fs.FileSystem, str]:
-        """The file system and the path within it of what a cell names.
+        """The file system of the file that a cell names, and the path within it.
 
         Raises:
-            DataError: for a URI that is none.
+            DataError: for an invalid URI.
         """
         if "://" not in cell:
             files, root = self._root
             return files, posixpath.join(root, cell)
-        # A client of an object store takes long to make, so all URIs of a bucket share one.
+        # Creating a client of an object store is slow, so all URIs of a bucket share one.
         try:
             uri = urllib.parse.urlsplit(cell)
         except ValueError as error:
             raise DataError(f"{cell} cannot be opened: {error}") from error
         bucket = uri._replace(path="/").geturl()
         if bucket not in self._others:
-            self._others[bucket] = open_place(bucket)
+            self._others[bucket] = open_location(bucket)
         files, root = self._others[bucket]
         return files, posixpath.join(root, urllib.parse.unquote(uri.path).lstrip("/"))
 
     def read_each(self, cells: Sequence[str]) -> Iterator[Callable[[], bytes]]:
-        """For each cell, in order, what gives the bytes of its file, or raises OSError; long waits overlap."""
+        """For each cell, in order, a function that returns the bytes of its file or raises OSError; waits overlap."""
         local = isinstance(self._root[0], pyarrow.fs.LocalFileSystem)
         if local and not any("://" in cell for cell in cells):
             yield from (partial(self._read, cell) for cell in cells)
@@ -317,5 +317,5 @@ class Folder:
 
 
 def fingerprint(text: str) -> str:
-    """64 hexadecimal digits that name `text`."""
+    """The SHA-256 of `text`, hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

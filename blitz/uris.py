@@ -1,4 +1,4 @@
-"""What a URI may hold: URIs are printed and stored with a run, so they must not hold secrets."""
+"""Checks of URIs: they are printed and stored with a run, so they must not hold secrets."""
 
 import re
 import urllib.parse
@@ -13,9 +13,9 @@ _SECRET_PARAMETER = re.compile(
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"',]*")
 
 
-def is_uri(place: str | Path) -> bool:
+def is_uri(location: str | Path) -> bool:
     """Whether it is a URI rather than a path."""
-    return "://" in str(place)
+    return "://" in str(location)
 
 
 def check_uri(uri: str) -> None:
@@ -45,7 +45,7 @@ def check_secrets(uri: str, flag: str = "") -> None:
     address = re.split(r"[/?#]", rest, maxsplit=1)[0]
     user, _, host = address.rpartition("@")
     is_bucket = scheme.lower().startswith(("s3", "gs", "gcs"))
-    # A secret may hold a slash itself, and then only begins in what is taken for the address.
+    # A secret may hold a slash, so that only its start is in the address.
     has_secret = ":" in user or (":" in host if is_bucket else not re.fullmatch(r"(\[[^]]*\]|[^:]*)(:\d*)?", host))
     # "anonymous" is how a URI asks for access without credentials.
     if has_secret or (scheme.lower().startswith("s3") and user not in ("", "anonymous")):

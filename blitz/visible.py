@@ -20,7 +20,7 @@ def _is_shown(char: str) -> bool:
 
 
 def all_visible(value: Any) -> Any:
-    """What JSON holds with all of its text made visible, the names of fields as well."""
+    """A JSON value with all of its text made visible, including the names of fields."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, Mapping):

@@ -29,13 +29,13 @@ _PATIENCE_S = 60
 
 
 class Browser:
-    """Opens pages of this disk, and looks at them."""
+    """Opens local pages, and inspects them."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
     def open(self, page: Path, *, dark: bool = False, phone: bool = False) -> None:
-        """Open a report and return once it is drawn; what was said of the last page is forgotten."""
+        """Open a report and return once it is drawn; messages of the last page are dropped."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         if phone:
@@ -48,7 +48,7 @@ class Browser:
         self.wait_for("return document.documentElement.hasAttribute('data-drawn')")
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What a script returns."""
+        """The result of a script."""
         return self.driver.execute_script(script, *arguments)
 
     def wait_for(self, script: str) -> None:
@@ -59,17 +59,17 @@ class Browser:
             time.sleep(0.02)
 
     def complaints(self) -> list[str]:
-        """What the console was told, warnings too, since it was last asked for."""
+        """Messages of the console, warnings too, since the last call."""
         return [entry["message"] for entry in self._log("browser")]
 
     def requests(self) -> list[str]:
-        """Addresses that were asked for since they were last asked for, but for data that lies in the page."""
+        """URLs that were requested since the last call, without data in the page."""
         messages = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
         asked = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
         return [url for url in asked if not url.startswith("data:")]
 
     def _log(self, kind: str) -> list[dict[str, Any]]:
-        """What was written since the last look."""
+        """Log entries since the last call."""
         entries: list[dict[str, Any]] = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
         return entries
 

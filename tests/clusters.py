@@ -31,10 +31,10 @@ class Head:
     env: Mapping[str, str]
     process: psutil.Process
     folder: Path
-    """Ray's, where sessions and uploads lie."""
+    """Ray's folder of sessions and uploads."""
 
     def ray(self, *words: str, cwd: Path | None = None, check: bool = True) -> str:
-        """What a command of Ray's prints."""
+        """The output of a Ray command."""
         done = subprocess.run(
             [str(_BIN / "ray"), *words],
             cwd=cwd,
@@ -48,7 +48,7 @@ class Head:
         return done.stdout
 
     def job_state(self, job: str) -> str:
-        """What `ray job status` says of a submitted job, without a process that imports Ray."""
+        """The status of a submitted job, as `ray job status` prints it, without a process that imports Ray."""
         request = urllib.request.Request(
             f"{self.dashboard}/api/jobs/{job}", headers={"Authorization": f"Bearer {TOKEN}"}
         )
@@ -60,7 +60,7 @@ class Head:
 def head_node(
     *flags: str, cpus: int = 4, env: Mapping[str, str] = {}, before: Callable[[str], object] = str
 ) -> Iterator[Head]:
-    """A head node on free ports that asks for a token; stopped, with all that it started, when the block ends.
+    """A head node on free ports that requires a token; stopped, with everything that it started, when the block ends.
 
     `before` is called with its address before it is started.
     """
@@ -69,9 +69,9 @@ def head_node(
     port, dashboard, client = _free_ports(3)
     # As in an activated environment: a job's `python` is found on the PATH of the head.
     path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
-    # The patience of `ray job stop`: its 3 seconds are few on a machine with more work than cores.
+    # The timeout of `ray job stop`: its 3 seconds are too short on a machine with more work than cores.
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60", "OMP_NUM_THREADS": "1"}
-    # Nobody is left to be told that a node is about to end; and workers do not give way to all other tests.
+    # No process waits for a node's drain notice here; and workers must not have a lower priority than other tests.
     settings |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_worker_niceness": "0"}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     outer = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -137,7 +137,7 @@ def env_of_driver(address: str) -> dict[str, str]:
 
 
 def _stop(node: psutil.Process) -> None:
-    """End what `ray start` has started, and all that came of it."""
+    """Stop what `ray start` has started, with all descendants."""
     started = [node, *node.children(recursive=True)]
     node.terminate()
     _, alive = psutil.wait_procs(started, timeout=5)

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
 # More threads than a loaded machine has free cores wait for each other far longer than they compute: one, unless more
-# are asked for. In the environment, so that the processes that tests start have as many and compute the same bits.
+# are set. In the environment, so that the processes that tests start have as many and compute the same bits.
 if "OMP_NUM_THREADS" not in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 # Tests start their own clusters.
 os.environ.pop("RAY_ADDRESS", None)
-# Whose workers would by themselves give way to all other tests.
+# Its workers would by default have a lower priority than other tests.
 os.environ.update(RAY_worker_niceness="0")
 
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -33,7 +33,7 @@ _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder of real data; a test that needs it is skipped where there is none."""
+    """The folder of real data; a test that needs it is skipped without it."""
     folder = Path(os.environ.get("BLITZ_TEST_DATA", _SHARED_DATA))
     if not folder.is_dir():
         pytest.skip(f"no test data in {folder}; set BLITZ_TEST_DATA")
@@ -114,7 +114,7 @@ def cluster(ray_runtime: None) -> "Iterator[Cluster]":
 
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
-    """A Ray head node of its own process, as `ray start --head` makes it, that asks for a token."""
+    """A Ray head node of its own process, as `ray start --head` makes it, that requires a token."""
     with head_node() as started:
         yield started
 

@@ -21,7 +21,7 @@ TOLERANCE = 1e-7
 
 
 class _InFloat64:
-    """What `in_float64` puts before a recipe's own methods."""
+    """The methods that `in_float64` puts before a recipe's own."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Its class has no name to be found by.

@@ -25,8 +25,8 @@ def _images(split: str, *shape: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(split == "val")
     targets = random.permutation(np.arange(ROWS[split]) % 10)
     images = random.integers(0, 100, size=(ROWS[split], *shape))
-    for place, target in enumerate(targets):
-        images[place, ..., 3 + 2 * target : 6 + 2 * target, :] += 150
+    for row, target in enumerate(targets):
+        images[row, ..., 3 + 2 * target : 6 + 2 * target, :] += 150
     return images.astype(np.uint8), targets
 
 

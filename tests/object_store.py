@@ -1,4 +1,4 @@
-"""A real S3 server for tests, and a line to it that fails when a test says so."""
+"""A real S3 server for tests, and a proxy that fails on request."""
 
 import os
 import re
@@ -43,12 +43,12 @@ def s3_server() -> Iterator[int]:
 
 
 def uri_of(port: int, path: str = "") -> str:
-    """Of what lies in the bucket of the server behind a port."""
+    """The URI of a path in the bucket of the server at a port."""
     return f"s3://bucket/{path}?scheme=http&endpoint_override=127.0.0.1:{port}"
 
 
 class Line:
-    """A TCP line to the server, for a `with` block."""
+    """A TCP proxy to the server, for a `with` block."""
 
     def __init__(self, upstream: int) -> None:
         self._upstream, self._lock = upstream, threading.Lock()
@@ -79,7 +79,7 @@ class Line:
         self._text, self._act = text.encode(), act
 
     def fail(self, fault: Fault, requests: int) -> None:
-        """Let so many requests fail from now on."""
+        """Let `requests` requests fail from now on."""
         self._fault, self._faults_left = fault, requests
 
     @property

@@ -1,4 +1,4 @@
-"""How tests run a recipe and look at what it left."""
+"""Running a recipe in tests, and inspecting its run."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,15 +21,15 @@ from blitz.training.prepare import prepare
 
 def train(
     recipe: Recipe,
-    place: Path | str,
+    storage: Path | str,
     *,
     num_workers: int = 0,
     max_failures: int = 0,
     use_gpu: Literal["auto", "yes", "no"] = "no",
     checkpoints: Checkpoints | None = None,
 ) -> RunDirectory:
-    """Train, or go on, in a folder or at a URI."""
-    prepared, run = prepare(recipe), RunDirectory.of(str(place))
+    """Train, or resume, in a folder or at a URI."""
+    prepared, run = prepare(recipe), RunDirectory.of(str(storage))
     run.probe()
     prepared.begin(run)
     job = TrainJob(prepared.recipe, prepared.plan, run, checkpoints or Checkpoints())

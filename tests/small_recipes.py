@@ -1,4 +1,4 @@
-"""How each recipe is made small: the one place where a new one says so to be tested like all others."""
+"""A small version of each recipe: a new one is added here to be tested like all others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -29,13 +29,13 @@ from tests.pictures import coloured
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where data lie."""
+class DataFolders:
+    """Folders of data."""
 
     made: Path
     """A folder to make data in."""
     vision: Path
-    """Where torchvision finds CIFAR-10 and MNIST."""
+    """The folder of CIFAR-10 and MNIST for torchvision."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Small:
 
     recipe: Recipe
     without_chance: dict[str, Any] = field(default_factory=dict)
-    """Settings without dropout and random changes of rows, to learn a batch by heart."""
+    """Settings without dropout and augmentation, to overfit one batch."""
     lr: float = 0.01
-    """Of Adam, with which a batch is learned by heart."""
+    """Adam's learning rate to overfit one batch."""
     same_losses: bool = True
-    """Whether two workers have the losses of one to rounding: with neither dropout nor batch norm."""
+    """Whether two workers have the losses of one to rounding: without dropout and batch norm."""
 
     @property
     def short(self) -> Recipe:
@@ -76,11 +76,11 @@ class Small:
         )
 
 
-def _table(places: Places) -> Small:
-    random, file = np.random.default_rng(0), places.made / "table.csv"
+def _table(folders: DataFolders) -> Small:
+    random, file = np.random.default_rng(0), folders.made / "table.csv"
     lines = [f"{one:.3f},{'xyz'[code]},{'no' if one + code < 1 else 'yes'}" for one, code in _numbers(random)]
     file.write_text("\n".join(["number,letter,answer", *lines, ""]))
-    data = CsvData(train_csv=str(file), target="answer", val_fraction=0.3, cache=str(places.made / "cache"))
+    data = CsvData(train_csv=str(file), target="answer", val_fraction=0.3, cache=str(folders.made / "cache"))
     return Small(TableCsv(data=data), {"model": Layers(dropout=0)}, same_losses=False)
 
 
@@ -88,11 +88,11 @@ def _numbers(random: np.random.Generator) -> list[tuple[float, int]]:
     return [(float(random.normal()), int(random.integers(3))) for _ in range(60)]
 
 
-def _images(places: Places) -> Small:
+def _images(folders: DataFolders) -> Small:
     data = ImageCsvData(
-        train_csv=str(coloured(places.made / "images", 60)),
+        train_csv=str(coloured(folders.made / "images", 60)),
         val_fraction=0.3,
-        cache=str(places.made / "cache"),
+        cache=str(folders.made / "cache"),
         size=32,
         loader_workers=0,
     )
@@ -101,9 +101,9 @@ def _images(places: Places) -> Small:
     return Small(recipe, plain, lr=1e-3, same_losses=False)
 
 
-def _finetuned(places: Places) -> Small:
-    """The head alone for two of the ten steps; a batch is learned by heart by all of it."""
-    small = _images(places)
+def _finetuned(folders: DataFolders) -> Small:
+    """The head alone for two of the ten steps; one batch is overfitted by the whole model."""
+    small = _images(folders)
     assert isinstance(small.recipe, ImageCsv)
     fields: dict[str, Any] = {
         "weights": None,
@@ -114,27 +114,27 @@ def _finetuned(places: Places) -> Small:
     return replace(small, recipe=Finetune(data=small.recipe.data, model=small.recipe.model, **fields))
 
 
-def _translation(places: Places) -> Small:
+def _translation(folders: DataFolders) -> Small:
     for name in ("train", "val"):
         for language, words in (("en", ("a man", "a dog", "sees", "wants")), ("de", ("Mann", "Hund", "sieht", "will"))):
             lines = [f"{words[n % 2]} {words[2 + n % 3 // 2]} {n} {words[n // 4 % 4]}\n" for n in range(40)]
-            (places.made / f"{name}.{language}").write_text("".join(lines))
-    data = PairData(root=str(places.made), vocabulary=300, max_tokens=32)
+            (folders.made / f"{name}.{language}").write_text("".join(lines))
+    data = PairData(root=str(folders.made), vocabulary=300, max_tokens=32)
     recipe = Translate(data=data, model=TranslatorModel(width=32, dropout=0))
     return Small(recipe, {"label_smoothing": 0.0}, lr=0.02)
 
 
-SMALL: dict[str, Callable[[Places], Small]] = {
-    "blobs": lambda places: Small(Blobs(), lr=0.05),
-    "cifar10": lambda places: Small(Cifar10(data=VisionData(root=str(places.vision)))),
-    "digits": lambda places: Small(Digits()),
-    "dynamic_net": lambda places: Small(DynamicNetOnNoise(), lr=1e-3),
+SMALL: dict[str, Callable[[DataFolders], Small]] = {
+    "blobs": lambda folders: Small(Blobs(), lr=0.05),
+    "cifar10": lambda folders: Small(Cifar10(data=VisionData(root=str(folders.vision)))),
+    "digits": lambda folders: Small(Digits()),
+    "dynamic_net": lambda folders: Small(DynamicNetOnNoise(), lr=1e-3),
     "finetune": _finetuned,
     "image_csv": _images,
-    "lenet": lambda places: Small(LeNetOnMnist(data=VisionData(root=str(places.vision)))),
-    "mnist": lambda places: Small(Mnist(data=VisionData(root=str(places.vision)))),
-    "parabola": lambda places: Small(Parabola(), lr=0.05),
-    "random_mlp": lambda places: Small(RandomMLP(), lr=1e-3),
+    "lenet": lambda folders: Small(LeNetOnMnist(data=VisionData(root=str(folders.vision)))),
+    "mnist": lambda folders: Small(Mnist(data=VisionData(root=str(folders.vision)))),
+    "parabola": lambda folders: Small(Parabola(), lr=0.05),
+    "random_mlp": lambda folders: Small(RandomMLP(), lr=1e-3),
     "table_csv": _table,
     "translate": _translation,
 }

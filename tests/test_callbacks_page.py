@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -23,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_recipe_draws_pushes_and_stops(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "watched_page.py").write_text(BLOCKS[1])
-    small = {"max_train_rows": 320, "max_eval_rows": 100, "good_enough": 0.2, "optim.lr": 0.05}
+    small: dict[str, Any] = {"max_train_rows": 320, "max_eval_rows": 100, "good_enough": 0.2, "optim.lr": 0.05}
     run = blitz.train("watched_page.py", run="one", report=False, num_workers=0, **small)
     monkeypatch.delitem(sys.modules, "watched_page")
     assert run.result is not None

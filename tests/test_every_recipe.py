@@ -16,7 +16,7 @@ from blitz.training.loop import Checkpoints, TrainJob
 from tests.float64 import TOLERANCE, in_float64
 from tests.miniatures import cifar10_in, write_mnist
 from tests.running import losses, result, same_bits, train, weights
-from tests.small_recipes import SMALL, Places, Small
+from tests.small_recipes import SMALL, DataFolders, Small
 from tests.two_processes import run_on_two
 
 SmallOf = Callable[[str], Small]
@@ -35,7 +35,7 @@ def small_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallOf]:
     vision = tmp_path_factory.mktemp("vision")
     write_mnist(vision)
     with cifar10_in(vision):
-        yield cache(lambda name: SMALL[name](Places(tmp_path_factory.mktemp(name), vision)))
+        yield cache(lambda name: SMALL[name](DataFolders(tmp_path_factory.mktemp(name), vision)))
 
 
 @pytest.fixture(scope="module")

@@ -203,7 +203,7 @@ def test_mistakes_are_told_before_anything_is_made(
     with pytest.raises(UserError, match="has no whole checkpoint of step 7"):
         main([digits_run.uri, "--checkpoint", "7", "--output", str(tmp_path / "a")])
     (tmp_path / "there").touch()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         main([digits_run.uri, "--output", str(tmp_path / "there")])
 
     def without_onnx(name: str) -> ModuleSpec | None:

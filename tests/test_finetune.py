@@ -149,7 +149,7 @@ def test_from_folders_to_predictions_by_commands(
     flags += f" --init-from {source} --freeze backbone --epochs 1 --scale.num-workers 0 --data.loader-workers 0"
     train_main(["finetune", *flags.split(), "--run", "carried"])
     printed = capsys.readouterr().out
-    assert f"begins with {source}, step" in printed
+    assert f"initialised from {source}, step" in printed
     assert "new: fc.weight, fc.bias: the head, which is for other classes" in printed
     csv = coloured(tmp_path / "images", 6)
     csv.write_text(csv.read_text().replace("file,", "image,"))

@@ -39,11 +39,13 @@ ELSEWHERE = {
     "blitz evaluate en-de": "tests/test_translate.py",
     "blitz predict en-de": "tests/test_translate.py",
     "blitz export en-de": "tests/test_translate.py",
+    "blitz train digits --track": "tests/trackers/test_exactly_once.py",
+    "blitz tune optimizers --track": "tests/trackers/test_exactly_once.py",
     "printf ": "tests/test_translate.py",
     "make ": "Makefile",
 }
 """What begins so needs a cluster, a server or a time limit; the test that gives it one."""
-NOT_OURS = ("pip install tensorboard", "tensorboard ", "head ", "source ")
+NOT_OURS = ("pip install tensorboard", "pip install 'blitz[", "tensorboard ", "head ", "source ")
 
 NAMES = {"RUN", "OTHER", "THIRD"}
 """Runs of the reader's own."""

@@ -1,4 +1,4 @@
-"""Images of a CSV: what is learned of them, what training does to them, and what becomes of files of no use."""
+"""Images of a CSV: what is learned of them, what training does to them, and how invalid files are handled."""
 
 import csv as csv_module
 import json
@@ -21,7 +21,7 @@ from blitz.optim import Optim
 from blitz.recipes import recipe_from_json, recipe_to_json
 from blitz.recipes.image_csv import Augmentation, ImageCsv
 from blitz.settings import differences
-from blitz.storage import open_place
+from blitz.storage import open_location
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.world import World
 from tests.object_store import uri_of
@@ -80,7 +80,7 @@ def test_paths_may_start_from_another_folder_or_be_absolute_or_uris(tmp_path: Pa
 def test_images_and_their_csv_may_lie_on_s3(s3_port: int, tmp_path: Path) -> None:
     local = coloured(tmp_path / "images", 24)
     place = uri_of(s3_port, tmp_path.name)
-    files, folder = open_place(place)
+    files, folder = open_location(place)
     for file in local.parent.iterdir():
         with files.open_output_stream(f"{folder}/{file.name}") as stream:
             stream.write(file.read_bytes())
@@ -144,7 +144,7 @@ def test_points_move_with_the_image_and_are_told_in_its_own_pixels(
     metric = trained.metrics()
     # One side of the model's image is as many pixels as the frame says: a shift by the whole of it is that far.
     shifted = augmented["targets"] + torch.tensor([2.0, 0.0, 2.0, 0.0])
-    error = metric.figures(metric.sums(shifted, augmented))["pixel_error"]
+    error = metric.compute(metric.sums(shifted, augmented))["pixel_error"]
     assert error == pytest.approx(2 * augmented["frame"][:, 2].mean().item(), rel=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Images of a CSV that are of no use: which they are, and what becomes of them."""
+"""Invalid images of a CSV: which they are, and how they are handled."""
 
 import csv as csv_module
 import random
@@ -140,7 +140,7 @@ def test_it_is_an_error_where_bad_rows_are_one_or_are_too_many(tmp_path: Path) -
         DataError, match=r"train\.csv:\d+: column 'file' holds '0-0(06.jpg|11.png)'; .*--data.bad-rows skip"
     ):
         train(breaks_later(tmp_path / "fail"), tmp_path / "run")
-    with pytest.raises(DataError, match=r"2 of 30 rows turned out to be of no use, .*--data.max-bad-fraction 0.05"):
+    with pytest.raises(DataError, match=r"2 of 30 rows turned out to be invalid, .*--data.max-bad-fraction 0.05"):
         train(breaks_later(tmp_path / "many", bad_rows="skip", max_bad_fraction=0.05), tmp_path / "run")
 
 

@@ -19,7 +19,7 @@ from blitz.storage import (
     joined,
     locked,
     name_of,
-    open_place,
+    open_location,
     replacing,
     written_whole,
 )
@@ -109,7 +109,7 @@ def test_what_fails_half_way_leaves_the_file_that_was_there(folder: RunDirectory
 
 def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match=r"pipe is no ordinary file, which writing it whole would replace"):
+    with pytest.raises(DataError, match=r"pipe is not an ordinary file, and would be replaced"):
         RunDirectory.of(str(tmp_path)).write("pipe", b"")
     assert (tmp_path / "pipe").is_fifo()
 
@@ -154,7 +154,7 @@ def test_a_name_of_any_characters_is_the_same_file_by_path_and_by_uri(name: str,
     for storage in (str(tmp_path), tmp_path.as_uri()):
         place = joined(storage, name)
         assert (name_of(place), folder_of(place)) == (name, storage)
-        assert open_place(place)[1] == f"{tmp_path}/{name}"
+        assert open_location(place)[1] == f"{tmp_path}/{name}"
         assert beside(place, ".b?c") == joined(storage, f"{name}.b?c")
         with written_whole(place) as write:
             write(storage.encode())

@@ -145,14 +145,14 @@ def test_regression_adds_up_over_batches_to_what_scikit_learn_says() -> None:
     outputs, targets = torch.randn(2, 100, generator=torch.Generator().manual_seed(0)).unbind()
     metric = Regression(units=(7.0,))
     parts = [metric.sums(outputs[part, None], {"targets": targets[part]}) for part in (slice(0, 33), slice(33, 100))]
-    figures = metric.figures({name: parts[0][name] + parts[1][name] for name in parts[0]})
+    figures = metric.compute({name: parts[0][name] + parts[1][name] for name in parts[0]})
     truth, said = 7 * targets.double().numpy() + 1e3, 7 * outputs.double().numpy() + 1e3
     assert figures == {
         "mae": pytest.approx(mean_absolute_error(truth, said)),
         "rmse": pytest.approx(root_mean_squared_error(truth, said)),
         "r2": pytest.approx(r2_score(truth, said)),
     }
-    assert metric.figures(metric.sums(torch.ones(3), {"targets": torch.zeros(3)})) == {"mae": 7.0, "rmse": 7.0}
+    assert metric.compute(metric.sums(torch.ones(3), {"targets": torch.zeros(3)})) == {"mae": 7.0, "rmse": 7.0}
 
 
 def test_a_run_that_stops_and_goes_on_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_bad_rows_are_refused_or_left_out_and_listed(tmp_path: Path, capsys: pyt
         ({"target": "z"}, "has no column 'z'; it has: x, one, name, y"),
         ({"ignore": ("z",)}, "has no column 'z'; it has: x, one, name, y"),
         ({"ignore": ("y",)}, "--data.ignore names 'y', which is to be learned"),
-        ({"target": "one"}, "column 'one' holds 1 in all rows to train on; there must be two values at least"),
+        ({"target": "one"}, "column 'one' holds 1 in all rows to train on; there must be at least two values"),
         ({"target": "one", "task": "regression"}, "column 'one' holds 1.0 in all rows"),
         (
             {"ignore": ("x", "one")},
@@ -333,7 +333,7 @@ def test_what_was_fitted_is_stored_and_a_run_is_not_resumed_on_other_data(
         UserError, match=r"was made with other settings: fitted_on\.content \(was [^,]*, is [^,]*\); give"
     ):
         train_command(["table_csv", *flags])
-    with pytest.raises(DataError, match=r"table\.csv has changed since the run was begun"):
+    with pytest.raises(DataError, match=r"table\.csv has changed since the run was started"):
         evaluate([str(tmp_path / "mine"), "--scale.num-workers", "0"])
 
     # Neither the training CSV nor what was fitted on it is needed for rows of another CSV.

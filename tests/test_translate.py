@@ -163,7 +163,7 @@ def test_bleu_adds_up_to_sacrebleu_s_own_at_any_split_into_batches() -> None:
             batch = {"reference": references[places], "target": tokens[places]}
             for name, value in metric.sums(Translation(None, tokens[places]), batch).items():
                 total[name] = total.get(name, torch.tensor(0)) + value
-        figures = metric.figures(total)
+        figures = metric.compute(total)
         assert figures["bleu"] == pytest.approx(truth, abs=1e-9)
         assert figures["perplexity"] == pytest.approx(np.exp(36 * 2 / int((tokens != PAD).sum())))
 
@@ -273,5 +273,5 @@ def test_the_whole_search_is_exported_and_translates_without_this_project(
         check=True,
     )
     assert said.stdout.decode().splitlines() == [PAIRS[line] for line in lines]
-    with pytest.raises(UserError, match=r"cannot be exported as torchscript \(a loop whose turns the data decide"):
+    with pytest.raises(UserError, match=r"cannot be exported as torchscript \(a loop whose number of iterations"):
         export([str(learned), "--format", "torchscript", "--output", str(tmp_path / "it.pt")])

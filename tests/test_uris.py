@@ -10,7 +10,7 @@ from blitz.cli.command_line import run
 from blitz.errors import DataError, UserError
 from blitz.launch.cluster.head_node import check_address
 from blitz.run_files.directory import RunDirectory
-from blitz.storage import Folder, open_place
+from blitz.storage import Folder, open_location
 from blitz.uris import check_uri
 
 SECRET = "wJalrXUt"
@@ -37,7 +37,7 @@ WITH_SECRETS = [
 
 @pytest.mark.parametrize("uri", WITH_SECRETS)
 def test_a_uri_with_a_secret_is_refused_without_repeating_it(uri: str) -> None:
-    for take in (open_place, RunDirectory.of, lambda uri: Folder("/").find(uri)):
+    for take in (open_location, RunDirectory.of, lambda uri: Folder("/").find(uri)):
         with pytest.raises(DataError, match="give credentials by the environment") as refused:
             take(uri)
         assert SECRET not in str(refused.value)

@@ -1,4 +1,4 @@
-"""A recipe of two networks with an optimizer each: a generator of numbers, and a critic that tells them from real ones.
+"""A recipe of two networks with an optimizer each: a generator of numbers, and a critic.
 
 python -m tests.two_networks FOLDER     trains it there
 """
@@ -55,7 +55,7 @@ class TwoNetworks(Recipe):
     def forward(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         assert isinstance(model, nn.ModuleDict)
         made, critic = model["generator"](batch["noise"]), model["critic"]
-        # What the critic says to the generator is not to change the critic, nor the other way round.
+        # The generator's loss must not change the critic, nor the other way round.
         as_it_is = {name: parameter.detach() for name, parameter in critic.named_parameters()}
         return {
             "real": critic(batch["real"])[:, 0],
@@ -72,7 +72,7 @@ CHECKPOINTS = Checkpoints(every_steps=10)
 
 
 def plain_loop(recipe: TwoNetworks, batches: Sequence[dict[str, Tensor]], model: nn.ModuleDict) -> list[float]:
-    """The same steps as one would write them down; their losses."""
+    """The same steps in plain PyTorch; returns their losses."""
     of_generator = Adam(model["generator"].parameters(), lr=0.003, betas=(0.5, 0.9))
     of_critic = RMSprop(model["critic"].parameters(), lr=0.001, momentum=0.5)
     losses = []

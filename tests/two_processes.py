@@ -32,8 +32,8 @@ class _Silent:
 
 
 def run_on_two(jobs: Sequence[TrainJob], folder: Path) -> None:
-    """Run the jobs one after the other, each from its beginning on both ranks."""
-    # With their rows, as workers have them.
+    """Run the jobs one after the other, each from its start on both ranks."""
+    # With their rows, as workers receive them.
     work = [(job, {"train": job.recipe.dataset("train"), "val": job.recipe.dataset("val")}) for job in jobs]
     (folder / "jobs.pickle").write_bytes(pickle.dumps(work))
     command = [sys.executable, "-m", "tests.two_processes", str(folder)]
@@ -43,7 +43,7 @@ def run_on_two(jobs: Sequence[TrainJob], folder: Path) -> None:
 
 
 def _run(folder: Path, rank: int) -> None:
-    # A rank whose peer has failed gives up at once, or at the latest then.
+    # A rank whose peer has failed stops at once, or at the latest after this time.
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=_RANKS, timeout=timedelta(minutes=5)
     )
@@ -53,7 +53,7 @@ def _run(folder: Path, rank: int) -> None:
         shares = Shares.of(job.plan, world_size=world.size, row_bytes=row_bytes_of(datasets))
         blocks = (fetch(datasets[chunk.split], shares, chunk, rank) for chunk in shares.chunks(0))
         job.start(blocks, Session(world, 0, _Silent()))
-    # Without a last word from the other, its connections end under its hands.
+    # Without a final barrier, one rank may close connections that the other still uses.
     dist.barrier()
     dist.destroy_process_group()
 

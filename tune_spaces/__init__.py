@@ -1,4 +1,4 @@
-"""One file, one space of settings that a sweep varies: the file's name is its name on the command line.
+"""Search spaces of sweeps, one a file; the file's name is its name on the command line.
 
 A file holds `SPACE`, a `blitz.Space`, with Ray Tune's own distributions. It lies in this folder, in a package that
 declares an entry point, or in any file or module of a user's project.
@@ -23,12 +23,12 @@ def space_names() -> list[str]:
 
 
 def all_space_names() -> list[str]:
-    """Names of the spaces that ship and of those that installed packages bring, sorted."""
+    """Names of the spaces that ship and of those in installed packages, sorted."""
     return sorted({*space_names(), *(one.name for one in entry_points(group=_GROUP))})
 
 
 def about(name: str) -> str:
-    """The first line of what a space's file says about it; empty where that is not known without importing it."""
+    """The first line of the docstring of a space's file; empty if that would need an import."""
     if name in space_names():
         spec = find_spec(f"tune_spaces.{name}")
         file = spec.origin if spec else None
@@ -40,9 +40,9 @@ def about(name: str) -> str:
 
 
 def find_space(reference: str) -> Space:
-    """The space that a name, a file (`path/space.py`) or a module (`package.space`) means.
+    """The space named by a name, a file (`path/space.py`) or a module (`package.space`).
 
-    It is the `SPACE` of that module, or what stands behind a colon: `package.space:WIDE`.
+    It is the `SPACE` of that module, or the name after a colon: `package.space:WIDE`.
 
     Raises:
         UserError: if there is none, or if it cannot be imported.

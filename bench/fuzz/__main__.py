@@ -42,18 +42,18 @@ def main() -> int:
     parser.add_argument("--case", help="one case alone: KIND:NUMBER")
     parser.add_argument("--out", type=Path, help="folder for the files of finds")
     parser.add_argument("--limit-s", type=float, default=120.0, help="a command that takes longer hangs")
-    asked = parser.parse_args()
-    out = (asked.out or Path(tempfile.mkdtemp(prefix="blitz-fuzz-"))).absolute()
+    options = parser.parse_args()
+    out = (options.out or Path(tempfile.mkdtemp(prefix="blitz-fuzz-"))).absolute()
     warnings.simplefilter("ignore")
-    with Commands(asked.limit_s) as commands:
+    with Commands(options.limit_s) as commands:
         shutil.rmtree(out / "stock", ignore_errors=True)
-        fuzzer = Fuzzer(asked.seed, out, make_stock(out / "stock", commands), commands)
-        if asked.case:
-            kind, _, number = asked.case.partition(":")
+        fuzzer = Fuzzer(options.seed, out, make_stock(out / "stock", commands), commands)
+        if options.case:
+            kind, _, number = options.case.partition(":")
             fuzzer.run(kind, int(number), keep=True)
         else:
             with contextlib.suppress(KeyboardInterrupt):
-                fuzzer.run_until(time.monotonic() + 60 * asked.minutes, asked.rounds, asked.kinds)
+                fuzzer.run_until(time.monotonic() + 60 * options.minutes, options.rounds, options.kinds)
     fuzzer.summarise()
     return int(bool(fuzzer.finds))
 
@@ -83,12 +83,12 @@ class Fuzzer:
                     self.run(kind, case)
 
     def run(self, kind: str, number: int, *, keep: bool = False) -> Find | None:
-        """One case; what it found. `keep` leaves its files in any case."""
+        """Run one case; returns its find, if any. `keep` leaves its files in any case."""
         rng = random.Random(f"{self.seed} {kind} {number}")
         self.commands.whole = rng.random() < _WHOLE_SHARE
-        place = self.out / f"{kind}-{number}"
-        shutil.rmtree(place, ignore_errors=True)
-        folder = place / "work"
+        case = self.out / f"{kind}-{number}"
+        shutil.rmtree(case, ignore_errors=True)
+        folder = case / "work"
         folder.mkdir(parents=True)
         found = None
         counts = self.counts.setdefault(kind, Counter())
@@ -100,7 +100,7 @@ class Fuzzer:
         self.commands.clear()
         self.cases[kind] += 1
         if not keep and (found is None or self._shown[_signature(kind, found)] > _SHOWN_OF_A_KIND):
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(case, ignore_errors=True)
         return found
 
     def _show(self, kind: str, number: int, find: Find) -> None:
@@ -115,7 +115,7 @@ class Fuzzer:
             )
 
     def summarise(self) -> None:
-        """Print counts of cases, of what was looked at, and of finds."""
+        """Print counts of cases, of checks, and of finds."""
         minutes = (time.monotonic() - self.began) / 60
         print(
             f"\nseed {self.seed}: {sum(self.cases.values()):,} cases, {self.commands.started:,} commands, "
@@ -133,7 +133,7 @@ class Fuzzer:
 
 
 def _signature(kind: str, find: Find) -> str:
-    """What finds of one cause share: the words, without numbers, quotes and paths."""
+    """The part that finds of one cause share: the words, without numbers, quotes and paths."""
     words = str(find)
     if "damage:" in words:
         return f"{kind} {find.kind} {words.partition('damage:')[2][:20]} {re.sub(r'[^a-z ]', '', words[-120:])[:60]}"

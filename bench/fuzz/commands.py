@@ -31,7 +31,7 @@ ANSWERS = (0, 2)
 
 
 class Find(Exception):
-    """What a case found: a short `kind` to count by, and what was seen."""
+    """A failure that a case found: a short `kind` to count by, and the observation."""
 
     def __init__(self, kind: str, seen: str) -> None:
         super().__init__(f"{kind}: {seen}")
@@ -57,8 +57,8 @@ class Done:
         return f"{' '.join(map(repr, self.words))} -> {self.code}: {self.err.strip()[-600:]}"
 
     @property
-    def said(self) -> str:
-        """All that it printed."""
+    def printed(self) -> str:
+        """Everything that it printed."""
         return self.out + self.err
 
 
@@ -94,7 +94,7 @@ class Started:
         if code not in codes:
             kind = "traceback" if code == 1 or _TRACE.search(done.err) else _INVALID_EXIT
             raise Find(kind, str(done))
-        expect(not _TRACE.search(done.said), "traceback", str(done))
+        expect(not _TRACE.search(done.printed), "traceback", str(done))
         expect(code != 2 or _one_line(done.err), "refusal is not one line", str(done))
         if not _group_ends(self.process.pid):
             _kill_group(self.process.pid)
@@ -162,10 +162,10 @@ class Commands:
 
     def _log(self, folder: Path) -> Path:
         self.started += 1
-        place = folder.with_name(f"{folder.name}.log")
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "tmp").mkdir(exist_ok=True)
-        return place / str(self.started)
+        logs = folder.with_name(f"{folder.name}.log")
+        logs.mkdir(parents=True, exist_ok=True)
+        (logs / "tmp").mkdir(exist_ok=True)
+        return logs / str(self.started)
 
     def _fork(self, folder: Path, words: tuple[str, ...], names: Path | None = None) -> Started:
         log = self._log(folder)
@@ -193,7 +193,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def _command(folder: Path, words: tuple[str, ...], log: Path, names: Path | None) -> NoReturn:
-    """What a forked child does: the module, as `python -m` would run it."""
+    """The forked child: runs the module, as `python -m` would."""
     os.setsid()
     os.chdir(folder)
     os.environ["TMPDIR"] = tempfile.tempdir = str(log.parent / "tmp")
@@ -205,7 +205,7 @@ def _command(folder: Path, words: tuple[str, ...], log: Path, names: Path | None
     sys.argv = [module, *words[1:]]
     before = set(sys.modules)
     with warnings.catch_warnings():
-        # That jobs.report was imported already.
+        # runpy warns that jobs.report was imported already, by jobs.train.
         warnings.filterwarnings("ignore", message=".*found in sys.modules.*")
         try:
             runpy.run_module(module, run_name="__main__")
@@ -221,7 +221,7 @@ def _text(file: Path) -> str:
 
 
 def _one_line(err: str) -> bool:
-    """Whether the last thing said is one line that begins with `error:`; progress may stand before it."""
+    """Whether the output ends with one line that starts with `error:`; progress may precede it."""
     lines = [line for line in err.strip().splitlines() if line.strip()]
     return bool(lines) and lines[-1].lstrip("\r").startswith("error:")
 

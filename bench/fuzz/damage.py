@@ -81,7 +81,7 @@ def damage(rng: random.Random, run: Path, outside: Path) -> str:
 
 
 def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
-    """A damaged run beside a sound one: what a command answers on it is right, or comes with a word on the damage."""
+    """A damaged run beside a sound one: a command's result on it is right, or reports the damage."""
     runs = folder / "runs"
     for name in ("hurt", "sound"):
         shutil.copytree(stock.table_run, runs / name)
@@ -106,14 +106,14 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
     listed = commands.run(folder, "runs")
     names = [line.split()[0] for line in listed.out.splitlines()[1:] if line.split()]
     expect("sound" in names, "sound run not listed", f"{what}: {listed}")
-    expect("hurt" in names or "hurt" in listed.said, "damaged run not listed", f"{what}: {listed.out!r} {listed}")
+    expect("hurt" in names or "hurt" in listed.printed, "damaged run not listed", f"{what}: {listed.out!r} {listed}")
     order = rng.sample(["evaluate", "predict", "report", "train", "longer", "export"], rng.choice([2, 3]))
-    # What trains on changes what the others answer.
+    # Commands that train change the results of the others.
     for name in sorted(order, key=lambda name: name == "longer"):
         done = _command(name, folder, commands)
         counts["refused" if done.code else "answered"] += 1
         _not_believed(name, done, what, folder, stock, commands)
-        expect(SECRET not in done.said, "content of a file outside shown", f"{what}: {done}")
+        expect(SECRET not in done.printed, "content of a file outside shown", f"{what}: {done}")
         seen = [
             file
             for file in hurt.rglob("*")
@@ -150,15 +150,15 @@ _TRAIN = (
 )  # fmt: skip
 
 _ANSWERS = {"evaluate": "loss", "longer": "val/loss", "predict": ""}
-"""Commands whose answer comes from weights, and what the printed loss is called."""
+"""Commands whose result comes from weights, and the name of the printed loss."""
 _MESSAGE = re.compile(
     r"damaged|not believed|digest|cut|corrupt|cannot be read|not whole|is not there|instead|broken|refus|older", re.I
 )
 
 
 def _not_believed(name: str, done: Done, what: str, folder: Path, stock: Stock, commands: Commands) -> None:
-    """An answer of a model is that of the sound run, or something says why not."""
-    if done.code != 0 or name not in _ANSWERS or _MESSAGE.search(done.said):
+    """The result of a command is that of the sound run, or a message explains why not."""
+    if done.code != 0 or name not in _ANSWERS or _MESSAGE.search(done.printed):
         return
     key = f"right.{name}"
     right = stock.folder / key
@@ -170,13 +170,13 @@ def _not_believed(name: str, done: Done, what: str, folder: Path, stock: Stock, 
 
 
 def _right(name: str, stock: Stock, commands: Commands) -> str:
-    """What the sound run answers, made with a copy of it."""
-    place = stock.folder / "sound" / name
-    if not place.exists():
-        shutil.copytree(stock.table_run, place / "runs" / "hurt")
-        shutil.copy(stock.table_csv, place / "table.csv")
-    done = _command(name, place, commands)
-    return _answer(name, done, place)
+    """The result of the sound run, made with a copy of it."""
+    folder = stock.folder / "sound" / name
+    if not folder.exists():
+        shutil.copytree(stock.table_run, folder / "runs" / "hurt")
+        shutil.copy(stock.table_csv, folder / "table.csv")
+    done = _command(name, folder, commands)
+    return _answer(name, done, folder)
 
 
 def _answer(name: str, done: Done, folder: Path) -> str:

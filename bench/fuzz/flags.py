@@ -11,7 +11,7 @@ from bench.fuzz.stock import HERE, Stock, read
 
 _FLAG = re.compile(r"^│?\s*(--[a-z][\w.-]*)(?:, (--[a-z][\w.-]*))?(?: (\{[^}]*\}\|?\S*|[A-Z]\S*))?", re.M)
 _LEFT_OUT = ("--scale", "--max-failures", "--compile", "--png", "--help", "--no-report")
-"""Where a command runs, and what takes minutes by design."""
+"""Flags that say where a command runs, and those that take minutes by design."""
 
 _TEXTS = ["", " ", "x", "0", "-1", "é", "a b", "nosuch", ".", "..", "in.csv", "in.csv/x", "folder", "/dev/null",
           "s3:/x", "http://localhost:9/x", "file:", "None",
@@ -19,7 +19,7 @@ _TEXTS = ["", " ", "x", "0", "-1", "é", "a b", "nosuch", ".", "..", "in.csv", "
 _NUMBERS = ["0", "1", "2", "3", "-1", "1.5", "nan", "inf", "-inf", "1e-300", "1e300", "1e999", "x", "", "0x10", "1_000",
             "٣", "0.1", "0.5", "-0.0", "9007199254740993", "1e5", " 1", "True"]  # fmt: skip
 _SMALL = ["0", "1", "2", "3", "-1", "x", "", "1.5", "7"]
-"""For what decides how long a run takes."""
+"""Values for flags that decide how long a run takes."""
 
 _COMMANDS = (
     "train blobs",
@@ -56,7 +56,7 @@ _KNOWN: dict[str, list[tuple[str, str]]] = {}
 
 
 def known_flags(command: str, folder: Path, stock: Stock, commands: Commands) -> list[tuple[str, str]]:
-    """The flags that a command's help names, and what it says of their values."""
+    """The flags in a command's help, and its description of their values."""
     if command not in _KNOWN:
         words = _words(command, stock)
         own = words[
@@ -103,7 +103,7 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
         words.insert(rng.randrange(1, len(words) + 1), rng.choice(_TEXTS))
     done = commands.run(folder, *words)
     if command not in ("report", "export"):
-        # Those two may be told to write there.
+        # These two may be given an output there.
         expect((folder / "in.csv").read_bytes() == stock.table_csv.read_bytes(), "input changed", str(done))
     if command == "predict" and done.code == 0 and (folder / "out.csv").exists():
         found = len(read(folder / "out.csv"))

@@ -117,25 +117,25 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
         with (folder / table).open("w", newline="", encoding="utf-8") as text:
             csv.writer(text).writerows([["file", "n"], *([f"pictures/{name}", "1"] for name in listed)])
     bad = [row for row in rows if not opens(images / row[0])]
-    said = f"{rows}"
+    seen = f"{rows}"
     prepared = commands.run(folder, "prepare", "in.csv", "--image-column", "file", "--out", "prepared")
     named = sum(
-        f"pictures/{row[0]}" in prepared.said
+        f"pictures/{row[0]}" in prepared.printed
         for row in bad
         if row[2] in ("empty", "text", "svg", "missing", "zeros", "bomb")
     )
     wanted = sum(row[2] in ("empty", "text", "svg", "missing", "zeros", "bomb") for row in bad)
-    expect(named >= wanted, "check misses a bad image", f"{said}: {prepared.out[-600:]} {prepared}")
+    expect(named >= wanted, "check misses a bad image", f"{seen}: {prepared.out[-600:]} {prepared}")
     sound = [row for row in rows if not row[2]]
-    invented = [row for row in sound if f"pictures/{row[0]}'" in prepared.said]
+    invented = [row for row in sound if f"pictures/{row[0]}'" in prepared.printed]
     expect(not invented, "sound image called bad", f"{invented}: {prepared}")
     for which in ("in", "right"):
         done = commands.run(folder, "predict", str(stock.image_run), f"{which}.csv", f"{which}.out.csv", *HERE)
         if done.code == 2:
-            expect(len(bad) == len(rows) and which == "in", "sound images refused", f"{said}: {done}")
+            expect(len(bad) == len(rows) and which == "in", "sound images refused", f"{seen}: {done}")
             return Counter(images=len(rows), refused=1)
     found, right = read(folder / "in.out.csv"), read(folder / "right.out.csv")
-    expect([row["file"] for row in found] == [f"pictures/{name}" for name in names], "rows lost", said)
+    expect([row["file"] for row in found] == [f"pictures/{name}" for name in names], "rows lost", seen)
     black, white = (float(row["probability_a"]) for row in right[-2:])
     for (name, kind, how, light), row, reference in zip(rows, found, right, strict=False):
         described = f"{name} ({kind}, {how or 'sound'}, light {light:.2f}): {row}"

@@ -26,13 +26,13 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
     (folder / "beside" / "kept.txt").write_text("kept")
     first = random_name(rng)
     second = random_name(rng) if rng.random() < 0.5 else _alike(rng, first)
-    place = rng.choice(["runs", "runs", "my runs", "a#b", "a?b", "a%20b", "file", "file #", "é"])
-    storage = f"file://{folder}/{'uri' if place == 'file' else 'uri#x'}" if place.startswith("file") else place
+    kind = rng.choice(["runs", "runs", "my runs", "a#b", "a?b", "a%20b", "file", "file #", "é"])
+    storage = f"file://{folder}/{'uri' if kind == 'file' else 'uri#x'}" if kind.startswith("file") else kind
     counts: Counter[str] = Counter()
     steps = {}
     for number, name in enumerate(dict.fromkeys([first, second])):
         before = digests(folder)
-        # So that one run taken for the other is noticed: another number of steps.
+        # Each run has its own number of steps, so that one mistaken for the other is noticed.
         words = ("train", "blobs", "--max-steps", str(2 + number), "--evaluate-every-steps", "1", "--no-report",
                  *_flag("--run", name), "--storage", storage, *HERE)  # fmt: skip
         done = commands.run(folder, *words)
@@ -62,7 +62,7 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
 
 
 def _flag(flag: str, value: str) -> tuple[str, ...]:
-    """Joined by = where the value would be taken for a flag."""
+    """A flag and its value, joined by = if the value looks like a flag."""
     return (f"{flag}={value}",) if value.startswith("-") else (flag, value)
 
 
@@ -80,7 +80,7 @@ def _below(storage: str, folder: Path) -> str:
 
 
 def _trained(done: Done, steps: int) -> tuple[str, int]:
-    """The directory that was printed, whose steps are this run's and not another's."""
+    """The printed directory, whose number of steps must be that of this run."""
     directory = done.out.partition("run: ")[2].partition("\n")[0]
     if f"\n{steps} steps" not in done.out:
         # A line break in a name would part the line above.

@@ -1,4 +1,4 @@
-"""What cases start from: a trained run on a table and one on images, and what each predicts for known rows."""
+"""The inputs of cases: a trained run on a table and one on images, with their predictions for known rows."""
 
 import csv
 import hashlib
@@ -13,7 +13,7 @@ from PIL import Image
 from bench.fuzz.commands import Commands
 
 HERE = ("--scale.num-workers", "0")
-"""In this process, without Ray."""
+"""Flags to run in this process, without Ray."""
 
 NUMBERS = (0.0, 1.5, -2.25, 30.5, 12.75, 7.0, None)
 """Values of column x; None is a missing one."""
@@ -36,7 +36,7 @@ class Stock:
 
     @property
     def table_csv(self) -> Path:
-        """What the table's run was trained on."""
+        """The CSV that the table's run was trained on."""
         return self.folder / "table.csv"
 
 
@@ -106,9 +106,9 @@ def read(file: Path, delimiter: str = ",") -> list[dict[str, str]]:
 def digests(folder: Path, *, skip: tuple[str, ...] = ()) -> dict[str, str]:
     """A digest of each file below a folder, by its relative path; links are named, not followed."""
     found = {}
-    for place, _, names in os.walk(folder):
+    for root, _, names in os.walk(folder):
         for name in names:
-            file = Path(place, name)
+            file = Path(root, name)
             relative = str(file.relative_to(folder))
             if not relative.endswith(skip) or not skip:
                 link = file.is_symlink()

@@ -43,7 +43,7 @@ _APPENDED = re.compile(r"prediction|probability(_.*)?|error")
 
 @dataclass
 class Table:
-    """A table as it was meant, and how it is written."""
+    """A table as intended, and its dialect."""
 
     names: list[str]
     rows: list[list[str]]
@@ -63,11 +63,11 @@ class Table:
 
     @property
     def x(self) -> int:
-        """Where column x is."""
+        """The index of column x."""
         return self.names.index("x")
 
     def line(self, cells: list[str]) -> str:
-        """One row as it is written."""
+        """One row as text."""
         text = io.StringIO()
         writer = csv.writer(
             text, delimiter=self.delimiter, quotechar=self.quote, quoting=self.quoting, lineterminator=self.newline
@@ -81,7 +81,7 @@ class Table:
         return text.getvalue()
 
     def lines(self) -> list[str]:
-        """The header and each row, as they are written."""
+        """The header and each row as text."""
         end = self.delimiter if "trailing delimiter" in self.extras else ""
         return [
             f"{self.line(cells).removesuffix(self.newline)}{end}{self.newline}" for cells in [self.names, *self.rows]
@@ -199,7 +199,7 @@ def encoded(table: Table, rng: random.Random) -> bytes:
             fresh = b"\0" if table.damage == "NUL" else rng.randbytes(1)
             data = data[:at] + (fresh if not wide else bytes([fresh[0], 0])) + data[at + (2 if wide else 1) :]
             touched(at, at + 1)
-        # Whoever replaces a line break touches the next row, too.
+        # Replacing a line break damages the next row, too.
         touched(at + 1, at + 3)
         touched(at - 2, at)
     mark = {"utf-8-sig": b"\xef\xbb\xbf", "utf-16": b"\xff\xfe"}.get(table.encoding, b"")
@@ -217,7 +217,7 @@ def _damaged_line(table: Table, line: str, rng: random.Random) -> str:
     at = rng.randrange(len(body) + 1)
     if table.damage == "newline":
         return body[:at] + table.newline + body[at:] + end
-    quotes = [place for place, letter in enumerate(body) if letter == table.quote]
+    quotes = [at for at, letter in enumerate(body) if letter == table.quote]
     if quotes and rng.random() < 0.7:
         at = rng.choice(quotes)
         return body[:at] + body[at + 1 :] + end
@@ -292,7 +292,7 @@ def case(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> 
 
 
 def check_prepared(table: Table, done: Done) -> None:
-    """What prepare says of an undamaged table: its rows, its columns, and column x."""
+    """Check what prepare prints for an undamaged table: its rows, its columns, and column x."""
     if table.damage:
         return
     head = re.search(r": ([\d,]+) rows?, (\d+) columns", done.out)
@@ -306,20 +306,20 @@ def check_prepared(table: Table, done: Done) -> None:
     if len(set(numbers)) < 2:
         return
     line = next((line for line in done.out.splitlines() if re.match(r"x\s", line)), "")
-    said = re.match(r"x\s+number\s+([\d,]+)\s+(\S+) to (\S+), mean (\S+), std", line)
-    if said is None:
+    printed = re.match(r"x\s+number\s+([\d,]+)\s+(\S+) to (\S+), mean (\S+), std", line)
+    if printed is None:
         raise Find("numbers not seen", f"{table}: {line!r}, of {sorted({row[table.x] for row in table.rows})[:8]}")
-    values = float(said[2]), float(said[3]), float(said[4])
+    values = float(printed[2]), float(printed[3]), float(printed[4])
     right = min(numbers), max(numbers), sum(numbers) / len(numbers)
     close = all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-4) for a, b in zip(values, right, strict=True))
     expect(close, "numbers changed", f"{table}: {values} where {right} is right")
-    missing = int(said[1].replace(",", ""))
+    missing = int(printed[1].replace(",", ""))
     right_missing = len(table.rows) - len(numbers)
     expect(missing == right_missing, "missing miscounted", f"{table}: {missing}, not {right_missing}")
 
 
 def check_predicted(table: Table, data: bytes, out: Path, stock: Stock) -> Counter[str]:
-    """Every row of `out` against what was written; counts rows by what became of them."""
+    """Compare every row of `out` with what was written; counts rows by outcome."""
     with out.open(newline="", encoding="utf-8") as stream:
         found = list(csv.reader(stream, delimiter=table.delimiter))
     width = len(table.names)
@@ -338,38 +338,38 @@ def check_predicted(table: Table, data: bytes, out: Path, stock: Stock) -> Count
         wrong = next(((a, b) for a, b in zip(seen, rows, strict=True) if a != b), None)
         expect(wrong is None, "cells changed", f"{table}: {wrong}")
     if not table.damage:
-        # Of a row without any cell nothing can be said, but that.
+        # A row without any cell is rightly called bad.
         bad = [row for row in found if row[-1] and any(row[:width])]
         expect(not bad, "sound row called bad", f"{table}: {bad[:1]}")
     else:
         _check_undamaged_rows(table, found)
     values = dict(zip((row[0] for row in table.rows), table.values, strict=True))
-    places = header.index("prediction"), header.index("probability_a")
+    columns = header.index("prediction"), header.index("probability_a")
     whole = {tuple(row) for row in table.rows}
     for row in good:
         if tuple(row[:width]) in whole:
             _, probability = stock.known[values[row[0]]]
-            said = float(row[places[1]].replace(",", "."))
-            same = math.isclose(said, probability, rel_tol=1e-3, abs_tol=1e-4)
+            printed = float(row[columns[1]].replace(",", "."))
+            same = math.isclose(printed, probability, rel_tol=1e-3, abs_tol=1e-4)
             expect(same, "numbers misread", f"{table}: {row}, where {probability} is right")
     return Counter(back=len(good), bad=len(found) - len(good))
 
 
 def _check_undamaged_rows(table: Table, found: list[list[str]]) -> None:
-    """Each row that was not touched is there to the cell, or stands where bad rows do."""
+    """Each row that was not touched is there to the cell, or is among the bad rows."""
     width = len(table.names)
-    places = {row[0]: place for place, row in enumerate(found) if not row[-1]}
+    index_of = {row[0]: index for index, row in enumerate(found) if not row[-1]}
     after = 0
     for number, row in enumerate(table.rows):
-        place = places.get(row[0])
-        if place is not None and found[place][:width] == row:
-            expect(place >= after, "order changed", f"{table}: row {number}")
-            after = place + 1
+        index = index_of.get(row[0])
+        if index is not None and found[index][:width] == row:
+            expect(index >= after, "order changed", f"{table}: row {number}")
+            after = index + 1
             continue
         if number in table.damaged:
             continue
-        if place is not None:
-            raise Find("cells changed", f"{table}: row {number}: {found[place][:width]}, not {row}")
+        if index is not None:
+            raise Find("cells changed", f"{table}: row {number}: {found[index][:width]}, not {row}")
         # Swallowed by a bad row: the next one after the last that came back has a reason.
         is_named = after < len(found) and any(each[-1] for each in found[after:])
         expect(is_named, "rows lost in silence", f"{table}: row {number} of {len(table.rows)}")

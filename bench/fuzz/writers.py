@@ -38,16 +38,16 @@ def _input(folder: Path, rng: random.Random) -> list[list[str]]:
     return rows
 
 
-def _whole(file: Path, rows: list[list[str]], said: str) -> None:
+def _whole(file: Path, rows: list[list[str]], seen: str) -> None:
     """Each row once, in order, with a prediction."""
-    expect(file.exists(), "output is missing", said)
+    expect(file.exists(), "output is missing", seen)
     data = file.read_bytes()
-    expect(b"\0" not in data, "rows lost", f"{data.count(0)} NUL bytes; {said}")
+    expect(b"\0" not in data, "rows lost", f"{data.count(0)} NUL bytes; {seen}")
     lines = data.decode().splitlines()[1:]
     ids = [line.partition(",")[0] for line in lines]
-    expect(ids == [row[0] for row in rows], "rows lost", f"{len(ids)} rows of {len(rows)}; {said}")
+    expect(ids == [row[0] for row in rows], "rows lost", f"{len(ids)} rows of {len(rows)}; {seen}")
     unpredicted = [line for line in lines if not line.split(",")[3]]
-    expect(not unpredicted, "rows without a prediction", f"{unpredicted[:2]}; {said}")
+    expect(not unpredicted, "rows without a prediction", f"{unpredicted[:2]}; {seen}")
 
 
 def _nothing_left(folder: Path, name: str) -> None:
@@ -61,15 +61,15 @@ def _predict_twice(rng: random.Random, folder: Path, stock: Stock, commands: Com
     words = ("predict", str(stock.table_run), "in.csv", "out.csv", *HERE, *overwrite)
     many = [words] * rng.choice([2, 2, 3])
     done = _together(commands, folder, rng, *many)
-    said = "; ".join(map(str, done))
-    expect(any(one.code == 0 for one in done), "all were refused", said)
-    _whole(folder / "out.csv", rows, said)
+    seen = "; ".join(map(str, done))
+    expect(any(one.code == 0 for one in done), "all were refused", seen)
+    _whole(folder / "out.csv", rows, seen)
     _nothing_left(folder, "out.csv")
     return Counter(rows=len(rows), refused=sum(one.code == 2 for one in done))
 
 
 def _killed_beside(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
-    """Of two writers of one file one is killed: the other's output is whole, or the same command makes it so."""
+    """One of two writers of a file is killed: the other's output is whole, or the same command completes it."""
     rows = _input(folder, rng)
     words = ("predict", str(stock.table_run), "in.csv", "out.csv", *HERE, "--overwrite")
     both = [commands.start(folder, *words)]
@@ -92,27 +92,27 @@ def _killed_beside(rng: random.Random, folder: Path, stock: Stock, commands: Com
 def _train_twice(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
     words = ("train", "blobs", "--epochs", "40", "--run", "one", *HERE)
     done = _together(commands, folder, rng, words, words)
-    said = "; ".join(map(str, done))
-    expect(any(one.code == 0 for one in done), "all were refused", said)
-    _same_result(folder, stock, commands, "40", said)
+    seen = "; ".join(map(str, done))
+    expect(any(one.code == 0 for one in done), "all were refused", seen)
+    _same_result(folder, stock, commands, "40", seen)
     return Counter(refused=sum(one.code == 2 for one in done))
 
 
-def _same_result(folder: Path, stock: Stock, commands: Commands, epochs: str, said: str) -> None:
-    """The run's result and metrics are those of a run that nothing happened to."""
+def _same_result(folder: Path, stock: Stock, commands: Commands, epochs: str, seen: str) -> None:
+    """The run's result and metrics are those of an undisturbed run."""
     right = stock.folder / "alone"
     if not (right / epochs / "runs" / "one" / "result.json").exists():
         (right / epochs).mkdir(parents=True, exist_ok=True)
         commands.run(right / epochs, "train", "blobs", "--epochs", epochs, "--run", "one", *HERE)
-    one, other = (place / "runs" / "one" / "result.json" for place in (right / epochs, folder))
-    expect(other.exists(), "no result", said)
-    expect(one.read_bytes() == other.read_bytes(), "result differs", f"{other.read_text()[:300]}; {said}")
+    one, other = (storage / "runs" / "one" / "result.json" for storage in (right / epochs, folder))
+    expect(other.exists(), "no result", seen)
+    expect(one.read_bytes() == other.read_bytes(), "result differs", f"{other.read_text()[:300]}; {seen}")
     steps = [
         line.partition('"step":')[2].partition(",")[0]
         for line in other.with_name("metrics.jsonl").read_text().splitlines()
     ]
     train = [step for step in steps if step]
-    expect(sorted(map(int, train)) == [*map(int, train)], "metrics out of order", f"{train}; {said}")
+    expect(sorted(map(int, train)) == [*map(int, train)], "metrics out of order", f"{train}; {seen}")
 
 
 def _report_twice(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
@@ -120,10 +120,10 @@ def _report_twice(rng: random.Random, folder: Path, stock: Stock, commands: Comm
     shutil.copy(stock.table_csv, folder / "table.csv")
     words = ("report", "t")
     done = _together(commands, folder, rng, words, words, ("evaluate", "t", *HERE), ("evaluate", "t", *HERE))
-    said = "; ".join(map(str, done))
-    expect(all(one.code == 0 for one in done), "refused beside another", said)
+    seen = "; ".join(map(str, done))
+    expect(all(one.code == 0 for one in done), "refused beside another", seen)
     page = (folder / "runs" / "t" / "report.html").read_text()
-    expect(page.rstrip().endswith("</html>"), "report is cut", said)
+    expect(page.rstrip().endswith("</html>"), "report is cut", seen)
     _nothing_left(folder / "runs" / "t", "report.html")
     return Counter()
 
@@ -153,7 +153,7 @@ def _prepare_twice(rng: random.Random, folder: Path, stock: Stock, commands: Com
 
 
 def _stopped(rng: random.Random, folder: Path, stock: Stock, commands: Commands) -> Counter[str]:
-    """A command is stopped at a random moment, perhaps twice, and given again: it ends as if nothing had been."""
+    """A command is stopped at a random moment, perhaps twice, and given again: it ends as an undisturbed one."""
     rows: list[list[str]] = []
     trains = rng.random() < 0.5
     words: tuple[str, ...]

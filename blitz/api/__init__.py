@@ -1,1 +1,1 @@
-"""What people call: train, tune, open a run and ask it for more. The command line calls the same functions."""
+"""The Python API: train, tune, open a run and use it. The command line calls the same functions."""

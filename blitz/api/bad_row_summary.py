@@ -1,4 +1,4 @@
-"""Bad rows that a run leaves out: where its user finds them."""
+"""Reporting the bad rows that a run leaves out."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
@@ -16,9 +16,9 @@ class _LeavesOut(Protocol):
 def list_left_out(
     datasets: Iterable[MapStyleDataset], run: RunDirectory, *, say: Callable[[str], None] = print
 ) -> None:
-    """Add the bad rows that data sets leave out to bad_rows.csv of the run, and say how many each CSV has."""
+    """Add the bad rows that data sets leave out to bad_rows.csv of the run, and print their number for each CSV."""
     found = [dataset.left_out for dataset in datasets if isinstance(dataset, _LeavesOut)]
-    # Where rows to evaluate on come from the training CSV, it is told once, with all that is left out of it.
+    # A CSV that gives both training and evaluation rows is reported once, with all its bad rows.
     of_csvs = {bad.csv_name: bad for bad in sorted(found, key=len) if len(bad)}
     for name, bad in of_csvs.items():
         run.add_bad_rows(bad.records())

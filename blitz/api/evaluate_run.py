@@ -1,4 +1,4 @@
-"""Evaluating a checkpoint of a run, as the command line and Python both ask for it."""
+"""Evaluating a checkpoint of a run, for the command line and for Python."""
 
 import sys
 from collections.abc import Callable
@@ -26,25 +26,25 @@ from blitz.training.evaluation import EvaluateJob, ResultNotWritten
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """What `blitz evaluate` takes. The recipe is the run's; its data may lie elsewhere by now."""
+    """The settings of an evaluation. The recipe is the run's; its data may have moved."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     checkpoint: Which = "best"
     """Which checkpoint: the best, the newest, or that of a step."""
     split: Split = "val"
-    """Which rows."""
+    """The rows to evaluate on."""
     scale: Scale = field(default_factory=Scale)
 
 
 def warn(line: str) -> None:
-    """A line for the user that is no result."""
+    """Print a line to standard error."""
     print(line, file=sys.stderr)
 
 
 def evaluate(
     directory: RunDirectory, settings: EvaluateSettings, *, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Evaluate a run; the content of the evaluation's file.
+    """Evaluate a run; returns the content of the evaluation's file.
 
     Raises:
         UserError: if there is no such checkpoint, or there are no such rows.
@@ -69,9 +69,9 @@ def _evaluate(
     except StorageError as error:
         unwritten = error
     rows = min(len(dataset), recipe.max_eval_rows or len(dataset))
-    require(rows > 0, f"recipe {recipe.name} has no {split} rows to evaluate on; name other ones with --split")
+    require(rows > 0, f"recipe {recipe.name} has no {split} rows to evaluate on; name others with --split")
     plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)
-    job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint, tell=warn))
+    job = EvaluateJob(recipe, plan, directory, split, directory.checkpoint_step(settings.checkpoint, report=warn))
     launch(job, {"val": dataset}, placement)
     result = directory.read_json(job.result_file)
     assert result is not None
@@ -89,11 +89,11 @@ def _evaluate(
 
 
 def _classes(directory: RunDirectory, job: EvaluateJob, metrics: Classification, result: dict[str, Any]) -> None:
-    """Write what is known of single classes beside the evaluation's file."""
-    place, _, _ = job.result_file.rpartition(".")
-    directory.write(f"{place}.classes.csv", accuracies_csv(metrics.by_class(sums_of(result))))
+    """Write the accuracies and the confusion matrix of single classes beside the evaluation's file."""
+    stem, _, _ = job.result_file.rpartition(".")
+    directory.write(f"{stem}.classes.csv", accuracies_csv(metrics.by_class(sums_of(result))))
     if "confusion" in result["sums"]:
-        directory.write(f"{place}.confusion.csv", confusion_csv(metrics.classes, result["sums"]["confusion"]))
+        directory.write(f"{stem}.confusion.csv", confusion_csv(metrics.classes, result["sums"]["confusion"]))
 
 
 def sums_of(result: dict[str, Any]) -> Sums:

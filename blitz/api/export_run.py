@@ -1,4 +1,4 @@
-"""Exporting a checkpoint of a run, as the command line and Python both ask for it."""
+"""Exporting a checkpoint of a run, for the command line and for Python."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,26 +14,27 @@ from blitz.export.formats import SUFFIXES, Format
 from blitz.recipe import Recipe
 from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
 from blitz.storage import exists, folder_of, is_folder, name_of
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What `blitz export` takes. The recipe is the run's; its data may lie elsewhere by now."""
+    """The settings of an export. The recipe is the run's; its data may have moved."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     format: Format = "torch_export"
     """torch_export for torch 2, in Python or compiled ahead of time; onnx for ONNX Runtime and others; torchscript
-    where an old runtime asks for it; state_dict for `load_state_dict`."""
+    for old runtimes that need it; state_dict for `load_state_dict`."""
     quantize: bool = False
-    """onnx: weights as 8-bit integers: a smaller file. What it costs is stated, and --tolerance is held against the
-    artifact before."""
+    """onnx: weights as 8-bit integers: a smaller file. The cost in accuracy is printed; --tolerance applies to the
+    artifact before quantisation."""
     checkpoint: Which = "best"
     """Which checkpoint: the best, the newest, or that of a step."""
     output: str | None = None
-    """Where the artifact goes; by default into `export/` of the run."""
+    """The file to write; by default one in `export/` of the run."""
     overwrite: bool = False
-    """Write the artifact anew where it is there already."""
+    """Replace the artifact if it exists."""
     tolerance: float = 1e-4
     """The largest difference from the model on real rows, as a share of the largest value in a column of outputs (of
     probabilities, of 1); more is refused."""
@@ -52,30 +53,30 @@ def export_checkpoint(directory: RunDirectory, settings: ExportSettings) -> Expo
     """Export a checkpoint.
 
     Raises:
-        UserError: if there is no such checkpoint, if the artifact cannot be written, or if it computes otherwise than
-            the model.
+        UserError: if there is no such checkpoint, if the artifact cannot be written, or if its outputs differ
+            from the model's.
     """
     require(settings.tolerance > 0, f"--tolerance is {settings.tolerance}; it must be above 0")
-    step = directory.checkpoint_step(settings.checkpoint, tell=warn)
-    path = settings.output or _default_place(directory, settings, step)
+    step = directory.checkpoint_step(settings.checkpoint, report=warn)
+    path = settings.output or _default_path(directory, settings, step)
     require(not is_folder(path), f"--output: {path} is a folder; name a file to write")
-    require(settings.overwrite or not exists(path), f"{path} is there already; name another --output, or --overwrite")
-    # What lies in the run may lead out of it; what its user names may not.
-    folder = RunDirectory.of(folder_of(path)) if settings.output else directory.part("export")
-    with _another_place(path):
-        # Before minutes are spent on it.
+    require(settings.overwrite or not exists(path), f"{path} exists already; name another --output, or add --overwrite")
+    # Links in the run must not lead out of it; a path that the user gives may.
+    folder = Directory.of(folder_of(path)) if settings.output else directory.part("export")
+    with _naming_the_flag(path):
+        # Before minutes are spent on the export.
         folder.probe()
     made = export(
         settings.recipe, directory, step, settings.format, quantize=settings.quantize, tolerance=settings.tolerance
     )
-    with _another_place(path):
+    with _naming_the_flag(path):
         folder.write(name_of(path), made.data)
     return ExportedFile(path, step, made)
 
 
 @contextmanager
-def _another_place(path: str) -> Iterator[None]:
-    """Where the artifact cannot be written, the flag for another place is named."""
+def _naming_the_flag(path: str) -> Iterator[None]:
+    """If the artifact cannot be written, name the flag for another path."""
     try:
         yield
     except StorageError as error:
@@ -83,7 +84,7 @@ def _another_place(path: str) -> Iterator[None]:
         raise UserError(f"--output: {path} cannot be written ({why}); name another file") from error
 
 
-def _default_place(directory: RunDirectory, settings: ExportSettings, step: int) -> str:
+def _default_path(directory: RunDirectory, settings: ExportSettings, step: int) -> str:
     quantized = ".int8" if settings.quantize else ""
     name = f"{settings.recipe.name}-{step}{quantized}.{SUFFIXES[settings.format]}"
-    return RunDirectory.of(directory.uri, f"export/{name}").uri
+    return directory.part(f"export/{name}").uri

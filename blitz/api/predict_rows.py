@@ -1,4 +1,4 @@
-"""Predicting for rows with a checkpoint of a run, as the command line and Python both ask for it."""
+"""Predicting for rows with a checkpoint of a run, for the command line and for Python."""
 
 import hashlib
 import re
@@ -29,7 +29,8 @@ from blitz.objects import ObjectRecipe
 from blitz.recipe import Recipe
 from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
-from blitz.storage import beside, exists, folder_of, is_folder, joined, locked, name_of, open_place, written_whole
+from blitz.run_files.folder import Directory
+from blitz.storage import beside, exists, folder_of, is_folder, joined, locked, name_of, open_location, written_whole
 from blitz.training import prediction
 from blitz.training.prediction import PredictJob
 
@@ -42,16 +43,16 @@ _APPENDED = re.compile(r"(prediction|probability)(_.*)?|error")
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """What `blitz predict` takes. The recipe is the run's; its files may lie elsewhere by now."""
+    """The settings of a prediction. The recipe is the run's; its files may have moved."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     checkpoint: Which = "best"
     """Which checkpoint: the best, the newest, or that of a step."""
     overwrite: bool = False
-    """Write OUTPUT.csv anew where it is there already."""
+    """Replace OUTPUT.csv if it exists."""
     escape_formulas: bool = False
-    """Write an apostrophe before cells of INPUT.csv that a spreadsheet would take for a formula, as =1+1 or @name; they
-    stay as they are by default. Cells of appended columns always have it."""
+    """Write an apostrophe before cells of INPUT.csv that a spreadsheet would read as a formula, as =1+1 or @name; by
+    default they are unchanged. Cells of appended columns always get it."""
     scale: Scale = field(default_factory=Scale)
 
 
@@ -61,25 +62,29 @@ _NOT_FINITE = "the prediction is not a finite number"
 def predict_csv(
     directory: RunDirectory, source: str, target: str, settings: PredictSettings, *, say: Say = print
 ) -> tuple[int, int]:
-    """Write `source` with predictions appended to `target`; how many rows it has, and how many have none.
+    """Write `source` with predictions appended to `target`; returns the number of rows, and of those without one.
 
-    What is done is kept in `<target>.parts` until all is.
+    Finished parts are kept in `<target>.parts` until the end.
 
     Raises:
-        UserError: if it can never be done.
+        UserError: if that cannot succeed.
     """
     recipe = settings.recipe
 
     def write(job: PredictJob, dataset: InputRows) -> tuple[int, int]:
         columns = [name for name in next(job.predictions()).column_names if name not in prediction.MARKS]
         escape = settings.escape_formulas
-        return write_appended(dataset.index, target, columns, _said(job), dataset.left_out, escape_formulas=escape)
+        return write_appended(dataset.index, target, columns, _columns(job), dataset.left_out, escape_formulas=escape)
 
     def inputs() -> tuple[InputRows, str]:
         dataset = recipe.inputs(source)
+        require(isinstance(dataset, InputRows), f"recipe {recipe.name}: inputs() gave rows that are not those of a CSV")
+        assert isinstance(dataset, InputRows)
         require(len(dataset) > 0, f"{source} has no row to predict for")
         for name in filter(_APPENDED.fullmatch, dataset.index.dialect.names):
-            raise UserError(f"{source} has a column '{name}' of its own, as may be appended; give it another name")
+            raise UserError(
+                f"{source} has a column '{name}' already, as a prediction may append one; give it another name"
+            )
         return dataset, dataset.index.content
 
     return _predicted(directory, target, settings, inputs, write, say)
@@ -91,34 +96,34 @@ def predict_lines(
     """Write a prediction for each line of `source` to `target`; either may be -, standard input and output.
 
     Raises:
-        UserError: if it can never be done.
+        UserError: if that cannot succeed.
     """
     lines = split_lines(_read_text(source))
-    # A blank line has nothing to predict for, and stays where it is.
-    places = [place for place, line in enumerate(lines) if line.strip()]
-    said = [""] * len(lines)
+    # A blank line gets no prediction, and stays where it is.
+    filled = [number for number, line in enumerate(lines) if line.strip()]
+    predicted = [""] * len(lines)
 
     def inputs() -> tuple[MapStyleDataset, str]:
-        texts = [lines[place] for place in places]
+        texts = [lines[number] for number in filled]
         return settings.recipe.line_inputs(texts), hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
     def write(job: PredictJob, dataset: MapStyleDataset) -> None:
-        if places:
+        if filled:
             found = pyarrow.concat_tables(job.predictions())["prediction"].to_pylist()
-            for place, text in zip(places, found, strict=True):
-                # A line of its own, whatever was said.
-                said[place] = " ".join(str(text).split())
-        text = "".join(f"{line}\n" for line in said)
+            for number, text in zip(filled, found, strict=True):
+                # One line each, whatever the prediction holds.
+                predicted[number] = " ".join(str(text).split())
+        text = "".join(f"{line}\n" for line in predicted)
         if target == "-":
-            # As it was read, in UTF-8, whatever the terminal takes.
+            # In UTF-8, as it was read, whatever the terminal's encoding.
             sys.stdout.buffer.write(text.encode())
             return
         with written_whole(target) as put:
             put(text.encode())
-        say(f"{target}: {len(said):,} lines")
+        say(f"{target}: {len(predicted):,} lines")
 
     if target == "-":
-        # What is asked for in a shell is answered by this process, which other nodes could not write to.
+        # Standard output is that of this process, which workers on other nodes could not write to.
         settings = replace(settings, scale=replace(settings.scale, num_workers=0))
         with tempfile.TemporaryDirectory(prefix="blitz-") as folder:
             return _predicted(directory, f"{folder}/lines", settings, inputs, write, say)
@@ -130,7 +135,7 @@ def _read_text(source: str) -> str:
         if source == "-":
             data = sys.stdin.buffer.read()
         else:
-            files, path = open_place(source)
+            files, path = open_location(source)
             with files.open_input_stream(path, compression=None) as stream:
                 data = stream.read()
         return data.decode("utf-8-sig")
@@ -148,17 +153,17 @@ def _predicted(
     write: Callable[[PredictJob, Rows], Found],
     say: Say,
 ) -> Found:
-    """Predict for `inputs`, rows and the hash of what they are, and write it; parts are kept until that is done."""
+    """Predict for `inputs`, rows and a hash of their content, and write the result; parts are kept until then."""
     require(not is_folder(target), f"{target} is a folder; name a file to write")
     placement = Placement(settings.scale)
     with placed(placement), _alone(target, overwrite=settings.overwrite):
-        recipe, parts = settings.recipe, RunDirectory(beside(target, ".parts"), flag="OUTPUT")
+        recipe, parts = settings.recipe, Directory(beside(target, ".parts"), flag="OUTPUT")
         dataset, content = inputs()
-        step = directory.checkpoint_step(settings.checkpoint, tell=warn)
+        step = directory.checkpoint_step(settings.checkpoint, report=warn)
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
         job = PredictJob(recipe, plan, directory, step, parts)
         if len(dataset):
-            # On an object store no lock keeps another job away, so each has parts of its own.
+            # Object stores have no locks, so each job has its own parts.
             job = job if parts.appends else job.apart(content)
             if rows_done := job.resume(content):
                 say(f"continues after {rows_done:,} rows")
@@ -170,39 +175,39 @@ def _predicted(
 
 @contextmanager
 def _alone(target: str, *, overwrite: bool) -> Iterator[None]:
-    """Keep other processes from writing the same file; object stores have no locks, but show files only when whole.
+    """Keep other processes from writing the same file; object stores have no locks, but show only complete files.
 
     Raises:
-        UserError: if another one does, or if the file is there already or cannot be written.
+        UserError: if another process does, or if the file exists already or cannot be written.
     """
     with ExitStack() as held:
         try:
-            # Not in the folder of parts, which is deleted at the end.
+            # Not in the folder of parts, because that is deleted at the end.
             held.enter_context(locked(joined(folder_of(target), f".{name_of(target)}.lock")))
             is_free = overwrite or not exists(target)
             if is_free:
-                RunDirectory.of(beside(target, ".parts")).probe()
+                Directory.of(beside(target, ".parts")).probe()
         except BlockingIOError:
             raise UserError(f"another process is writing {target}; wait for it, or name another file") from None
         except (OSError, UserError) as error:
             raise UserError(f"{target} cannot be written; name a file in a folder that can be") from error
-        require(is_free, f"{target} is there already; name another file, or add --overwrite")
+        require(is_free, f"{target} exists already; name another file, or add --overwrite")
         yield
 
 
-def _said(job: PredictJob) -> Iterator[pyarrow.Table]:
+def _columns(job: PredictJob) -> Iterator[pyarrow.Table]:
     for table in job.predictions():
         records = table[prediction.ERROR].to_pylist()
-        said = table.drop_columns(prediction.MARKS)
-        finite = np.ones(len(said), bool)
-        for column in said.columns:
+        columns = table.drop_columns(prediction.MARKS)
+        finite = np.ones(len(columns), bool)
+        for column in columns.columns:
             if pyarrow.types.is_floating(column.type):
                 finite &= np.isfinite(column.to_numpy())
         errors = [
             what_is_wrong(record) if record else "" if is_finite else _NOT_FINITE
             for record, is_finite in zip(records, finite.tolist(), strict=True)
         ]
-        yield said.append_column(ERROR, pyarrow.array(errors, pyarrow.string()))
+        yield columns.append_column(ERROR, pyarrow.array(errors, pyarrow.string()))
 
 
 def predict_dataset(
@@ -214,20 +219,20 @@ def predict_dataset(
     map-style one.
 
     Raises:
-        UserError: if it can never be done.
+        UserError: if that cannot succeed.
     """
     recipe = settings.recipe
     dataset = recipe.rows_of(rows, what="rows") if isinstance(recipe, ObjectRecipe) else rows
-    require(isinstance(dataset, MapStyleDataset), f"{type(rows).__name__} is no data set: it has no __getitems__")
+    require(isinstance(dataset, MapStyleDataset), f"{type(rows).__name__} is not a data set: it has no __getitems__")
     assert isinstance(dataset, MapStyleDataset)
     placement = Placement(settings.scale)
     with placed(placement), tempfile.TemporaryDirectory(prefix="blitz-") as folder:
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
-        step = directory.checkpoint_step(settings.checkpoint, tell=warn)
-        # On a cluster the parts have to lie where every node sees them.
-        parts = RunDirectory.of(folder) if placement.in_process else directory.part(f"predictions-{uuid4().hex}")
+        step = directory.checkpoint_step(settings.checkpoint, report=warn)
+        # On a cluster the parts must be where every node can read them.
+        parts = Directory.of(folder) if placement.in_process else directory.part(f"predictions-{uuid4().hex}")
         job = PredictJob(recipe, plan, directory, step, parts)
         launch(job, {"val": dataset}, placement)
-        found = pyarrow.concat_tables(_said(job))
+        found = pyarrow.concat_tables(_columns(job))
         parts.delete()
     return found

@@ -15,10 +15,10 @@ from blitz.api.export_run import ExportSettings, export_checkpoint
 from blitz.api.predict_rows import PredictSettings, predict_csv, predict_dataset
 from blitz.api.write_report import write_report
 from blitz.data.plan import Split
-from blitz.errors import require
+from blitz.errors import UserError, require
 from blitz.export.formats import Format
 from blitz.launch.scale import Scale
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 from blitz.recipe import Recipe
 from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
@@ -86,11 +86,16 @@ class Run:
         """The model with the weights of a checkpoint, on the CPU and in evaluation mode.
 
         Raises:
-            UserError: if there is no such checkpoint.
+            UserError: if there is no such checkpoint, or if its weights are those of another model.
         """
         model = build_model(self.recipe, World(rank=0, size=1, device=torch.device("cpu"))).eval()
         step = self.directory.checkpoint_step(checkpoint)
-        model.load_state_dict(Checkpoint.load(self.directory, step).weights)
+        try:
+            model.load_state_dict(Checkpoint.load(self.directory, step).weights)
+        except RuntimeError as error:
+            # torch lists each tensor in a line of its own.
+            what = str(error).splitlines()[1:2] or [str(error)]
+            raise UserError(f"the weights of {self.uri} do not fit its model: {what[0].strip()}") from error
         return model
 
     def evaluate(
@@ -149,13 +154,13 @@ class Run:
         return written
 
     def __repr__(self) -> str:
-        shown = "  ".join(f"{name} {shown_figure(value)}" for name, value in _summary(self.metrics).items())
+        shown = "  ".join(f"{name} {format_metric(value)}" for name, value in _summary(self.metrics).items())
         return f"<Run {self.uri}{'' if self.finished else ' (not finished)'}  {shown}>"
 
     def _repr_html_(self) -> str:
         """In a notebook: its metrics and its curves."""
         rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td style='text-align:right'>{shown_figure(value)}</td></tr>"
+            f"<tr><td>{html.escape(name)}</td><td style='text-align:right'>{format_metric(value)}</td></tr>"
             for name, value in _summary(self.metrics).items()
         )
         state = "" if self.finished else " (not finished)"

@@ -2,9 +2,8 @@
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +24,9 @@ from blitz.recipe import Batch, Recipe
 from blitz.recipes import find_recipe
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import Resume, changed_schedule, finished_result, open_run, require_name
-from blitz.settings import setting_types, with_settings
+from blitz.settings import require_settings, require_type, with_settings
+from blitz.trackers.tracked import tracked
+from blitz.trackers.tracker import TrackerName, require_clients
 from blitz.training.after_evaluation import Callback, require_callback
 from blitz.training.best_plot import draw
 from blitz.training.loop import Checkpoints, TrainJob
@@ -48,11 +49,14 @@ class TrainSettings:
     """auto continues the run if there is one, never begins a new one, must refuses to begin one."""
     report: bool = True
     """Write report.html into the run at its end."""
+    track: tuple[TrackerName, ...] = ()
+    """Send the run to these trackers too; each is configured by its own environment variables."""
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     scale: Scale = field(default_factory=Scale)
 
     def __post_init__(self) -> None:
         require_name(self.run)
+        require_clients(self.track)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Trained:
     """The content of result.json."""
     report: str | None
     """Where the report is, if one was written."""
+    recipe: Recipe
+    """What it was trained with, fitted to its training data."""
 
 
 def train_run(
@@ -87,8 +93,12 @@ def train_run(
         result = finished_result(run, prepared.plan)
         if result is not None:
             prepared.complete(run)
+            if settings.track:
+                # What a tracker that was down has missed.
+                with run.locked(), tracked(run, settings.track, say=say):
+                    pass
             say(_finished(run, prepared.recipe))
-            return Trained(run, result, None)
+            return Trained(run, result, None, prepared.recipe)
         return _train(prepared, run, placement, settings, command, say, after_evaluation)
 
 
@@ -116,15 +126,17 @@ def _train(
                 )
         elif prepared.initial is not None:
             say("\n".join(prepared.initial.lines()))
-        launch(job, prepared.datasets, placement)
-    result = run.read_json("result.json")
-    assert result is not None
-    try:
-        if picture := draw(recipe, run, step=result["best_checkpoint"], split="val"):
-            say(f"picture: {picture}")
-    except MissingExtra as missing:
-        say(str(missing))
-    return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None)
+        with tracked(run, settings.track, say=say):
+            launch(job, prepared.datasets, placement)
+            result = run.read_json("result.json")
+            assert result is not None
+            try:
+                if picture := draw(recipe, run, step=result["best_checkpoint"], split="val"):
+                    say(f"picture: {picture}")
+            except MissingExtra as missing:
+                say(str(missing))
+            # Before the trackers end, so that they get the report too.
+            return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None, recipe)
 
 
 def _finished(run: RunDirectory, recipe: Recipe) -> str:
@@ -154,6 +166,7 @@ def train(
     storage: str | Path = "runs",
     resume: Resume = "auto",
     report: bool = True,
+    track: Sequence[TrackerName] = (),
     checkpoint: Checkpoints | None = None,
     num_workers: Literal["auto"] | int | None = None,
     use_gpu: Literal["auto", "yes", "no"] | None = None,
@@ -182,6 +195,7 @@ def train(
         storage: where runs lie: a folder, or a URI such as `s3://bucket/runs`.
         resume: `auto` continues a run that is there, `never` starts a new one, `must` refuses to start one.
         report: whether to write report.html at the end.
+        track: trackers that the run is sent to too: `mlflow`, `wandb`, `trackio`, `comet`.
         checkpoint: when checkpoints are written, and which are kept.
         num_workers: 0 for this process, N for N workers on Ray; by default 0 unless a cluster is named.
         use_gpu: `auto` uses GPUs where there are some.
@@ -196,40 +210,58 @@ def train(
     """
     if after_evaluation is not None:
         require_callback(after_evaluation)
-    objects = Objects(model, train, val, loss, metrics, forward, collate_fn, target)
-    chosen = _recipe_of(recipe, objects, settings)
     given: dict[str, Any] = {"num_workers": num_workers, "use_gpu": use_gpu, "max_failures": max_failures}
     given = {name: value for name, value in given.items() if value is not None}
+    arguments = {"run": run, "resume": resume, "checkpoint": checkpoint, "scale": scale, "address": address, **given}
+    for name, value in arguments.items():
+        require_type(name, value, _ARGUMENTS[name])
     require(scale is None or not given, f"scale= says where it runs; give {', '.join(given)} in it")
+    where = scale or Scale(**given)
+    require_name(run)
+    chosen = _recipe_of(recipe, Objects(model, train, val, loss, metrics, forward, collate_fn, target), settings)
     made = TrainSettings(
         chosen,
         run=run,
         storage=str(storage),
         resume=resume,
         report=report,
+        track=tuple(track),
         checkpoint=checkpoint or Checkpoints(),
-        scale=scale or Scale(**given),
+        scale=where,
     )
-    return Run(train_run(made, address=address, after_evaluation=after_evaluation).run, chosen)
+    trained = train_run(made, address=address, after_evaluation=after_evaluation)
+    return Run(trained.run, trained.recipe)
+
+
+_ARGUMENTS = {
+    "run": str | None,
+    "resume": Resume,
+    "checkpoint": Checkpoints | None,
+    "scale": Scale | None,
+    "address": str | None,
+    "num_workers": Literal["auto"] | int,
+    "use_gpu": Literal["auto", "yes", "no"],
+    "max_failures": int,
+}
+"""Types of arguments, of which a wrong one would only be noticed late."""
 
 
 def _recipe_of(recipe: str | Path | Recipe | type[Recipe] | None, objects: Objects, settings: dict[str, Any]) -> Recipe:
     if recipe is None:
+        require_settings(ObjectRecipe, settings)
         groups = {name: value for name, value in settings.items() if "." not in name}
-        made: Recipe = ObjectRecipe.of(objects, **_known(ObjectRecipe, groups))
+        made: Recipe = ObjectRecipe.of(objects, **groups)
         return with_settings(made, {name: value for name, value in settings.items() if "." in name})
     names = [spec.name for spec in fields(objects) if getattr(objects, spec.name) is not None]
     require(not names, f"{', '.join(f'{name}=' for name in names)}: a recipe has its own; give either")
     if isinstance(recipe, str | Path):
         recipe = find_recipe(str(recipe))
+    is_one = isinstance(recipe, Recipe) or (isinstance(recipe, type) and issubclass(recipe, Recipe))
+    require(is_one, f"recipe is {_called(recipe)}; give a name, a file, or a blitz.Recipe; a module is model=")
     made = recipe() if isinstance(recipe, type) else recipe
-    return with_settings(made, _known(type(made), settings))
+    require_settings(type(made), settings)
+    return with_settings(made, settings)
 
 
-def _known(kind: type[Recipe], settings: dict[str, Any]) -> dict[str, Any]:
-    known = [*setting_types(kind), *(spec.name for spec in fields(kind))]
-    for name in settings:
-        near = get_close_matches(name, known, n=1)
-        hint = f"; perhaps {near[0]}" if near else ""
-        require(name in known, f"{kind.__name__} has no setting '{name}'{hint}")
-    return settings
+def _called(value: Any) -> str:
+    return f"class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -1,5 +1,6 @@
-"""Sweeps, as the command line and Python both ask for them."""
+"""Sweeps, for the command line and for Python."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,37 +19,42 @@ from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import require_name
 from blitz.run_files.sweep_directory import Trial
-from blitz.settings import with_settings
+from blitz.settings import require_settings, with_settings
+from blitz.trackers.tracked import Say, tracked_sweep
+from blitz.trackers.tracker import TrackerName, require_clients
 from tune_spaces import find_space
 
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """What `blitz tune` takes: the recipe's fields are flags of their own, and hold for all trials."""
+    """The settings of a sweep: the recipe's fields are flags of their own, and apply to all trials."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     num_trials: int = 16
-    """Trials in all, with those that a sweep which is continued has already."""
+    """Trials in all, including those that a resumed sweep has already."""
     search: SearchName = "random"
-    """random draws at random; grid tries every combination; optuna draws where trials so far promise most."""
+    """random draws at random; grid tries every combination; optuna learns from the finished trials."""
     scheduler: SchedulerName = "none"
-    """asha stops trials early that do worse than others did (asynchronous successive halving)."""
+    """asha stops trials early that do worse than others (asynchronous successive halving)."""
     packed: Packed = "auto"
-    """Train up to so many trials as one stacked model; auto does where it can, no trains each by itself."""
+    """Train up to so many trials as one stacked model; auto does so where possible, no trains each by itself."""
     max_concurrent: int | None = None
-    """On Ray: so many trials at a time; by default as many as there is room for."""
+    """On Ray: trials at a time; by default as many as the cluster has room for."""
     search_seed: int = 0
-    """Decides what is drawn; `--seed` is the trials' own."""
+    """Seed of the search; `--seed` is that of the trials."""
     run: str | None = None
     """Name of the sweep. By default the space's, with a hash of its settings: the same command finds the same sweep."""
     storage: str = "runs"
-    """Where runs and sweeps lie: a folder, or a URI such as s3://bucket/runs."""
+    """The directory of runs and sweeps, or a URI such as s3://bucket/runs."""
     report: bool = True
     """Write report.html into the sweep at its end."""
+    track: tuple[TrackerName, ...] = ()
+    """Send the trials to these trackers too; each is configured by its own environment variables."""
     scale: Scale = field(default_factory=Scale)
 
     def __post_init__(self) -> None:
         require_name(self.run)
+        require_clients(self.track)
         packed, most = self.packed, self.max_concurrent
         require(self.num_trials >= 1, f"--num-trials is {self.num_trials}; it must be 1 or more")
         require(isinstance(packed, str) or packed >= 1, f"--packed is {packed}; it must be auto, no, or 1 or more")
@@ -57,8 +63,18 @@ class TuneSettings:
         require(self.scale.max_workers is None, "--scale.max-workers is for one run; give --scale.num-workers")
 
 
-def tune_space(name: str, space: Space, settings: TuneSettings, *, address: str | None = None) -> SweepResult:
-    """Run a sweep, or what is left of it; `name` is what its default directory begins with.
+def tune_space(
+    name: str,
+    space: Space,
+    settings: TuneSettings,
+    *,
+    address: str | None = None,
+    finish: Callable[[SweepResult], object] | None = None,
+    say: Say = print,
+) -> SweepResult:
+    """Run or resume a sweep; `name` is the start of its default directory's name.
+
+    `finish` is called with the result while trackers still follow, which so get the report that it writes.
 
     Raises:
         UserError: if it can never start, before anything is started.
@@ -74,7 +90,11 @@ def tune_space(name: str, space: Space, settings: TuneSettings, *, address: str 
     )
     directory = RunDirectory.of(settings.storage, settings.run or plan.default_name())
     placement = Placement(settings.scale, address) if address else Placement(settings.scale)
-    return run_sweep(plan, directory, placement, packed=settings.packed, max_concurrent=settings.max_concurrent)
+    with tracked_sweep(directory, settings.track, say=say):
+        result = run_sweep(plan, directory, placement, packed=settings.packed, max_concurrent=settings.max_concurrent)
+        if finish is not None:
+            finish(result)
+    return result
 
 
 class Sweep:
@@ -95,12 +115,12 @@ class Sweep:
 
     @property
     def best(self) -> Run | None:
-        """The run of the best trial; None where no trial came to its end."""
+        """The run of the best trial; None if no trial finished."""
         return None if self._result.best is None else Run(RunDirectory.of(self.uri, "best"))
 
     @property
     def best_settings(self) -> dict[str, Any]:
-        """What the best trial varied, by names such as `optim.lr`; empty where no trial came to its end."""
+        """The varied settings of the best trial, by names such as `optim.lr`; empty if no trial finished."""
         return {} if self._result.best is None else dict(self._result.best.settings)
 
     def report(self) -> str | None:
@@ -122,6 +142,7 @@ def tune(
     scale: Scale | None = None,
     address: str | None = None,
     report: bool = True,
+    track: Sequence[TrackerName] = (),
     search: SearchName | None = None,
     scheduler: SchedulerName | None = None,
     packed: Packed = "auto",
@@ -133,24 +154,27 @@ def tune(
 
     Args:
         space: what `blitz tune` takes, as `"digits"`, `"space.py"` or `"package.space:SPACE"`; or a `blitz.Space`.
-        num_trials: trials in all; this and what is None below is by default what the space says.
+        num_trials: trials in all; for this and whatever is None below the default is the space's.
         run: the name of the sweep; by default it follows from the settings.
         storage: where runs and sweeps lie: a folder, or a URI.
         scale: where trials run.
         address: the Ray cluster; by default RAY_ADDRESS.
         report: whether to write report.html at the end.
+        track: trackers that the trials are sent to too: `mlflow`, `wandb`, `trackio`, `comet`.
         search: `random`, `grid` or `optuna`.
         scheduler: `asha` stops trials early that do worse than others did; `none` does not.
-        packed: train up to so many trials as one stacked model; `auto` where it can, `no` never.
-        max_concurrent: on Ray: so many trials at a time.
-        search_seed: decides what is drawn.
-        settings: fields of the recipe that all trials have, by their names.
+        packed: train up to so many trials as one stacked model; `auto` where possible, `no` never.
+        max_concurrent: on Ray: trials at a time.
+        search_seed: seed of the search.
+        settings: fields of the recipe, by name, for all trials.
 
     Raises:
         UserError: if it can never start, before anything is started.
     """
     found = space if isinstance(space, Space) else find_space(str(space))
-    base = with_settings(found.base(), settings)
+    base = found.base()
+    require_settings(type(base), settings)
+    base = with_settings(base, settings)
     name = base.name if isinstance(space, Space) else Path(str(space).partition(":")[0]).stem
     made = TuneSettings(
         base,
@@ -163,9 +187,12 @@ def tune(
         run=run,
         storage=str(storage),
         report=report,
+        track=tuple(track),
         scale=scale or Scale(),
     )
-    sweep = Sweep(tune_space(name, found, made, address=address))
-    if report:
-        sweep.report()
-    return sweep
+
+    def finish(result: SweepResult) -> None:
+        if report:
+            Sweep(result).report()
+
+    return Sweep(tune_space(name, found, made, address=address, finish=finish))

@@ -1,4 +1,4 @@
-"""Pages about runs and sweeps, written beside them."""
+"""Reports of runs and sweeps, written into their directories."""
 
 import shlex
 import time
@@ -10,6 +10,7 @@ from blitz.report.page import comparison_page, run_page, sweep_page
 from blitz.report.record import read_record
 from blitz.report.sweep_page import is_sweep, read_sweep
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
 from blitz.storage import absolute, folder_of, name_of
 
 REPORT = "report.html"
@@ -18,45 +19,45 @@ _COMPARISON = "comparison.html"
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What `blitz report` takes."""
+    """The settings of a report."""
 
     out: str | None = None
-    """Where to write the page: a path or a URI."""
+    """The file to write: a path or a URI."""
     png: bool = False
     """Write the main charts as pictures too, beside the page."""
 
 
 def write_report(runs: list[RunDirectory], settings: ReportSettings | None = None) -> list[str]:
-    """Write the page of a run, of several or of a sweep; the paths of what was written.
+    """Write the page of a run, of several or of a sweep; returns the paths of what was written.
 
     Raises:
         UserError: if one of them is no run, or the page cannot be written.
     """
     settings = settings or ReportSettings()
     if len(runs) > 1:
-        page, place = comparison_page([read_record(one) for one in runs]), absolute(_COMPARISON)
+        page, path = comparison_page([read_record(one) for one in runs]), absolute(_COMPARISON)
     else:
         (one,) = runs
         page = sweep_page(read_sweep(one)) if is_sweep(one) else run_page(read_record(one))
-        place = RunDirectory.of(one.uri, REPORT).uri
-    place = absolute(settings.out) if settings.out else place
-    folder, name = RunDirectory(folder_of(place)), name_of(place)
+        path = RunDirectory.of(one.uri, REPORT).uri
+    path = absolute(settings.out) if settings.out else path
+    folder, name = Directory(folder_of(path)), name_of(path)
     files = {name: page.html().encode()}
     if settings.png:
         pictures = f"{name.rpartition('.')[0] or name}-pictures"
         files |= {f"{pictures}/{one}": png for one, png in page.pngs().items()}
     try:
-        for path, data in files.items():
-            folder.write(path, data)
+        for file, data in files.items():
+            folder.write(file, data)
     except OSError as error:
-        raise UserError(f"{place} cannot be written ({first_line(error)}); name another place with --out") from error
-    return [RunDirectory.of(folder.uri, path).uri for path in files]
+        raise UserError(f"{path} cannot be written ({first_line(error)}); name another file with --out") from error
+    return [folder.part(path).uri for path in files]
 
 
 def report_at_the_end(run: RunDirectory, *, command: str = "", say: Callable[[str], None] = print) -> str | None:
-    """Write the page of what has just ended, and tell where; what is trained does not fail with its report.
+    """Write the page of what has just ended, and return its path; a failing report does not fail the run.
 
-    `command` is what was typed for it, if its events do not tell.
+    `command` is its command line, if its events do not have it.
     """
     try:
         if command:

@@ -1,4 +1,4 @@
-"""From words on the command line to typed settings, and from errors to one line and an exit code."""
+"""Parsing the command line into typed settings, and turning errors into one line and an exit code."""
 
 import contextlib
 import io
@@ -41,7 +41,7 @@ def _docstrings_alone(settings: StructTypeInfo) -> StructConstructorSpec | None:
 
 
 def parse(default: Settings, words: list[str], *, prog: str, description: str) -> Settings:
-    """Settings from the command line, over `default`; `--help` prints the flags and leaves.
+    """Settings from the command line, over `default`; `--help` prints the flags and exits.
 
     Raises:
         UserError: for a flag or a value that is not understood, with tyro's reason in one line.
@@ -61,8 +61,8 @@ def parse(default: Settings, words: list[str], *, prog: str, description: str) -
 
 
 def _in_one_line(box: str) -> str:
-    """What a box that tyro draws says: its first part, and the first flag that it suggests instead."""
-    # The first line is the title; where the terminal is not UTF-8 the frame is made of blanks and hyphens.
+    """The message in a box that tyro draws: its first part, and the first flag that it suggests."""
+    # The first line is the title; in a terminal without UTF-8 the frame is made of blanks and hyphens.
     inside = [line.strip("│╰╯ ") for line in box.splitlines()[1:]]
     parts = [" ".join(lines).strip() for is_rule, lines in groupby(inside, key=_is_rule) if not is_rule]
     suggestions = [part.split()[3].rstrip(",") for part in parts if part.startswith("Perhaps you meant:")]
@@ -72,7 +72,7 @@ def _in_one_line(box: str) -> str:
 
 
 def _in_plain_words(message: str) -> str:
-    """What tyro says of a value of the wrong kind, without Python's words for kinds; all else as it is."""
+    """Replace Python's type names in tyro's message for a value of the wrong type; other messages are unchanged."""
     flag, value, kinds = "Error parsing (?P<flag>--[^:]+): ", "'(?P<value>.*)'", "(?P<kinds>[^ ]+)"
     for pattern in (
         rf"{flag}invalid literal for (?P<kinds>int)\(\) with base 10: {value}",
@@ -90,14 +90,14 @@ def _is_rule(line: str) -> bool:
 
 
 def run(main: Callable[[list[str]], None], words: list[str], *, resumable: bool = False) -> NoReturn:
-    """Run a command and leave with its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM, 141
-    where nobody reads what it prints, as behind `| head`, and 1 for all else.
+    """Run a command and exit with its code: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM, 141 if its
+    output is closed, as by `| head`, and 1 for everything else.
 
-    `resumable` says that an interrupted command continues if it is given again.
+    `resumable`: an interrupted command resumes if it is given again.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal that does not know a character is no reason to fail.
+            # A character that the terminal's encoding lacks must not make the command fail.
             stream.reconfigure(errors="replace")
     with _errors_in_one_line("; the same command continues from the last checkpoint" if resumable else ""):
         try:
@@ -119,7 +119,7 @@ def _errors_in_one_line(when_interrupted: str) -> Iterator[None]:
     except Stopped as stopped:
         _leave(str(stopped), code=143)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
             sys.exit(141)
         with tempfile.NamedTemporaryFile("w", prefix="blitz-", suffix=".log", delete=False) as log:
             log.write(traceback.format_exc())
@@ -127,8 +127,8 @@ def _errors_in_one_line(when_interrupted: str) -> Iterator[None]:
         _leave(f"failed: {_what_and_where(error)}{notes}; the whole trace is in {log.name}", code=1)
 
 
-def _nobody_reads() -> bool:
-    """Whether it is our output that is closed; if so, what is left of it goes nowhere."""
+def _output_is_closed() -> bool:
+    """Whether standard output is closed; if so, redirect what is left of it to /dev/null."""
     standard_output = 1
     poll = select.poll()
     poll.register(standard_output, select.POLLOUT)
@@ -139,9 +139,9 @@ def _nobody_reads() -> bool:
 
 
 def _what_and_where(error: Exception) -> str:
-    """The error, and the last line of the user's or our own code that led to it, also where that was in a worker."""
+    """The error, and the last line of the user's or our own code in its traceback, also in that of a worker."""
     what = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
-    # What Ray raises holds the trace of its worker as text.
+    # Ray's errors hold the worker's traceback as text.
     trace = str(error.__cause__) if isinstance(error, RunFailed) else traceback.format_exc()
     libraries = (sysconfig.get_path("purelib"), sysconfig.get_path("stdlib"), "<")
     frames = [(file, line) for file, line in _FRAME.findall(trace) if not file.startswith(libraries)]

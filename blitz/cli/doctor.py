@@ -1,4 +1,4 @@
-"""Look for what stands in the way of a run, and say how to mend it.
+"""Find what would keep a run from starting, and how to mend it.
 
     blitz doctor RECIPE [flags]
 
@@ -21,7 +21,7 @@ PROG = "blitz doctor"
 
 
 def main(words: list[str]) -> None:
-    """Examine as the command line says."""
+    """The command `doctor`."""
     if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nRecipes: {', '.join(recipe_names())}")
         return
@@ -29,7 +29,7 @@ def main(words: list[str]) -> None:
 
 
 def doctor(settings: TrainSettings) -> None:
-    """Print what is found.
+    """Print the findings.
 
     Raises:
         UserError: if a run with these settings cannot start.
@@ -47,7 +47,7 @@ def doctor(settings: TrainSettings) -> None:
 
 
 def leave_at_once(code: int) -> NoReturn:
-    """Without waiting for the client of a storage that does not answer, as Python would for minutes."""
+    """Exit without waiting for a storage client that does not answer, for which Python would wait minutes."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,8 +1,8 @@
-"""Evaluate a checkpoint of a run: its loss and figures; of classes each one's accuracy and the confusion matrix.
+"""Evaluate a checkpoint of a run: loss and metrics; for classes also each one's accuracy and the confusion matrix.
 
     blitz evaluate RUN [flags]
 
-RUN is the run directory that blitz train printed, a path or a URI; a name alone is looked for in runs/. The figures are
+RUN is the run directory that blitz train printed, a path or a URI; a name alone is looked for in runs/. The metrics are
 also written to evaluations/<split>-<step>.json in the run, and those of classes to CSVs beside it; a recipe that draws
 leaves its picture in pictures/.
 """
@@ -13,7 +13,7 @@ from blitz.api.evaluate_run import EvaluateSettings, evaluate, sums_of
 from blitz.cli.stored_run import parse_for_run
 from blitz.errors import require
 from blitz.outputs.class_tables import accuracies, confusion
-from blitz.outputs.metrics import Classification, shown_figure
+from blitz.outputs.metrics import Classification, format_metric
 from blitz.recipe import Recipe
 from blitz.training.evaluation import ResultNotWritten
 from blitz.visible import visible
@@ -22,7 +22,7 @@ PROG = "blitz evaluate"
 
 
 def main(words: list[str]) -> None:
-    """Evaluate as the command line says."""
+    """The command `evaluate`."""
     if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nFlags: those of `{PROG} RUN --help`, which depend on the run's recipe.")
         return
@@ -41,7 +41,7 @@ def _print(result: dict[str, Any], recipe: Recipe) -> None:
     print(f"step {result['step']}, {result['sums']['rows']} rows of {result['split']}")
     for name, value in result["figures"].items():
         if not (isinstance(metrics, Classification) and name.startswith("accuracy/")):
-            print(f"{visible(name):24} {shown_figure(value)}")
+            print(f"{visible(name):24} {format_metric(value)}")
     if isinstance(metrics, Classification):
         sums = sums_of(result)
         print(f"\n{accuracies(metrics.total(sums), metrics.by_class(sums))}")

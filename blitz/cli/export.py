@@ -1,10 +1,10 @@
-"""Export a checkpoint of a run as one file that needs nothing of this project.
+"""Export a checkpoint of a run as one file that does not need blitz.
 
     blitz export RUN [--format torch_export|onnx|torchscript|state_dict] [flags]
 
 RUN is the run directory that blitz train printed, a path or a URI; a name alone is looked for in runs/. The artifact
-holds weights and preprocessing, takes batches of any size, and has been held against the model on real rows. state_dict
-is the weights alone, for `load_state_dict`. torchscript is for what still needs it: torch deprecates it.
+holds weights and preprocessing, takes batches of any size, and has been compared with the model on real rows.
+state_dict is the weights alone, for `load_state_dict`. torchscript is for old runtimes: torch deprecates it.
 """
 
 from blitz.api.export_run import ExportSettings, export_checkpoint
@@ -16,7 +16,7 @@ PROG = "blitz export"
 
 
 def main(words: list[str]) -> None:
-    """Export as the command line says."""
+    """The command `export`."""
     if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nFlags: those of `{PROG} RUN --help`, which depend on the run's recipe.")
         return
@@ -40,4 +40,4 @@ def _print(made: Exported, settings: ExportSettings) -> None:
         if made.accuracy:
             print(f"accuracy on these rows: {made.accuracy[0]:.4f} before, {made.accuracy[1]:.4f} after")
     if settings.format == "torchscript":
-        print("torch deprecates TorchScript; where torch 2 will run it, --format torch_export is what is kept")
+        print("torch deprecates TorchScript; for torch 2 use --format torch_export")

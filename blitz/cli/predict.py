@@ -5,11 +5,11 @@
     echo 'A man rides a bike.' | blitz predict RUN - [flags]
 
 RUN is the run directory that blitz train printed, a path or a URI; a name alone is looked for in runs/. OUTPUT.csv
-holds the rows of INPUT.csv in their order with columns appended: the prediction, probabilities where it is one of
-classes, and `error`, which says why a row has none. The same command again goes on where a killed one was.
+holds the rows of INPUT.csv in their order with columns appended: the prediction, probabilities for classes, and
+`error`, which explains why a row has no prediction. The same command again resumes a killed one.
 
-A recipe that translates takes texts, too, one sentence a line: a file whose name ends in .txt, or with - what is piped
-in. It writes a line for each, an empty one for an empty one; without OUTPUT, or with -, to where it was started.
+A recipe that translates also takes text, one sentence a line: a file whose name ends in .txt, or standard input with -.
+It writes a line for each, empty for an empty one; without OUTPUT, or with -, to standard output.
 """
 
 from blitz.api.predict_rows import PredictSettings, predict_csv, predict_lines
@@ -21,7 +21,7 @@ PROG = "blitz predict"
 
 
 def main(words: list[str]) -> None:
-    """Predict as the command line says."""
+    """The command `predict`."""
     if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nFlags: those of `{PROG} RUN INPUT.csv OUTPUT.csv --help`, which depend on the run's recipe.")
         return
@@ -43,5 +43,5 @@ def main(words: list[str]) -> None:
 
 
 def is_text(source: str) -> bool:
-    """Whether an input is one of lines rather than a CSV."""
+    """Whether an input is text rather than a CSV."""
     return source == "-" or source.lower().endswith(".txt")

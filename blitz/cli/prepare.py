@@ -1,9 +1,9 @@
-"""Look at a CSV before training on it: how it is written, what its columns hold, and which rows are bad.
+"""Check a CSV before training on it: its format, the content of its columns, and its bad rows.
 
     blitz prepare TRAIN.csv [flags]
 
-TRAIN.csv is a path or a URI. The index that training reads is made on the way and kept in --out, as is a list of all
-bad rows, <name>.bad_rows.csv. Leaves with exit code 2 if training would refuse the rows.
+TRAIN.csv is a path or a URI. The index that training reads is built and kept in --out, as is a list of all
+bad rows, <name>.bad_rows.csv. Exits with code 2 if training would refuse the rows.
 """
 
 from dataclasses import dataclass, field, replace
@@ -28,34 +28,34 @@ _SHOWN_FAULTS = 10
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What `blitz prepare` is told."""
+    """The flags of `blitz prepare`."""
 
     label_column: tuple[str, ...] = ()
-    """What is learned: one column, or several numbers. No cell of it may be missing."""
+    """The columns to learn: one, or several of numbers. None of their cells may be missing."""
     image_column: str | None = None
     """Paths or URIs of images."""
     image_root: str | None = None
     """Folder that relative image paths start from; by default the CSV's."""
     image_check: ImageCheck = "whole"
-    """Whether to look only if images exist, or also at their first and last bytes, or to decode them all."""
+    """Whether to check only that images exist, or also their first and last bytes, or to decode them all."""
     val_csv: str | None = None
     """Another CSV to evaluate on: its columns must have the same types, and its labels occur in the first."""
     delimiter: str | None = None
-    """What stands between cells; detected by default."""
+    """The delimiter between cells; detected by default."""
     quote: str | None = None
-    """What cells are quoted in; detected by default."""
+    """The quote character; detected by default."""
     encoding: Encoding | None = None
-    """Detected by default."""
+    """The encoding; detected by default."""
     header: Header = "auto"
-    """Whether the first line names the columns; auto takes it for names unless all of them are numbers."""
+    """Whether the first line names the columns; auto says yes unless all its cells are numbers."""
     comment: str | None = None
-    """What lines begin with that are left out, such as '#'."""
+    """The start of lines that are left out, such as '#'."""
     skip_lines: tuple[int, ...] = ()
     """Numbers of lines that are left out, such as a title above the header or units below it: 1 2 4."""
     decimal: Decimal | None = None
     """The decimal mark, . or ,; detected by default."""
     types: dict[str, ColumnType] = field(default_factory=dict)
-    """Types of columns where the detected ones do not fit: --types zip category name text."""
+    """Types of columns whose detected type is wrong: --types zip category name text."""
     bad_rows: BadRowsPolicy = "fail"
     """Whether bad rows are an error, or are left out."""
     max_bad_fraction: float = 0.01
@@ -65,12 +65,12 @@ class PrepareSettings:
 
 
 def main(words: list[str]) -> None:
-    """Prepare as the command line says."""
+    """The command `prepare`."""
     if not words or words[0].startswith("-"):
         print(f"{__doc__}\nFlags: those of `{PROG} TRAIN.csv --help`.")
         return
     require(
-        len(words) == 1 or words[1].startswith("-"), f"name one CSV; after {words[0]} stands {' '.join(words[1:2])}"
+        len(words) == 1 or words[1].startswith("-"), f"name one CSV; {words[0]} is followed by {' '.join(words[1:2])}"
     )
     prepare(words[0], parse(PrepareSettings(), words[1:], prog=f"{PROG} {words[0]}", description=__doc__ or ""))
 
@@ -111,7 +111,7 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
         unwritten += _print_bad(bad, settings, suffix=".val" if number else "")
     require(not unwritten, "; ".join(unwritten))
     for index, bad in found:
-        bad.judge(settings.bad_rows, total_rows=index.total_rows, max_bad_fraction=settings.max_bad_fraction)
+        bad.enforce_policy(settings.bad_rows, total_rows=index.total_rows, max_bad_fraction=settings.max_bad_fraction)
 
 
 def _bad_rows(index: CsvIndex, settings: PrepareSettings) -> BadRows:
@@ -150,7 +150,7 @@ def summary(column: ColumnReport) -> str:
 
 
 def _print_bad(bad: BadRows, settings: PrepareSettings, *, suffix: str) -> list[str]:
-    """Why the list of bad rows cannot be written, if it cannot."""
+    """Print the bad rows and write their list; returns a message if it cannot be written."""
     if not len(bad):
         print("no bad rows\n")
         return []

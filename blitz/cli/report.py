@@ -1,8 +1,8 @@
-"""Make a page of a run, of several runs side by side, or of a sweep, from what lies in their directories alone.
+"""Write a page about a run, several runs side by side, or a sweep, from the files in their directories.
 
     blitz report RUN [RUN …] [flags]
 
-The page is one file that needs no network: report.html in the run directory, or of several runs comparison.html here.
+The page is one file that needs no network: report.html in the run directory, or comparison.html here for several runs.
 """
 
 from blitz.api.write_report import ReportSettings, write_report
@@ -14,11 +14,11 @@ PROG = "blitz report"
 
 
 def main(words: list[str]) -> None:
-    """Report as the command line says."""
+    """The command `report`."""
     if words[:1] in (["-h"], ["--help"]):
         words = ["--help"]
     names = [word for word in words if not word.startswith("-")]
-    names = names[: next((place for place, word in enumerate(words) if word.startswith("-")), len(words))]
+    names = names[: next((index for index, word in enumerate(words) if word.startswith("-")), len(words))]
     settings = parse(ReportSettings(), words[len(names) :], prog=PROG, description=__doc__ or "")
     require(bool(names), f"name a run first: {PROG} RUN [RUN …] [flags]")
     for written in write_report([RunDirectory.find(name) for name in names], settings):

@@ -1,4 +1,4 @@
-"""List the runs and sweeps in a storage: how far each has come, and how well it does.
+"""List the runs and sweeps in a storage, with the state, step and best value of each.
 
 blitz runs [--storage URI]
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from blitz.cli.command_line import parse
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 from blitz.run_files.listing import RunSummary, list_runs
 
 PROG = "blitz runs"
@@ -15,14 +15,14 @@ PROG = "blitz runs"
 
 @dataclass(frozen=True)
 class RunsSettings:
-    """What `blitz runs` is told."""
+    """The flags of `blitz runs`."""
 
     storage: str = "runs"
-    """Where runs lie: a folder, or a URI such as s3://bucket/runs."""
+    """The directory of runs, or a URI such as s3://bucket/runs."""
 
 
 def main(words: list[str]) -> None:
-    """List as the command line says."""
+    """The command `runs`."""
     settings = parse(RunsSettings(), words, prog=PROG, description=__doc__ or "")
     runs, now = list_runs(settings.storage), datetime.now(UTC)
     if not runs:
@@ -39,7 +39,7 @@ def main(words: list[str]) -> None:
 
 def _row(summary: RunSummary, now: datetime) -> tuple[str, str, str, str, str]:
     total = "?" if summary.total_steps is None else str(summary.total_steps)
-    best = "" if summary.best is None else f"{summary.best[0]} {shown_figure(summary.best[1])}"
+    best = "" if summary.best is None else f"{summary.best[0]} {format_metric(summary.best[1])}"
     step = f"{summary.step}/{total}{' trials' if summary.is_sweep else ''}"
     if summary.damage:
         step = "?"
@@ -47,7 +47,7 @@ def _row(summary: RunSummary, now: datetime) -> tuple[str, str, str, str, str]:
 
 
 def _age(age: timedelta) -> str:
-    """In the largest unit of which there are two at least."""
+    """The age in the largest unit of which there are at least two."""
     seconds = max(0, int(age.total_seconds()))
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:

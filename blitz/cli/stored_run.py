@@ -1,4 +1,4 @@
-"""The command line of what is done with a run that is there."""
+"""Command lines that name an existing run."""
 
 from typing import Protocol, TypeVar
 
@@ -25,7 +25,7 @@ def parse_for_run(
 ) -> tuple[RunDirectory, Settings]:
     """The run that the first word names, and settings from the words after the first `positions`.
 
-    The recipe is the run's own: only what may change between two starts of a run may be given otherwise.
+    The recipe is the run's: flags may only change what may change between two starts of a run.
 
     Raises:
         UserError: if there is no such run, or a flag is not understood or not for such a run.

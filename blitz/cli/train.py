@@ -12,7 +12,7 @@ from typing import Any
 from blitz.api.train_run import TrainSettings, train_run
 from blitz.cli.command_line import parse
 from blitz.errors import require
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 from blitz.recipes import all_recipe_names, find_recipe
 from blitz.report.record import read_record
 from blitz.report.terminal_summary import closing_lines
@@ -20,12 +20,12 @@ from blitz.run_files.directory import RunDirectory
 from blitz.visible import visible
 
 PROG = "blitz train"
-_MOST_FIGURES = 30
-"""Where there are more, those for single classes are left to blitz evaluate."""
+_MOST_METRICS = 30
+"""With more metrics than this, those of single classes are left to blitz evaluate."""
 
 
 def main(words: list[str]) -> None:
-    """Train as the command line says."""
+    """The command `train`."""
     if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nRecipes: {', '.join(all_recipe_names())}")
         return
@@ -33,7 +33,7 @@ def main(words: list[str]) -> None:
 
 
 def read_settings(words: list[str], *, prog: str) -> TrainSettings:
-    """What the words of a command line say, the first of which names a recipe."""
+    """Parse the words of a command line; the first names a recipe."""
     require(
         bool(words) and not words[0].startswith("-"),
         f"name a recipe first: {prog} RECIPE [flags], where RECIPE is one of {', '.join(all_recipe_names())}",
@@ -45,7 +45,7 @@ def read_settings(words: list[str], *, prog: str) -> TrainSettings:
 
 
 def train(settings: TrainSettings, *, command: str = "") -> dict[str, Any]:
-    """Train, or resume, and print how; the content of the run's result.json. `command` is what was typed for it.
+    """Train or resume, and print a summary; returns the content of result.json. `command` is the command line.
 
     Raises:
         UserError: if it can never start, before anything is started.
@@ -56,9 +56,9 @@ def train(settings: TrainSettings, *, command: str = "") -> dict[str, Any]:
 
 
 def _summarise(directory: RunDirectory, result: dict[str, Any], report: str | None) -> None:
-    figures = result["metrics"]
-    for name in figures if len(figures) <= _MOST_FIGURES else [name for name in figures if name.count("/") == 1]:
-        print(f"{visible(name):24} {shown_figure(figures[name])}")
+    metrics = result["metrics"]
+    for name in metrics if len(metrics) <= _MOST_METRICS else [name for name in metrics if name.count("/") == 1]:
+        print(f"{visible(name):24} {format_metric(metrics[name])}")
     for line in closing_lines(read_record(directory), plain=not (sys.stdout.encoding or "").lower().startswith("utf")):
         print(line)
     if planned := result.get("stopped_before"):

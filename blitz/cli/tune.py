@@ -2,7 +2,7 @@
 
     blitz tune SPACE [flags]
 
-SPACE is a file of tune_spaces/. The same command again goes on with a sweep that was stopped, and one with more
+SPACE is a file of tune_spaces/. The same command again resumes a sweep that was stopped, and one with more
 --num-trials extends it; `blitz tune SPACE --help` names every flag.
 """
 
@@ -23,7 +23,7 @@ PROG = "blitz tune"
 
 
 def main(words: list[str]) -> None:
-    """Tune as the command line says."""
+    """The command `tune`."""
     if not words or words[0] in ("-h", "--help"):
         print(f"{__doc__}\nSpaces:")
         for name in all_space_names():
@@ -38,22 +38,24 @@ def main(words: list[str]) -> None:
 
 
 def read_settings(name: str, space: Space, flags: list[str]) -> TuneSettings:
-    """What the command line says over what the space has."""
+    """The flags, over the defaults of the space."""
     default = TuneSettings(space.base(), num_trials=space.num_trials, search=space.search, scheduler=space.scheduler)
     return parse(default, flags, prog=f"{PROG} {name}", description=about(name))
 
 
 def tune(name: str, space: Space, settings: TuneSettings, *, command: str = "") -> SweepResult:
-    """Run a sweep, or resume it, and print what it came to; `command` is what was typed for it.
+    """Run or resume a sweep, and print a summary; `command` is its command line.
 
     Raises:
         UserError: if it can never start, before anything is started.
     """
-    result = tune_space(name, space, settings)
-    _summarise(result)
-    if settings.report and (written := report_at_the_end(result.directory, command=command)):
-        print(f"report: {written}")
-    return result
+
+    def finish(result: SweepResult) -> None:
+        _summarise(result)
+        if settings.report and (written := report_at_the_end(result.directory, command=command)):
+            print(f"report: {written}")
+
+    return tune_space(name, space, settings, finish=finish)
 
 
 def _summarise(result: SweepResult) -> None:
@@ -64,7 +66,7 @@ def _summarise(result: SweepResult) -> None:
         print(f"{len(failed)} failed; the first: trial {failed[0].number}: {failed[0].error}")
     best = result.best
     if best is None:
-        print("no trial came to its end, so that none is the best")
+        print("no trial finished, so there is no best trial")
         return
     print(
         f"\nbest: trial {best.number}, {result.goal.metric} {best.best:.6g} (last {best.last:.6g} at step {best.step})"

@@ -1,4 +1,4 @@
-"""Data sets that lie in memory as arrays, one a column."""
+"""Data sets in memory, as one array a column."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,29 +8,29 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-# Arrays rather than tensors: Ray hands them to the processes of a node without a copy, and a process that only fetches
-# rows starts without importing torch, which takes seconds.
+# Arrays rather than tensors: Ray shares them between the processes of a node without a copy, and a process that only
+# fetches rows starts without importing torch, which takes seconds.
 Columns = Mapping[str, npt.NDArray[Any]]
 
 FAULT = "_fault"
-"""A column of str that a data set may give beside its own: empty, or why a row turned out to be of no use, as a line of
-bad_rows.csv. Such a row counts for nothing, like padding."""
+"""An optional column of str: empty, or for an invalid row the reason, as a line of bad_rows.csv. An invalid row gets
+weight 0, like padding."""
 
 
 _new: ContextVar[Callable[..., npt.NDArray[Any]]] = ContextVar("new_column", default=np.empty)
 
 
 def new_column(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """An array to fill with a large column: where the process that asked for it reads it, so that none is copied.
+    """An array for a large column, in memory that the consuming process reads, so that it is not copied.
 
-    It holds anything at first, as `np.empty` does. Columns made otherwise are copied there.
+    Uninitialised, like `np.empty`. Columns that are made in another way are copied.
     """
     return _new.get()(shape, dtype)
 
 
 @contextmanager
 def new_columns_by(how: Callable[..., npt.NDArray[Any]]) -> Iterator[None]:
-    """Within this context `new_column` gives what `how` does, which takes what `np.empty` does."""
+    """Within this context `new_column` returns what `how` does, which has the signature of `np.empty`."""
     token = _new.set(how)
     try:
         yield
@@ -40,13 +40,13 @@ def new_columns_by(how: Callable[..., npt.NDArray[Any]]) -> Iterator[None]:
 
 @runtime_checkable
 class MapStyleDataset(Protocol):
-    """What a recipe's data set has: a map-style `torch.utils.data.Dataset` that fetches a whole batch at once."""
+    """A recipe's data set: a map-style `torch.utils.data.Dataset` that fetches a whole batch at once."""
 
     def __len__(self) -> int:
         """Number of rows."""
 
     def __getitems__(self, rows: npt.NDArray[np.int64]) -> Columns:
-        """The rows of a batch: each column of shape (len(rows), …), in the order of `rows`, which differ."""
+        """The rows of a batch: each column of shape (len(rows), …), in the order of `rows`, which are distinct."""
 
 
 @runtime_checkable
@@ -54,7 +54,7 @@ class EpochDataset(MapStyleDataset, Protocol):
     """A data set whose rows differ from epoch to epoch, such as one that augments what it reads."""
 
     def rows_at(self, rows: npt.NDArray[np.int64], epochs: npt.NDArray[np.int64]) -> Columns:
-        """The rows of a batch, each as it is in its epoch; both of shape (rows,), and pairs may repeat."""
+        """The rows of a batch, each for its epoch; both of shape (rows,), and pairs may repeat."""
 
 
 class ArrayDataset:

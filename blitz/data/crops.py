@@ -1,4 +1,4 @@
-"""Crops of square images, and what becomes of points in them; at random for training (torch)."""
+"""Crops of square images and of points in them; at random for training (torch)."""
 
 from dataclasses import dataclass
 
@@ -20,10 +20,10 @@ class Crops:
 
     @classmethod
     def random(cls, u: Tensor, *, share: float, min_area: float, flip: bool) -> "Crops":
-        """By five numbers in [0, 1) for each image, `u` of shape (batch, 5).
+        """Crops by five random numbers in [0, 1) for each image, `u` of shape (batch, 5).
 
         With a `min_area` below 1 a crop takes between that share of the image and all of it, 3:4 to 4:3, as in
-        torchvision's RandomResizedCrop (Szegedy et al. 2014); else `share` of its side. Its place is random; with
+        torchvision's RandomResizedCrop (Szegedy et al. 2014); else `share` of its side. Its position is random; with
         `flip` half of the crops are mirrored.
         """
         if min_area < 1:
@@ -43,7 +43,7 @@ class Crops:
         return F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
 
     def points(self, points: Tensor) -> Tensor:
-        """Where points of the images, (batch, 2 · points), lie in the crops."""
+        """The coordinates in the crops of points of the images, (batch, 2 · points)."""
         moved = (points.reshape(len(points), -1, 2) - self.centre[:, None]) / self.extent[:, None]
         return moved.reshape(points.shape)
 
@@ -53,13 +53,13 @@ class Crops:
 
 
 def middle(images: Tensor, size: int) -> tuple[Tensor, Crops]:
-    """The middle of images, `size` pixels a side, and where it lies in them."""
+    """The middle of images, `size` pixels a side, and its position in them."""
     side = images.shape[-1]
     first = (side - size) // 2
     # Not `len`, which an export of the model would fix.
     extent = torch.full((images.shape[0], 2), size / side, device=images.device)
     cut = images[:, :, first : first + size, first : first + size]
-    # Not at the very centre where a pixel is left over.
+    # Half a pixel off the centre if the margins differ by one.
     return cut, Crops(torch.full_like(extent, (2 * first + size) / side - 1), extent)
 
 

@@ -15,7 +15,7 @@ Fit = Literal["crop", "stretch"]
 
 
 class Frame(NamedTuple):
-    """Where a square image lies in the one that it was made of: its centre and half its extent, in pixels of that."""
+    """The position of a square image in its original: centre and half extent, in pixels of the original."""
 
     x: float
     y: float
@@ -24,7 +24,7 @@ class Frame(NamedTuple):
 
 
 def decode_image(data: bytes, side: int, fit: Fit) -> tuple[Tensor, Frame]:
-    """RGB pixels, uint8 of shape (3, side, side), turned as its EXIF tag says, and what part of the image they show.
+    """RGB pixels, uint8 of shape (3, side, side), rotated by its EXIF tag, and the part of the image that they show.
 
     Scaled down by area, as `antialias` in torch. A JPEG of twice the size or more is decoded at 1/2, 1/4 or 1/8.
 
@@ -34,7 +34,7 @@ def decode_image(data: bytes, side: int, fit: Fit) -> tuple[Tensor, Frame]:
     try:
         pixels, scale = decode_pixels(data, side)
     except Exception as error:
-        # Of bytes that are no whole image, libraries raise errors of any kind.
+        # Libraries raise errors of any type for bytes that are not a whole image.
         raise ValueError(f"the image cannot be decoded: {_in_short(error)}") from error
     height, width = pixels.shape[1:]
     frame = Frame(width / 2 * scale, height / 2 * scale, width / 2 * scale, height / 2 * scale)
@@ -71,5 +71,5 @@ def decode_pixels(data: bytes, side: int) -> tuple[Tensor, float]:
 def _in_short(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is of no known kind"
-    # torch's begin with where in its own source they were raised.
+    # torch's messages start with the location in its own source.
     return reason_of(error).rpartition(", ")[2] if isinstance(error, RuntimeError) else reason_of(error)

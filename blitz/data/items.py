@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from blitz.data.arrays import Columns
 from blitz.data.order import Rows
-from blitz.errors import DataError, require
+from blitz.errors import DataError, UserError, require
 from blitz.randomness import Use, key_for
 
 INPUTS, TARGETS = "inputs", "targets"
@@ -30,12 +30,12 @@ class ItemDataset:
     `target` or by one of the usual names, becomes `targets`. Python's floats become float32, its integers int64, and
     images uint8 of shape (channels, height, width).
 
-    What an item draws from the generators of torch, NumPy and `random` is a function of the seed, the epoch and the
-    row: they are seeded before each item and restored afterwards.
+    What an item draws from the global generators of torch, NumPy and `random` is a function of the seed, the epoch and
+    the row: they are seeded before each item and restored afterwards. Generators of the data set's own are not.
 
     Args:
-        items: any object with `__len__` and `__getitem__`. One with a `__getitems__` of its own, as Hugging Face's
-            data sets have, is asked for whole batches; nothing is seeded for it.
+        items: any object with `__len__` and `__getitem__`. One with a `__getitems__` too, as Hugging Face's data sets
+            have, is asked for whole batches, unless it draws random numbers.
         collate_fn: what turns a list of items into a batch, as `DataLoader` takes it. It is given the rows of several
             steps at once, and the first dimension of all that it returns must be these rows.
 
@@ -48,13 +48,20 @@ class ItemDataset:
     ) -> None:
         kind = type(items).__name__
         require(
+            not isinstance(items, DataLoader),
+            f"{what}={kind}: pass its data set, {what}=loader.dataset, and its batch size as global_batch_size=",
+        )
+        if isinstance(items, Mapping):
+            first = next(iter(items), "…")
+            raise UserError(f"{what}={kind} is a dictionary; pass one data set of it, as {what}=…[{first!r}]")
+        require(
             not isinstance(items, IterableDataset) and hasattr(items, "__getitem__"),
             f"{what}={kind} is not a map-style data set: it must have __len__ and __getitem__, so that any row can be "
             "fetched in any order",
         )
         require(hasattr(items, "__len__"), f"{what}={kind} has no __len__: the number of its rows must be known")
         self._items, self._collate, self._seed, self._what, self._target = items, collate_fn, seed, what, target
-        self._fetches_batches = hasattr(items, "__getitems__") and not isinstance(items, Subset)
+        self._draws = False
         require(len(items) > 0, f"{what}={kind} is empty")
         self.names = tuple(self.__getitems__(np.arange(1)))
 
@@ -67,7 +74,8 @@ class ItemDataset:
 
     def rows_at(self, rows: Rows, epochs: Rows) -> Columns:
         """The rows of a batch, each as it is in its epoch: both of shape (rows,)."""
-        if isinstance(self._items, TensorDataset) and self._collate is None:
+        # Not a subclass, whose items may be others.
+        if type(self._items) is TensorDataset and self._collate is None:
             chosen = torch.from_numpy(rows)
             batch: Any = tuple(tensor[chosen] for tensor in self._items.tensors)
             return self._named(batch, len(rows), stacked=True)
@@ -77,20 +85,34 @@ class ItemDataset:
         return self._named(items, len(rows), stacked=False)
 
     def _fetch(self, rows: Rows, epochs: Rows) -> list[Any]:
-        if self._fetches_batches:
-            return list(self._items.__getitems__(rows.tolist()))
-        with _generators_restored():
+        with generators_restored():
+            if not self._draws:
+                # Seeding takes longer than many an item does, so it is left out as long as nothing is drawn.
+                before = _generators()
+                fetched = self._batch(rows.tolist())
+                if _same(before, _generators()):
+                    return fetched
+                self._draws = True
             found = []
             for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True):
                 _seed_generators(key_for(Use.ITEMS, self._seed, epoch, row))
-                found.append(self._items[row])
+                found += self._batch([row])
         return found
+
+    def _batch(self, rows: list[int]) -> list[Any]:
+        if not hasattr(self._items, "__getitems__"):
+            return [self._items[row] for row in rows]
+        found = self._items.__getitems__(rows)
+        if isinstance(found, Mapping):
+            # Columns, as blitz's own data sets give them.
+            return [{name: column[at] for name, column in found.items()} for at in range(len(rows))]
+        return list(found)
 
     def _named(self, values: Any, rows: int, *, stacked: bool) -> Columns:
         columns: dict[str, npt.NDArray[Any]] = {}
         first = values if stacked else values[0]
         for path in _paths(first):
-            parts = [_at(values, path)] if stacked else [_at(item, path) for item in values]
+            parts = [_at(values, path)] if stacked else [self._part(item, path) for item in values]
             column = self._column(path, parts, stacked=stacked)
             if column is not None:
                 columns[self._name(path, first)] = column
@@ -102,6 +124,15 @@ class ItemDataset:
             )
         require(bool(columns), f"{self._what}: an item is {type(first).__name__}, which holds no tensors or numbers")
         return columns
+
+    def _part(self, item: Any, path: tuple[Any, ...]) -> Any:
+        try:
+            return _at(item, path)
+        except (LookupError, TypeError) as error:
+            raise DataError(
+                f"{self._what}: items differ: the first of a batch has {'/'.join(map(str, path))}, another has not; "
+                "give all the same parts, or a collate_fn"
+            ) from error
 
     def _column(self, path: tuple[Any, ...], parts: list[Any], *, stacked: bool) -> npt.NDArray[Any] | None:
         try:
@@ -181,16 +212,32 @@ def _array(value: Any) -> npt.NDArray[Any]:
     return found
 
 
+def _generators() -> tuple[Tensor, Any, Any]:
+    """The states of the generators of torch, NumPy and Python."""
+    return torch.get_rng_state(), np.random.get_state(legacy=False), random.getstate()
+
+
+def _same(one: tuple[Tensor, Any, Any], other: tuple[Tensor, Any, Any]) -> bool:
+    numpy_one, numpy_other = one[1], other[1]
+    return (
+        torch.equal(one[0], other[0])
+        and one[2] == other[2]
+        and numpy_one["state"]["pos"] == numpy_other["state"]["pos"]
+        and numpy_one["has_gauss"] == numpy_other["has_gauss"]
+        and np.array_equal(numpy_one["state"]["key"], numpy_other["state"]["key"])
+    )
+
+
 @contextmanager
-def _generators_restored() -> Iterator[None]:
+def generators_restored() -> Iterator[None]:
     """Leave the generators of torch, NumPy and Python as they were."""
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch_state, numpy_state, python_state = _generators()
     try:
         yield
     finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])
-        random.setstate(before[2])
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
 
 
 def _seed_generators(key: int) -> None:

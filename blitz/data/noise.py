@@ -1,4 +1,4 @@
-"""Examples of nothing: inputs and targets that have nothing to do with each other, and can only be learned by heart."""
+"""Random noise: inputs and targets that are independent, so that a model can only overfit them."""
 
 import numpy as np
 

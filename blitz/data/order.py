@@ -1,7 +1,7 @@
 """The global order: a seeded permutation of the rows with random access.
 
 Row `i` of the permutation costs O(1) time and no memory, whatever the number of rows, so nothing is ever shuffled,
-stored or skipped: any step of any epoch can be asked for its rows.
+stored or skipped: the rows of any step of any epoch can be computed directly.
 """
 
 from typing import Any, overload

@@ -1,4 +1,4 @@
-"""Where work on many files is done: in this process, unless the place of the run offers more."""
+"""A `map` for work on many files: in this process, or on the nodes of a cluster."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -8,19 +8,19 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_here: ContextVar[Callable[..., Iterable[Any]]] = ContextVar("spread", default=map)
+_map: ContextVar[Callable[..., Iterable[Any]]] = ContextVar("parallel_map", default=map)
 
 
-def spread(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
-    """`function` of each item, in their order; items are taken as results are."""
-    return _here.get()(function, items)
+def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
+    """`function` of each item, in order; items are consumed as results are."""
+    return _map.get()(function, items)
 
 
 @contextmanager
-def spread_by(how: Callable[..., Iterable[Any]]) -> Iterator[None]:
-    """Within this context work is spread by `how`, which takes and gives what `map` does."""
-    token = _here.set(how)
+def parallel_map_by(how: Callable[..., Iterable[Any]]) -> Iterator[None]:
+    """Within this context `parallel_map` calls `how`, which has the signature of `map`."""
+    token = _map.set(how)
     try:
         yield
     finally:
-        _here.reset(token)
+        _map.reset(token)

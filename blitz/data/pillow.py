@@ -1,4 +1,4 @@
-"""Images as Pillow opens them: what their header alone refuses, and how pixels of every mode become RGB."""
+"""Opening images with Pillow: refusing some by their header, and converting pixels of every mode to RGB."""
 
 import io
 import warnings
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-# Opening these hands the file to a program outside, as Ghostscript, which runs what stands in it.
+# Opening these runs an external program, such as Ghostscript, on the content of the file.
 _PROGRAMS = ("EPS", "WMF")
 # Tags of TIFF.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _LOWEST, _HIGHEST = 258, 262, 340, 341
@@ -17,12 +17,12 @@ _WHITE_IS_ZERO = 0
 
 
 class RefusedImage(ValueError):
-    """A whole image that is not decoded all the same; the message says why."""
+    """A valid image that is not decoded all the same; the message says why."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress warnings: of oddities in metadata, and of large images that are not yet refused."""
+    """Suppress warnings about odd metadata, and about large images that are not yet refused."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -35,7 +35,7 @@ def open_image(data: bytes) -> Image.Image:
     Raises:
         UnidentifiedImageError: if it is of no known kind.
         RefusedImage: if it is a program, too large, or if its pixels have no known range.
-        Exception: whatever else Pillow raises of a header that is not whole.
+        Exception: whatever else Pillow raises for an incomplete header.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data))
@@ -50,18 +50,18 @@ def open_image(data: bytes) -> Image.Image:
 
 @quiet()
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as RGB, turned as its EXIF tag says; of several frames the first.
+    """An image of any mode as RGB, rotated by its EXIF tag; the first of several frames.
 
-    Where pixels are transparent the colour that they hold is seen, as in torchvision.
+    Transparency is dropped, and the colour of transparent pixels is kept, as in torchvision.
 
     Raises:
-        Exception: whatever Pillow raises of an image that is not whole.
+        Exception: whatever Pillow raises for an incomplete image.
     """
     image.load()
     try:
         turned = ImageOps.exif_transpose(image)
     except Exception:
-        # Damaged metadata, of which Pillow raises whatever its parser comes upon, is no damage to the pixels.
+        # Damaged metadata, for which Pillow raises errors of any type, does not affect the pixels.
         turned = image
     if _is_wide(turned):
         turned = _to_eight_bits(np.asarray(turned, np.float64), image)
@@ -69,7 +69,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of an error's message."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
@@ -90,16 +90,16 @@ def _range_of(image: Image.Image) -> tuple[float, float]:
     """Black and white, as the file documents them: a guess from its pixels would make each image another scale.
 
     Raises:
-        RefusedImage: if it does not say.
+        RefusedImage: if it does not document them.
     """
     low, high = _tag(image, _LOWEST), _tag(image, _HIGHEST)
     if low is not None and high is not None and low < high:
         return low, high
     if image.mode.startswith("I;16"):
-        # A microscope's 12 bits are kept in 16.
+        # A microscope's 12-bit pixels are stored in 16 bits.
         return 0, 2 ** int(_tag(image, _BITS_PER_SAMPLE) or 16) - 1
     if image.format == "PPM" and image.mode == "I":
-        # Pillow has scaled them so.
+        # Pillow has scaled them to this range.
         return 0, 65535
     numbers = "floats" if image.mode == "F" else "signed or 32-bit integers"
     raise RefusedImage(
@@ -109,7 +109,7 @@ def _range_of(image: Image.Image) -> tuple[float, float]:
 
 
 def _tag(image: Image.Image, tag: int) -> float | None:
-    """A number that a TIFF says of its only channel."""
+    """A number in a tag of a single-channel TIFF."""
     value = getattr(image, "tag_v2", {}).get(tag)
     value = value[0] if isinstance(value, tuple) and value else value
     return float(value) if isinstance(value, int | float) else None

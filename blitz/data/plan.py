@@ -2,7 +2,7 @@
 
 A run is one sequence of *chunks*: some training steps, a pass over the evaluation rows where one is due, more steps,
 and so on to the end. `rows_of` says which rows of a chunk a rank takes. In this process and on Ray the same chunks are
-fetched and consumed in the same order, so a run can begin at any step on any number of workers.
+fetched and consumed in the same order, so a run can start at any step on any number of workers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ _BLOCK_ROWS = 4096
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides the order of the data, and nothing about where it is consumed.
+    """Everything that decides the order of the data, and nothing about where it is consumed.
 
     `train_rows` and `eval_rows` are the sizes of the two data sets; a `batch` is the global batch, over all workers.
     The last batch of an epoch may be short. Evaluation takes its rows in their own order, in batches of the same size.
@@ -43,7 +43,7 @@ class Plan:
 
     @classmethod
     def of_evaluation(cls, *, rows: int, batch_size: int) -> "Plan":
-        """No steps, and one evaluation pass."""
+        """A plan without training steps, of one evaluation pass."""
         return cls(0, rows, batch_size, total_steps=0, evaluate_every_steps=1, seed=0)
 
     @property
@@ -129,9 +129,9 @@ class Shares:
         batch = chunk.start + np.arange(self.block_batches, dtype=np.int64)[:, None]
         epoch, first_row = batch // batches_a_pass, batch % batches_a_pass * plan.global_batch_size
         batch_rows = np.minimum(plan.global_batch_size, split_rows - first_row)
-        place = rank * self.share + np.arange(self.share, dtype=np.int64)[None, :]
-        weights = (place < batch_rows) & (batch < chunk.stop)
-        positions = (first_row + place % batch_rows).ravel()
+        in_batch = rank * self.share + np.arange(self.share, dtype=np.int64)[None, :]
+        weights = (in_batch < batch_rows) & (batch < chunk.stop)
+        positions = (first_row + in_batch % batch_rows).ravel()
         if chunk.split == "val":
             return positions, weights.ravel().astype(np.float32)
         keys = keys_for(key_for(Use.ORDER, plan.seed), np.broadcast_to(epoch, weights.shape).ravel().astype(np.uint64))
@@ -154,14 +154,14 @@ class Block:
     weights: Weights
     columns: Columns
     faults: npt.NDArray[np.str_] | None = None
-    """Of shape (block_batches * share,): why a row is of no use, or nothing; None where no row can be."""
+    """Of shape (block_batches * share,): why a row is invalid, or empty; None if no row can be."""
 
     def new_faults(self) -> list[str]:
-        """Lines of bad_rows.csv for the rows that are of no use."""
+        """Lines of bad_rows.csv for the invalid rows."""
         return [] if self.faults is None else sorted(set(self.faults[self.faults != ""].tolist()))
 
     def batch_weights(self) -> Weights:
-        """This rank's part of the weight of each batch, of shape (block_batches,)."""
+        """This rank's share of the weight of each batch, of shape (block_batches,)."""
         totals: Weights = self.weights.reshape(-1, self.share).sum(1)
         return totals
 
@@ -182,20 +182,20 @@ def _columns_of(dataset: MapStyleDataset, shares: Shares, chunk: Chunk, rows: Ro
 def fetch(dataset: MapStyleDataset, shares: Shares, chunk: Chunk, rank: int) -> Block:
     """Fetch the rows of a chunk for a rank; a row that is only repeated as padding is fetched once.
 
-    A row that turns out to be of no use becomes padding: its weight is 0, and another row stands in its place.
+    A row that turns out to be invalid becomes padding: its weight is 0, and another row is substituted for it.
     """
     rows, weights = shares.rows_of(chunk, rank)
-    # All of them, or the place of each row among those that differ.
+    # All rows, or the distinct ones and the index of each row among them.
     as_they_are = weights.all() or isinstance(dataset, EpochDataset)
-    distinct, places = (rows, slice(None)) if as_they_are else np.unique(rows, return_inverse=True)
+    distinct, indices = (rows, slice(None)) if as_they_are else np.unique(rows, return_inverse=True)
     columns = dict(_columns_of(dataset, shares, chunk, distinct))
     faults = columns.pop(FAULT, None)
     if faults is not None:
-        useless = faults != ""
-        weights = np.where(useless[places], np.float32(0), weights)
-        if useless.any() and not useless.all():
-            # A good row in its place, so that batch statistics see no other data.
-            stand_ins = np.where(useless, np.flatnonzero(~useless)[0], np.arange(len(useless)))
-            columns = {name: column[stand_ins] for name, column in columns.items()}
-        faults = faults[places]
-    return Block(chunk, shares.share, rows, weights, {name: one[places] for name, one in columns.items()}, faults)
+        invalid = faults != ""
+        weights = np.where(invalid[indices], np.float32(0), weights)
+        if invalid.any() and not invalid.all():
+            # A valid row instead, so that batch statistics see no other data.
+            substitutes = np.where(invalid, np.flatnonzero(~invalid)[0], np.arange(len(invalid)))
+            columns = {name: column[substitutes] for name, column in columns.items()}
+        faults = faults[indices]
+    return Block(chunk, shares.share, rows, weights, {name: one[indices] for name, one in columns.items()}, faults)

@@ -14,12 +14,12 @@ from blitz.errors import DataError
 
 @dataclass(frozen=True)
 class VisionData:
-    """Where torchvision finds the files."""
+    """The location of torchvision's files."""
 
     root: str = "data"
     """Folder as torchvision's `root`."""
     download: bool = False
-    """Download the files into `root` where they are missing."""
+    """Download the files into `root` if they are missing."""
 
 
 def cifar10(data: VisionData, split: Split) -> ArrayDataset:
@@ -48,14 +48,14 @@ def mnist(data: VisionData, split: Split) -> ArrayDataset:
 
 
 def _read(name: str, data: VisionData, split: Split, *, holds: str) -> tuple[Any, Any]:
-    # Here, because it takes seconds and the workers of a run, which are given the rows, do not need it.
+    # Imported here, because it takes seconds and the workers of a run, which receive the rows, do not need it.
     import torchvision
 
     dataset = getattr(torchvision.datasets, name)
     root = Path(data.root).expanduser().resolve()
     try:
         if data.download:
-            # One download a node: whoever comes second waits here, and then finds the files.
+            # One download a node: a second process waits here, and then finds the files.
             root.mkdir(parents=True, exist_ok=True)
             with FileLock(root / f".{name}.lock"):
                 read = dataset(root=root, train=split == "train", download=True)

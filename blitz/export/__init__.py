@@ -1,1 +1,1 @@
-"""Runs that leave: one file that holds weights and preprocessing and needs nothing of this project."""
+"""Exporting a run as one file that holds weights and preprocessing and does not need blitz."""

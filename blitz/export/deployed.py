@@ -1,4 +1,4 @@
-"""What is exported: a recipe's model with all that lies between fetched rows and an answer."""
+"""The module that is exported: a recipe's model with its preprocessing of fetched rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _TARGETS = "targets"
 
 
 class Deployed(nn.Module):
-    """Columns of a batch, one argument each, to what `Recipe.deployed` gives."""
+    """Maps the columns of a batch, one argument each, to the outputs of `Recipe.deployed`."""
 
     def __init__(self, recipe: Recipe, model: nn.Module, columns: Sequence[str]) -> None:
         super().__init__()
@@ -28,9 +28,9 @@ class Deployed(nn.Module):
 
 
 def deploy(recipe: Recipe, model: nn.Module, rows: Batch) -> tuple[Deployed, dict[str, Tensor]]:
-    """What is to be exported, in evaluation mode, and those columns of `rows` that it takes."""
+    """The module to export, in evaluation mode, and those columns of `rows` that it takes."""
     model.eval()
-    # Without what is only learned from, and then without whatever changes nothing.
+    # Without the targets, and then without every column that the outputs do not depend on.
     taken = {name: column for name, column in rows.items() if name != _TARGETS}
     answer = _answer(recipe, model, taken)
     for name in list(taken):
@@ -56,7 +56,7 @@ def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 
 def real_rows(recipe: Recipe, most: int) -> tuple[dict[str, Tensor], int]:
-    """Columns of the first rows, of `val` or else of `train`, and how many rows; at least two, if need be the same.
+    """Columns of the first rows, of `val` or else of `train`, and their number; at least two, if need be the same.
 
     Raises:
         UserError: if there are none.
@@ -69,16 +69,16 @@ def real_rows(recipe: Recipe, most: int) -> tuple[dict[str, Tensor], int]:
         faults = columns.pop(FAULT, None)
         good = np.flatnonzero(faults == "") if faults is not None else np.arange(len(next(iter(columns.values()))))
         if len(good):
-            # A batch of one is not what a size that varies is shown by.
+            # An exporter would take a batch size of 1 for a constant.
             good = np.resize(good, max(2, len(good)))
             return dict(on_device({name: column[good] for name, column in columns.items()}, torch.device("cpu"))), len(
                 good
             )
-    raise UserError(f"recipe {recipe.name} has no row to hold an exported model against")
+    raise UserError(f"recipe {recipe.name} has no row to compare an exported model on")
 
 
 def signature(deployed: Deployed, columns: Batch, outputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a user of the artifact must know: inputs in their order, outputs, and what the recipe adds to that."""
+    """What a user of the artifact must know: inputs in their order, outputs, and what the recipe adds."""
     return {
         "recipe": deployed.recipe.name,
         "inputs": {name: _described(columns[name]) for name in deployed.columns},

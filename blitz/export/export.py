@@ -1,4 +1,4 @@
-"""Export a checkpoint, and hold the artifact against the model on real rows before it is left behind."""
+"""Export a checkpoint, and compare the artifact with the model on real rows before it is written."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,32 +21,32 @@ from blitz.training.model import build_model
 from blitz.training.world import World
 
 _BATCHES = (1, 2, 3, 64)
-"""Batch sizes that an artifact must give the same for."""
+"""Batch sizes for which an artifact must give the model's outputs."""
 _MANY_ROWS = 1000
-"""Rows that a quantised artifact is judged on, which differs."""
+"""Rows on which a quantised artifact, which differs, is compared with the model."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was made of a checkpoint, and how near it is to it."""
+    """An exported checkpoint, and how much it differs from the model."""
 
     data: bytes
     """The artifact."""
     signature: dict[str, Any]
     rows: int
-    """Real rows that it was held against the model on; the differences are over all of them."""
+    """The number of real rows on which it was compared with the model."""
     difference: float | None
-    """The largest, as a share of the largest value in its column, or of 1 for probabilities; None of a state dict."""
+    """The largest, as a share of the largest value in its column, or of 1 for probabilities; None for a state dict."""
     exact_bytes: int
     """Size before quantisation."""
     accuracy: tuple[float, float] | None
-    """Of the model and of the quantised artifact, where it tells classes."""
+    """The accuracies of the model and of the quantised artifact, for a classifier."""
 
 
 def export(
     recipe: Recipe, run: RunDirectory, step: int, format_: Format, *, quantize: bool, tolerance: float
 ) -> Exported:
-    """Make an artifact of a checkpoint.
+    """Export a checkpoint as an artifact.
 
     Raises:
         UserError: if it cannot be made, or differs from the model by more than `tolerance`.
@@ -63,7 +63,7 @@ def export(
         if format_ == "state_dict":
             torch.save(model.state_dict(), path)
             return Exported(path.read_bytes(), {}, 0, None, path.stat().st_size, None)
-        with _told_in_a_line(recipe, format_):
+        with _explain_failure(recipe, format_):
             return _made(recipe, model, path, format_, quantize=quantize, tolerance=tolerance)
 
 
@@ -79,7 +79,7 @@ def _made(
     write(deployed, columns, described, path)
     exact_bytes, accuracy = path.stat().st_size, None
     difference = _difference(runner(path, described), deployed, columns)
-    # A comparison that is false of what is no number.
+    # Written so that NaN fails, too.
     require(
         difference <= tolerance,
         f"the exported model differs from the model by {difference:.2g}, and --tolerance is {tolerance:g}: its "
@@ -94,12 +94,12 @@ def _made(
 
 
 @contextmanager
-def _told_in_a_line(recipe: Recipe, format_: Format) -> Iterator[None]:
+def _explain_failure(recipe: Recipe, format_: Format) -> Iterator[None]:
     try:
         yield
     except UserError:
         raise
-    # Exporters and runtimes raise what they like.
+    # Exporters and runtimes raise errors of any type.
     except Exception as error:
         reason = first_line(error)
         raise UserError(
@@ -110,14 +110,14 @@ def _told_in_a_line(recipe: Recipe, format_: Format) -> Iterator[None]:
 
 @torch.no_grad()
 def _difference(artifact: Runner, deployed: Deployed, columns: Mapping[str, Tensor]) -> float:
-    """The largest over some sizes of a batch; not a number if one is not."""
+    """The largest difference over batches of several sizes; NaN if one is NaN."""
     parts = [{name: column[:size] for name, column in columns.items()} for size in _BATCHES]
     found = [_apart(deployed(*part.values()), artifact(part)) for part in parts]
     return torch.stack(found).max().item()
 
 
 def _apart(expected: Outputs, given: Outputs) -> Tensor:
-    """The largest difference of an output's column, as a share of the largest value there; of probabilities, of 1."""
+    """The largest difference in a column of outputs, as a share of its largest value, or of 1 for probabilities."""
     found = []
     for name, value in expected.items():
         if given[name].shape != value.shape or given[name].dtype != value.dtype:
@@ -132,5 +132,5 @@ def _accuracies(recipe: Recipe, rows: Mapping[str, Tensor], *outputs: Outputs) -
     metrics = recipe.metrics()
     if not isinstance(metrics, Classification) or "targets" not in rows:
         return None
-    first, second = (metrics.figures(metrics.sums(each["probabilities"], rows))["accuracy"] for each in outputs)
+    first, second = (metrics.compute(metrics.sums(each["probabilities"], rows))["accuracy"] for each in outputs)
     return first, second

@@ -1,4 +1,4 @@
-"""The formats: how each is written, and how it is run by what a user will have, which is not this project."""
+"""The export formats: how each is written, and how it is run without this project."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ Outputs = Mapping[str, Tensor]
 Runner = Callable[[Mapping[str, Tensor]], Outputs]
 Writer = Callable[[Deployed, Outputs, dict[str, Any], Path], None]
 SIGNATURE = "signature.json"
-"""Where an artifact holds its signature: an extra file, or in ONNX the metadata of that name."""
+"""The name of an artifact's signature: of an extra file, or in ONNX of metadata."""
 
 
 def require_installed(format_: Format) -> None:
@@ -100,7 +100,7 @@ WRITERS: dict[Format, tuple[Writer, Callable[[Path, dict[str, Any]], Runner]]] =
     "onnx": (_write_onnx, _run_onnx),
     "torchscript": (_write_torchscript, _run_torchscript),
 }
-"""How an artifact of a format is written, and how it is run again; a state dict is nothing to run."""
+"""The writer and the runner of each format; a state dict cannot be run."""
 
 
 def quantize_onnx(path: Path) -> None:
@@ -123,7 +123,7 @@ def _dynamic(columns: Outputs) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporters say to their developers: deprecations of their own insides, progress, advice."""
+    """Silence the exporters: deprecations of their internals, progress, advice."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from blitz.data.parallel_map import spread_by
+from blitz.data.parallel_map import parallel_map_by
 from blitz.data.plan import Datasets
 from blitz.errors import require
 from blitz.launch.cluster.head_node import check_address
@@ -49,7 +49,7 @@ def placed(placement: Placement) -> Iterator[None]:
     from blitz.launch.cluster.connection import connected
     from blitz.launch.cluster.ray_tasks import map_on_ray
 
-    with connected(placement.address), spread_by(map_on_ray):
+    with connected(placement.address), parallel_map_by(map_on_ray):
         yield
 
 

@@ -1,20 +1,29 @@
-"""The progress bar of a terminal."""
+"""The progress bar of a terminal or a notebook."""
+
+import sys
+from importlib.util import find_spec
 
 from tqdm import tqdm
 
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 
 
 class ProgressBar:
-    """Steps, rate, time left and the newest loss, in one line; silent where the output is no terminal."""
+    """Steps, rate, time left and the newest loss, in one line; silent where nobody looks at the output."""
 
     def __init__(self, *, first_step: int, total_steps: int) -> None:
-        # None: off where the output is not a terminal.
-        self._bar = tqdm(
+        notebook = in_notebook()
+        kind = tqdm
+        if notebook and find_spec("ipywidgets") is not None:
+            # Without these it would only warn.
+            from tqdm.notebook import tqdm as kind
+        # None: off where the output is not a terminal, which that of a notebook is not.
+        shown = False if notebook else None
+        self._bar = kind(
             total=total_steps,
             initial=first_step,
             unit="step",
-            disable=None if total_steps else True,
+            disable=shown if total_steps else True,
             dynamic_ncols=True,
         )
 
@@ -30,8 +39,14 @@ class ProgressBar:
 
     def loss(self, value: float) -> None:
         """Show the newest mean training loss."""
-        self._bar.set_postfix_str(f"loss {shown_figure(value)}", refresh=False)
+        self._bar.set_postfix_str(f"loss {format_metric(value)}", refresh=False)
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         self._bar.write(text)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, as Jupyter's, VS Code's or Colab's."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")

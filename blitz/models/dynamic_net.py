@@ -1,4 +1,4 @@
-"""A net whose depth is chosen anew in every pass, after PyTorch's "Learning PyTorch with Examples"."""
+"""A net whose depth is chosen at random in every pass, after PyTorch's "Learning PyTorch with Examples"."""
 
 from torch import Tensor, nn
 

@@ -19,20 +19,20 @@ def over_all(cell: nn.GRUCell, inputs: Tensor, hidden: Tensor) -> Tensor:
         states: Tensor = torch.gru(inputs, hidden[None], weights, True, 1, 0.0, cell.training, False, True)[0]
         return states
 
-    def more(place: Tensor, hidden: Tensor, states: Tensor) -> Tensor:
-        return (place < states.shape[1]).squeeze()
+    def more(step: Tensor, hidden: Tensor, states: Tensor) -> Tensor:
+        return (step < states.shape[1]).squeeze()
 
-    def turn(place: Tensor, hidden: Tensor, states: Tensor) -> Carried:
-        hidden = cell(inputs.index_select(1, place)[:, 0], hidden)
-        return place + 1, hidden, states.index_copy(1, place, hidden[:, None])
+    def turn(step: Tensor, hidden: Tensor, states: Tensor) -> Carried:
+        hidden = cell(inputs.index_select(1, step)[:, 0], hidden)
+        return step + 1, hidden, states.index_copy(1, step, hidden[:, None])
 
     states = torch.zeros_like(inputs[:, :, :1]).repeat(1, 1, cell.hidden_size)
-    place = torch.zeros(1, dtype=torch.int64, device=inputs.device)
-    return while_loop(more, turn, (place, hidden, states))[2]
+    step = torch.zeros(1, dtype=torch.int64, device=inputs.device)
+    return while_loop(more, turn, (step, hidden, states))[2]
 
 
 class BidirectionalGRU(nn.Module):
-    """A GRU in either direction over rows that end with padding: the reverse one begins at each row's last token.
+    """A GRU in either direction over rows that end with padding: the reverse one starts at each row's last token.
 
     Rows are turned around by an index instead of packed, so that the module can be exported.
     """
@@ -43,9 +43,9 @@ class BidirectionalGRU(nn.Module):
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, length, width) and (batch,) → the same shape, and the last state of both, (batch, width)."""
-        place = torch.arange(inputs.shape[1], device=inputs.device)[None, :]
+        position = torch.arange(inputs.shape[1], device=inputs.device)[None, :]
         last = lengths[:, None] - 1
-        turned = torch.where(place <= last, last - place, place)[:, :, None]
+        turned = torch.where(position <= last, last - position, position)[:, :, None]
         begin = torch.zeros_like(inputs[:, 0, : self.ahead.hidden_size])
         ahead = over_all(self.ahead, inputs, begin)
         back = over_all(self.back, inputs.gather(1, turned.expand_as(inputs)), begin)
@@ -55,7 +55,7 @@ class BidirectionalGRU(nn.Module):
 
 
 class LuongAttention(nn.Module):
-    """What of the source a state asks for: Luong, Pham & Manning 2015, scores `dot` and `general`, equation 8."""
+    """Attention to the source by Luong, Pham & Manning 2015, scores `dot` and `general`, equation 8."""
 
     def __init__(self, width: int, score: Literal["dot", "general"]) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class LuongAttention(nn.Module):
 class GRUTranslator(Translator):
     """Encoder and decoder of `layers` GRUs of `width`; attention follows the decoder, and is not fed back into it.
 
-    So the decoder runs over a whole target at once, unless it is to go on from its own predictions.
+    So the decoder runs over a whole target at once, unless it has to continue from its own predictions.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class GRUTranslator(Translator):
         self.attention = LuongAttention(width, score)
 
     def features(self, source: Tensor, given: Tensor, forced: Tensor | None) -> Tensor:
-        """As `Translator` says."""
+        """See `Translator`."""
         (memory, is_padding), state = self.start(source, given.shape[1])
         if forced is None:
             states = self._embedded(given)
@@ -96,7 +96,7 @@ class GRUTranslator(Translator):
             return features
         token, found = given[:, 0], []
         for position in range(given.shape[1]):
-            # The first token is what every translation begins after.
+            # The first token is BEGIN, always given.
             if position:
                 token = torch.where(forced[:, position], given[:, position], token)
             state = self._next(token, state)
@@ -106,7 +106,7 @@ class GRUTranslator(Translator):
         return torch.cat(found, 1)
 
     def start(self, source: Tensor, length: int) -> tuple[State, State]:
-        """As `Translator` says."""
+        """See `Translator`."""
         is_padding = source == PAD
         lengths = (~is_padding).sum(1)
         memory = self._embedded(source)
@@ -118,7 +118,7 @@ class GRUTranslator(Translator):
         return [memory, is_padding], [each.contiguous() for each in states]
 
     def step(self, token: Tensor, position: Tensor, fixed: State, state: State) -> tuple[Tensor, Tensor, State]:
-        """As `Translator` says."""
+        """See `Translator`."""
         state = self._next(token, state)
         features, weights = self.attention(state[-1][:, None], fixed[0], fixed[1])
         return self.scores(features[:, 0]), weights[:, 0], state

@@ -1,4 +1,4 @@
-"""Loops whose number of turns the data decide, in models that can be exported."""
+"""Loops whose number of iterations depends on the data, in models that can be exported."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +12,14 @@ Carried = tuple[Tensor, ...]
 def while_loop(more: Callable[..., Tensor], turn: Callable[..., Carried], carried: Carried) -> Carried:
     """`carried = turn(*carried)` for as long as `more(*carried)`, a bool of shape (), is true.
 
-    A turn gives tensors of the shapes, types and strides that it takes, and none of those themselves. Where a model is
-    exported the loop becomes part of it; by itself torch would unroll it.
+    `turn` returns new tensors of the shapes, types and strides that it takes. In an exported model the loop is kept;
+    without this torch would unroll it.
 
     Raises:
-        ValueError: where a model is traced for TorchScript, which knows no loop.
+        ValueError: if a model is traced for TorchScript, which has no loops.
     """
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        raise ValueError("a loop whose turns the data decide cannot be traced")
+        raise ValueError("a loop whose number of iterations depends on the data cannot be traced")
     if torch.compiler.is_exporting():
         from torch._higher_order_ops.while_loop import while_loop as exported
 

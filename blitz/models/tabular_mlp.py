@@ -14,11 +14,11 @@ def standardised(
 ) -> Tensor:
     """(number - mean) / std as float32, and 0 for a missing one, which is NaN.
 
-    (batch, numbers) float64 → (batch, numbers + those with missing ones): each of the latter says where it was missing.
+    (batch, numbers) float64 → (batch, numbers + those with missing ones): the latter flag where a number was missing.
     """
-    missing, told = numbers.isnan(), [place for place, has in enumerate(has_missing) if has]
+    missing, flagged = numbers.isnan(), [column for column, has in enumerate(has_missing) if has]
     scaled = (numbers - numbers.new_tensor(means)) / numbers.new_tensor(stds)
-    return torch.cat([scaled.masked_fill(missing, 0), missing[:, told]], 1).float()
+    return torch.cat([scaled.masked_fill(missing, 0), missing[:, flagged]], 1).float()
 
 
 def embedding_width(codes: int) -> int:
@@ -45,7 +45,7 @@ class TabularMLP(nn.Module):
         super().__init__()
         embeddings = [nn.Embedding(count, embedding_width(count)) for count in codes]
         for embedding in embeddings:
-            # Code 0 may never occur in training: it then says nothing rather than something random.
+            # Code 0 may never occur in training: then it adds nothing rather than random numbers.
             nn.init.zeros_(embedding.weight[0])
         self.embeddings = nn.ModuleList(embeddings)
         widths = [numbers + sum(embedding_width(count) for count in codes), *hidden]
@@ -55,6 +55,6 @@ class TabularMLP(nn.Module):
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
         """Outputs of shape (batch, outputs)."""
-        embedded = [embedding(categories[:, place]) for place, embedding in enumerate(self.embeddings)]
+        embedded = [embedding(categories[:, column]) for column, embedding in enumerate(self.embeddings)]
         outputs: Tensor = self.layers(torch.cat([numbers, *embedded], 1))
         return outputs

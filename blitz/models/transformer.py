@@ -42,7 +42,7 @@ class Feedforward(nn.Sequential):
 
 
 class EncoderLayer(nn.Module):
-    """Attention among the source, and a feedforward part; each is added to what it is given, normalised before."""
+    """Self-attention, and a feedforward part; each is residual, with normalisation before."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention among what is written, then to the source, and a feedforward part."""
+    """Self-attention, attention to the source, and a feedforward part."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class DecoderLayer(nn.Module):
         self.feedforward, self.dropout = Feedforward(width, dropout), nn.Dropout(dropout)
 
     def of(self, inputs: Tensor) -> Tensor:
-        """Keys and values of what is written, for those that come after it."""
+        """Keys and values of the tokens so far, for those that follow."""
         keys_values: Tensor = self.written.of(self.norms[0](inputs))
         return keys_values
 
@@ -85,7 +85,7 @@ class DecoderLayer(nn.Module):
 
 
 class TransformerTranslator(Translator):
-    """Encoder and decoder of `layers` layers, sines and cosines for places; a search keeps keys and values."""
+    """Encoder and decoder of `layers` layers, sines and cosines for positions; a search keeps keys and values."""
 
     def __init__(self, *, vocabulary: int, width: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__(vocabulary=vocabulary, width=width, dropout=dropout)
@@ -94,25 +94,25 @@ class TransformerTranslator(Translator):
         self.encoder_norm, self.decoder_norm = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def features(self, source: Tensor, given: Tensor, forced: Tensor | None) -> Tensor:
-        """As `Translator` says; `forced` has no meaning here, where all places are computed at once."""
+        """See `Translator`; `forced` has no effect, since all positions are computed at once."""
         memory, is_padding = self._read(source)
-        place = torch.arange(given.shape[1], device=given.device)
-        is_later = place[None, :] > place[:, None]
-        inputs = self._embedded(given, place)
+        position = torch.arange(given.shape[1], device=given.device)
+        is_later = position[None, :] > position[:, None]
+        inputs = self._embedded(given, position)
         for layer in self.decoder:
             inputs, _ = layer(inputs, layer.of(inputs), is_later, layer.source.of(memory), is_padding)
         features: Tensor = self.decoder_norm(inputs)
         return features
 
     def start(self, source: Tensor, length: int) -> tuple[State, State]:
-        """As `Translator` says: what stays are keys and values of the source, what changes those of what is written."""
+        """See `Translator`: fixed are keys and values of the source, the state are those of the tokens so far."""
         memory, is_padding = self._read(source)
         of_source = torch.stack([layer.source.of(memory) for layer in self.decoder])
         written = torch.zeros_like(of_source[..., :1, :]).repeat(1, 1, 1, 1, length, 1)
         return [of_source, is_padding], [written]
 
     def step(self, token: Tensor, position: Tensor, fixed: State, state: State) -> tuple[Tensor, Tensor, State]:
-        """As `Translator` says; attention is that of the last layer, the mean of its heads."""
+        """See `Translator`; attention is that of the last layer, the mean of its heads."""
         inputs = self._embedded(token[:, None], position)
         written = state[0]
         is_later = torch.arange(written.shape[4], device=token.device)[None, :] > position[:, None]
@@ -129,10 +129,10 @@ class TransformerTranslator(Translator):
             inputs = layer(inputs, is_padding)
         return self.encoder_norm(inputs), is_padding
 
-    def _embedded(self, tokens: Tensor, place: Tensor) -> Tensor:
-        """(batch, length) → (batch, length, width), with the places, (length,), of its columns."""
+    def _embedded(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """(batch, length) → (batch, length, width), with the positions, (length,), of its columns."""
         powers = torch.arange(self.width // 2, device=tokens.device) * (-2 / self.width)
-        angles = place[:, None] * 10000.0**powers
+        angles = position[:, None] * 10000.0**powers
         embedded: Tensor = self.embedding(tokens) * self.width**0.5 + torch.cat([angles.sin(), angles.cos()], 1)
         dropped: Tensor = self.dropout(embedded)
         return dropped

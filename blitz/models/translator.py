@@ -1,4 +1,4 @@
-"""What all models that translate have in common: one embedding for all tokens, also of the scores; greedy search."""
+"""The common part of translation models: one embedding for all tokens, also of the scores; greedy search."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,28 +10,27 @@ from torch import Tensor, nn
 from blitz.models.loops import Carried, while_loop
 
 PAD, BEGIN, END = 0, 1, 2
-"""The tokens of `blitz.data.text.vocabulary` that stand for no text."""
+"""The special tokens of `blitz.data.text.vocabulary`."""
 
 State = list[Tensor]
 
 
 @dataclass(frozen=True)
 class Translation:
-    """What the model says about a batch; `tokens` and what follows only where it is evaluated or predicts."""
+    """The model's outputs for a batch; `tokens` and `attention` only in evaluation and prediction."""
 
     scores: Tensor | None
     """(tokens of the targets, vocabulary), if there are targets."""
     tokens: Tensor | None = None
-    """(batch, max_tokens): what it writes by itself."""
+    """(batch, max_tokens): the translation by greedy search."""
     attention: Tensor | None = None
-    """(batch, max_tokens, source length): where it looked for each of them."""
+    """(batch, max_tokens, source length): the attention of each token."""
 
 
 class Translator(nn.Module, ABC):
-    """(batch, length) tokens of one language → scores of those of another, of both in one vocabulary.
+    """(batch, length) tokens of one language → scores of those of another, with one vocabulary for both.
 
-    Rows begin with their tokens and end with padding. The embedding is that of both languages, and gives the scores as
-    well (Press & Wolf 2017).
+    Rows are padded at their ends. One embedding serves both languages and, transposed, the scores (Press & Wolf 2017).
     """
 
     def __init__(self, *, vocabulary: int, width: int, dropout: float) -> None:
@@ -44,10 +43,10 @@ class Translator(nn.Module, ABC):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, source: Tensor, target: Tensor, forced: Tensor | None = None) -> Tensor:
-        """Scores (tokens, vocabulary) for those of `target` that are no padding, row by row: no others are computed.
+        """Scores (tokens, vocabulary) for the tokens of `target` that are not padding, row by row.
 
-        Each is predicted from the ones before, as the target has them, or where `forced` (batch, length) is false as
-        the model itself has predicted them.
+        Each is predicted from the target's tokens before it, or where `forced` (batch, length) is false from the
+        model's own prediction.
         """
         kept = target != PAD
         given = F.pad(target[:, :-1], (1, 0), value=BEGIN)
@@ -59,22 +58,22 @@ class Translator(nn.Module, ABC):
 
     @abstractmethod
     def features(self, source: Tensor, given: Tensor, forced: Tensor | None) -> Tensor:
-        """(batch, length, width): what is known of the next token after each of `given` (batch, length)."""
+        """(batch, length, width): features of the next token after each of `given` (batch, length)."""
 
     @abstractmethod
     def start(self, source: Tensor, length: int) -> tuple[State, State]:
-        """What is known of `source` before a search of at most `length` tokens: what stays, and what steps change."""
+        """The state of a search of at most `length` tokens: a part that stays fixed, and a part that steps change."""
 
     @abstractmethod
     def step(self, token: Tensor, position: Tensor, fixed: State, state: State) -> tuple[Tensor, Tensor, State]:
         """Scores (batch, vocabulary) of what follows `token` (batch,) at `position` (1,), attention, and the state.
 
-        Attention is (batch, source length); each row sums to 1 over what is no padding.
+        Attention is (batch, source length); each row sums to 1 over the tokens that are not padding.
         """
 
 
 class GreedySearch(nn.Module):
-    """The most likely token at each place, until each row has ended: the whole search, with its loop, as a module."""
+    """Greedy decoding until each row has ended: the whole search, with its loop, as a module."""
 
     def __init__(self, model: Translator, length: int) -> None:
         super().__init__()
@@ -85,21 +84,23 @@ class GreedySearch(nn.Module):
         return self.search(source)[0]
 
     def search(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (batch, length), and where the model looked for each of them, (batch, length, source length)."""
+        """Tokens (batch, length), and the attention of each, (batch, length, source length)."""
         fixed, state = self.model.start(source, self.length)
         token = torch.full_like(source[:, 0], BEGIN)
         tokens = torch.full_like(source[:, :1], PAD).repeat(1, self.length)
         attention = torch.zeros_like(source, dtype=self.model.bias.dtype)[:, None].repeat(1, self.length, 1)
 
-        def more(place: Tensor, token: Tensor, ended: Tensor, *_: Tensor) -> Tensor:
-            return ((place < self.length) & ~ended.all()).squeeze()
+        def more(position: Tensor, token: Tensor, ended: Tensor, *_: Tensor) -> Tensor:
+            return ((position < self.length) & ~ended.all()).squeeze()
 
-        def turn(place: Tensor, token: Tensor, ended: Tensor, tokens: Tensor, seen: Tensor, *state: Tensor) -> Carried:
-            scores, weights, after = self.model.step(token, place, fixed, list(state))
+        def turn(
+            position: Tensor, token: Tensor, ended: Tensor, tokens: Tensor, seen: Tensor, *state: Tensor
+        ) -> Carried:
+            scores, weights, after = self.model.step(token, position, fixed, list(state))
             token = scores.argmax(1).masked_fill(ended, PAD)
-            tokens = tokens.index_copy(1, place, token[:, None])
-            seen = seen.index_copy(1, place, weights[:, None].to(seen.dtype))
-            return place + 1, token, ended | (token == END), tokens, seen, *after
+            tokens = tokens.index_copy(1, position, token[:, None])
+            seen = seen.index_copy(1, position, weights[:, None].to(seen.dtype))
+            return position + 1, token, ended | (token == END), tokens, seen, *after
 
         carried = (torch.zeros_like(token[:1]), token, token == END, tokens, attention, *state)
         _, _, _, tokens, attention, *_ = while_loop(more, turn, carried)

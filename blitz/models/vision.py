@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from blitz.errors import UserError, first_line
 
-# Their second heads give outputs in training alone, which a loss on one output has no use for.
+# Their second heads give outputs in training alone, which a loss on one output cannot use.
 # And their weights are made for inputs in [-1, 1], to which they change such as ImageNet's other weights are made for.
 _INCEPTION = {"aux_logits": False, "transform_input": True}
 _ONE_HEAD = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
@@ -30,7 +30,7 @@ def vision_model(name: str, *, outputs: int, size: int) -> nn.Module:
     # Vision transformers are made for one size.
     sized = {"image_size": size} if name.startswith("vit_") else {}
     with warnings.catch_warnings():
-        # That initial weights will be drawn otherwise some day.
+        # torchvision warns that initial weights will be drawn in another way in future.
         warnings.simplefilter("ignore", FutureWarning)
         model: nn.Module = torchvision.models.get_model(
             name, weights=None, num_classes=outputs, **sized, **_ONE_HEAD.get(name, {})
@@ -58,7 +58,7 @@ def published_weights(name: str, which: str) -> tuple[str, dict[str, Tensor]]:
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"--weights: {weights.url} cannot be downloaded ({first_line(error)}); fetch it where that is "
-            "possible and give the file with --init-from FILE, or begin with new weights: --weights None"
+            "possible and give the file with --init-from FILE, or start with new weights: --weights None"
         ) from error
     return f"torchvision's {weights}", dict(tensors)
 

@@ -1,1 +1,1 @@
-"""What models say, how it is judged, and how it is shown: metrics, examples, plots."""
+"""Model outputs: metrics, predictions, examples, plots."""

@@ -1,4 +1,4 @@
-"""How translations are judged: BLEU by sacrebleu, from counts that add up."""
+"""BLEU of translations by sacrebleu, from counts that add up."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class Bleu:
     _bleu: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Here, because a run that is only trained on, in a process of a cluster, need not import it.
+        # Imported here, because a worker that only trains does not need it.
         with extra("text", what="BLEU"):
             from sacrebleu.metrics.bleu import BLEU
 
@@ -41,12 +41,12 @@ class Bleu:
         tokens = batch["target"].ne(PAD).sum()
         return {"target_tokens": tokens, "bleu": torch.tensor(counts, device=tokens.device)}
 
-    def counts(self, said: Sequence[str], references: Sequence[str]) -> list[int]:
+    def counts(self, translations: Sequence[str], references: Sequence[str]) -> list[int]:
         """The counts of some rows: those of all rows are their sum."""
-        score = self._bleu.corpus_score(said, [references])
+        score = self._bleu.corpus_score(translations, [references])
         return [score.sys_len, score.ref_len, *score.counts, *score.totals]
 
-    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+    def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """`bleu`, from 0 to 100, and the `perplexity` of a token of the target."""
         length, reference_length, *counts = sums["bleu"].tolist()
         score = self._bleu.compute_bleu(counts[:4], counts[4:], length, reference_length, smooth_method="exp")

@@ -1,4 +1,4 @@
-"""How single classes fared, for people to read and as CSV: accuracies with intervals, and the confusion matrix."""
+"""Accuracies of single classes with intervals, and the confusion matrix, as text and as CSV."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from blitz.data.csv.formulas import escaped
-from blitz.outputs.metrics import ClassFigures
+from blitz.outputs.metrics import ClassAccuracy
 from blitz.visible import visible
 
 Matrix = Sequence[Sequence[int]]
@@ -16,8 +16,8 @@ Matrix = Sequence[Sequence[int]]
 _LONGEST_NAME, _MOST_LISTED = 24, 20
 
 
-def accuracies(total: ClassFigures, classes: Sequence[ClassFigures]) -> str:
-    """A line for all and one for each class, or for those of more than 20 that fared worst."""
+def accuracies(total: ClassAccuracy, classes: Sequence[ClassAccuracy]) -> str:
+    """A line for all classes and one for each, or for the 20 with the lowest accuracy."""
     shown, title = [each for each in classes if each.rows], "accuracy"
     if len(shown) > _MOST_LISTED:
         title = f"accuracy, the lowest {_MOST_LISTED} of {len(shown)}"
@@ -32,10 +32,10 @@ def accuracies(total: ClassFigures, classes: Sequence[ClassFigures]) -> str:
 
 
 def confusion(classes: Sequence[str], matrix: Matrix, *, columns: int | None = None) -> str:
-    """The matrix in so many columns, by default those of the terminal.
+    """The matrix in a width of `columns`, by default that of the terminal.
 
-    Where names do not fit above the counts, numbers stand there; where those do not either, only what was mistaken most
-    often is told.
+    If names do not fit above the counts, numbers replace them; if those do not fit either, only the most frequent
+    mistakes are listed.
     """
     columns = columns or shutil.get_terminal_size().columns
     names = [_brief(name) for name in classes]
@@ -56,22 +56,22 @@ def _grid(down: Sequence[str], across: Sequence[str], matrix: Matrix, width: int
         " " * first + "".join(f"{name:>{width}}" for name in across),
     ]
     for name, row in zip(down, matrix, strict=True):
-        # What never happened is not to stand out.
+        # A dot for 0, so that the counts stand out.
         lines.append(f"{name:{first}}" + "".join(f"{count or '.':>{width}}" for count in row))
     return "\n".join(lines)
 
 
 def _mistakes(names: Sequence[str], matrix: Matrix) -> str:
     mistaken = [
-        (count, names[truth], names[said])
+        (count, names[truth], names[prediction])
         for truth, row in enumerate(matrix)
-        for said, count in enumerate(row)
-        if count and truth != said
+        for prediction, count in enumerate(row)
+        if count and truth != prediction
     ]
     worst = sorted(mistaken, key=lambda each: -each[0])[:_MOST_LISTED]
     width = max((len(truth) for _, truth, _ in worst), default=0)
-    lines = [f"confusion matrix: of {len(names)} classes, what was mistaken most often"]
-    return "\n".join(lines + [f"{count:>6}  {truth:{width}}  taken for {said}" for count, truth, said in worst])
+    lines = [f"confusion matrix: of {len(names)} classes, the most frequent mistakes"]
+    return "\n".join(lines + [f"{count:>6}  {truth:{width}}  predicted as {wrong}" for count, truth, wrong in worst])
 
 
 def _numbers(names: Sequence[str]) -> list[str]:
@@ -84,7 +84,7 @@ def _brief(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
-def accuracies_csv(classes: Sequence[ClassFigures]) -> bytes:
+def accuracies_csv(classes: Sequence[ClassAccuracy]) -> bytes:
     """A row for each class; a class that does not occur has no accuracy."""
     rows = [
         (

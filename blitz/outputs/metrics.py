@@ -1,7 +1,7 @@
-"""How a model's outputs are judged: sums that add up over batches and ranks, and the figures made of them.
+"""Metrics of a model's outputs: sums that add up over batches and ranks, and the values computed from them.
 
 A metric never averages averages. It turns the rows of a batch into sums, the sums are added over all batches and
-ranks, and only then do figures come of them, so every row counts once whatever the number of workers.
+ranks, and only then are the values computed, so every row counts once whatever the number of workers.
 """
 
 import math
@@ -16,31 +16,31 @@ from blitz.errors import require
 
 Sums = dict[str, Tensor]
 
-# A matrix of more is too large to store, and no one could read it.
+# A matrix of more classes is too large to store and to read.
 _MOST_CONFUSED = 200
 
 
-def shown_figure(value: float) -> str:
-    """A figure as people read it: four decimals, or four digits where that would leave nothing of it or too much."""
+def format_metric(value: float) -> str:
+    """A metric for display: four decimals, or four significant digits where it is very small or very large."""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 class Metrics(Protocol):
-    """What `Recipe.metrics` returns."""
+    """The metrics of a recipe, as `Recipe.metrics` returns them."""
 
     @property
     def best(self) -> str:
-        """The figure that names the best checkpoint."""
+        """The metric that decides which checkpoint is the best."""
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether more of `best` is better."""
+        """Whether a higher value of `best` is better."""
 
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """Sums over the rows of a batch, pad rows already left out; on the outputs' device."""
 
-    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """The named figures, from the sums over all rows."""
+    def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """The metrics by name, from the sums over all rows."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,17 @@ class Loss:
     higher_is_better: bool = False
 
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
-        """Nothing."""
+        """No sums, no metrics."""
         return {}
 
-    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Nothing."""
+    def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """No sums, no metrics."""
         return {}
 
 
 @dataclass(frozen=True)
 class Means:
-    """The means over the rows of whatever a function says about each row.
+    """The means over the rows of numbers that a function gives for each row.
 
     `per_row(outputs, targets)` gives named tensors of shape (batch,) or (batch, …), of which a row's mean is taken. The
     best checkpoint is that of the lowest loss.
@@ -69,7 +69,7 @@ class Means:
 
     per_row: Callable[[Any, Any], Mapping[str, Tensor]]
     targets: Callable[[Mapping[str, Tensor]], Any]
-    """What of a batch the function is given as targets."""
+    """Extracts the function's `targets` from a batch."""
     best: str = "loss"
     higher_is_better: bool = False
 
@@ -85,23 +85,25 @@ class Means:
         sums = {f"sum/{name}": value.double().reshape(rows, -1).mean(1).sum() for name, value in values.items()}
         return {"count": torch.tensor(rows, device=next(iter(batch.values())).device), **sums}
 
-    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+    def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """The mean of each name."""
         count = max(1, sums["count"].item())
-        return {name.removeprefix("sum/"): value.item() / count for name, value in sums.items() if name != "count"}
+        # Beside these, evaluation has sums of its own.
+        named = {name.removeprefix("sum/"): value for name, value in sums.items() if name.startswith("sum/")}
+        return {name: value.item() / count for name, value in named.items()}
 
 
 @dataclass(frozen=True)
 class Regression:
     """Mean absolute error, root of the mean squared error, and R², the share of the targets' variance explained.
 
-    Outputs and targets are numbers in units of `units`, one for each column; the figures are in the targets' own. Where
-    targets are standardised those are their standard deviations: a shift of both changes none of the figures.
+    Outputs and targets are numbers in units of `units`, one for each column; the metrics are in the targets' own. Where
+    targets are standardised those are their standard deviations: a shift of both changes no metric.
     """
 
     units: tuple[float, ...] = (1.0,)
     names: tuple[str, ...] = ()
-    """Of the columns, where there are several: each then has an error of its own."""
+    """Names of the columns, if there are several: each then also has its own error."""
     best: str = "rmse"
     higher_is_better: bool = False
 
@@ -118,13 +120,13 @@ class Regression:
             "squared_target": targets.square().sum(0),
         }
 
-    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+    def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """`mae` and `rmse` over all columns, `mae/<name>` of each, and `r2` unless all targets are the same."""
         values, units = sums["values"].item(), torch.tensor(self.units, dtype=torch.float64)
         absolute = sums["absolute_error"] * units / values
         squared = sums["squared_error"] * units.square() / values
-        spread = (sums["squared_target"] - sums["target"].square() / values).sum().item()
-        explained = {"r2": 1 - sums["squared_error"].sum().item() / spread} if spread > 0 else {}
+        variation = (sums["squared_target"] - sums["target"].square() / values).sum().item()
+        explained = {"r2": 1 - sums["squared_error"].sum().item() / variation} if variation > 0 else {}
         return {
             "mae": absolute.mean().item(),
             "rmse": math.sqrt(squared.mean().item()),
@@ -135,7 +137,7 @@ class Regression:
 
 @dataclass(frozen=True)
 class Distance:
-    """How far points lie from where they should, on average: in pixels of the image that they were marked in.
+    """The mean distance of points from their targets, in pixels of the image in which they were marked.
 
     Outputs and `targets` are (batch, 2 · points), x and y in turn; `frame`, (batch, 4), holds in its last two columns
     how many pixels one unit of x and of y is.
@@ -150,14 +152,14 @@ class Distance:
         distances = (errors * batch["frame"][:, None, 2:].double()).norm(dim=2)
         return {"points": torch.tensor(distances.numel(), device=distances.device), "distance": distances.sum()}
 
-    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+    def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """`pixel_error`."""
         return {"pixel_error": sums["distance"].item() / sums["points"].item()}
 
 
 @dataclass(frozen=True)
-class ClassFigures:
-    """How many rows of a class there are, and how many of them were told right."""
+class ClassAccuracy:
+    """How many rows of a class there are, and how many of them were classified right."""
 
     name: str
     rows: int
@@ -165,12 +167,12 @@ class ClassFigures:
 
     @property
     def accuracy(self) -> float:
-        """Share of the rows that were told right; no number where there are none."""
+        """Share of the rows that were classified right; NaN if there are no rows."""
         return self.right / self.rows if self.rows else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the accuracy lies with a confidence of 95 %."""
+        """The 95 % confidence interval of the accuracy."""
         return wilson_interval(self.right, self.rows)
 
 
@@ -183,7 +185,7 @@ class Classification:
 
     classes: tuple[str, ...]
     top_k: int = 5
-    """Where there are more classes, the share of rows whose class is among so many highest scores is told too."""
+    """With more classes than this, the share of rows whose class is among so many highest scores is reported too."""
     best: str = "accuracy"
     higher_is_better: bool = True
 
@@ -203,27 +205,27 @@ class Classification:
         cells = targets * count + predicted
         return {"confusion": torch.bincount(cells, minlength=count * count).reshape(count, count), **highest}
 
-    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+    def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """`accuracy`, `top_<k>_accuracy`, and `accuracy/<class>` for each class that occurs."""
         by_class, total = self.by_class(sums), self.total(sums)
-        figures = {"accuracy": total.right / max(1, total.rows)}
+        values = {"accuracy": total.right / max(1, total.rows)}
         if "in_top_k" in sums:
-            figures[f"top_{self.top_k}_accuracy"] = sums["in_top_k"].item() / max(1, total.rows)
-        return figures | {f"accuracy/{each.name}": each.accuracy for each in by_class if each.rows}
+            values[f"top_{self.top_k}_accuracy"] = sums["in_top_k"].item() / max(1, total.rows)
+        return values | {f"accuracy/{each.name}": each.accuracy for each in by_class if each.rows}
 
-    def by_class(self, sums: Mapping[str, Tensor]) -> list[ClassFigures]:
-        """For each class in turn."""
+    def by_class(self, sums: Mapping[str, Tensor]) -> list[ClassAccuracy]:
+        """The accuracy of each class, in order."""
         if "confusion" in sums:
             right, rows = sums["confusion"].diagonal(), sums["confusion"].sum(1)
         else:
             right, rows = sums["right"], sums["rows_of"]
         counts = zip(self.classes, rows.tolist(), right.tolist(), strict=True)
-        return [ClassFigures(name, of, told) for name, of, told in counts]
+        return [ClassAccuracy(name, total, correct) for name, total, correct in counts]
 
-    def total(self, sums: Mapping[str, Tensor]) -> ClassFigures:
-        """Over all classes."""
+    def total(self, sums: Mapping[str, Tensor]) -> ClassAccuracy:
+        """The accuracy over all classes."""
         by_class = self.by_class(sums)
-        return ClassFigures("all", sum(each.rows for each in by_class), sum(each.right for each in by_class))
+        return ClassAccuracy("all", sum(each.rows for each in by_class), sum(each.right for each in by_class))
 
 
 def wilson_interval(right: int, rows: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -1,6 +1,6 @@
-"""What a small model has learned, drawn over the rows that it was shown.
+"""Plots of a small model's outputs over its rows.
 
-Matplotlib takes a second to import, and most runs draw nothing: it is imported where something is drawn.
+Matplotlib takes a second to import, and most runs draw nothing, so it is imported only when drawing.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _CURVE_POINTS, _GRID_SIDE = 300, 300
 
 
 def fitted_curve(model: nn.Module, inputs: Array, targets: Array) -> "Figure":
-    """The points, `inputs` and `targets` of shape (rows, 1), and what the model says between them."""
+    """The points, `inputs` and `targets` of shape (rows, 1), and the model's curve."""
     with extra("report", what="a picture"):
         from matplotlib.figure import Figure
 
@@ -36,7 +36,7 @@ def fitted_curve(model: nn.Module, inputs: Array, targets: Array) -> "Figure":
 
 
 def decision_regions(model: nn.Module, inputs: Array, targets: Array, *, classes: Sequence[str]) -> "Figure":
-    """The points, `inputs` of shape (rows, 2), in the colours of their classes, and over which ground each class wins.
+    """The points, `inputs` of shape (rows, 2), in the colours of their classes, over the model's decision regions.
 
     `targets` are class numbers of shape (rows,).
     """

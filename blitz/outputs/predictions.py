@@ -1,4 +1,4 @@
-"""What a model says about a row, in columns for people to read."""
+"""Predictions as columns for people to read."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,8 +16,8 @@ def class_predictions(scores: Tensor, classes: Sequence[str]) -> Columns:
     Where there are more than 100 classes, the probabilities of single ones are left out.
     """
     probabilities = scores.double().softmax(1)
-    highest, places = probabilities.max(1)
-    columns: Columns = {"prediction": [classes[place] for place in places.tolist()], "probability": highest.tolist()}
+    highest, numbers = probabilities.max(1)
+    columns: Columns = {"prediction": [classes[number] for number in numbers.tolist()], "probability": highest.tolist()}
     if len(classes) <= _MOST_CLASSES:
         columns |= {
             f"probability_{name}": values.tolist() for name, values in zip(classes, probabilities.T, strict=True)

@@ -1,4 +1,4 @@
-"""Two clouds of points, told apart by a net of one small hidden layer: the smallest classification of the notes."""
+"""Two clouds of points, and a net with one small hidden layer: the smallest classification of the notes."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ class Blobs(Recipe):
     log_every_steps: int = 20
     optim: Optim = Optim(name="sgd", lr=0.02)
     activation: Activation = "relu"
-    """What follows the hidden layer."""
+    """The activation after the hidden layer."""
 
     def dataset(self, split: Split) -> ArrayDataset:
         random, rows = np.random.default_rng([self.seed, split == "val"]), _ROWS_A_CLASS[split]

@@ -27,7 +27,7 @@ class DynamicNetOnNoise(Recipe):
     find_unused_parameters: bool = True
     optim: Optim = Optim(name="momentum", lr=1e-4)
     eval_repeats: int = 1
-    """Repeats of the middle layer where nothing is drawn: in evaluation."""
+    """Repeats of the middle layer in evaluation, where nothing is drawn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,5 +47,5 @@ class DynamicNetOnNoise(Recipe):
         return outputs
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        # So that the mean over the rows is the sum over them.
+        # Scaled so that the mean over the rows is the sum over them.
         return _ROWS * (outputs - batch["targets"]).square().sum(1)

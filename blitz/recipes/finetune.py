@@ -1,4 +1,4 @@
-"""Transfer learning: a classifier of torchvision that begins with what it has learned elsewhere."""
+"""Transfer learning: a classifier of torchvision, initialised from pretrained weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ class Finetune(ImageCsv):
 
     optim: Optim = Optim(name="momentum", lr=0.01, schedule="cosine")
     weights: str | None = "DEFAULT"
-    """Begin with weights that torchvision publishes for the model, of this name, such as IMAGENET1K_V1; None begins
-    with new ones. --init-from goes first."""
+    """Initialise from torchvision's weights of this name for the model, such as IMAGENET1K_V1; None draws new ones.
+    --init-from takes precedence."""
     freeze: Literal["none", "backbone"] = "none"
-    """backbone learns the new head alone, and leaves all before it and its batch statistics as they are."""
+    """backbone trains the new head alone, and freezes everything before it with its batch statistics."""
     backbone_lr_factor: float = 0.1
-    """The learning rate of all before the head, as a multiple of --optim.lr."""
+    """The learning rate of everything before the head, as a multiple of --optim.lr."""
     unfreeze_after_epochs: float | None = None
-    """With --freeze backbone: learn it too, once so many epochs are done, such as 1.5."""
+    """With --freeze backbone: train it too after so many epochs, such as 1.5."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,7 +38,7 @@ class Finetune(ImageCsv):
         require(epochs is None or frozen, "--unfreeze-after-epochs goes with --freeze backbone; nothing else is frozen")
 
     @property
-    def begins_elsewhere(self) -> bool:
+    def uses_other_weights(self) -> bool:
         return self.init_from is not None or self.weights is not None
 
     def pretrained(self) -> Pretrained | None:

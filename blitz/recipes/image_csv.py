@@ -1,6 +1,6 @@
 """Images that a CSV names: any classifier of torchvision, for classes, numbers or points in the image."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -9,10 +9,11 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.crops import Crops, middle, recolored
-from blitz.data.csv.image_dataset import CsvImages, ImageFit, fit_images, image_inputs, image_rows
+from blitz.data.csv.image_dataset import CsvImages, FileChecks, ImageFit, fit_images, image_inputs, image_rows
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.errors import require
+from blitz.fields import HELD
 from blitz.models.vision import require_fits, vision_model
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Distance, Regression
@@ -33,13 +34,13 @@ class VisionModel:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training does to images at random, by the seed, the epoch and the row."""
+    """Random augmentation in training, by the seed, the epoch and the row."""
 
     flip: bool | None = None
-    """Mirror half of them; by default where classes are learned."""
+    """Mirror half of the images; by default for classes only."""
     min_area: float | None = None
-    """Least share of the image that a crop takes, of which the model sees all: 1 is never to zoom in. By default 0.35
-    where classes are learned, else 1."""
+    """The smallest share of the image's area that a crop takes, which is scaled to the input size: 1 never zooms in. By
+    default 0.35 for classes, else 1."""
     color: float = 0.0
     """Change brightness and contrast by up to this share."""
 
@@ -59,26 +60,28 @@ class ImageCsv(Recipe):
     model: VisionModel = VisionModel()
     augmentation: Augmentation = Augmentation()
     fitted_on: Annotated[ImageFit | None, tyro.conf.Suppress] = None
+    checks: Annotated[FileChecks | None, tyro.conf.Suppress] = field(default=None, compare=False, metadata={HELD: True})
 
     def fitted(self) -> Self:
-        # Before a look at all files, which may take minutes.
+        # Before the check of all files, which may take minutes.
         require_fits(self.model.name, outputs=2, size=self.data.size)
-        fit = fit_images(self.data, self.seed)
+        checks = FileChecks()
+        fit = fit_images(self.data, self.seed, checks)
         require(
             not (self.augmentation.flip and fit.task == "points"),
-            "--augmentation.flip would make left points right ones, which only who marked them can name; leave it out",
+            "--augmentation.flip would swap left and right points, whose names it cannot swap; leave it out",
         )
-        return replace(self, fitted_on=fit)
+        return replace(self, fitted_on=fit, checks=checks)
 
     @property
     def fit(self) -> ImageFit:
-        """What is known of the training rows."""
+        """What was fitted on the training rows."""
         assert self.fitted_on is not None
         return self.fitted_on
 
     @property
     def outputs(self) -> int:
-        """Numbers that the model gives for an image."""
+        """The number of the model's outputs for an image."""
         return len(self.fit.classes) or len(self.fit.targets)
 
     @property
@@ -90,7 +93,7 @@ class ImageCsv(Recipe):
         return self.data.loader_workers
 
     def dataset(self, split: Split) -> CsvImages:
-        return image_rows(self.data, self.fit, split, self.seed)
+        return image_rows(self.data, self.fit, split, self.seed, self.checks or FileChecks())
 
     def inputs(self, csv: str) -> CsvImages:
         return image_inputs(self.data, self.fit, csv)
@@ -111,7 +114,7 @@ class ImageCsv(Recipe):
         return batch
 
     def _moved(self, batch: Batch, crops: Crops) -> Batch:
-        """Points and the frame that they are told in, after a crop."""
+        """Points and the frame that they are relative to, after a crop."""
         if self.fit.task != "points":
             return batch
         points = {"targets": crops.points(batch["targets"])} if "targets" in batch else {}
@@ -119,7 +122,7 @@ class ImageCsv(Recipe):
 
     def preprocess(self, batch: Batch) -> Batch:
         inputs, size = batch["inputs"].float().div(255), self.data.size
-        # What training has cropped is of that size.
+        # Training has already cropped to that size.
         if inputs.shape[-1] > size:
             inputs, crops = middle(inputs, size)
             batch = self._moved(batch, crops)
@@ -153,7 +156,7 @@ class ImageCsv(Recipe):
                 outputs.new_tensor(each) for each in zip(*((n.std, n.mean) for n in fit.numbers), strict=True)
             )
             return {"predictions": outputs * stds + means}
-        # In pixels of the image that is given: its own frame, of which one unit is half a side.
+        # In pixels of the given image: the frame is the whole image, one unit is half a side.
         half = images.shape[-1] / 2
         batch = self.preprocess({**batch, "frame": images.new_full((images.shape[0], 4), half, dtype=torch.float32)})
         points = self.forward(model, batch).reshape(-1, len(fit.targets) // 2, 2)

@@ -1,4 +1,4 @@
-"""A parabola with noise and a net of one small hidden layer: what the blitz's notes compare optimizers on."""
+"""A parabola with noise and a net of one small hidden layer: the task on which the blitz's notes compare optimizers."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ class Parabola(Recipe):
     hidden: tuple[int, ...] = (20,)
     """Widths of the hidden layers."""
     activation: Activation = "relu"
-    """What follows each hidden layer."""
+    """The activation after each hidden layer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Random examples learned by heart: the net of PyTorch's "Learning PyTorch with Examples"."""
+"""Overfitting random examples: the net of PyTorch's "Learning PyTorch with Examples"."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class RandomMLP(Recipe):
     log_every_steps: int = 100
     optim: Optim = Optim(name="adam", lr=1e-4)
     activation: Activation = "relu"
-    """What follows the hidden layer."""
+    """The activation after the hidden layer."""
 
     def dataset(self, split: Split) -> ArrayDataset:
         return noise(rows=_ROWS, inputs=_INPUTS, targets=_TARGETS, seed=self.seed)
@@ -33,5 +33,5 @@ class RandomMLP(Recipe):
         return MLP((_INPUTS, _HIDDEN, _TARGETS), activation=self.activation)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        # So that the mean over the rows is the sum over them.
+        # Scaled so that the mean over the rows is the sum over them.
         return _ROWS * (outputs - batch["targets"]).square().sum(1)

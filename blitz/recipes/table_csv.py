@@ -20,14 +20,14 @@ from blitz.recipe import Batch, Recipe
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers between a row and what is said about it."""
+    """The hidden layers."""
 
     hidden: tuple[int, ...] = (64, 32)
     """Widths of the hidden layers."""
     dropout: float = 0.1
-    """Share of a hidden layer's outputs that a training step leaves out."""
+    """Dropout probability after each hidden layer."""
     activation: Activation = "relu"
-    """What follows each hidden layer."""
+    """The activation after each hidden layer."""
 
     def __post_init__(self) -> None:
         require(all(width >= 1 for width in self.hidden), f"--model.hidden is {self.hidden}; each must be at least 1")
@@ -36,7 +36,7 @@ class Layers:
 
 @dataclass(frozen=True)
 class TableCsv(Recipe):
-    """An MLP on the numbers and categories of a CSV; it classifies or predicts a number, as the target says."""
+    """An MLP on the numbers and categories of a CSV; it classifies or predicts a number, depending on the target."""
 
     epochs: int = 30
     optim: Optim = Optim(name="adamw", lr=1e-2, weight_decay=0.01, schedule="cosine")
@@ -49,7 +49,7 @@ class TableCsv(Recipe):
 
     @property
     def fit(self) -> CsvFit:
-        """What is known of the training rows."""
+        """What was fitted on the training rows."""
         assert self.fitted_on is not None
         return self.fitted_on
 

@@ -28,15 +28,15 @@ class TranslatorModel:
     name: Literal["gru", "transformer"] = "gru"
     """A bidirectional GRU and one with Luong attention; or a Transformer."""
     width: int = 256
-    """Of embeddings and layers."""
+    """Width of embeddings and layers."""
     layers: int | None = None
-    """Of the encoder, and of the decoder; by default 1 of the GRU and 3 of the Transformer."""
+    """Layers of the encoder, and of the decoder; by default 1 for the GRU and 3 for the Transformer."""
     attention: Literal["dot", "general"] = "general"
-    """Luong's score, of the GRU."""
+    """For the GRU: Luong's score."""
     heads: int = 4
-    """Of the Transformer's attention."""
+    """For the Transformer: heads of its attention."""
     dropout: float = 0.2
-    """Share of what goes from layer to layer that a training step leaves out."""
+    """Dropout probability between layers."""
 
     def __post_init__(self) -> None:
         fits = self.width >= 2 and self.width % 2 == 0 and self.heads >= 1 and self.width % self.heads == 0
@@ -56,9 +56,9 @@ class Translate(Recipe):
     data: PairData = PairData()
     model: TranslatorModel = TranslatorModel()
     teacher_forcing: float = 1.0
-    """Of the GRU: share of the tokens that training goes on from as the target has them, not as it predicted them."""
+    """For the GRU: the share of tokens for which training feeds the target's token, not the predicted one."""
     label_smoothing: float = 0.1
-    """Share of the probability that training wants spread over all tokens."""
+    """Label smoothing: the share of probability distributed over all tokens in training."""
     fitted_on: Annotated[TextFit | None, tyro.conf.Suppress] = None
 
     def __post_init__(self) -> None:
@@ -66,20 +66,20 @@ class Translate(Recipe):
         for name, share in (("teacher-forcing", self.teacher_forcing), ("label-smoothing", self.label_smoothing)):
             require(0 <= share <= 1, f"--{name} is {share}; it must be from 0 to 1")
         forces = self.teacher_forcing == 1 or self.model.name == "gru"
-        require(forces, "--teacher-forcing is for the GRU: a Transformer computes all places at once; leave it out")
+        require(forces, "--teacher-forcing is for the GRU: a Transformer computes all positions at once; leave it out")
 
     def fitted(self) -> Self:
         return replace(self, fitted_on=fit_pairs(self.data, self.seed))
 
     @property
     def fit(self) -> TextFit:
-        """What is known of the training rows."""
+        """What was fitted on the training rows."""
         assert self.fitted_on is not None
         return self.fitted_on
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Text as tokens, and back."""
+        """The tokenizer."""
         return Vocabulary(self.fit.merges)
 
     @property
@@ -127,8 +127,8 @@ class Translate(Recipe):
         kept = target != PAD
         smoothing = self.label_smoothing if outputs.tokens is None else 0.0
         losses = F.cross_entropy(outputs.scores, target[kept], reduction="none", label_smoothing=smoothing)
-        of_places = losses.new_zeros(target.shape).masked_scatter(kept, losses)
-        return of_places.sum(1) / self.fit.target_tokens
+        by_token = losses.new_zeros(target.shape).masked_scatter(kept, losses)
+        return by_token.sum(1) / self.fit.target_tokens
 
     def predictions(self, outputs: Translation, batch: Batch) -> dict[str, list[str] | list[float]]:
         assert outputs.tokens is not None
@@ -153,5 +153,5 @@ class Translate(Recipe):
 
 
 def _trimmed(tokens: Tensor) -> Tensor:
-    """Without the columns at the end that are padding in every row."""
+    """`tokens` without the columns at the end that are padding in every row."""
     return tokens[:, : int(tokens.ne(PAD).sum(1).max())].long()

@@ -1,4 +1,4 @@
-"""Charts of what an evaluation found: single classes, what was taken for what, predicted against true numbers."""
+"""Charts of an evaluation: accuracy of each class, confusion matrix, predicted against true numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,9 @@ _MOST_COLUMNS = 6
 
 
 def class_chart(evaluation: dict[str, Any]) -> tuple[Chart | None, str]:
-    """The accuracy of each class with its interval, and what to say where not all are shown."""
+    """The accuracy of each class with its interval, and a note if not all classes are shown."""
     _, *classes = evaluation.get("by_class") or [None]
-    told = [
+    shown = [
         {
             "class": one["name"],
             "accuracy": one["right"] / one["rows"],
@@ -24,11 +24,11 @@ def class_chart(evaluation: dict[str, Any]) -> tuple[Chart | None, str]:
         for one in classes
         if one["rows"]
     ]
-    if not told:
+    if not shown:
         return None, ""
     note = ""
-    if len(told) > _MOST_BARS:
-        told = sorted(told, key=lambda one: one["accuracy"])[:_MOST_BARS]
+    if len(shown) > _MOST_BARS:
+        shown = sorted(shown, key=lambda one: one["accuracy"])[:_MOST_BARS]
         note = f"The {_MOST_BARS} classes of {len(classes)} with the lowest accuracy."
     y = {"field": "class", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 160}}
     percent = {"format": "%"}
@@ -48,8 +48,8 @@ def class_chart(evaluation: dict[str, Any]) -> tuple[Chart | None, str]:
     ]
     overall = evaluation["by_class"][0]
     chart = {
-        "data": {"values": told},
-        "height": _row_height(len(told)) * len(told),
+        "data": {"values": shown},
+        "height": _row_height(len(shown)) * len(shown),
         "encoding": {"y": y, "tooltip": tooltip},
         "layer": [
             {
@@ -71,7 +71,7 @@ def class_chart(evaluation: dict[str, Any]) -> tuple[Chart | None, str]:
 
 
 def confusion_chart(evaluation: dict[str, Any]) -> Chart | None:
-    """What was taken for what: counts, coloured by their share of the rows of their class."""
+    """The confusion matrix: counts, coloured by their share of the rows of their class."""
     counts: Sequence[Sequence[int]] | None = evaluation["sums"].get("confusion")
     names = [one["name"] for one in evaluation.get("by_class", [])[1:]]
     if not counts or not names or len(names) > _MOST_CELLS:

@@ -9,18 +9,18 @@ from blitz.report.series import ACCOUNTS, Point, Series
 
 Chart = dict[str, Any]
 
-_MOST_FIGURES = 4
+_MOST_METRICS = 4
 _MOST_BARS = 120
 _HEIGHT = 260
 ZOOM = [{"name": "from", "value": None}, {"name": "to", "value": None}]
-"""Which steps are shown: the page sets them in all charts that have them."""
+"""The steps shown: parameters that the page sets in all charts at once."""
 
 
 def curve_charts(records: Sequence[Record]) -> dict[str, Chart]:
-    """Charts by their titles: loss, figures of the evaluations, learning rate, throughput."""
+    """Charts by title: loss, metrics of the evaluations, learning rate, throughput."""
     charts = {
         "loss": _lines(records, {"train/loss": "training", "val/loss": "validation"}, title="loss"),
-        **{name: _lines(records, {name: name}, title=name) for name in _figures(records)},
+        **{name: _lines(records, {name: name}, title=name) for name in _metrics(records)},
         "learning rate": _lines(records, {name: name for name in _rates(records)}, title="learning rate"),
         "examples a second": _lines(records, {"examples_per_second": "examples a second"}, title="examples a second"),
         "workers": _lines(records, {"world_size": "workers"} if _resized(records) else {}, title="workers", steps=True),
@@ -28,10 +28,10 @@ def curve_charts(records: Sequence[Record]) -> dict[str, Chart]:
     return {title: chart for title, chart in charts.items() if chart}
 
 
-def _figures(records: Sequence[Record]) -> list[str]:
+def _metrics(records: Sequence[Record]) -> list[str]:
     names = [record.best for record in records]
     names += [name for record in records for name in record.curves.series if name.startswith("val/")]
-    return [name for name in dict.fromkeys(names) if name.count("/") == 1 and name != "val/loss"][:_MOST_FIGURES]
+    return [name for name in dict.fromkeys(names) if name.count("/") == 1 and name != "val/loss"][:_MOST_METRICS]
 
 
 def _rates(records: Sequence[Record]) -> list[str]:
@@ -44,8 +44,7 @@ def _resized(records: Sequence[Record]) -> bool:
 
 
 def _lines(records: Sequence[Record], names: dict[str, str], *, title: str, steps: bool = False) -> Chart | None:
-    """A chart of some figures of metrics.jsonl, whose names are given with what they are called; None if there are
-    none."""
+    """A chart of some metrics of metrics.jsonl, None if there are none; `names` maps them to their labels."""
     points = [
         {"run": record.name, "series": called, **point}
         for record in records
@@ -64,7 +63,7 @@ def _lines(records: Sequence[Record], names: dict[str, str], *, title: str, step
     }
     if not several_runs and not several_series:
         color["legend"] = None
-    # Rates and counts are seen against nothing, all else against itself.
+    # The axes of rates and counts start at zero, all others at the lowest value.
     scale = {"zero": not any(name.startswith(("train/", "val/")) for name in names)}
     y = {"field": "value", "type": "quantitative", "title": title, "scale": scale}
     line: Chart = {"y": y, "color": color}
@@ -127,16 +126,16 @@ def _points(series: Series | None) -> Iterable[dict[str, Any]]:
 
 
 def _event_layers(records: Sequence[Record]) -> list[Chart]:
-    """Where a run went on or failed, as dashed lines."""
+    """Where a run was resumed or failed, as dashed lines."""
     marks = [
-        {"step": event.get("step", 0), "what": event["what"], "told": f"{record.name}: {told}"}
+        {"step": event.get("step", 0), "what": event["what"], "event": f"{record.name}: {text}"}
         for record in records
-        for event, told in zip(record.events, events_told(record), strict=True)
+        for event, text in zip(record.events, event_texts(record), strict=True)
         if event["what"] not in ("started", "finished") or (event["what"] == "started" and event.get("reached"))
     ]
     if not marks:
         return []
-    tooltip = {"field": "told", "type": "nominal", "title": "event"}
+    tooltip = {"field": "event", "type": "nominal"}
     label = {"type": "text", "align": "center", "baseline": "bottom", "fontSize": 11, "color": {"expr": "alarm"}}
     return [
         {
@@ -151,7 +150,7 @@ def _event_layers(records: Sequence[Record]) -> list[Chart]:
             "encoding": {"x": step_axis(), "tooltip": tooltip},
         },
         {
-            "data": {"values": _spread(marks)},
+            "data": {"values": _labels(marks)},
             "transform": [{"filter": "(from === null || datum.step >= from) && (to === null || datum.step <= to)"}],
             "mark": label,
             "encoding": {
@@ -164,21 +163,21 @@ def _event_layers(records: Sequence[Record]) -> list[Chart]:
     ]
 
 
-def _spread(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One label for all that happened at a step."""
+def _labels(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One label for all events at a step."""
     whats: dict[int, list[str]] = {}
     for mark in marks:
         whats.setdefault(mark["step"], []).append(mark["what"])
-    told = {mark["step"]: mark["told"] for mark in marks}
-    return [{"step": step, "what": ", ".join(dict.fromkeys(each)), "told": told[step]} for step, each in whats.items()]
+    texts = {mark["step"]: mark["event"] for mark in marks}
+    return [{"step": at, "what": ", ".join(dict.fromkeys(each)), "event": texts[at]} for at, each in whats.items()]
 
 
-def events_told(record: Record) -> list[str]:
+def event_texts(record: Record) -> list[str]:
     """Each event in a sentence."""
-    return [_told(event) for event in record.events]
+    return [_event_text(event) for event in record.events]
 
 
-def _told(event: dict[str, Any]) -> str:
+def _event_text(event: dict[str, Any]) -> str:
     when = datetime.fromtimestamp(event["time"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     workers, step = event.get("world_size", 1), event.get("step", 0)
     if event.get("change"):
@@ -193,7 +192,7 @@ def _told(event: dict[str, Any]) -> str:
 
 
 def time_chart(records: Sequence[Record]) -> Chart | None:
-    """What the time went to, a bar a run."""
+    """How each run spent its time, one bar a run."""
     bars = [
         {"run": record.name, "account": ACCOUNTS[account], "seconds": seconds, "order": order}
         for record in records
@@ -230,7 +229,7 @@ def _groups(points: list[Point]) -> list[list[Point]]:
 
 
 def time_over_steps(record: Record) -> Chart | None:
-    """How the share of what time goes to changed in the course of a run."""
+    """The share of time of each account, over the steps of a run."""
     accounts = {account: record.curves.series.get(f"{account}_seconds") for account in ACCOUNTS}
     compute = accounts["compute"]
     if compute is None or sum(point.count for point in compute.points) < 3:

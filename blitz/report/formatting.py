@@ -1,4 +1,4 @@
-"""Numbers and settings as people read them."""
+"""Numbers and settings formatted for people."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ _BLOCKS, _PLAIN = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 
 
 def number(value: float | None) -> str:
-    """Four digits or so."""
+    """About four significant digits."""
     if value is None or not math.isfinite(value):
         return "–"
     if value == int(value) and abs(value) < 1e15:
@@ -20,7 +20,7 @@ def number(value: float | None) -> str:
 
 
 def rounded(text: str) -> str:
-    """A cell of a table: a long number in short, all else as it is."""
+    """A cell of a table: a long number is rounded, everything else unchanged."""
     try:
         return number(float(text)) if len(text) > _LONG_NUMBER else text
     except ValueError:
@@ -28,7 +28,7 @@ def rounded(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
+    """A duration in seconds, minutes or hours."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
 
 
 def shown(value: Any) -> str:
-    """A setting."""
+    """A setting, cut if it is long."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 

@@ -1,4 +1,4 @@
-"""One self-contained page: all that it shows and all that draws it is in the file, so it opens from a disk."""
+"""One self-contained HTML page: it holds all data and scripts, so it opens from a disk."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from typing import Any
 
 from blitz.extras import extra
 from blitz.report.classes import class_chart, confusion_chart, number_charts
-from blitz.report.curves import Chart, curve_charts, events_told, time_chart, time_over_steps
+from blitz.report.curves import Chart, curve_charts, event_texts, time_chart, time_over_steps
 from blitz.report.formatting import duration, number, rounded, shown
 from blitz.report.record import Record, differing
 from blitz.report.series import ACCOUNTS
@@ -28,13 +28,13 @@ _PNG_WIDTH, _PNG_SCALE = 560, 2.0
 
 @dataclass(frozen=True)
 class Page:
-    """What is shown of one run, of several or of a sweep."""
+    """The page of one run, of several, or of a sweep."""
 
     template: str
     charts: dict[str, Chart]
-    """By the names that the template has for them."""
+    """By the names that the template uses."""
     context: dict[str, Any]
-    """What else the template shows."""
+    """The other variables of the template."""
 
     def html(self) -> str:
         """The whole file."""
@@ -83,7 +83,7 @@ class Page:
 
 
 def _of_others(value: Any) -> Any:
-    """What a template prints: text that is not of this project, and so no HTML, is made visible."""
+    """A value as a template prints it; text from outside the project gets its control characters made visible."""
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
@@ -107,7 +107,7 @@ def run_page(record: Record) -> Page:
         "record": record,
         "tiles": _tiles(record),
         "curves": list(curves),
-        "events": list(zip(record.events, events_told(record), strict=True)),
+        "events": list(zip(record.events, event_texts(record), strict=True)),
         "class_note": class_note,
         "numbers": list(numbers),
         "examples": (evaluation or {}).get("examples", {}),
@@ -118,15 +118,15 @@ def run_page(record: Record) -> Page:
 
 def comparison_page(records: Sequence[Record]) -> Page:
     """The page of several runs, side by side."""
-    names = list(dict.fromkeys(name for record in records for name in record.figures))
+    names = list(dict.fromkeys(name for record in records for name in record.metrics))
     curves = {f"curve {title}": chart for title, chart in curve_charts(records).items()}
     context = {
         "title": " · ".join(record.name for record in records),
         "records": records,
-        "figures": [(name, [record.figures.get(name) for record in records]) for name in names],
+        "metrics": [(name, [record.metrics.get(name) for record in records]) for name in names],
         "differing": differing(records),
         "curves": list(curves),
-        "colours": [f"var(--series-{place % 8})" for place in range(len(records))],
+        "colours": [f"var(--series-{number % 8})" for number in range(len(records))],
     }
     return Page("comparison.html", _there({**curves, "time": time_chart(records)}), context)
 
@@ -142,7 +142,7 @@ def _there(charts: dict[str, Chart | None]) -> dict[str, Chart]:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with null for what is no number or without bound: JSON has neither, and Vega leaves null out."""
+    """`value` with null for NaN and infinity, which JSON lacks; Vega skips null."""
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -153,7 +153,7 @@ def _finite(value: Any) -> Any:
 def vega() -> str:
     """The script that draws Vega-Lite charts, as one file without requests.
 
-    To put it together takes seconds, so it is kept in the user's cache.
+    Bundling takes seconds, so the result is kept in the user's cache.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blitz"
     with extra("report", what="a report"):
@@ -172,13 +172,13 @@ def vega() -> str:
         with replacing(kept) as new:
             new.write_text(script, encoding="utf-8")
     except OSError:
-        # A home that cannot be written costs these seconds each time, and no report.
+        # Without a writable home the bundling is repeated each time; the report is still written.
         pass
     return script
 
 
 def _tiles(record: Record) -> list[tuple[str, str, str]]:
-    """What matters most: a figure, what it is, and what there is to say of it."""
+    """The key values: each as (value, name, remark)."""
     tiles = []
     evaluation = record.evaluation
     if evaluation:
@@ -197,55 +197,55 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         tiles.append((number(record.examples_per_second), "examples a second", f"median; {_workers(record)}"))
     if record.seconds:
         starts = sum(event["what"] in ("started", "resumed") for event in record.events)
-        told = "in one go" if starts == 1 else f"of the steps that count, in {starts} starts"
-        tiles.append((duration(sum(record.seconds.values())), "training", told))
+        remark = "in one go" if starts == 1 else f"of the steps that count, in {starts} starts"
+        tiles.append((duration(sum(record.seconds.values())), "training", remark))
     return tiles
 
 
 def _workers(record: Record) -> str:
-    """On how many it ran."""
+    """The number of workers, as text."""
     counts = sorted(record.curves.world_sizes)
-    told = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{told} worker{'' if told == '1' else 's'}"
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{number} worker{'' if number == '1' else 's'}"
 
 
 def _seconds(record: Record) -> list[tuple[str, float, float]]:
-    """What time went to, seconds, and their share."""
+    """Each account of time, its seconds, and their share."""
     whole = sum(record.seconds.values())
     return [(ACCOUNTS[account], seconds, seconds / whole) for account, seconds in record.seconds.items()]
 
 
 def _attention_charts(evaluation: dict[str, Any] | None) -> dict[str, Chart]:
-    """Where a translation looked, a chart for each of the random examples that say so."""
+    """The attention of a translation, one chart for each random example that has it."""
     shown_examples = (evaluation or {}).get("examples", {}).get("random", [])
     return {
-        f"attention {place}": _attention_chart(example["attention"])
-        for place, example in enumerate(shown_examples[:_MOST_ATTENTIONS])
+        f"attention {number}": _attention_chart(example["attention"])
+        for number, example in enumerate(shown_examples[:_MOST_ATTENTIONS])
         if "attention" in example
     }
 
 
 def _attention_chart(attention: dict[str, Any]) -> Chart:
-    """A translation's pieces down, its source's across, and how much each looked at which."""
-    sources, said = attention["source"], attention["prediction"]
+    """Attention weights: the translation's pieces down, the source's across."""
+    sources, pieces = attention["source"], attention["prediction"]
     cells = [
         {"from": column, "to": row, "source": source, "piece": piece, "share": share}
-        for row, (piece, shares) in enumerate(zip(said, attention["weights"], strict=False))
+        for row, (piece, shares) in enumerate(zip(pieces, attention["weights"], strict=False))
         for column, (source, share) in enumerate(zip(sources, shares, strict=False))
     ]
-    told = {"domain": False, "ticks": False, "labelLimit": 90, "labelOverlap": False}
+    axis = {"domain": False, "ticks": False, "labelLimit": 90, "labelOverlap": False}
     return {
         "data": {"values": cells},
-        "height": 22 * len(said),
+        "height": 22 * len(pieces),
         "mark": {"type": "rect", "cornerRadius": 2},
         "encoding": {
             "x": {
                 "field": "from",
                 "type": "ordinal",
                 "title": None,
-                "axis": {**told, "labelExpr": _labels(sources), "orient": "top", "labelAngle": -40},
+                "axis": {**axis, "labelExpr": _labels(sources), "orient": "top", "labelAngle": -40},
             },
-            "y": {"field": "to", "type": "ordinal", "title": None, "axis": {**told, "labelExpr": _labels(said)}},
+            "y": {"field": "to", "type": "ordinal", "title": None, "axis": {**axis, "labelExpr": _labels(pieces)}},
             "color": {"field": "share", "type": "quantitative", "legend": None, "scale": {"domain": [0, 1]}},
             "tooltip": [
                 {"field": "piece", "type": "nominal"},
@@ -257,5 +257,5 @@ def _attention_chart(attention: dict[str, Any]) -> Chart:
 
 
 def _labels(words: Sequence[str]) -> str:
-    """An expression of Vega that gives a place its word: a word may occur twice."""
+    """A Vega expression from an index to its word, since a word may occur twice."""
     return f"{json.dumps(list(words))}[datum.value]"

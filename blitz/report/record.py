@@ -1,4 +1,4 @@
-"""What the files of a run say, read once."""
+"""The files of a run, read once for its report."""
 
 import base64
 import json
@@ -19,23 +19,23 @@ class Record:
     """A run."""
 
     name: str
-    place: str
+    uri: str
     recipe: dict[str, Any]
-    """As it was asked for."""
+    """The content of recipe.json."""
     plan: dict[str, Any]
     curves: Curves
-    """Of metrics.jsonl."""
+    """The content of metrics.jsonl."""
     events: list[dict[str, Any]]
     result: dict[str, Any] | None
     evaluation: dict[str, Any] | None
-    """Of the best checkpoint; of a run that kept none, the newest that blitz evaluate made."""
+    """That of the best checkpoint, or the newest made by blitz evaluate if the run kept none."""
     bad_rows: int
     pictures: list[str]
-    """What the recipe has drawn, as `data:` URIs."""
+    """What the recipe's `picture` drew, as `data:` URIs."""
 
     @property
     def state(self) -> str:
-        """How it stands."""
+        """finished, failed, interrupted, stopped, or running or cut off."""
         if self.result:
             return "finished"
         last = self.events[-1]["what"] if self.events else ""
@@ -43,17 +43,17 @@ class Record:
 
     @property
     def step(self) -> int:
-        """How far it is."""
+        """The number of steps done."""
         return int(self.result["steps"]) if self.result else self.curves.step
 
     @property
     def best(self) -> str:
-        """Name of the figure that decides which checkpoint is the best, as `val/accuracy`."""
+        """Name of the metric that decides which checkpoint is the best, as `val/accuracy`."""
         return f"val/{self.evaluation['best']}" if self.evaluation else "val/loss"
 
     @property
-    def figures(self) -> dict[str, float]:
-        """Of the best checkpoint, by names such as `val/accuracy`; of single classes none."""
+    def metrics(self) -> dict[str, float]:
+        """Those of the best checkpoint, by names such as `val/accuracy`; without those of single classes."""
         if self.evaluation is None:
             return {}
         split = self.evaluation["split"]
@@ -61,26 +61,26 @@ class Record:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """What the time of the steps that count went to."""
-        told = [self.curves.seconds, *self.events]
-        spent = {account: sum(line.get(f"{account}_seconds", 0.0) for line in told) for account in ACCOUNTS}
+        """Seconds by account (compute, data, …), over the steps that count."""
+        measured = [self.curves.seconds, *self.events]
+        spent = {account: sum(line.get(f"{account}_seconds", 0.0) for line in measured) for account in ACCOUNTS}
         return spent if any(spent.values()) else {}
 
     @property
     def examples_per_second(self) -> float | None:
-        """The median; of a long run that of the means over neighbouring lines."""
+        """The median; in a long run the median of means over neighbouring lines."""
         series = self.curves.series.get("examples_per_second")
         rates = sorted(series.means) if series else []
         return rates[len(rates) // 2] if rates else None
 
     @property
     def started(self) -> datetime | None:
-        """When it was begun."""
+        """When it was started."""
         return datetime.fromtimestamp(self.events[0]["time"], UTC) if self.events else None
 
     @property
     def command(self) -> str:
-        """What was typed last to begin it or to go on with it."""
+        """The newest command line that started or resumed it."""
         typed: list[str] = [event["command"] for event in self.events if event.get("command")]
         return typed[-1] if typed else ""
 
@@ -109,7 +109,7 @@ def read_record(run: RunDirectory) -> Record:
         raise UserError(f"there is no run in {run}: it has no recipe.json")
     return Record(
         name=run.name,
-        place=run.uri,
+        uri=run.uri,
         recipe=recipe,
         plan=run.read_json("plan.json") or {},
         curves=Curves.of(run.each_metric()),
@@ -123,7 +123,7 @@ def read_record(run: RunDirectory) -> Record:
 
 def _newest_evaluation(run: RunDirectory) -> dict[str, Any] | None:
     found = [run.read_json(f"evaluations/{name}") for name in run.names("evaluations") if name.endswith(".json")]
-    # One of an older version does not say what is best.
+    # Those written by older versions lack "best".
     whole = [one for one in found if one is not None and "best" in one]
     return max(whole, key=lambda one: one["step"], default=None)
 

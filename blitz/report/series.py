@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ACCOUNTS = {"compute": "compute", "data": "waiting for data", "evaluation": "evaluation", "checkpoint": "checkpoints"}
-"""What time goes to, as metrics.jsonl names it and as people do."""
+"""The accounts of time: their names in metrics.jsonl, and in reports."""
 
 _MOST_POINTS = 1200
-"""A curve of more is drawn as means of neighbours, with a band from the least to the most."""
+"""A longer curve is drawn as means of neighbours, with a band from the minimum to the maximum."""
 _MOST_NAMES = 2000
 _LINES_AT_A_TIME = 4096
 _OF_TIME = tuple(f"{account}_seconds" for account in ACCOUNTS)
@@ -19,7 +19,7 @@ Line = dict[str, Any]
 
 @dataclass(slots=True)
 class Point:
-    """Neighbouring values of a curve: their sum, the least, the most, and where the last of them was measured."""
+    """Neighbouring values of a curve: their sum, minimum, maximum, and the step and epoch of the last."""
 
     count: int
     total: float
@@ -34,7 +34,7 @@ class Point:
         return self.total / self.count
 
     def add(self, other: "Point") -> None:
-        """Take in the values that come next."""
+        """Merge the values that come next."""
         self.count += other.count
         self.total += other.total
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
@@ -45,7 +45,7 @@ class Series:
     """A curve as 1,200 points at most, each of the same number of values but for the last.
 
     Up to that many values each is a point of its own; from then on neighbours are joined in pairs whenever there is no
-    more room, so that least and most of all values are kept.
+    more room, so that minimum and maximum are kept.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Series:
         self._each = 1
 
     def extend(self, values: list[float], steps: list[int], epochs: list[float]) -> None:
-        """Add the next values, and where they were measured."""
+        """Add the next values, with their steps and epochs."""
         start = 0
         while start < len(values):
             last = self.points[-1] if self.points and self.points[-1].count < self._each else None
@@ -84,7 +84,7 @@ class Series:
 
 @dataclass
 class Curves:
-    """What the lines of metrics.jsonl come to."""
+    """The lines of metrics.jsonl, summarised."""
 
     series: dict[str, Series] = field(default_factory=dict)
     """By the names of the metrics, without those of single classes."""
@@ -92,13 +92,13 @@ class Curves:
     """The sum of each account of time."""
     world_sizes: set[int] = field(default_factory=set)
     step: int = 0
-    """The highest."""
+    """The highest step."""
     epoch: float = 0.0
-    """That of the last line."""
+    """The epoch of the last line."""
 
     @classmethod
     def of(cls, lines: Iterable[Line]) -> "Curves":
-        """Read lines, each of which is looked at once."""
+        """Read `lines` in one pass."""
         curves, rest = cls(), iter(lines)
         while some := list(itertools.islice(rest, _LINES_AT_A_TIME)):
             curves._add(some)

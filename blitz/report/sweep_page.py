@@ -13,37 +13,37 @@ _READERS = 16
 _MOST_CURVES, _POINTS_A_CURVE = 128, 60
 _MOST_LINES = 500
 _WIDE = 50
-"""So many times its least a setting is spread by its logarithm."""
+"""A setting whose values span a larger ratio gets a logarithmic axis."""
 _OPTIMIZER = "optim.name"
 Row = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the files of a sweep say."""
+    """The files of a sweep."""
 
     name: str
-    place: str
-    asked: dict[str, Any]
-    """sweep.json."""
+    uri: str
+    settings: dict[str, Any]
+    """The content of sweep.json."""
     rows: list[Row]
-    """Of trials.csv, the best first."""
+    """The rows of trials.csv, the best first."""
     varied: list[str]
-    """Settings that vary."""
+    """The settings that vary."""
     curves: dict[str, list[tuple[int, float]]]
-    """By the number of a trial: steps, and the figure that decides."""
+    """By trial number: steps and values of the deciding metric."""
     best: dict[str, Any] | None
     """The recipe of the best trial."""
     command: str
 
     @property
     def metric(self) -> str:
-        """The figure that decides."""
-        return str(self.asked["metric"])
+        """The deciding metric."""
+        return str(self.settings["metric"])
 
     @property
     def columns(self) -> list[str]:
-        """Of the table."""
+        """The columns of the table."""
         return list(self.rows[0]) if self.rows else []
 
 
@@ -54,23 +54,23 @@ def is_sweep(run: RunDirectory) -> bool:
 
 def read_sweep(run: RunDirectory) -> Sweep:
     """The sweep in a directory."""
-    asked = run.read_json("sweep.json")
-    assert asked is not None
+    settings = run.read_json("sweep.json")
+    assert settings is not None
     rows = run.read_trials()
-    higher = asked["mode"] == "max"
+    higher = settings["mode"] == "max"
     rows.sort(key=lambda row: _key(row["best"], higher_is_better=higher))
     own = ("trial", "state", "last", "best", "step", "seconds", "error")
     names = [row["trial"] for row in rows[:_MOST_CURVES]]
 
     def curve(trial: str) -> list[tuple[int, float]]:
-        return _thinned(_trial(run, trial).each_metric(), asked["metric"])
+        return _thinned(_trial(run, trial).each_metric(), settings["metric"])
 
     with ThreadPoolExecutor(_READERS) as readers:
         curves = dict(zip(names, readers.map(curve, names), strict=True))
     return Sweep(
         name=run.name,
-        place=run.uri,
-        asked=asked,
+        uri=run.uri,
+        settings=settings,
         rows=rows,
         varied=[name for name in rows[0] if name not in own] if rows else [],
         curves=curves,
@@ -84,10 +84,10 @@ def _trial(run: RunDirectory, number: str) -> RunDirectory:
 
 
 def _key(value: str, *, higher_is_better: bool) -> float:
-    figure = _float(value)
-    if figure is None:
+    number = _float(value)
+    if number is None:
         return math.inf
-    return -figure if higher_is_better else figure
+    return -number if higher_is_better else number
 
 
 def _float(text: str) -> float | None:
@@ -101,7 +101,7 @@ def _float(text: str) -> float | None:
 def _thinned(lines: Iterable[dict[str, Any]], metric: str) -> list[tuple[int, float]]:
     points = [(line["step"], line[metric]) for line in lines if isinstance(line.get(metric), float | int)]
     each = max(1, -(-len(points) // _POINTS_A_CURVE))
-    # With the last, which is where a trial ended.
+    # The last point is always kept: that is where the trial ended.
     return [*points[:-1:each], *points[-1:]]
 
 
@@ -111,7 +111,7 @@ def sweep_charts(sweep: Sweep) -> dict[str, Chart | None]:
 
 
 def parallel_coordinates(sweep: Sweep) -> Chart | None:
-    """A line a trial, across an axis for each setting that varies and one for what came of it."""
+    """A line a trial, across an axis for each setting that varies and one for the best value."""
     # The best last, which is on top.
     rows = [row for row in sweep.rows if _float(row["best"]) is not None][:_MOST_LINES][::-1]
     if not rows:
@@ -122,17 +122,17 @@ def parallel_coordinates(sweep: Sweep) -> Chart | None:
         {
             "trial": int(row["trial"]),
             "axis": called[name],
-            "place": axis.place(row[name]),
+            "position": axis.position(row[name]),
             "value": row[name],
-            "figure": _float(row["best"]),
+            "best": _float(row["best"]),
         }
         for row in rows
         for name, axis in axes.items()
     ]
     ticks = [
-        {"axis": called[name], "place": place, "tick": tick}
+        {"axis": called[name], "position": position, "tick": tick}
         for name, axis in axes.items()
-        for place, tick in axis.ticks
+        for position, tick in axis.ticks
     ]
     x = {
         "field": "axis",
@@ -141,7 +141,7 @@ def parallel_coordinates(sweep: Sweep) -> Chart | None:
         "title": None,
         "axis": {"labelAngle": -20, "labelLimit": 160},
     }
-    y = {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [-0.02, 1.02]}}
+    y = {"field": "position", "type": "quantitative", "axis": None, "scale": {"domain": [-0.02, 1.02]}}
     hover = {
         "name": "over",
         "select": {"type": "point", "on": "pointerover", "fields": ["trial"], "clear": "pointerout"},
@@ -159,10 +159,10 @@ def parallel_coordinates(sweep: Sweep) -> Chart | None:
                     "y": y,
                     "detail": {"field": "trial"},
                     "color": {
-                        "field": "figure",
+                        "field": "best",
                         "type": "quantitative",
                         "title": sweep.metric,
-                        "scale": {"reverse": sweep.asked["mode"] == "min"},
+                        "scale": {"reverse": sweep.settings["mode"] == "min"},
                     },
                     "opacity": {"condition": {"param": "over", "value": 0.9}, "value": 0.08},
                     "tooltip": tooltip,
@@ -179,43 +179,43 @@ def parallel_coordinates(sweep: Sweep) -> Chart | None:
 
 @dataclass(frozen=True)
 class _Axis:
-    """Where values lie between 0 and 1."""
+    """An axis of the parallel coordinates: maps values to positions between 0 and 1."""
 
-    places: dict[str, float]
+    positions: dict[str, float]
     ticks: list[tuple[float, str]]
 
     @classmethod
     def of(cls, values: Sequence[str]) -> "_Axis":
-        """Numbers by their size, or its logarithm where that spreads them better; all else in order, nothing below."""
+        """Numbers by size, or by logarithm over a wide range; other values in order; empty cells at the bottom."""
         there = {value: _float(value) for value in values if value != ""}
         bottom = 0.0 if len(there) == len(set(values)) else 0.12
-        figures = sorted({figure for figure in there.values() if figure is not None})
-        if len(figures) >= 2 and None not in there.values():
-            spread = _spread(figures[0], figures[-1])
-            places = {value: spread(figure) for value, figure in there.items() if figure is not None}
-            ticks = [(0.0, f"{figures[0]:.4g}"), (1.0, f"{figures[-1]:.4g}")]
+        numbers = sorted({number for number in there.values() if number is not None})
+        if len(numbers) >= 2 and None not in there.values():
+            scale = _scale(numbers[0], numbers[-1])
+            positions = {value: scale(number) for value, number in there.items() if number is not None}
+            ticks = [(0.0, f"{numbers[0]:.4g}"), (1.0, f"{numbers[-1]:.4g}")]
         else:
-            names = sorted(there)
-            places = {name: place / (len(names) - 1) if len(names) > 1 else 0.5 for place, name in enumerate(names)}
-            ticks = [(place, name) for name, place in places.items()]
-        places = {value: bottom + place * (1 - bottom) for value, place in places.items()}
-        ticks = [(bottom + place * (1 - bottom), tick) for place, tick in ticks]
-        return cls({"": 0.0, **places}, [(0.0, "–"), *ticks] if bottom else ticks)
+            names, last = sorted(there), len(there) - 1
+            positions = {name: number / last if last else 0.5 for number, name in enumerate(names)}
+            ticks = [(position, name) for name, position in positions.items()]
+        positions = {value: bottom + position * (1 - bottom) for value, position in positions.items()}
+        ticks = [(bottom + position * (1 - bottom), tick) for position, tick in ticks]
+        return cls({"": 0.0, **positions}, [(0.0, "–"), *ticks] if bottom else ticks)
 
-    def place(self, value: str) -> float:
-        """Where a value lies."""
-        return self.places[value]
+    def position(self, value: str) -> float:
+        """The position of a value, between 0 and 1."""
+        return self.positions[value]
 
 
-def _spread(low: float, high: float) -> Callable[[float], float]:
-    """What gives numbers between `low` and `high` a place between 0 and 1."""
+def _scale(low: float, high: float) -> Callable[[float], float]:
+    """A function from numbers between `low` and `high` to positions between 0 and 1."""
     if low > 0 and high / low > _WIDE:
-        return lambda figure: math.log(figure / low) / math.log(high / low)
-    return lambda figure: (figure - low) / (high - low)
+        return lambda number: math.log(number / low) / math.log(high / low)
+    return lambda number: (number - low) / (high - low)
 
 
 def curves_by(sweep: Sweep) -> str:
-    """The setting that the curves are coloured by: the optimizer if it varies, else the first that is no number."""
+    """The setting that the curves are coloured by: the optimizer if it varies, else the first that is not a number."""
     if _OPTIMIZER in sweep.varied:
         return _OPTIMIZER
     named = [name for name in sweep.varied if any(_float(row[name]) is None for row in sweep.rows)]
@@ -223,7 +223,7 @@ def curves_by(sweep: Sweep) -> str:
 
 
 def _curves(sweep: Sweep) -> Chart | None:
-    """How trials went: the figure that decides, over the steps."""
+    """The deciding metric of each trial, over the steps."""
     by, rows = curves_by(sweep), {row["trial"]: row for row in sweep.rows}
     points = [
         {"trial": int(trial), "step": step, "value": value, "by": rows[trial].get(by) or "all"}

@@ -1,4 +1,4 @@
-"""What a terminal shows of a run at its end."""
+"""The summary of a run that is printed at its end."""
 
 from blitz.report.formatting import duration, number, sparkline
 from blitz.report.record import Record
@@ -6,7 +6,7 @@ from blitz.report.series import ACCOUNTS
 
 
 def closing_lines(record: Record, *, plain: bool) -> list[str]:
-    """Its curve of the loss in a line, and what its time went to; `plain` is for terminals that know only ASCII."""
+    """The loss curve in one line, and how time was spent; `plain` is for terminals that know only ASCII."""
     lines = []
     series = record.curves.series.get("train/loss")
     losses = series.means if series else []

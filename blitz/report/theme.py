@@ -1,4 +1,4 @@
-"""Colours and type of the charts, in light and in dark."""
+"""Colours and fonts of the charts, light and dark."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def _theme(
         },
         "title": {"color": text},
         "style": {"cell": {"stroke": None}},
-        # What charts name as {"expr": "alarm"} and so on.
+        # Charts refer to these as {"expr": "alarm"} and so on.
         "params": [
             {"name": name, "value": colour}
             for name, colour in {"ink": text, "faint": faint, "strong": strong, "alarm": alarm}.items()

@@ -1,6 +1,6 @@
-"""What tells that the files of a checkpoint hold what was written: a SHA-256 of each, in its state.json.
+"""The check that the files of a checkpoint hold what was written: a SHA-256 of each, in its state.json.
 
-hashlib lets other threads go on, and an SHA-256 is about as fast as a disk: 1.8 GB/s where the processor has
+hashlib releases the GIL, and SHA-256 is about as fast as a disk: 1.8 GB/s where the processor has
 instructions for it, as most do.
 """
 
@@ -13,7 +13,7 @@ STATE = "state.json"
 
 
 def sha256_of(chunks: Iterable[bytes]) -> str:
-    """Of the bytes in all chunks, hexadecimal."""
+    """The SHA-256 of all chunks, hexadecimal."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -24,14 +24,14 @@ def sealed(state: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, An
     """A checkpoint's state with sizes and digests of its files, and a digest of itself."""
     sizes = {name: len(data) for name, data in files.items()}
     digests = {name: sha256_of([data]) for name, data in files.items()}
-    # As it is read again: JSON has no tuples.
+    # In the form in which it is read back: JSON has no tuples.
     whole: dict[str, Any] = json.loads(json.dumps({**state, "files": sizes, "sha256": digests}))
     whole["sha256"][STATE] = _of_state(whole)
     return whole
 
 
 def is_sealed(state: Mapping[str, Any]) -> bool:
-    """Whether a state.json is as it was written, as far as it says: an older version wrote no digests."""
+    """Whether a state.json is as it was written; True without digests, which older versions did not write."""
     digests: Mapping[str, str] = state.get("sha256", {})
     if not digests:
         return True

@@ -1,59 +1,22 @@
-"""The checkpoints of a run directory: which are there, whole and undamaged, and how one is written."""
+"""The checkpoints of a run directory: finding those that are complete and undamaged, reading and writing them."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow.fs
 
-from blitz.errors import DamagedFile, StorageError, UserError, require
+from blitz.errors import DamagedFile, UserError, require
 from blitz.run_files.checkpoint_digests import STATE, is_sealed, sealed, sha256_of
+from blitz.run_files.folder import Directory
 
 Which = Literal["best", "last"] | int
 """A checkpoint: the best, the newest, or that of a step."""
 
 
-class CheckpointFiles(ABC):
-    """What a run directory does with `checkpoints/`."""
-
-    @abstractmethod
-    def _open(self, path: str) -> tuple[pyarrow.fs.FileSystem, str]: ...
-
-    @abstractmethod
-    def exists(self, path: str) -> bool:
-        """Whether the file or directory is there."""
-
-    @abstractmethod
-    def names(self, folder: str = "") -> list[str]:
-        """Names of the files in a folder."""
-
-    @abstractmethod
-    def read(self, path: str) -> bytes:
-        """A file's bytes."""
-
-    @abstractmethod
-    def chunks(self, path: str) -> Iterator[bytes]:
-        """The same, piece by piece."""
-
-    @abstractmethod
-    def read_json(self, path: str) -> dict[str, Any] | None:
-        """A JSON object, or None."""
-
-    @abstractmethod
-    def write(self, path: str, data: bytes) -> None:
-        """Write a file whole."""
-
-    @abstractmethod
-    def write_json(self, path: str, value: Mapping[str, Any]) -> None:
-        """Write a JSON object whole."""
-
-    @abstractmethod
-    def delete_folder(self, path: str) -> None:
-        """Delete a folder and what is in it."""
-
-    @abstractmethod
-    def refused(self, what: str, error: OSError) -> StorageError:
-        """What to raise where the storage cannot be read or written."""
+@dataclass(frozen=True)
+class CheckpointFiles(Directory):
+    """The part of a run directory that handles `checkpoints/`."""
 
     def checkpoint_steps(self) -> list[int]:
         """Steps of all whole checkpoints, oldest first.
@@ -61,30 +24,30 @@ class CheckpointFiles(ABC):
         Raises:
             UserError: if the storage cannot be read.
         """
-        files, place = self._open("checkpoints")
+        files, full = self._open("checkpoints")
         try:
-            found = files.get_file_info(pyarrow.fs.FileSelector(place, allow_not_found=True))
+            found = files.get_file_info(pyarrow.fs.FileSelector(full, allow_not_found=True))
         except OSError as error:
             raise self.refused("read", error) from error
         steps = (int(info.base_name) for info in found if info.base_name.isdecimal())
         return sorted(step for step in steps if self._checkpoint_state(step) is not None)
 
     def newest_step(self, most: int) -> int:
-        """The step of the newest checkpoint that is not damaged, or 0, but `most` at most."""
+        """The step of the newest undamaged checkpoint, or 0, but at most `most`."""
         steps = (step for step in reversed(self.checkpoint_steps()) if self.damaged_file(step) is None)
         return min(most, next(steps, 0))
 
     def damaged_after(self, step: int) -> list[int]:
         """Steps of damaged checkpoints after `step`, from which a run resumes.
 
-        One that was never whole, because its run was killed while it was written, is not among them.
+        A checkpoint that was never complete, because the run was killed while writing it, does not count.
         """
         newer = (int(name) for name in self.names("checkpoints") if name.isdecimal() and int(name) > step)
         ended = sorted(one for one in newer if self.exists(f"checkpoints/{one}/state.json"))
         return [one for one in ended if self._checkpoint_state(one) is None or self.damaged_file(one) is not None]
 
     def damaged_file(self, step: int) -> str | None:
-        """The first file of a whole checkpoint whose bytes are not those that were written; reads them all."""
+        """The first file of a complete checkpoint whose bytes are not those that were written; reads all files."""
         state = self._checkpoint_state(step)
         digests: dict[str, str] = state.get("sha256", {}) if state else {}
         for name, digest in digests.items():
@@ -92,10 +55,10 @@ class CheckpointFiles(ABC):
                 return name
         return None
 
-    def checkpoint_step(self, which: Which, *, tell: Callable[[str], object] = lambda line: None) -> int:
+    def checkpoint_step(self, which: Which, *, report: Callable[[str], object] = lambda line: None) -> int:
         """The step of the best or the newest checkpoint that is not damaged, or `which` itself.
 
-        `tell` is given a line for each that is passed over.
+        `report` is called with a line for each checkpoint that is skipped.
 
         Raises:
             UserError: if there is no checkpoint yet, or all are damaged.
@@ -114,7 +77,7 @@ class CheckpointFiles(ABC):
                 if name is None:
                     return chosen
                 passed[chosen] = name
-                tell(f"{self._damaged_checkpoint(chosen, name)}; an older one is taken")
+                report(f"{self._damaged_checkpoint(chosen, name)}; an older one is taken")
         ((step, name), *_) = passed.items()
         others = ", ".join(str(one) for one in steps if one not in passed) or "none"
         raise DamagedFile(
@@ -132,18 +95,18 @@ class CheckpointFiles(ABC):
             return None
         if state is None or state["step"] != step or not is_sealed(state):
             return None
-        files, place = self._open(f"checkpoints/{step}")
-        infos = files.get_file_info([f"{place}/{name}" for name in state["files"]])
+        files, full = self._open(f"checkpoints/{step}")
+        infos = files.get_file_info([f"{full}/{name}" for name in state["files"]])
         return state if [info.size for info in infos] == list(state["files"].values()) else None
 
     def write_checkpoint(self, step: int, files: Mapping[str, bytes], state: Mapping[str, Any]) -> None:
         """Write a checkpoint: its files, and last its state."""
-        place = f"checkpoints/{step}"
-        if self.exists(place):
+        folder = f"checkpoints/{step}"
+        if self.exists(folder):
             self.delete_checkpoint(step)
         for name, data in files.items():
-            self.write(f"{place}/{name}", data)
-        self.write_json(f"{place}/state.json", sealed({**state, "step": step}, files))
+            self.write(f"{folder}/{name}", data)
+        self.write_json(f"{folder}/state.json", sealed({**state, "step": step}, files))
 
     def read_checkpoint(self, step: int) -> tuple[dict[str, bytes], dict[str, Any]]:
         """The files and the state of a whole checkpoint.
@@ -166,8 +129,8 @@ class CheckpointFiles(ABC):
         return found, state
 
     def delete_checkpoint(self, step: int) -> None:
-        """Delete a checkpoint: first its state.json, so that none is ever half there."""
-        files, place = self._open(f"checkpoints/{step}")
+        """Delete a checkpoint: first its state.json, so that none is ever partly there."""
+        files, full = self._open(f"checkpoints/{step}")
         if self.exists(f"checkpoints/{step}/state.json"):
-            files.delete_file(f"{place}/state.json")
+            files.delete_file(f"{full}/state.json")
         self.delete_folder(f"checkpoints/{step}")

@@ -1,4 +1,4 @@
-"""Files of a run are inside its directory: nothing that lies there makes anyone read or write elsewhere."""
+"""Checks that files of a run are inside its directory, so that no link makes a command read or write elsewhere."""
 
 import os
 import stat
@@ -19,8 +19,8 @@ def require_plain_path(root: str, path: str) -> None:
 def require_inside(path: str, boundary: str) -> None:
     """Refuse a local path that leads out of the directory `boundary`, or to what is neither a file nor a directory.
 
-    Symbolic links are followed as far as they stay inside; `boundary` itself may be reached through any. A link that is
-    made between this look and the opening is not seen.
+    Symbolic links are followed as far as they stay inside; `boundary` itself may be reached through any. A link made
+    between this check and the opening is not noticed.
 
     Raises:
         StorageError: if it does.
@@ -31,8 +31,8 @@ def require_inside(path: str, boundary: str) -> None:
     try:
         mode = os.stat(real).st_mode
     except OSError:
-        # Whoever opens it sees why.
+        # Opening it will raise the same error.
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        # To open a pipe waits until somebody opens its other end.
+        # Opening a pipe would wait until its other end is opened.
         raise StorageError(f"{path} is neither a file nor a directory, and is not opened; delete it")

@@ -1,4 +1,4 @@
-"""The runs in a storage, and how far each has come, by a few small reads of each."""
+"""The runs in a storage and their progress, by a few small reads of each."""
 
 import fcntl
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +13,13 @@ from blitz.errors import DamagedFile, StorageError, UserError, first_line
 from blitz.recipes import recipe_from_json
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.stored_json import parse_lines
-from blitz.storage import open_place
+from blitz.storage import open_location
 
 State = Literal["running", "finished", "stopped", "never checkpointed", "damaged"]
 
 _QUIET = timedelta(minutes=10)
 _TAIL_BYTES = 1 << 16
-"""Of metrics.jsonl: room for a line with a thousand figures."""
+"""Bytes read from the end of metrics.jsonl: room for a line with a thousand metrics."""
 _READERS = 16
 _WRITTEN = ("metrics.jsonl", "result.json", "recipe.json", "sweep.json", "trials.csv")
 
@@ -32,39 +32,39 @@ class RunSummary:
     state: State
     step: int
     total_steps: int | None
-    """None of a run that did not write its plan."""
+    """None if the run has no plan.json."""
     best: tuple[str, float] | None
-    """The figure that decides which checkpoint is the best, as `val/accuracy`, and its value there."""
+    """The metric that decides which checkpoint is the best, as `val/accuracy`, and its best value."""
     written: datetime
     """When it last wrote something."""
     is_sweep: bool = False
     damage: str = ""
-    """Why no more is known of a damaged one, in a line that names the file."""
+    """What is damaged, in a line that names the file."""
 
 
 def list_runs(storage: str, *, quiet: timedelta = _QUIET) -> list[RunSummary]:
-    """The runs in `storage`, the one that was last written first.
+    """The runs in `storage`, the most recently written first.
 
-    On an object store, where there are no locks, a run that has written nothing for `quiet` is taken for stopped.
+    On an object store, where there are no locks, a run that has written nothing for `quiet` counts as stopped.
 
     Raises:
         UserError: if there is no such folder, or it cannot be read.
     """
-    files, root = open_place(storage)
+    files, root = open_location(storage)
     try:
         found = files.get_file_info(pyarrow.fs.FileSelector(root))
     except OSError as error:
         raise UserError(f"--storage: {storage} cannot be listed ({first_line(error)})") from error
     names = [info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory]
-    # An object store answers late, and to many at once.
+    # Object stores have high latency, and answer many requests at once.
     with ThreadPoolExecutor(_READERS) as readers:
         runs = readers.map(lambda name: _summary(name, RunDirectory.of(storage, name), quiet), names)
         return sorted((run for run in runs if run), key=lambda run: run.written, reverse=True)
 
 
 def _summary(name: str, run: RunDirectory, quiet: timedelta) -> RunSummary | None:
-    """None for a folder that is neither a run nor a sweep."""
-    files, root = open_place(run.uri)
+    """The summary, or None for a folder that is neither a run nor a sweep."""
+    files, root = open_location(run.uri)
     infos = files.get_file_info([f"{root}/{file}" for file in _WRITTEN])
     written = [info.mtime for info in infos if info.mtime is not None]
     if not written:
@@ -72,12 +72,12 @@ def _summary(name: str, run: RunDirectory, quiet: timedelta) -> RunSummary | Non
     try:
         return _read_summary(name, run, written, quiet)
     except (DamagedFile, StorageError) as error:
-        # One that cannot be read hides no other.
+        # A run that cannot be read must not hide the others.
         return RunSummary(name, "damaged", 0, None, None, max(written), damage=str(error))
 
 
 def _read_summary(name: str, run: RunDirectory, written: list[datetime], quiet: timedelta) -> RunSummary | None:
-    files, root = open_place(run.uri)
+    files, root = open_location(run.uri)
     if (sweep := run.read_json("sweep.json")) is not None:
         return _summary_of_sweep(name, run, sweep, max(written), quiet)
     recipe = run.read_json("recipe.json")
@@ -101,8 +101,8 @@ def _summary_of_sweep(
 ) -> RunSummary:
     rows = run.read_trials()
     ended = sum(row["state"] != "running" for row in rows)
-    figures = [float(row["best"]) for row in rows if row["state"] == "finished" and row["best"]]
-    best = (min if sweep["mode"] == "min" else max)(figures, default=None)
+    values = [float(row["best"]) for row in rows if row["state"] == "finished" and row["best"]]
+    best = (min if sweep["mode"] == "min" else max)(values, default=None)
     is_running = _is_running(run, quiet, written)
     state: State = "finished" if ended >= sweep["num_trials"] else "running" if is_running else "stopped"
     return RunSummary(
@@ -125,12 +125,12 @@ def _state(result: Any, checkpoint: Any, *, is_running: bool) -> State:
 
 
 def _is_running(run: RunDirectory, quiet: timedelta, written: datetime) -> bool:
-    """Whether a process holds the run's lock; where there are no locks, whether it wrote something of late."""
+    """Whether a process holds the run's lock, or, without locks, whether it wrote something within `quiet`."""
     if not run.appends:
         return datetime.now(UTC) - written < quiet
     try:
         with open(run.local_path(".lock")) as lock:
-            # Shared, so that two who look do not see each other.
+            # A shared lock, so that two listings do not take each other for a run.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -155,12 +155,12 @@ def _last_step(run: RunDirectory) -> int:
         tail = run.tail("metrics.jsonl", _TAIL_BYTES)
     except FileNotFoundError:
         return 0
-    # The first line may lack its beginning.
+    # The first line may be cut.
     whole = tail if len(tail) < _TAIL_BYTES else tail.partition(b"\n")[2]
     try:
         return max((line["step"] for line in parse_lines([whole], run.uri, "metrics.jsonl")), default=0)
     except DamagedFile:
-        # Only whoever reads from the first line on knows the number of the damaged one.
+        # Reading from the first line finds the number of the damaged one.
         return max((line["step"] for line in run.each_metric()), default=0)
 
 
@@ -170,6 +170,6 @@ def _best(recipe: dict[str, Any], checkpoint: dict[str, Any] | None) -> tuple[st
     try:
         name = recipe_from_json(recipe).metrics().best
     except Exception:
-        # A recipe that is no longer there, or has changed since, is no reason to list nothing.
+        # The recipe may be gone or have changed; the run is listed all the same.
         name = "best"
     return f"val/{name}", checkpoint["best"]["value"]

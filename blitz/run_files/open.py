@@ -1,4 +1,4 @@
-"""Which run a command means: a new one, or one that it continues."""
+"""Opening the run of a command: a new one, or one to resume."""
 
 import hashlib
 import json
@@ -14,19 +14,20 @@ from blitz.errors import UserError, require
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_from_json, reference_of
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
 from blitz.settings import differences, settings_of
 from blitz.storage import folder_of
 
 Resume = Literal["never", "auto", "must"]
 
-# ASCII alone, because to some file systems the two ways to write an é are one name. No dot at its end, which some drop,
-# and no - at its beginning, which commands take for a flag.
+# ASCII only, because some file systems equate the two encodings of é. No dot at its end, which some drop,
+# and no - at its start, which commands take for a flag.
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._+=,@-]*[A-Za-z0-9_+=,@-])?")
 _LONGEST_NAME = 128
 
 
 def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -> RunDirectory:
-    """The directory of the run that `recipe` is to have; it is there and can be written.
+    """The directory of the run that `recipe` is to have; it exists and can be written.
 
     Without a name it is that of the recipe and a hash of its settings, so the same command finds the same run. A run
     counts once it has a checkpoint.
@@ -39,7 +40,7 @@ def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -
     require_lasting(directory)
     require_distinct(directory)
     begun = bool(directory.checkpoint_steps())
-    require(begun or resume != "must", f"--resume must: {directory} has no checkpoint; begin with --resume auto")
+    require(begun or resume != "must", f"--resume must: {directory} has no checkpoint; start with --resume auto")
     if begun and resume == "never":
         require(run is None, f"--resume never: there is a run in {directory}; name another with --run")
         directory, begun = _next_free(recipe, storage), False
@@ -54,19 +55,19 @@ def open_run(recipe: Recipe, *, storage: str, run: str | None, resume: Resume) -
 
 
 def require_name(run: str | None) -> None:
-    """Refuse as the name of a run what would lead out of its storage, or what a path, a URI, a shell, a terminal or
-    another file system would read in another way.
+    """Refuse a name of a run that would lead out of its storage, or that a path, a URI, a shell, a terminal or another
+    file system would read in another way.
 
     Raises:
         UserError: if it is such a name.
     """
     if run is None:
         return
-    require("/" not in run, f"--run is {run!r}; it must be a name without '/': where runs lie is said by --storage")
+    require("/" not in run, f"--run is {run!r}; it must be a name without '/': --storage gives their directory")
     require(len(run) <= _LONGEST_NAME, f"--run has {len(run)} characters; at most {_LONGEST_NAME} may be in a name")
     require(
         _NAME.fullmatch(run) is not None,
-        f"--run is {run!r}; a name begins with a letter from a to z, a digit or _, may also have any of . - + = , @ in "
+        f"--run is {run!r}; a name starts with a letter from a to z, a digit or _, may also have any of . - + = , @ in "
         "it, and does not end with a dot",
     )
 
@@ -74,7 +75,7 @@ def require_name(run: str | None) -> None:
 def require_distinct(directory: RunDirectory) -> None:
     """Refuse a new run on a disk whose name differs from another one's only in upper and lower case.
 
-    Many file systems take both for one directory. Keys of object stores differ in case, so there both may be.
+    Many file systems treat both as one directory. Keys of object stores are case-sensitive, so there both may exist.
 
     Raises:
         UserError: if there is another one.
@@ -82,14 +83,14 @@ def require_distinct(directory: RunDirectory) -> None:
     if not directory.appends:
         return
     try:
-        others = RunDirectory(folder_of(directory.uri)).names()
+        others = Directory(folder_of(directory.uri)).names()
     except OSError as error:
         raise directory.refused("read", error) from error
     same = [name for name in others if name.casefold() == directory.name.casefold()]
     require(
         not same or directory.name in same,
         f"--run is {directory.name!r}, and there is a run {' '.join(same)!r} in that storage, which many file systems "
-        "take for the same; name another, or write it as that one is",
+        "treat as the same; name another, or write it like that one",
     )
 
 
@@ -112,14 +113,14 @@ def _next_free(recipe: Recipe, storage: str) -> RunDirectory:
 
 
 def default_name(recipe: Recipe) -> str:
-    """`<recipe>-<hash>`, where the hash is of all that decides what is learned."""
+    """`<recipe>-<hash>`, where the hash is that of the settings that decide what is learned."""
     settings = json.dumps(settings_of(recipe), sort_keys=True).encode()
     return f"{recipe.name}-{hashlib.sha256(settings).hexdigest()[:6]}"
 
 
 def _changes(stored: dict[str, Any], recipe: Recipe) -> list[str]:
     reference = reference_of(type(recipe))
-    # The same file may be named from another folder.
+    # The same file may be referred to from another folder.
     if PurePath(stored["recipe"]).name != PurePath(reference).name:
         return [f"recipe (was {stored['recipe']}, is {reference})"]
     return differences(recipe_from_json(stored), recipe)
@@ -146,7 +147,7 @@ def stored_recipe(run: RunDirectory) -> Recipe:
 
 
 def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:
-    """The content of result.json if the run has nothing left to do.
+    """The content of result.json if the run is finished.
 
     Raises:
         UserError: if it has already gone further than the plan.
@@ -164,9 +165,9 @@ def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:
 
 
 def changed_schedule(run: RunDirectory, recipe: Recipe, plan: Plan) -> str:
-    """What to say where a run that is continued follows a schedule of another length from here on; else nothing.
+    """A message if a resumed run follows a schedule of another length from here on; else an empty string.
 
-    Its weights are then those of neither schedule from the start, so it has to be asked for.
+    Its weights are then those of neither schedule from the start, so the user has to confirm it by a flag.
 
     Raises:
         UserError: if it is not.
@@ -175,7 +176,7 @@ def changed_schedule(run: RunDirectory, recipe: Recipe, plan: Plan) -> str:
     stored, planned = run.read_json("recipe.json"), run.read_json("plan.json")
     if not step or stored is None or planned is None:
         return ""
-    before, said = recipe_from_json(stored), []
+    before, changes = recipe_from_json(stored), []
     for name, optim in recipe.schedules().items():
         was, now = getattr(before, name).schedule_steps(Plan(**planned)), optim.schedule_steps(plan)
         if was == now:
@@ -184,8 +185,8 @@ def changed_schedule(run: RunDirectory, recipe: Recipe, plan: Plan) -> str:
         require(
             optim.schedule_epochs is not None,
             f"{run} is at step {step} of a {change}: its learning rate would jump; train that long from the start with "
-            f"another --run (--init-from {shlex.quote(run.uri)} begins with these weights), or let the rate follow "
+            f"another --run (--init-from {shlex.quote(run.uri)} starts from these weights), or let the rate follow "
             f"the new schedule from here with --{name}.schedule-epochs {now / plan.steps_per_epoch:g}",
         )
-        said.append(change)
-    return "; ".join(said)
+        changes.append(change)
+    return "; ".join(changes)

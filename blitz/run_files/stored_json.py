@@ -1,8 +1,8 @@
-"""JSON of a run: the one place that reads it, and checks its shape before anything relies on it.
+"""Reading the JSON files of a run, and checking their shape before anything relies on it.
 
 Files of a run may be damaged, of another version, or made by somebody else. A shape is a type; `{"key": shape}`, where
 a key that ends in ? may be missing and others may be there too; `{str: shape}` for all values of an object; `[shape]`
-for all items of a list; a tuple for one of several shapes; or a function that says whether a value is right.
+for all items of a list; a tuple for one of several shapes; or a function that returns whether a value is valid.
 """
 
 import csv
@@ -21,7 +21,7 @@ _LARGE = 1 << 62
 
 
 def _is_int(value: object) -> bool:
-    # Larger ones are of no use as a float, nor to most who read JSON.
+    # Larger ones do not fit a float, nor what most JSON readers take.
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64
 
 
@@ -35,7 +35,7 @@ def _is_time(value: object) -> bool:
 
 
 def _is_picture(value: object) -> bool:
-    """Whether a page may show it: bytes of a picture, and nothing that a browser would have to fetch."""
+    """Whether a page may show it: the bytes of a picture, and nothing that a browser would fetch."""
     return isinstance(value, str) and value.startswith(("data:image/png;base64,", "data:image/jpeg;base64,"))
 
 
@@ -44,7 +44,7 @@ def _is_interval(value: object) -> bool:
 
 
 def _are_checkpoint_files(value: object) -> bool:
-    """Sizes by names, of which none leads elsewhere."""
+    """Sizes by file name; no name may lead elsewhere."""
     return (
         isinstance(value, dict)
         and value.keys() >= {"weights.safetensors", "optimizer.safetensors"}
@@ -127,7 +127,7 @@ _SHAPES: dict[str, Shape] = {
 _TRIALS = ("trial", "state", "last", "best", "step", "seconds", "error")
 _MENDS = {
     "trial.json": "delete its folder, and the sweep tries its settings again",
-    "job.json": "delete the folder that it is in, and all is predicted again",
+    "job.json": "delete the folder that it is in, and all rows are predicted again",
     "state.json": "delete its folder, and an older checkpoint is taken",
     "metrics.jsonl": "delete this line",
     "events.jsonl": "delete this line",
@@ -143,12 +143,12 @@ def _shape_of(path: str) -> Shape:
 
 
 def damaged(root: str, path: str, what: str, *, line: int | None = None) -> DamagedFile:
-    """What to raise where a file of the run in `root` does not hold what it should."""
+    """The error to raise if a file of the run in `root` does not hold what it should."""
     mend = _MENDS.get(_name_of(path), "delete it, and the command that wrote it writes it again")
     if "evaluations" in path.split("/")[:-1]:
         mend = "delete it, and evaluate again with blitz evaluate"
-    place = f"{root}/{path}" if line is None else f"{root}/{path}:{line}"
-    return DamagedFile(f"{place} is damaged: {what}; restore it from a copy, or {mend}", path)
+    where = f"{root}/{path}" if line is None else f"{root}/{path}:{line}"
+    return DamagedFile(f"{where} is damaged: {what}; restore it from a copy, or {mend}", path)
 
 
 def parse_object(data: bytes, root: str, path: str) -> dict[str, Any]:
@@ -180,14 +180,14 @@ def parse_lines(chunks: Iterable[bytes], root: str, path: str) -> Iterator[dict[
             value = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        # A long run has millions of lines, nearly all of them numbers, which are looked at together.
+        # A long run has millions of lines, nearly all of numbers only, which are checked at once.
         if not (shape is _METRICS and _are_numbers(value)) and (wrong := _mismatch(value, shape)):
             raise damaged(root, path, wrong, line=number)
         yield value
 
 
 def _are_numbers(value: Any) -> bool:
-    """Whether a value is a line of metrics.jsonl without any null or large integer; False says nothing."""
+    """A fast check that a value is a valid line of metrics.jsonl; False means that a full check is needed."""
     return (
         type(value) is dict
         and type(value.get("step")) is int
@@ -234,7 +234,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _mismatch(value: Any, shape: Shape, name: str = "it") -> str:
-    """What is wrong with a value; empty if nothing is."""
+    """What is wrong with a value; empty if it is valid."""
     if isinstance(shape, dict):
         return _object_mismatch(value, shape, name)
     if isinstance(shape, list):

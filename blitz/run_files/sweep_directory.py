@@ -2,8 +2,8 @@
 
     <storage>/<sweep>/
       sweep.json             what was asked for: space, recipe, what varies, metric, search, scheduler, seed, trials
-      trials.csv             a row a trial: what varied, state, last and best figure, step, seconds, error
-      trials/<number>/       recipe.json, metrics.jsonl, and trial.json, which is written when it begins and ends
+      trials.csv             a row a trial: what varied, state, last and best value, step, seconds, error
+      trials/<number>/       recipe.json, metrics.jsonl, and trial.json, which is written at its start and end
       best/                  the best trial as an ordinary run
       importance.json        how much each parameter decides
       pictures/              the same, loss curves, and the metric against each setting
@@ -37,59 +37,59 @@ Mode = Literal["min", "max"]
 
 
 class NotMeasured(UserError):
-    """The figure that decides is not among those of an evaluation: no trial would have it."""
+    """The deciding metric is not among those of an evaluation: no trial would have it."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """The figure that decides, as `val/accuracy`, and whether less or more of it is better."""
+    """The deciding metric, as `val/accuracy`, and whether a lower or higher value is better."""
 
     metric: str
     mode: Mode
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether more is better."""
+        """Whether a higher value is better."""
         return self.mode == "max"
 
-    def of(self, figures: Mapping[str, float]) -> float:
-        """That figure of an evaluation.
+    def of(self, metrics: Mapping[str, float]) -> float:
+        """The deciding metric of an evaluation.
 
         Raises:
             NotMeasured: if it is not among them.
         """
-        if self.metric not in figures:
-            raise NotMeasured(f"the space's metric {self.metric} is not among {', '.join(figures)}")
-        return figures[self.metric]
+        if self.metric not in metrics:
+            raise NotMeasured(f"the space's metric {self.metric} is not among {', '.join(metrics)}")
+        return metrics[self.metric]
 
     def rank(self, value: float | None) -> tuple[bool, float]:
-        """What sorts figures, the best first and none last."""
+        """A sort key: the best value first, None and NaN last."""
         missing = value is None or math.isnan(value)
         return missing, 0.0 if value is None or missing else -value if self.higher_is_better else value
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One try of a sweep."""
+    """One trial of a sweep."""
 
     number: int
     """Counted from 0."""
     draw: dict[str, Any]
-    """What the search drew, by its own names."""
+    """The values that the search drew, by its own names."""
     settings: dict[str, Any]
-    """What the recipe has other than the sweep's, by names such as `optim.lr`."""
+    """The settings that differ from the sweep's recipe, by names such as `optim.lr`."""
     state: TrialState = "running"
-    """running also of one that was cut off; stopped: ended early, because others did better."""
+    """running: also if it was cut off; stopped: ended early, because others did better."""
     last: float | None = None
-    """The figure that decides, when it was last measured."""
+    """The deciding metric, at the newest evaluation."""
     best: float | None = None
-    """The best that it has been."""
+    """The best value of the deciding metric so far."""
     step: int = 0
     seconds: float = 0.0
     error: str = ""
     """Why it failed, in one line."""
     batch: int = 0
-    """The number of the first of those that it is trained together with."""
+    """The number of the first trial of its batch, those that are trained together."""
     batch_size: int = 1
 
     @property
@@ -99,16 +99,16 @@ class Trial:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to be done."""
+        """Whether it is over."""
         return self.state != "running"
 
     def measured(self, step: int, value: float, goal: Goal) -> Self:
-        """This trial after another look at the figure that decides."""
+        """This trial after another evaluation."""
         best = value if self.best is None else min(self.best, value, key=goal.rank)
         return replace(self, step=step, last=value, best=best)
 
     def followed(self, metrics: Iterable[Mapping[str, Any]], goal: Goal) -> Self:
-        """This trial as the lines of its metrics.jsonl say."""
+        """This trial, with its state taken from the lines of its metrics.jsonl."""
         trial = replace(self, step=0, last=None, best=None)
         for line in metrics:
             if goal.metric in line:
@@ -134,11 +134,11 @@ class SweepDirectory:
         return self.run.part("best")
 
     def write_trials(self, trials: Iterable[Trial]) -> None:
-        """Write how far trials are."""
+        """Write the trial.json of each trial."""
         each(lambda trial: self.run.write_json(f"trials/{trial.id}/trial.json", asdict(trial)), trials)
 
     def trials(self) -> list[Trial]:
-        """All trials that have begun, in their order."""
+        """All trials that were started, in order."""
         numbers = self.run.names("trials")
         found = each(lambda name: self.run.read_json(f"trials/{name}/trial.json"), sorted(numbers))
         return [_trial(stored) for stored in found if stored is not None]
@@ -150,16 +150,18 @@ class SweepDirectory:
         table.writerow([*_FIRST_COLUMNS, *self.names, *_LAST_COLUMNS])
         for trial in trials:
             settings = [" ".join(shown_words(trial.settings[n])) if n in trial.settings else "" for n in self.names]
-            figures = ["" if value is None else repr(value) for value in (trial.last, trial.best)]
-            ended = [trial.state, *figures, trial.step, round(trial.seconds, 3), trial.error]
+            values = ["" if value is None else repr(value) for value in (trial.last, trial.best)]
+            ended = [trial.state, *values, trial.step, round(trial.seconds, 3), trial.error]
             table.writerow([trial.number, *settings, *ended])
         self.run.write("trials.csv", text.getvalue().encode())
 
     def copy_to_best(self, trial: Trial) -> None:
-        """Make a trial's run the sweep's best: result.json is the last file, so that it is whole where that is."""
+        """Copy a trial's run to `best`; result.json is written last, so the copy is complete once that exists."""
         source, best = self.trial_run(trial), self.best
         best.delete()
-        paths = sorted(source.paths(), key=lambda path: path == "result.json")
+        # To a tracker the best run is no other run than the trial.
+        copied = (path for path in source.paths() if not path.startswith("trackers/"))
+        paths = sorted(copied, key=lambda path: path == "result.json")
         assert paths[-1] == "result.json"
         for path in paths:
             best.write(path, source.read(path))
@@ -172,7 +174,7 @@ class SweepDirectory:
 
 
 def each(function: Callable[[Item], Done], items: Iterable[Item]) -> list[Done]:
-    """What a function of files gives for each of many items: an object store answers late, and to many at once."""
+    """`function` of each item, on threads: object stores have high latency, and answer many requests at once."""
     with ThreadPoolExecutor(_THREADS) as threads:
         return list(threads.map(function, items))
 
@@ -187,6 +189,6 @@ def _untupled(value: Any) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """What to say of an error in a table."""
+    """An error as one line of a table."""
     text = str(error).strip().splitlines()
     return json.dumps(f"{type(error).__name__}: {text[0]}" if text else type(error).__name__, ensure_ascii=False)[1:-1]

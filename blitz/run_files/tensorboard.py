@@ -1,7 +1,7 @@
-"""Event files, which TensorBoard reads: what metrics.jsonl holds, as scalars.
+"""TensorBoard event files: the content of metrics.jsonl as scalars.
 
-Each start of a run has a file of its own, named by the step that it begins after, so that they sort. A file is a row of
-records: its length, a checksum of that, a protocol buffer and a checksum of it, as TFRecord lays them out.
+Each start of a run has its own file, named by the step that it starts after, so that they sort. A file is a sequence of
+records: its length, a checksum of that, a protocol buffer and a checksum of it, in the format of TFRecord.
 """
 
 import struct
@@ -16,18 +16,18 @@ _NO_SCALARS = ("step", "epoch")
 
 
 def begin_event_file(run: RunDirectory, step: int, *, time_s: float) -> str:
-    """Leave no event after `step` in the files of a run, and make a new one for what comes; its name."""
+    """Delete the events after `step` from the files of a run, and create a new file; returns its name."""
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     for name in run.names():
         if name.startswith(_PREFIX):
             _cut(run, name, step)
     name = f"{_PREFIX}{step:012}.blitz"
-    # The second one tells a TensorBoard that is looking on to forget what came after `step`.
-    begins = SessionLog(status=SessionLog.START)
+    # The second event makes a running TensorBoard drop what came after `step`.
+    restart = SessionLog(status=SessionLog.START)
     events = (
         Event(wall_time=time_s, file_version="brain.Event:2"),
-        Event(wall_time=time_s, step=step + 1, session_log=begins),
+        Event(wall_time=time_s, step=step + 1, session_log=restart),
     )
     run.write(name, b"".join(_record(event.SerializeToString()) for event in events))
     return name

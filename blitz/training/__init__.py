@@ -1,1 +1,1 @@
-"""What a run does: the loop, the optimizer, checkpoints, evaluation and the run directory."""
+"""Training: the loop, the optimizer, checkpoints, evaluation and prediction."""

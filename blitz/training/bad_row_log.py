@@ -1,4 +1,4 @@
-"""Rows that turn out to be of no use while a run consumes them: they count for nothing, and are written down."""
+"""Rows that are found to be invalid while a run consumes them: they are left out and recorded."""
 
 import torch
 
@@ -12,8 +12,8 @@ from blitz.training.world import World
 _SHOWN = 10
 
 
-class Faults:
-    """What is found, over all ranks, goes to bad_rows.csv of the run."""
+class BadRowLog:
+    """Collects invalid rows over all ranks and writes them to bad_rows.csv of the run."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class Faults:
         must_be_written: bool = True,
     ) -> None:
         self.unwritten: StorageError | None = None
-        """What kept bad_rows.csv from being written, unless that `must_be_written`."""
+        """The error that kept bad_rows.csv from being written, if not `must_be_written`."""
         self._must_be_written = must_be_written
         self._run, self._world, self._display = run, world, display
         self._fraction, self._rows = recipe.max_bad_fraction, plan.train_rows + plan.eval_rows
@@ -34,10 +34,10 @@ class Faults:
         self._found: set[str] = set()
 
     def note(self, block: Block) -> None:
-        """Take note of a block's faults; every rank does so for its block of the same chunk.
+        """Record a block's faults; must be called on every rank, for its block of the same chunk.
 
         Raises:
-            DataError: on every rank, once they are more than the recipe allows.
+            DataError: on every rank, once there are more than the recipe allows.
         """
         if block.faults is None:
             return
@@ -52,7 +52,7 @@ class Faults:
             self._write(new)
         if len(self._found) > self._fraction * self._rows:
             raise DataError(
-                f"{len(self._found)} of {self._rows} rows turned out to be of no use, more than "
+                f"{len(self._found)} of {self._rows} rows turned out to be invalid, more than "
                 f"--data.max-bad-fraction {self._fraction:g} allows; they are listed in {self._run}/bad_rows.csv, "
                 f"the first is {new[0]}"
             )

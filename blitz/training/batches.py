@@ -20,7 +20,7 @@ class StepBatch:
     """This rank's share of one step's batch."""
 
     columns: Batch
-    """As they were fetched."""
+    """The columns as they were fetched."""
     weights: Tensor
     """(share,), float64: `world size / rows` of the global batch, and 0 for a pad row. So the weighted losses' sum,
     averaged over the ranks as DistributedDataParallel averages gradients, is the mean over the global batch."""
@@ -29,7 +29,7 @@ class StepBatch:
     digest: int
     """Sum modulo 2^64 of a hash of each (step, row) in this share."""
     numbers: Rows
-    """(share,): which rows they are."""
+    """(share,): the row numbers."""
     seed: int
     epoch: int
     step: int
@@ -45,7 +45,7 @@ class StepBatch:
         return torch.from_numpy(uniforms(key, count)[0])
 
     def micro_batches(self, recipe: Recipe) -> Iterator[tuple[Batch, Tensor]]:
-        """The share's columns, augmented and preprocessed, and weights, in pieces as large as the recipe says."""
+        """The share's columns, augmented and preprocessed, and weights, in pieces of `micro_batch_size` rows."""
         columns = laid_out(recipe, recipe.preprocess(recipe.augment(self.columns, self.draws)))
         size = recipe.micro_batch_size
         if size is None or size >= len(self.weights):
@@ -58,7 +58,7 @@ class StepBatch:
 
 def step_batches(block: Block, plan: Plan, world: World) -> Iterator[StepBatch]:
     """The batches of a block of training rows, in the order of their steps."""
-    # One small sum a block tells how many rows of each batch count over all ranks.
+    # One small sum a block gives the number of valid rows of each batch over all ranks.
     rows = world.sum(torch.from_numpy(block.batch_weights()))
     scale = world.size / rows.clamp(min=1).double()
     weights = (torch.from_numpy(block.weights).reshape(-1, block.share) * scale[:, None]).to(world.device)
@@ -70,8 +70,8 @@ def step_batches(block: Block, plan: Plan, world: World) -> Iterator[StepBatch]:
     for step, piece, weight, count, digest, taken in zip(
         steps, pieces, weights, rows.long().tolist(), block.digests(), numbers, strict=False
     ):
-        # Copies, because a copy begins at an aligned address: the order in which CPU kernels sum depends on it, and
-        # where a batch lies in its block depends on where the run began.
+        # Copies, because a copy starts at an aligned address: the order in which CPU kernels sum depends on it, and
+        # where a batch lies in its block depends on where the run started.
         batch = {name: column.clone() for name, column in zip(columns, piece, strict=True)}
         yield StepBatch(batch, weight.clone(), count, digest, taken, plan.seed, step // plan.steps_per_epoch, step)
 
@@ -82,7 +82,7 @@ def on_device(columns: Columns, device: torch.device) -> Batch:
 
 
 def laid_out(recipe: Recipe, batch: Batch) -> Batch:
-    """A batch in the memory format that the recipe asks for."""
+    """A batch in the memory format of the recipe."""
     if not recipe.channels_last:
         return batch
     return {

@@ -13,7 +13,7 @@ from blitz.training.world import World
 
 
 def draw(recipe: Recipe, run: RunDirectory, *, step: int, split: Split) -> str | None:
-    """Write `pictures/<split>-<step>.png` and return that path; None where the recipe draws nothing, at no cost."""
+    """Write `pictures/<split>-<step>.png` and return that path; None if the recipe draws nothing, at no cost."""
     if type(recipe).picture is Recipe.picture:
         return None
     model = build_model(recipe, World(rank=0, size=1, device=torch.device("cpu"))).eval()
@@ -23,7 +23,7 @@ def draw(recipe: Recipe, run: RunDirectory, *, step: int, split: Split) -> str |
     if figure is None:
         return None
     png = io.BytesIO()
-    # Without the version that drew it: the same checkpoint gives the same bytes.
+    # Without Matplotlib's version, so that the same checkpoint gives the same bytes.
     figure.savefig(png, format="png", dpi=120, metadata={"Software": None})
     path = f"pictures/{split}-{step}.png"
     run.write(path, png.getvalue())

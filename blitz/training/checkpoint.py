@@ -16,7 +16,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One step of a run, and the numbers that go with it."""
+    """The weights, optimizer state and progress of a run at one step."""
 
     step: int
     weights: Tensors
@@ -24,11 +24,11 @@ class Checkpoint:
     state: dict[str, Any]
 
     def copied(self) -> "Checkpoint":
-        """The same with tensors of its own on the CPU, which training does not change any more."""
+        """A copy on the CPU, which further training does not change."""
         return Checkpoint(self.step, _copies(self.weights), _copies(self.optimizer), self.state)
 
     def save(self, run: RunDirectory) -> None:
-        """Write it; its tensors must be contiguous and share no memory, as copies are."""
+        """Write it; its tensors must be contiguous and share no memory, as those of `copied` do."""
         files = {"weights": self.weights, "optimizer": self.optimizer}
         run.write_checkpoint(
             self.step,
@@ -49,10 +49,8 @@ class Checkpoint:
             try:
                 return safetensors.torch.load(files[name])
             except safetensors.SafetensorError as error:
-                place = f"{run}/checkpoints/{step}/{name}"
-                raise UserError(
-                    f"{place} is damaged ({error}); delete its folder, and an older one is taken"
-                ) from error
+                file = f"{run}/checkpoints/{step}/{name}"
+                raise UserError(f"{file} is damaged ({error}); delete its folder, and an older one is taken") from error
 
         return cls(step, tensors("weights.safetensors"), tensors("optimizer.safetensors"), state)
 

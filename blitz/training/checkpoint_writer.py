@@ -1,7 +1,7 @@
-"""What a run writes while it trains: checkpoints and metrics, on a thread of its own.
+"""Writes checkpoints and metrics while a run trains, on a separate thread.
 
-Training pays for a copy of the tensors in memory and for nothing else, unless a checkpoint falls due before the last
-one is whole: then it waits for that.
+Training only pays for a copy of the tensors in memory, unless a checkpoint is due before the last one is complete:
+then it waits for that.
 """
 
 import time
@@ -21,10 +21,9 @@ _Line = tuple[float, Mapping[str, Any]]
 
 
 class CheckpointWriter:
-    """Writes for the leading rank; what cannot be written is raised by the next call, and at the end at the latest.
+    """Writes for rank 0; an error while writing is raised by the next call, at the latest at the end.
 
-    One thing at a time is being written. Leaving the `with` block waits until all is written, also where an exception
-    leaves it.
+    Writes happen one at a time. Leaving the `with` block waits until everything is written, also after an exception.
     """
 
     def __init__(self, run: RunDirectory, *, keep: int) -> None:
@@ -44,22 +43,21 @@ class CheckpointWriter:
         except UserError as lost:
             if error is None:
                 raise
-            # What ended the run comes first.
+            # The error that ended the run comes first.
             error.add_note(str(lost))
         finally:
             self._thread.shutdown()
 
     def begin(self, step: int) -> int:
-        """Leave in the run only what was so at `step`, as what came after it is about to be made again; the step that
-        was reached."""
+        """Delete what the run has after `step`, which will be made again; returns the step that was reached."""
         reached = self.run.rewind(step)
         self._event_file = begin_event_file(self.run, step, time_s=time.time())
         return reached
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl, and what it says to the event file.
+        """Add a line to metrics.jsonl and to the event file.
 
-        At once where a file can be appended to, else every ten seconds or so.
+        Written at once if the storage can append, else about every ten seconds.
         """
         self._lines.append((time.time(), line))
         if self._appends:
@@ -74,12 +72,12 @@ class CheckpointWriter:
             self._begin(self._write_metrics)
 
     def save(self, checkpoint: Checkpoint, *, best: int | None, beside: Mapping[str, Any] | None = None) -> None:
-        """Begin to write a checkpoint, and to delete those that are then no longer kept.
+        """Start writing a checkpoint, and then deleting those that are no longer kept.
 
-        `beside` names JSON files of the run, and what they are to hold.
+        `beside` maps names of JSON files of the run to their new content.
 
         Raises:
-            UserError: if the storage did not take what was written before.
+            UserError: if an earlier write failed.
         """
         # In this order there is never more than one copy.
         self.wait()
@@ -89,7 +87,7 @@ class CheckpointWriter:
         """Return once everything is written.
 
         Raises:
-            UserError: if the storage did not take it.
+            UserError: if the storage could not be written.
         """
         self.wait()
         if self._lines:
@@ -97,17 +95,17 @@ class CheckpointWriter:
             self.wait()
 
     def wait(self) -> None:
-        """Return once what is being written is.
+        """Return once the write in progress is done.
 
         Raises:
-            UserError: if the storage did not take it.
+            UserError: if the storage could not be written.
         """
         in_flight, self._in_flight = self._in_flight, None
         try:
             if in_flight:
                 in_flight.result()
         except OSError as error:
-            # It would not take these either, and a run that goes on makes them again.
+            # They could not be written either, and a resumed run makes them again.
             self._lines = []
             raise self.run.refused("written", error) from error
 
@@ -125,7 +123,7 @@ class CheckpointWriter:
     def _write_checkpoint(
         self, lines: list[_Line], checkpoint: Checkpoint, best: int | None, beside: Mapping[str, Any]
     ) -> None:
-        # First: a run goes on from its newest checkpoint, and finds the metrics up to there.
+        # First the metrics: a run that resumes from this checkpoint must find the metrics up to there.
         self._write_metrics(lines)
         for path, content in beside.items():
             self.run.write_json(path, content)

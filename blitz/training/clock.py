@@ -1,4 +1,4 @@
-"""What a run's time goes to: every moment to one account."""
+"""How a run spends its time: every moment is counted for one account."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -11,15 +11,16 @@ Account = Literal["data", "compute", "evaluation", "checkpoint"]
 
 
 class Clock:
-    """Seconds of this process by account, since they were last asked for.
+    """Seconds of this process by account, since the last `lap`.
 
-    `data` is waiting for rows to train on, `checkpoint` what the loop loses to writing, and `compute` all else. On a
-    GPU the loop runs ahead of the device, and waits for it where it reads the loss: that too is `compute`.
+    `data` is waiting for rows to train on, `checkpoint` the time that the loop spends on writing, and `compute`
+    everything else. On a GPU the loop runs ahead of the device, and waits for it where it reads the loss: that too is
+    `compute`.
     """
 
     def __init__(self) -> None:
         self.rows = 0
-        """Trained on since the seconds were last asked for."""
+        """Rows trained on since the last `lap`."""
         self._account: Account = "compute"
         self._since = time.perf_counter()
         self._seconds: dict[Account, float] = {"data": 0.0, "compute": 0.0, "evaluation": 0.0, "checkpoint": 0.0}
@@ -31,14 +32,14 @@ class Clock:
 
     @contextmanager
     def on(self, account: Account) -> Iterator[None]:
-        """What is done in this context goes to `account`."""
+        """Count the time spent in this context for `account`."""
         before = self._account
         self._turn_to(account)
         yield
         self._turn_to(before)
 
     def timed(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """The blocks; the wait for one to evaluate on is a part of the evaluation."""
+        """Yields `blocks`; waiting for a block of evaluation rows counts as evaluation."""
         self._turn_to("data")
         for block in blocks:
             self._turn_to("compute", spent="data" if block.chunk.split == "train" else "evaluation")
@@ -46,9 +47,9 @@ class Clock:
             self._turn_to("data")
         self._turn_to("compute")
 
-    def figures(self) -> dict[str, float]:
-        """`examples_per_second` of training, evaluation and checkpoints left out, and `<account>_seconds`; from now on
-        it counts anew."""
+    def lap(self) -> dict[str, float]:
+        """`examples_per_second` of training, without evaluation and checkpoints, and `<account>_seconds`; then reset
+        them."""
         self._turn_to(self._account)
         trained = self._seconds["data"] + self._seconds["compute"]
         rate = {"examples_per_second": round(self.rows / trained, 1)} if self.rows else {}

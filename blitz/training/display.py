@@ -1,29 +1,29 @@
-"""How a run shows how far it is; where it happens decides what that looks like."""
+"""How a run shows its progress; launchers decide what that looks like."""
 
 from typing import Protocol
 
 
 class Display(Protocol):
-    """Where a run shows how far it is."""
+    """Shows the progress of a run."""
 
     def step(self, number: int) -> None:
-        """So many steps are done."""
+        """`number` steps are done."""
 
     def loss(self, value: float) -> None:
         """The newest mean training loss."""
 
     def line(self, text: str) -> None:
-        """A line for the user to read."""
+        """Print a line for the user."""
 
 
 class Silence:
     """Shows nothing."""
 
     def step(self, number: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def loss(self, value: float) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def line(self, text: str) -> None:
-        """Nothing."""
+        """Does nothing."""

@@ -14,7 +14,7 @@ from blitz.errors import DataError, StorageError, UserError
 from blitz.outputs.metrics import Classification, Sums
 from blitz.recipe import Batch, Recipe
 from blitz.run_files.directory import RunDirectory
-from blitz.training.bad_row_log import Faults
+from blitz.training.bad_row_log import BadRowLog
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.example_rows import Examples
@@ -23,7 +23,7 @@ from blitz.training.session import Session
 from blitz.training.world import World
 
 ROWS_A_FORWARD = 1024
-"""Where the recipe names no micro-batch."""
+"""Rows a forward pass if the recipe has no `micro_batch_size`."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Part:
     """Rows of a block that go through one forward pass."""
 
     rows: Rows
-    """Which they are."""
+    """Their row numbers."""
     fetched: Batch
     """Their columns on the device, as they were fetched."""
     batch: Batch
@@ -43,7 +43,7 @@ def evaluated(
 ) -> tuple[bool, Iterator[Part]]:
     """Whether any row of a block counts, and its rows in parts for a forward pass; pad rows are left out.
 
-    Every rank is to add up the same names: of a block that is all padding it is one row, to be counted as none.
+    Every rank must add up the same names, so a block that is all padding yields one row, with a count of 0.
     """
     counted = block.weights > 0
     counts = bool(counted.any())
@@ -61,7 +61,7 @@ def _cut(batch: Batch, rows: slice) -> Batch:
 
 
 class ResultNotWritten(UserError):
-    """An evaluation that is done, and that its run does not take: a full disk, or one that is read-only."""
+    """An evaluation whose result cannot be written into its run: the disk is full or read-only."""
 
     def __init__(self, message: str, result: dict[str, Any]) -> None:
         super().__init__(message, result)
@@ -81,7 +81,7 @@ class Evaluation:
         self._metrics = recipe.metrics()
         self._sums: Sums = {}
         self._examples = Examples(recipe, model, world)
-        # A recipe may have frozen a part of its model: it goes on as it was.
+        # A recipe may have frozen a part of its model, which stays in eval mode afterwards.
         self._modes = [(module, module.training) for module in model.modules()]
         world.share_buffers(model)
         model.eval()
@@ -100,20 +100,20 @@ class Evaluation:
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * counts
 
     def finish(self) -> tuple[Sums, dict[str, float]]:
-        """The sums over all rows and ranks, on the CPU, and the figures: the mean `loss` and the metrics' own.
+        """The sums over all rows and ranks, on the CPU, and the metrics: the mean `loss` and those of the recipe.
 
         Raises:
-            DataError: if none of the rows is of use.
+            DataError: if none of the rows is valid.
         """
         sums = {name: self._world.sum(value) for name, value in sorted(self._sums.items())}
         if not sums["rows"]:
-            raise DataError("of the rows to evaluate on, none is of use")
-        return sums, {"loss": sums["loss"].item() / sums["rows"].item(), **self._metrics.figures(sums)}
+            raise DataError("of the rows to evaluate on, none is valid")
+        return sums, {"loss": sums["loss"].item() / sums["rows"].item(), **self._metrics.compute(sums)}
 
-    def record(self, sums: Sums, figures: dict[str, float], *, split: Split, step: int) -> dict[str, Any]:
-        """What a file in evaluations/ holds of the pass; every rank asks for it.
+    def record(self, sums: Sums, values: dict[str, float], *, split: Split, step: int) -> dict[str, Any]:
+        """What a file in evaluations/ holds of the pass; must be called on every rank.
 
-        `by_class` begins with all rows, `interval` is that of the accuracy.
+        The first entry of `by_class` is that of all rows; `interval` is that of the accuracy.
         """
         metrics = self._metrics
         by_class = [metrics.total(sums), *metrics.by_class(sums)] if isinstance(metrics, Classification) else []
@@ -121,7 +121,7 @@ class Evaluation:
             "split": split,
             "step": step,
             "best": metrics.best,
-            "figures": figures,
+            "figures": values,
             "sums": {name: value.tolist() for name, value in sums.items()},
             "by_class": [{**asdict(one), "interval": one.interval if one.rows else None} for one in by_class],
             "examples": self._examples.found(),
@@ -135,7 +135,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """One checkpoint of a run on one split, as it is handed to where it happens; it leaves `result_file` in the run."""
+    """The evaluation of one checkpoint on one split, ready to be launched; it writes `result_file` into the run."""
 
     recipe: Recipe
     plan: Plan
@@ -149,27 +149,29 @@ class EvaluateJob:
         return f"evaluations/{self.split}-{self.step}.json"
 
     def first_step(self) -> int:
-        """0: an evaluation begins at the beginning."""
+        """Always 0: an evaluation covers all rows."""
         return 0
 
     def start(self, blocks: Iterable[Block], session: Session) -> None:
         """Evaluate.
 
         Raises:
-            ResultNotWritten: if the run does not take what was found.
+            ResultNotWritten: if the result cannot be written into the run.
         """
         world = session.world
         model = build_model(self.recipe, world)
         model.load_state_dict(Checkpoint.load(self.run, self.step).weights)
         evaluation = Evaluation(self.recipe, model, world)
-        faults = Faults(self.recipe, self.plan, self.run, world=world, display=session.display, must_be_written=False)
+        bad_rows = BadRowLog(
+            self.recipe, self.plan, self.run, world=world, display=session.display, must_be_written=False
+        )
         for block in blocks:
-            faults.note(block)
+            bad_rows.note(block)
             evaluation.add(block)
-        sums, figures = evaluation.finish()
-        result = evaluation.record(sums, figures, split=self.split, step=self.step)
+        sums, values = evaluation.finish()
+        result = evaluation.record(sums, values, split=self.split, step=self.step)
         if world.leads:
-            self._write(result, faults.unwritten)
+            self._write(result, bad_rows.unwritten)
 
     def _write(self, result: dict[str, Any], unwritten: StorageError | None) -> None:
         try:

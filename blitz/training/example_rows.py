@@ -1,7 +1,7 @@
-"""Rows of an evaluation to look at: those whose mistakes are the gravest, and some at random.
+"""Example rows of an evaluation: the most confident mistakes, and some at random.
 
-They are chosen on the device while the rows pass by, by a score for each row, so that any number of workers chooses the
-same. Pictures are small and all is bounded: a run's examples take some hundred kilobytes.
+They are chosen on the device during the pass, by a score for each row, so that any number of workers chooses the same.
+Their number and the size of pictures are bounded: a run's examples take some hundred kilobytes.
 """
 
 import base64
@@ -23,18 +23,18 @@ from blitz.training.model import forward
 from blitz.training.world import World
 
 SHOWN = 24
-"""Rows of each kind."""
+"""Example rows of each kind."""
 _SAMPLED = 1000
-"""Rows of which predicted and true numbers are kept, for a picture of all."""
+"""Rows whose predicted and true numbers are kept, for a chart of them all."""
 _NARROW = 64
-"""A column of at most so many numbers a row is kept of all those."""
+"""A column with at most so many numbers a row is kept for each of those."""
 _SIDE, _LOSSLESS_SIDE = 128, 64
-"""Pictures are at most as large as the first, in pixels, and JPEGs if they are larger than the second."""
+"""In pixels: the largest picture, and the largest that is stored as PNG rather than JPEG."""
 _OUTPUTS, ROW = "_outputs", "_row"
 
 
 class Examples:
-    """Chooses among the rows of one evaluation pass."""
+    """Chooses example rows from one evaluation pass."""
 
     def __init__(self, recipe: Recipe, model: nn.Module, world: World) -> None:
         self._recipe, self._model, self._world = recipe, model, world
@@ -45,24 +45,24 @@ class Examples:
             self._kept["sample"] = TopRows(_SAMPLED)
 
     def add(self, fetched: Batch, rows: Rows, outputs: Any, losses: Tensor, batch: Batch) -> None:
-        """See some rows: as they were fetched, their numbers, and what came of the preprocessed `batch`."""
+        """Consider some rows: fetched columns, row numbers, and outputs and losses of the preprocessed `batch`."""
         columns = {**fetched, ROW: torch.from_numpy(rows).to(losses.device)}
         if isinstance(outputs, Tensor):
             columns[_OUTPUTS] = outputs
         by_chance = torch.from_numpy(uniforms(keys_for(self._key, rows.astype(np.uint64)), 1)[:, 0]).to(losses.device)
-        self._kept["mistakes"].add(_gravity(self._metrics, outputs, losses, batch), columns)
+        self._kept["mistakes"].add(_mistake_score(self._metrics, outputs, losses, batch), columns)
         self._kept["random"].add(by_chance, columns)
         if "sample" in self._kept and isinstance(outputs, Tensor) and outputs[0].numel() <= _NARROW:
-            # As they are after preprocessing, which could not be done again without the wide ones.
+            # After preprocessing, which could not be repeated without the wide columns.
             numbers = {**batch, ROW: columns[ROW], _OUTPUTS: outputs}
             narrow = {name: column for name, column in numbers.items() if column[0].numel() <= _NARROW}
             self._kept["sample"].add(by_chance, narrow)
 
     @torch.no_grad()
     def found(self) -> dict[str, list[dict[str, Any]]]:
-        """`mistakes`, the gravest first, `random`, and where numbers are learned a larger `sample` without pictures.
+        """`mistakes`, the most confident first, `random`, and for regression a larger `sample` without pictures.
 
-        The model must be in evaluation mode, and every rank ask for them.
+        The model must be in evaluation mode, and every rank must call this.
         """
         return {kind: self._over_all_ranks(kept, with_pictures=kind != "sample") for kind, kept in self._kept.items()}
 
@@ -84,14 +84,14 @@ class Examples:
         examples = recipe.examples(outputs, batch)
         pictures = recipe.pictures(columns) if with_pictures else None
         drawn = [{}] * len(rows) if pictures is None else [{"picture": picture_uri(one)} for one in pictures.cpu()]
-        told = [
+        shown = [
             {"row": row, **example, **picture} for row, example, picture in zip(rows, examples, drawn, strict=False)
         ]
-        return list(zip(scores.tolist(), told, strict=False))
+        return list(zip(scores.tolist(), shown, strict=False))
 
 
 class TopRows:
-    """The rows with the highest scores of those that were seen, and their columns."""
+    """The rows with the highest scores so far, and their columns."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -99,7 +99,7 @@ class TopRows:
         self._columns: dict[str, Tensor] = {}
 
     def add(self, scores: Tensor, columns: Mapping[str, Tensor]) -> None:
-        """See rows with their scores, (rows,); -inf is for those that do not count."""
+        """Add rows with their scores, (rows,); -inf for rows that do not count."""
         scores, columns = self._top(scores.double(), columns)
         if self._scores is not None:
             scores = torch.cat([self._scores, scores])
@@ -108,7 +108,7 @@ class TopRows:
         self._scores, self._columns = scores, dict(columns)
 
     def _top(self, scores: Tensor, columns: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        # Of equal scores the lowest rows, so that any number of workers keeps the same.
+        # Among equal scores the lowest rows win, so that any number of workers keeps the same.
         by_row = columns[ROW].argsort()
         best = by_row[scores[by_row].argsort(descending=True, stable=True)[: self.count]]
         return scores[best], {name: column[best] for name, column in columns.items()}
@@ -121,12 +121,12 @@ class TopRows:
         return self._scores[:count], {name: column[:count] for name, column in self._columns.items()}
 
 
-def _gravity(metrics: Metrics, outputs: Any, losses: Tensor, batch: Batch) -> Tensor:
-    """How grave each row's mistake is: of a class how sure the model was of a wrong one, of all else the loss."""
+def _mistake_score(metrics: Metrics, outputs: Any, losses: Tensor, batch: Batch) -> Tensor:
+    """How bad each row's mistake is: for classes the confidence in a wrong class, else the loss."""
     if isinstance(metrics, Classification):
         scores: Tensor = outputs
-        sureness, predicted = scores.float().softmax(1).max(1)
-        return sureness.where((predicted != batch["targets"]) & sureness.isfinite(), -torch.inf)
+        confidence, predicted = scores.float().softmax(1).max(1)
+        return confidence.where((predicted != batch["targets"]) & confidence.isfinite(), -torch.inf)
     return losses.where(losses.isfinite(), -torch.inf)
 
 

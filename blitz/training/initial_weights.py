@@ -1,7 +1,7 @@
-"""Weights that a run begins with: those of another run, of a file, or such as a recipe brings, as far as they fit.
+"""Initial weights from another run, a file, or the recipe's `pretrained`, as far as they fit the model.
 
-Whoever starts a run looks them up once and keeps them in it, where every rank reads them. They are part of what is
-learned: recipe.json holds their hash, so that a source that has changed is noticed.
+The process that starts a run resolves them once and writes them into the run, where every rank reads them. recipe.json
+holds their hash, so that a source that has changed is noticed.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from blitz.errors import UserError, require
 from blitz.models.head import head_of
 from blitz.models.weights_file import SUFFIXES, read_weights
 from blitz.outputs.metrics import Classification
-from blitz.recipe import Beginning, Recipe
+from blitz.recipe import Recipe, WeightsSource
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import stored_recipe
 from blitz.training.checkpoint import Checkpoint, Tensors
@@ -31,23 +31,23 @@ AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What of a source fits a recipe's model, and what does not."""
+    """Which tensors of a source fit a recipe's model, and which do not."""
 
-    begins_with: Beginning
+    source: WeightsSource
     taken: Tensors
     new: Mapping[str, str]
     """Tensors of the model that stay as they are drawn, and why."""
     left: Mapping[str, str]
-    """Tensors of the source that have no place in the model, and why."""
-    passed_over: Sequence[str] = ()
-    """A line for each damaged checkpoint in the place of which an older one was taken."""
+    """Tensors of the source that the model does not have, and why they are not used."""
+    skipped: Sequence[str] = ()
+    """A line for each damaged checkpoint that was skipped for an older one."""
 
     def lines(self) -> Iterator[str]:
-        """What people want to know of it."""
-        yield from self.passed_over
-        step = "" if self.begins_with.step is None else f", step {self.begins_with.step}"
+        """A summary for people."""
+        yield from self.skipped
+        step = "" if self.source.step is None else f", step {self.source.step}"
         whole = len(self.taken) + len(self.new)
-        yield f"begins with {self.begins_with.source}{step}: {len(self.taken)} of {whole} tensors fit"
+        yield f"initialised from {self.source.source}{step}: {len(self.taken)} of {whole} tensors fit"
         yield f"  taken: {_shown(_by_part(self.taken))}"
         for reason, names in _by_reason(self.new).items():
             yield f"  new: {_shown(names)}: {reason}"
@@ -55,14 +55,14 @@ class InitialWeights:
             yield f"  not used: {_shown(names)}: {reason}"
 
     def write(self, run: RunDirectory) -> None:
-        """Keep what was taken in the run."""
+        """Write the tensors that fit into the run."""
         run.write(FILE, safetensors.torch.save(self.taken))
 
 
 def resolve_initial_weights(recipe: AnyRecipe) -> tuple[AnyRecipe, InitialWeights | None]:
-    """The recipe with a note of the weights that it begins with, and these; None where they are all drawn anew.
+    """The recipe with the source of its initial weights, and these weights; None if all are drawn at random.
 
-    The head is new unless it is known to tell the same classes apart.
+    The head is drawn at random unless it is known to be for the same classes.
 
     Raises:
         UserError: if there are no such weights, or none of them fits.
@@ -70,54 +70,54 @@ def resolve_initial_weights(recipe: AnyRecipe) -> tuple[AnyRecipe, InitialWeight
     found = _source_of(recipe)
     if found is None:
         return recipe, None
-    begins_with, tensors, source, passed_over = found
-    # Its weights as they are drawn are of no interest, and no rank sees them.
+    source, tensors, source_recipe, skipped = found
+    # Built only for the names and shapes of its tensors.
     model = recipe.build_model()
-    initial = _fit(begins_with, tensors, model, head_is_new=_other_classes(recipe, source))
+    initial = _fit(source, tensors, model, head_is_new=_other_classes(recipe, source_recipe))
     require(
         bool(initial.taken),
-        f"no weight of {begins_with.source} fits the model of recipe {recipe.name}: it has {_shown(tensors)}, "
+        f"no weight of {source.source} fits the model of recipe {recipe.name}: it has {_shown(tensors)}, "
         f"and the model {_shown(model.state_dict())}",
     )
-    return replace(recipe, begins_with=begins_with), replace(initial, passed_over=passed_over)
+    return replace(recipe, begins_with=source), replace(initial, skipped=skipped)
 
 
 def load_initial(recipe: Recipe, model: nn.Module, run: RunDirectory) -> None:
-    """Give a model, as it was drawn, the weights that the run begins with.
+    """Load the run's initial weights into a newly built model.
 
     Raises:
-        UserError: if whoever has started the run did not look them up.
+        UserError: if the recipe has a source of weights that was not resolved.
     """
     if recipe.begins_with is not None:
         model.load_state_dict(safetensors.torch.load(run.read(FILE)), strict=False)
         return
-    require(not recipe.begins_elsewhere, f"recipe {recipe.name}: only blitz train begins with the weights of another")
+    require(not recipe.uses_other_weights, f"recipe {recipe.name}: only blitz train can initialise from other weights")
 
 
-def _source_of(recipe: Recipe) -> tuple[Beginning, Tensors, Recipe | None, list[str]] | None:
-    """The weights to begin with, and if they are of a run its recipe, and what to say of its damaged checkpoints."""
-    place = recipe.init_from
-    if place is None:
+def _source_of(recipe: Recipe) -> tuple[WeightsSource, Tensors, Recipe | None, list[str]] | None:
+    """The source of the weights, the weights, the recipe if it is a run, and a line for each skipped checkpoint."""
+    name = recipe.init_from
+    if name is None:
         pretrained = recipe.pretrained()
         if pretrained is None:
             return None
         tensors = dict(pretrained.tensors)
-        return Beginning(None, _hash_of(tensors), pretrained.source), tensors, None, []
-    if place.lower().endswith(SUFFIXES):
-        tensors = read_weights(place)
-        return Beginning(None, _hash_of(tensors), place), tensors, None, []
+        return WeightsSource(None, _hash_of(tensors), pretrained.source), tensors, None, []
+    if name.lower().endswith(SUFFIXES):
+        tensors = read_weights(name)
+        return WeightsSource(None, _hash_of(tensors), name), tensors, None, []
     try:
-        run = RunDirectory.find(place)
+        run = RunDirectory.find(name)
         source = stored_recipe(run)
     except (ValueError, OSError, pyarrow.ArrowException) as error:
         reason = "it is a file of another kind" if isinstance(error, NotADirectoryError) else str(error).splitlines()[0]
         raise UserError(
-            f"--init-from: '{place}' is neither a run nor a file of weights ({', '.join(SUFFIXES)}): {reason}"
+            f"--init-from: '{name}' is neither a run nor a file of weights ({', '.join(SUFFIXES)}): {reason}"
         ) from error
-    passed_over: list[str] = []
-    step = run.checkpoint_step(recipe.init_checkpoint, tell=passed_over.append)
+    skipped: list[str] = []
+    step = run.checkpoint_step(recipe.init_checkpoint, report=skipped.append)
     tensors = Checkpoint.load(run, step).weights
-    return Beginning(step, _hash_of(tensors), run.uri), tensors, source, passed_over
+    return WeightsSource(step, _hash_of(tensors), run.uri), tensors, source, skipped
 
 
 def _hash_of(tensors: Tensors) -> str:
@@ -135,7 +135,7 @@ def _other_classes(recipe: Recipe, source: Recipe | None) -> bool:
     return not isinstance(theirs, Classification) or theirs.classes != own.classes
 
 
-def _fit(begins_with: Beginning, tensors: Tensors, model: nn.Module, *, head_is_new: bool) -> InitialWeights:
+def _fit(source: WeightsSource, tensors: Tensors, model: nn.Module, *, head_is_new: bool) -> InitialWeights:
     own: Mapping[str, Tensor] = model.state_dict()
     head = head_of(model) if head_is_new else []
     taken, new = {}, {}
@@ -144,14 +144,14 @@ def _fit(begins_with: Beginning, tensors: Tensors, model: nn.Module, *, head_is_
         if name in head:
             new[name] = "the head, which is for other classes"
         elif given is None:
-            new[name] = "it is not there"
+            new[name] = "the source has no such tensor"
         elif given.shape != tensor.shape:
             new[name] = f"of shape {tuple(tensor.shape)} here and {tuple(given.shape)} there"
         else:
-            # A copy: safetensors takes no two that share memory, as tied weights of a .pth do.
+            # A copy, because safetensors refuses tensors that share memory, as tied weights of a .pth do.
             taken[name] = given.to(tensor.dtype, copy=True, memory_format=torch.contiguous_format)
-    left = {name: "it has no place here" for name in tensors if name not in own}
-    return InitialWeights(begins_with, taken, new, left)
+    left = {name: "the model has no such tensor" for name in tensors if name not in own}
+    return InitialWeights(source, taken, new, left)
 
 
 def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
@@ -162,7 +162,7 @@ def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _by_part(names: Iterable[str]) -> list[str]:
-    """The parts that they belong to, with how many there are in each."""
+    """The modules that they belong to, each with its number of tensors."""
     counts: dict[str, int] = {}
     for name in names:
         part = name.partition(".")[0]

@@ -1,6 +1,6 @@
 """The training loop: the same one in this process, on one GPU, on many and on many nodes.
 
-It is given blocks of rows and a place among the ranks, and knows nothing of where either comes from.
+It is given blocks of rows and its rank, and does not depend on where either comes from.
 """
 
 import math
@@ -17,12 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from blitz.data.plan import Block, Plan
 from blitz.errors import RunFailed, Stopped, require
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 from blitz.randomness import MASK64, Use, key_for
 from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
 from blitz.training.after_evaluation import AfterEvaluation, Callback
-from blitz.training.bad_row_log import Faults
+from blitz.training.bad_row_log import BadRowLog
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.checkpoint_triggers import CheckpointTrigger
@@ -39,12 +39,12 @@ from blitz.training.world import World
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """When checkpoints are written and which are kept."""
+    """When to write checkpoints, and which to keep."""
 
     every_steps: int | None = None
     """Write one after every so many steps too; one is always written after an evaluation and at the end."""
     every_seconds: float | None = None
-    """Write one also once so many seconds have passed since the last."""
+    """Also write one once so many seconds have passed since the last."""
     keep: int = 2
     """Keep this many of the newest, and the best."""
 
@@ -57,20 +57,20 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A run as it is handed to where it happens."""
+    """A run, ready to be launched in this process or on Ray workers."""
 
     recipe: Recipe
     plan: Plan
     run: RunDirectory
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     command: str = ""
-    """What was typed to begin or to go on with it, if that is known."""
+    """The command line that starts or resumes it, if that is known."""
     after_evaluation: Callback | None = None
     """Called beside the recipe's own `after_evaluation`."""
 
     @property
     def first_step(self) -> Callable[[], int]:
-        """Says the step to begin or to go on with, that of the newest checkpoint, also in a process without torch."""
+        """Returns the step to start or resume at, that of the newest checkpoint; also works without torch."""
         return partial(self.run.newest_step, self.plan.total_steps)
 
     def start(self, blocks: Iterable[Block], session: Session) -> None:
@@ -90,7 +90,7 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class Best:
-    """The checkpoint with the best figure so far."""
+    """The checkpoint with the best value of the deciding metric so far."""
 
     step: int
     value: float
@@ -98,23 +98,23 @@ class Best:
 
 @dataclass
 class Progress:
-    """How far a run is: with the weights and the optimizer's state, all that a checkpoint holds."""
+    """The progress of a run, which a checkpoint holds beside the weights and the optimizer's state."""
 
     step: int = 0
     rows_digest: int = 0
-    """This rank's part since it began; rank 0 began with the sum over all ranks. So too with `loss_sum`."""
+    """This rank's share since it started; rank 0 starts with the sum over all ranks. `loss_sum` likewise."""
     loss_sum: float = 0.0
     """Sum of the losses of the rows since the last logged step."""
     loss_rows: int = 0
     """Rows, over all ranks, since the last logged step."""
     best: Best | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    """The newest figures."""
+    """Those of the newest evaluation."""
 
-    def take_note_of(self, value: float, *, higher_is_better: bool) -> bool:
-        """See whether the figure that names the best checkpoint is the best so far."""
+    def update_best(self, value: float, *, higher_is_better: bool) -> bool:
+        """Update `best`; returns whether `value`, that of the deciding metric, is the best so far."""
         best = math.nan if self.best is None else self.best.value
-        # Anything is better than nothing, or than a figure that is none.
+        # Any value is better than none, or than NaN.
         better = math.isnan(best) or (value > best if higher_is_better else value < best)
         if better:
             self.best = Best(self.step, value)
@@ -132,7 +132,7 @@ class Progress:
 
     @classmethod
     def of(cls, state: dict[str, Any], world: World) -> "Progress":
-        """What a checkpoint's state says, as this rank goes on from it."""
+        """The progress that a checkpoint's state holds, as this rank resumes from it."""
         missing = [spec.name for spec in fields(cls) if spec.name not in state]
         lacks = f"the state.json of checkpoint {state['step']} lacks {', '.join(missing)}; delete its folder"
         require(not missing, lacks)
@@ -148,24 +148,24 @@ def train(job: TrainJob, blocks: Iterable[Block], writer: CheckpointWriter, sess
 
     Raises:
         UserError: if the recipe's loss is not one number a row, or if the storage does not take what is written.
-        Stopped: once it has saved, if the session is told to stop.
+        Stopped: once it has saved, if a stop is requested.
     """
     world, display = session.world, session.display
     training = _Training(job, writer, world, session.first_step, display)
     trigger = CheckpointTrigger(session, every_seconds=job.checkpoints.every_seconds)
-    faults = Faults(job.recipe, job.plan, job.run, world=world, display=display)
+    bad_rows = BadRowLog(job.recipe, job.plan, job.run, world=world, display=display)
     with training.record_outcome():
         if training.is_stopped(resumes=True):
             blocks = ()
         for block in training.clock.timed(blocks):
-            faults.note(block)
+            bad_rows.note(block)
             if block.chunk.split == "train":
                 for batch in step_batches(block, job.plan, world):
                     training.step(batch)
                     step = training.progress.step
                     if step % job.recipe.log_every_steps == 0 or step == job.plan.total_steps:
                         training.log()
-                    # A checkpoint before the evaluation that is due would be one from which it is never made.
+                    # A run resumed from a checkpoint written before the evaluation that is due would never make it.
                     if job.plan.evaluates_after(step):
                         continue
                     signal = trigger.after(step)
@@ -185,7 +185,7 @@ def train(job: TrainJob, blocks: Iterable[Block], writer: CheckpointWriter, sess
 
 
 class _Training:
-    """The state of a run in progress and the few things that are done with it."""
+    """The state of a run in progress, and the operations on it."""
 
     def __init__(
         self, job: TrainJob, writer: CheckpointWriter, world: World, first_step: int, display: Display
@@ -216,9 +216,9 @@ class _Training:
         self._note("resumed" if first_step else "started", reached=reached, command=self.job.command, **more)
 
     def _wrap(self) -> None:
-        """Make what training steps go through: evaluation and checkpoints use `model` itself.
+        """Wrap `model` for training steps; evaluation and checkpoints use it unwrapped.
 
-        DistributedDataParallel wants it anew when other parameters are learned than were before.
+        DistributedDataParallel has to be built again when the set of trained parameters changes.
         """
         forward = Forward(self.recipe, self.model)
         self.replica = self.world.replicate(forward, find_unused_parameters=self.recipe.find_unused_parameters)
@@ -249,7 +249,7 @@ class _Training:
             if not self.gradients_checked:
                 self._check_gradients()
             self.loss_sum.add_(loss.detach(), alpha=batch.rows / world.size)
-        # Of the global batch, as the gradients are: every rank finds the same.
+        # The norm is that of the global batch, as the gradients are: every rank finds the same.
         finite = self.optimizers.clip(look=skips)
         if before is not None and not finite:
             self.loss_sum.copy_(before)
@@ -271,7 +271,7 @@ class _Training:
         return self.replica.no_sync()
 
     def _check_gradients(self) -> None:
-        """Refuse parameters without a gradient where several workers would wait for it without end."""
+        """Refuse parameters without a gradient, for which several workers would wait forever."""
         self.gradients_checked = True
         if self.world.size == 1 or self.recipe.find_unused_parameters:
             return
@@ -296,21 +296,21 @@ class _Training:
             {
                 "train/loss": loss,
                 **self.optimizers.rates(),
-                **self.clock.figures(),
+                **self.clock.lap(),
                 "world_size": self.world.size,
             }
         )
 
     def _require_finite(self, what: str, value: float) -> None:
-        """Stop with a mend where a value, which is the same on every rank, is not finite."""
+        """Raise RunFailed, with advice, if a value, which is the same on every rank, is not finite."""
         if not math.isfinite(value):
             raise RunFailed(
-                f"the {what} is {value} at step {self.progress.step}; begin with a lower --optim.lr or with "
-                "--optim.grad-clip-norm 1, or go on from the last checkpoint with --on-nan skip"
+                f"the {what} is {value} at step {self.progress.step}; start with a lower --optim.lr or with "
+                "--optim.grad-clip-norm 1, or resume from the last checkpoint with --on-nan skip"
             )
 
     def evaluate(self, block: Block) -> None:
-        """Add a block of evaluation rows to the pass that is under way, or begin one."""
+        """Add a block of evaluation rows to the pass in progress, or start one."""
         with self.clock.on("evaluation"):
             if self.evaluation is None:
                 self.evaluation = Evaluation(self.recipe, self.model, self.world)
@@ -319,21 +319,21 @@ class _Training:
                 self._finish_evaluation(self.evaluation)
 
     def _finish_evaluation(self, evaluation: Evaluation) -> None:
-        """Write the figures of the pass and see whether they are the best."""
-        sums, figures = evaluation.finish()
+        """Write the metrics of the pass and see whether they are the best."""
+        sums, values = evaluation.finish()
         progress, metrics = self.progress, self.recipe.metrics()
-        progress.metrics = {f"val/{name}": value for name, value in figures.items()}
-        if progress.take_note_of(figures[metrics.best], higher_is_better=metrics.higher_is_better):
-            record = evaluation.record(sums, figures, split="val", step=progress.step)
+        progress.metrics = {f"val/{name}": value for name, value in values.items()}
+        if progress.update_best(values[metrics.best], higher_is_better=metrics.higher_is_better):
+            record = evaluation.record(sums, values, split="val", step=progress.step)
             self.beside_checkpoint = {"evaluations/best.json": record}
         evaluation.close()
         self.evaluation = None
         self._write(progress.metrics)
-        shown = "  ".join(f"val/{name} {shown_figure(figures[name])}" for name in dict.fromkeys(("loss", metrics.best)))
+        shown = "  ".join(f"val/{name} {format_metric(values[name])}" for name in dict.fromkeys(("loss", metrics.best)))
         self.display.line(f"step {progress.step}: {shown}")
 
     def save(self) -> None:
-        """Begin to write a checkpoint."""
+        """Start writing a checkpoint."""
         with self.clock.on("checkpoint"):
             self._save()
 
@@ -359,19 +359,19 @@ class _Training:
             return self.after_evaluation(self.model, {**self._at, **self.progress.metrics}, resumes=resumes)
 
     def finish(self) -> None:
-        """Write result.json: the last thing that a run does, once all else is written."""
+        """Write result.json, after everything else is written."""
         progress = self.progress
         digest = self.world.sum_digest(progress.rows_digest)
         if self.world.leads:
             with self.clock.on("checkpoint"):
                 self.writer.finish()
-            self._note("finished", **self.clock.figures())
+            self._note("finished", **self.clock.lap())
             result = replace(progress, rows_digest=digest).result(self.job.plan)
             self.job.run.write_json("result.json", {**result, **self.after_evaluation.outcome()})
 
     @contextmanager
     def record_outcome(self) -> Iterator[None]:
-        """What ends the run before its end in this context is told in its events, if the storage still takes it."""
+        """Add what ends the run early in this context to its events, if the storage can still be written."""
         try:
             yield
         except BaseException as error:
@@ -385,12 +385,12 @@ class _Training:
 
     def _note(self, what: str, **more: Any) -> None:
         """Add to the run's events; `time` is in seconds since 1970."""
-        place = {"time": round(time.time(), 3), "step": self.progress.step, "world_size": self.world.size}
-        self.job.run.add_event({"what": what, **place, "device": self.world.device.type, **more})
+        where = {"time": round(time.time(), 3), "step": self.progress.step, "world_size": self.world.size}
+        self.job.run.add_event({"what": what, **where, "device": self.world.device.type, **more})
 
-    def _write(self, figures: dict[str, float]) -> None:
+    def _write(self, values: dict[str, float]) -> None:
         if self.world.leads:
-            self.writer.add_metrics({**self._at, **figures})
+            self.writer.add_metrics({**self._at, **values})
 
     @property
     def _at(self) -> dict[str, float]:

@@ -30,9 +30,9 @@ def build_model(recipe: Recipe, world: World) -> nn.Module:
 
 
 class Forward(nn.Module):
-    """A recipe's forward pass as a module: what wraps it wraps all that the recipe does with its model.
+    """A recipe's forward pass as a module, so that DistributedDataParallel and torch.compile wrap all of it.
 
-    DistributedDataParallel averages the gradients of what it has called itself, and nothing calls a `ModuleDict`.
+    DistributedDataParallel averages the gradients only of a module that it calls, and nothing calls a `ModuleDict`.
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
@@ -52,7 +52,7 @@ def forward(recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device
 
 @contextmanager
 def oom_hint(rows: int) -> Iterator[None]:
-    """Say what to do if memory runs out in a pass over so many rows.
+    """Explain what to do if memory runs out in a pass over `rows` rows.
 
     Raises:
         RunFailed: if it does.
@@ -60,7 +60,7 @@ def oom_hint(rows: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # On a CPU it has no type of its own.
+        # On a CPU torch raises a plain RuntimeError.
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         reason = str(error).split(". ")[0]
@@ -72,25 +72,25 @@ def oom_hint(rows: int) -> Iterator[None]:
 
 @contextmanager
 def batch_norm_explained(recipe: Recipe, *, share: int, world_size: int) -> Iterator[None]:
-    """Say what to do if a batch norm is given a single value to learn from, in passes over a share of so many rows.
+    """Explain what to do if a batch norm gets a single value per channel, in passes over a share of `share` rows.
 
     Raises:
-        UserError: if it is, which is so in the first step if ever.
+        UserError: if it does, which happens in the first step if ever.
     """
     try:
         yield
     except ValueError as error:
-        # torch has no type for it.
+        # torch has no exception type for it.
         if "more than 1 value per channel" not in str(error):
             raise
         if share > 1:
             passes = f"--micro-batch-size {recipe.micro_batch_size} makes a pass of 1 row of each {share}"
             size = next(size for size in range(2, share + 1) if share % size != 1)
-            mend = f"give --micro-batch-size {size}, or another of which no remainder of 1 is left"
+            mend = f"give --micro-batch-size {size}, or another that leaves no remainder of 1"
         else:
             passes = f"--global-batch-size {recipe.global_batch_size} is 1 row for each worker"
             mend = f"give --global-batch-size {2 * world_size} or more, or fewer workers"
-        raise UserError(f"{passes}, and this model's batch norm needs 2 rows at least; {mend}") from error
+        raise UserError(f"{passes}, and this model's batch norm needs at least 2 rows; {mend}") from error
 
 
 def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:

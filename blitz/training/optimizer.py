@@ -1,4 +1,4 @@
-"""torch's own optimizers over what a recipe says is learned how, at rates that are a function of the step."""
+"""torch's optimizers for a recipe's parameter groups, at learning rates that are a function of the step."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,17 +17,17 @@ State = dict[str, Tensor]
 
 
 class Optimizers:
-    """What takes a step: one optimizer for each group of parameters that has its own, and one for all others.
+    """The optimizers of a model: one for each parameter group that has its own settings, and one for all others.
 
     Raises:
-        UserError: if the recipe's groups leave parameters out, hold some twice, or begin with nothing to learn.
+        UserError: if the recipe's groups leave parameters out, hold some twice, or train nothing in the first step.
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module, plan: Plan) -> None:
         self._model, self._plan = model, plan
         self._groups = recipe.parameter_groups(model, plan.steps_per_epoch)
         _require_whole(recipe, model, self._groups)
-        # A recipe may keep a norm as it is by itself.
+        # A recipe may already have put a norm into eval mode itself.
         grouped = {parameter for group in self._groups for parameter in group.parameters}
         self._norms = [
             module
@@ -42,7 +42,7 @@ class Optimizers:
         self._each = [(settings, build_optimizer(settings, map(_as_torch_has_it, groups))) for settings, groups in each]
 
     def freeze(self, step: int) -> bool:
-        """Freeze what is not learned in `step`, and nothing else; whether that is a change."""
+        """Freeze the parameters that are not trained in `step`; returns whether that is a change."""
         learned = [group for group in self._groups if group.from_step is not None and step >= group.from_step]
         if learned == self._learned:
             return False
@@ -55,7 +55,7 @@ class Optimizers:
         return True
 
     def clip(self, *, look: bool) -> bool:
-        """Scale gradients down as far as is asked for; whether all are finite, if they are to be looked at."""
+        """Clip gradients as the settings say; with `look`, returns whether all are finite."""
         finite = True
         for settings, optimizer in self._each:
             clip = settings.grad_clip_norm
@@ -97,14 +97,14 @@ class Optimizers:
         }
 
     def load_state(self, stored: State) -> None:
-        """Put back what `state` gave."""
+        """Restore what `state` returned."""
         parameters = dict(self._model.named_parameters())
         of_each: dict[Tensor, State] = {}
         for name, value in stored.items():
             key, _, parameter_name = name.partition("/")
             parameter = parameters[parameter_name]
             if value.shape == parameter.shape:
-                # In the parameter's memory format: fused updates go through both in the order of their memory.
+                # In the parameter's memory format: fused updates walk both in memory order.
                 value = torch.empty_like(parameter, device="cpu").copy_(value)
             of_each.setdefault(parameter, {})[key] = value
         for _, optimizer in self._each:
@@ -117,15 +117,15 @@ class Optimizers:
 def build_optimizer(settings: Optim, parameters: Iterable[Any]) -> optim.Optimizer:
     """torch's optimizer of parameters or of torch's own groups of them.
 
-    In its fused form where it has one: one call a step, not a loop over the parameters.
+    Fused if torch has that: one call a step, not a loop over the parameters.
     """
     lr, decay, momentum = settings.lr, settings.weight_decay, momentum_of(settings)
     match settings.name:
         case "sgd" | "momentum":
             sgd = optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, fused=True)
             if momentum:
-                # What the first gradient would make of nothing. The fused update takes no mixture of parameters that
-                # have had a gradient and of some that have one for the first time.
+                # torch would create these buffers at the first gradient, but the fused update cannot mix parameters
+                # that have one with some that get it for the first time.
                 for group in sgd.param_groups:
                     for parameter in group["params"]:
                         sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -139,7 +139,7 @@ def build_optimizer(settings: Optim, parameters: Iterable[Any]) -> optim.Optimiz
 
 
 def momentum_of(settings: Optim) -> float:
-    """Of sgd, momentum and rmsprop: what was set, or by default 0.9 for `momentum` and 0 for the others."""
+    """The momentum of sgd, momentum and rmsprop; by default 0.9 for `momentum` and 0 for the others."""
     if settings.momentum is None:
         return 0.9 if settings.name == "momentum" else 0.0
     return settings.momentum
@@ -163,12 +163,12 @@ def _as_torch_has_it(group: Group) -> dict[str, Any]:
 
 
 def _require_whole(recipe: Recipe, model: nn.Module, groups: Sequence[Group]) -> None:
-    places: dict[nn.Parameter, list[str]] = {}
+    groups_of: dict[nn.Parameter, list[str]] = {}
     for group in groups:
         for parameter in group.parameters:
-            places.setdefault(parameter, []).append(group.name)
+            groups_of.setdefault(parameter, []).append(group.name)
     for name, parameter in model.named_parameters():
-        found = places.get(parameter, [])
+        found = groups_of.get(parameter, [])
         require(
             len(found) == 1 or not (found or parameter.requires_grad),
             f"recipe {recipe.name}: parameter_groups has {name} in {' and '.join(found) or 'none'} of its groups; "

@@ -1,4 +1,4 @@
-"""Batch inference: every rank writes what it predicts, block by block, so that a killed run goes on where it was."""
+"""Batch inference: every rank writes its predictions block by block, so that a killed run resumes where it was."""
 
 import hashlib
 import io
@@ -18,6 +18,7 @@ from blitz.errors import UserError
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_to_json
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.folder import Directory
 from blitz.storage import fingerprint, joined
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
@@ -27,36 +28,36 @@ from blitz.training.session import Session
 
 ROW, ERROR = "_row", "_error"
 MARKS = [ROW, ERROR]
-"""Columns of a part beside the predictions: the row, and a record of bad_rows.csv if nothing can be said about it."""
+"""Columns of a part beside the predictions: the row number, and for an invalid row its record of bad_rows.csv."""
 
 _PART = re.compile(r"(\d+)-(\d+)\.(\d+)of(\d+)\.arrow")
 
 
 @dataclass(frozen=True)
 class PredictJob:
-    """Predictions of one checkpoint for the rows of a plan, as it is handed to where it happens.
+    """Predictions of one checkpoint for the rows of a plan, ready to be launched.
 
-    `parts` is a folder of Arrow files, `<first batch>-<end>.<rank>of<ranks>.arrow`: what a rank said about its share of
-    some batches. What they hold does not depend on the number of ranks.
+    `parts` is a folder of Arrow files, `<first batch>-<end>.<rank>of<ranks>.arrow`: a rank's predictions for its share
+    of some batches. The predictions do not depend on the number of ranks.
     """
 
     recipe: Recipe
     plan: Plan
     run: RunDirectory
     step: int
-    parts: RunDirectory
+    parts: Directory
 
     def first_step(self) -> int:
         """The first batch that is not predicted yet."""
         return max((stop for stop, _ in self._whole()), default=0)
 
     def apart(self, content: str) -> "PredictJob":
-        """The same with a folder of parts that no other job has; `content` is a hash of the rows."""
+        """This job with a folder of parts of its own; `content` is a hash of the rows."""
         own = joined(self.parts.uri, fingerprint(json.dumps(self._identity(content))))
         return replace(self, parts=replace(self.parts, uri=own))
 
     def resume(self, content: str) -> int:
-        """Keep the parts that are there if they are of the same job, else delete them; the rows that are done."""
+        """Keep existing parts if they are of the same job, else delete them; returns the number of rows done."""
         identity = self._identity(content)
         if self.parts.read_json("job.json") != identity:
             self.parts.delete()
@@ -64,7 +65,7 @@ class PredictJob:
         return min(self.first_step() * self.plan.global_batch_size, self.plan.eval_rows)
 
     def _identity(self, content: str) -> dict[str, Any]:
-        """What decides which predictions are made."""
+        """Everything that the predictions depend on."""
         identity = {
             "weights": hashlib.sha256(self.run.read(f"checkpoints/{self.step}/weights.safetensors")).hexdigest(),
             "recipe": recipe_to_json(self.recipe),
@@ -87,7 +88,7 @@ class PredictJob:
     def _predict(self, model: nn.Module, block: Block, device: torch.device) -> pyarrow.Table:
         faults = np.full(len(block.rows), "") if block.faults is None else block.faults
         taken = np.flatnonzero((block.weights > 0) | (faults != ""))
-        # What is all padding still says which columns there are.
+        # A block that is all padding still defines the columns.
         shown = taken if len(taken) else np.arange(1)
         columns = {name: column[shown] for name, column in block.columns.items()}
         batch = laid_out(self.recipe, self.recipe.preprocess(on_device(columns, device)))
@@ -116,7 +117,7 @@ class PredictJob:
             first = stop
 
     def predictions(self) -> Iterator[pyarrow.Table]:
-        """What was predicted, in the order of the rows, each of which occurs once.
+        """The predictions in the order of the rows, each once.
 
         Raises:
             UserError: if a part is missing, which only another process can have deleted.
@@ -128,9 +129,9 @@ class PredictJob:
             except FileNotFoundError:
                 break
             table = pyarrow.concat_tables(tables)
-            # A row of no use is told wherever it served as padding.
-            _, places = np.unique(table[ROW].to_numpy(), return_index=True)
-            yield table.take(places)
+            # An invalid row occurs again wherever it served as padding.
+            _, first = np.unique(table[ROW].to_numpy(), return_index=True)
+            yield table.take(first)
             done = stop
         if done != self.plan.eval_batches:
             raise UserError(f"{self.parts} lacks predictions: another process has written the same file; predict again")

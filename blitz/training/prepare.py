@@ -1,4 +1,4 @@
-"""From a recipe to a job: what every way of starting a run does first, in one place."""
+"""From a recipe to a job: what every way of starting a run does first."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
@@ -27,14 +27,14 @@ class Prepared(Generic[AnyRecipe]):
     initial: InitialWeights | None
 
     def begin(self, run: RunDirectory) -> None:
-        """Write what was asked for; into a run without a checkpoint also the weights that it is initialised from."""
+        """Write recipe.json and plan.json, and into a run without a checkpoint its initial weights."""
         for name, content in self._files().items():
             run.write_json(name, content)
         if self.initial is not None and not run.checkpoint_steps():
             self.initial.write(run)
 
     def complete(self, run: RunDirectory) -> None:
-        """Write what of that is not there, such as a file that was deleted because it was damaged."""
+        """Write those of these files that are missing, such as one that was deleted because it was damaged."""
         for name, content in self._files().items():
             if not run.exists(name):
                 run.write_json(name, content)
@@ -47,13 +47,13 @@ def prepare(recipe: AnyRecipe) -> Prepared[AnyRecipe]:
     """Fit the recipe, open its rows, and look up its initial weights.
 
     Raises:
-        UserError: if any of it cannot be.
+        UserError: if any of it fails.
     """
     return prepared(recipe.fitted())
 
 
 def prepared(fitted: AnyRecipe, datasets: Datasets | None = None) -> Prepared[AnyRecipe]:
-    """The same for a recipe that is fitted, and whose rows may be open already."""
+    """Like `prepare`, for a recipe that is fitted, and whose rows may be open already."""
     datasets = datasets or open_datasets(fitted)
     plan = fitted.plan(len(datasets["train"]), len(datasets["val"]))
     recipe, initial = resolve_initial_weights(fitted)

@@ -1,4 +1,4 @@
-"""What a job is given by the process that runs it."""
+"""What the process that runs a job passes to it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from blitz.training.world import World
 
 
 class Preemption(IntEnum):
-    """What is known of the preemption of the machines that a run uses."""
+    """The announced preemption of the machines that a run uses."""
 
     NONE = 0
     SAVE = 1

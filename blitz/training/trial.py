@@ -1,4 +1,4 @@
-"""A run whose evaluations somebody follows, and that may end early."""
+"""A run that may end early, decided after each of its evaluations."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from blitz.training.loop import TrainJob, train
 from blitz.training.session import Session
 from blitz.training.world import World
 
-Figures = dict[str, float]
+MetricValues = dict[str, float]
 
-ShouldContinue = Callable[[int, Figures], bool]
+ShouldContinue = Callable[[int, MetricValues], bool]
 """Called on rank 0 with the step and the metrics of each evaluation; returns whether to continue."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialJob(TrainJob):
-    """A run as one trial of many; one that ends early is a whole run of fewer steps, which can be resumed."""
+    """A run as one trial of many; one that ends early is a complete run of fewer steps, and can be resumed."""
 
     should_continue: ShouldContinue
 
     def start(self, blocks: Iterable[Block], session: Session) -> None:
-        """Train until the end of the plan, or until `should_continue` says no."""
+        """Train until the end of the plan, or until `should_continue` returns False."""
         with _FollowedWriter(self.run, keep=self.checkpoints.keep, should_continue=self.should_continue) as writer:
             train(self, _until_stopped(blocks, writer, session.world), writer, session)
 
@@ -40,11 +40,11 @@ class _FollowedWriter(CheckpointWriter):
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
         super().add_metrics(line)
-        if figures := figures_of(line):
-            self.stopped = not self._should_continue(line["step"], figures)
+        if metrics := evaluation_metrics(line):
+            self.stopped = not self._should_continue(line["step"], metrics)
 
 
-def figures_of(line: Mapping[str, Any]) -> Figures:
+def evaluation_metrics(line: Mapping[str, Any]) -> MetricValues:
     """The metrics of an evaluation, from a line of metrics.jsonl; empty for a line of training."""
     return {name: value for name, value in line.items() if name.startswith("val/")}
 

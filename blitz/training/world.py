@@ -1,4 +1,4 @@
-"""The ranks of a run and what they do together: add up. In this process there is one rank and nothing to do."""
+"""The ranks of a run and their collective operations, which with one rank do nothing."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from blitz.randomness import MASK64
 
 @dataclass(frozen=True)
 class World:
-    """This rank's place among all, and its device."""
+    """This rank, the number of ranks, and this rank's device."""
 
     rank: int
     size: int
@@ -28,7 +28,7 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the rank that writes."""
+        """Whether this is rank 0, which writes."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:

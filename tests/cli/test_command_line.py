@@ -79,7 +79,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         (["mnist", "--data.root", "/nowhere"], "name the folder with --data.root DIR, or add --data.download"),
         (["digits", "--storage", "/dev/null"], "--storage: /dev/null/"),
         (["digits", "--storage", "nosuch://bucket"], "nosuch://bucket/"),
-        (["digits", "--resume", "must", "--run", "none"], "none has no checkpoint; begin with --resume auto"),
+        (["digits", "--resume", "must", "--run", "none"], "none has no checkpoint; start with --resume auto"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_exit_code_2(words: list[str], says: str, call: Call) -> None:

@@ -16,7 +16,7 @@ from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.recipes.table_csv import TableCsv
 from blitz.run_files.directory import RunDirectory
-from blitz.storage import joined, locked, open_place
+from blitz.storage import joined, locked, open_location
 from blitz.training.prediction import PredictJob
 from tests.cli.test_predict import read, stored, trained
 from tests.object_store import uri_of
@@ -91,7 +91,7 @@ def test_two_predictions_into_one_object_are_both_whole(
         running = thread.submit(predict_csv, colours, str(source), target, slow)
         assert _gate.reached.wait(60)
         assert predict_csv(colours, str(source), target, stored(colours)) == (600, 0)
-        files, path = open_place(target)
+        files, path = open_location(target)
         quick = files.open_input_file(path).read()
         _gate.opened.set()
         assert running.result() == (600, 0)

@@ -13,7 +13,7 @@ from blitz.cli import runs, train
 from blitz.errors import UserError
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.listing import list_runs
-from blitz.storage import open_place
+from blitz.storage import open_location
 from tests.object_store import uri_of
 
 FLAGS = ["digits", "--max-train-rows", "320", "--max-eval-rows", "40", "--epochs", "2", "--scale.num-workers", "0"]
@@ -91,7 +91,7 @@ def test_on_an_object_store_age_tells_what_runs(s3_port: int) -> None:
     storage = uri_of(s3_port, "listed")
     train_here(storage, "whole")
     stopped = train_here(storage, "half")
-    files, root = open_place(stopped.uri)
+    files, root = open_location(stopped.uri)
     files.delete_file(f"{root}/result.json")
     assert {run.name: (run.state, run.step) for run in list_runs(storage)} == {
         "whole": ("finished", 20),

@@ -15,7 +15,7 @@ from blitz.launch.scale import Scale
 from blitz.optim import Optim
 from blitz.recipes.digits import Digits
 from blitz.run_files.directory import RunDirectory
-from blitz.storage import open_place
+from blitz.storage import open_location
 from blitz.training.loop import Checkpoints
 from tests import running
 from tests.float64 import TOLERANCE, in_float64
@@ -76,7 +76,7 @@ def test_a_run_killed_while_it_uploads_a_checkpoint_goes_on_from_the_one_before(
         process.wait()
     run = RunDirectory.of(storage, "run")
     assert run.checkpoint_steps() == [10, 20]
-    files, place = open_place(run.uri)
+    files, place = open_location(run.uri)
     assert files.get_file_info(f"{place}/checkpoints/30/weights.safetensors").is_file
     assert_same(train(storage), on_disk)
 

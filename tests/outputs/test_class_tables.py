@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from blitz.outputs.class_tables import accuracies, accuracies_csv, confusion, confusion_csv
-from blitz.outputs.metrics import ClassFigures, Classification
+from blitz.outputs.metrics import ClassAccuracy, Classification
 
 
 def matrix_of(classes: int) -> Any:
-    """Most are right, and class 1 is often taken for class 0."""
+    """Most are right, and class 1 is often predicted as class 0."""
     counts = np.eye(classes, dtype=int) * 950
     counts[1, 0] = 50
     return counts.tolist()
@@ -42,14 +42,14 @@ def test_names_that_do_not_fit_above_are_numbered() -> None:
 def test_a_matrix_that_fits_no_terminal_is_its_worst_mistakes() -> None:
     lines = confusion(names(100), matrix_of(100), columns=120).splitlines()
     assert lines == [
-        "confusion matrix: of 100 classes, what was mistaken most often",
-        "    50  a name that is longer t…  taken for a name that is longer t…",
+        "confusion matrix: of 100 classes, the most frequent mistakes",
+        "    50  a name that is longer t…  predicted as a name that is longer t…",
     ]
 
 
 def test_of_many_classes_the_worst_are_listed_and_all_are_in_the_csv() -> None:
-    classes = [ClassFigures(f"class {number}", 1000, number * 10) for number in range(50)]
-    lines = accuracies(ClassFigures("all", 50_000, 12_250), classes).splitlines()
+    classes = [ClassAccuracy(f"class {number}", 1000, number * 10) for number in range(50)]
+    lines = accuracies(ClassAccuracy("all", 50_000, 12_250), classes).splitlines()
     assert lines[0].startswith("accuracy, the lowest 20 of 50")
     assert [line.split("  ")[0] for line in lines[1:4]] == ["all", "class 0", "class 1"]
     assert len(lines) == 22
@@ -63,7 +63,7 @@ def test_csvs_hold_what_was_counted() -> None:
         {"truth": 'says "x, y"', 'says "x, y"': "4", "never": "1"},
         {"truth": "never", 'says "x, y"': "0", "never": "0"},
     ]
-    by_class = [ClassFigures(metrics.classes[0], 5, 4), ClassFigures("never", 0, 0)]
+    by_class = [ClassAccuracy(metrics.classes[0], 5, 4), ClassAccuracy("never", 0, 0)]
     first, second = csv.DictReader(io.StringIO(accuracies_csv(by_class).decode()))
     assert (first["rows"], first["right"], first["accuracy"]) == ("5", "4", "0.8")
     assert float(first["low"]) < 0.8 < float(first["high"])

@@ -1,4 +1,4 @@
-"""Figures beside those of scikit-learn and SciPy, from sums over any cut of the rows."""
+"""Metrics compared with those of scikit-learn and SciPy, from sums over any cut of the rows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from blitz.outputs.metrics import Classification, Metrics, Regression, Sums, shown_figure, wilson_interval
+from blitz.outputs.metrics import Classification, Metrics, Regression, Sums, format_metric, wilson_interval
 
 CLASSES = tuple("abcdefgh")
 
@@ -37,7 +37,7 @@ def test_figures_of_classes_are_those_of_scikit_learn(scores: tuple[Tensor, Tens
     outputs, targets = scores
     metrics = Classification(CLASSES, top_k=3)
     sums = added_up(metrics, outputs, targets, 1, 8, 500)
-    figures, labels = metrics.figures(sums), range(len(CLASSES))
+    figures, labels = metrics.compute(sums), range(len(CLASSES))
     predicted = outputs.argmax(1).numpy()
     assert np.array_equal(sums["confusion"], sklearn.metrics.confusion_matrix(targets, predicted, labels=labels))
     assert figures["accuracy"] == sklearn.metrics.accuracy_score(targets, predicted)
@@ -59,7 +59,7 @@ def test_the_five_highest_scores_are_told_of_more_than_five_classes(classes: int
     metrics = Classification(tuple(map(str, range(classes))))
     # The class of each row has the fourth highest score.
     outputs, targets = torch.arange(classes).float().expand(10, classes), torch.full((10,), max(0, classes - 4))
-    figures = metrics.figures(metrics.sums(outputs, {"targets": targets}))
+    figures = metrics.compute(metrics.sums(outputs, {"targets": targets}))
     assert figures["accuracy"] == 0
     assert figures.get("top_5_accuracy") == (1.0 if told else None)
 
@@ -91,7 +91,7 @@ def test_figures_of_numbers_are_those_of_scikit_learn(shape: tuple[int, ...]) ->
     outputs, noise = (torch.from_numpy(random.normal(size=shape)) for _ in range(2))
     targets = 0.7 * outputs + 0.3 * noise + 5
     metrics = Regression(units=(2.5,))
-    figures = metrics.figures(added_up(metrics, outputs, targets, 7, 200))
+    figures = metrics.compute(added_up(metrics, outputs, targets, 7, 200))
     in_units: Any = (2.5 * targets.ravel().numpy(), 2.5 * outputs.ravel().numpy())
     assert figures["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(*in_units))
     assert figures["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(*in_units))
@@ -103,4 +103,4 @@ def test_figures_of_numbers_are_those_of_scikit_learn(shape: tuple[int, ...]) ->
     [(0.0, "0.0000"), (0.98333, "0.9833"), (0.00005123, "5.123e-05"), (-0.0004, "-0.0004"), (2.5e9, "2.5e+09")],
 )
 def test_a_figure_is_never_shown_as_nothing(value: float, shown: str) -> None:
-    assert shown_figure(value) == shown
+    assert format_metric(value) == shown

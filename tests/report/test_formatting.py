@@ -9,7 +9,7 @@ from blitz.report.terminal_summary import closing_lines
 
 RECORD = Record(
     name="run",
-    place="/runs/run",
+    uri="/runs/run",
     recipe={"recipe": "digits"},
     plan={},
     curves=Curves.of(

@@ -42,10 +42,10 @@ def flip(run: RunDirectory, path: str, bit: int) -> None:
     run.write(path, bytes(data))
 
 
-def require_step_3(run: RunDirectory, told: list[str]) -> None:
-    told.clear()
+def require_step_3(run: RunDirectory, reported: list[str]) -> None:
+    reported.clear()
     assert run.newest_step(100) == 3
-    assert run.checkpoint_step("last", tell=told.append) == 3
+    assert run.checkpoint_step("last", report=reported.append) == 3
     with pytest.raises(UserError) as refused:
         Checkpoint.load(run, 6)
     assert "there are: 3" in str(refused.value)
@@ -54,15 +54,17 @@ def require_step_3(run: RunDirectory, told: list[str]) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_flipped_bit_anywhere_makes_the_older_checkpoint_be_taken(run: RunDirectory, file: str) -> None:
-    path, told = f"checkpoints/6/{file}", list[str]()
+    path, reported = f"checkpoints/6/{file}", list[str]()
     data = run.read(path)
     last = 8 * len(data) - 1
     bits = [0, 9, 70, last // 2, last - 20, *random.Random(0).sample(range(last), 3)]
     for bit in bits:
         flip(run, path, bit)
-        require_step_3(run, told)
+        require_step_3(run, reported)
         if file != "state.json":
-            assert told == [f"{run}/{path} is damaged: its SHA-256 is not the one in state.json; an older one is taken"]
+            assert reported == [
+                f"{run}/{path} is damaged: its SHA-256 is not the one in state.json; an older one is taken"
+            ]
         run.write(path, data)
     assert run.newest_step(100) == 6
 
@@ -124,13 +126,13 @@ def test_a_state_of_another_step_or_of_another_shape_is_not_believed(
 
 
 def test_of_a_damaged_best_checkpoint_the_best_before_it_is_taken(tmp_path: Path) -> None:
-    run, told = RunDirectory.of(str(tmp_path)), list[str]()
+    run, reported = RunDirectory.of(str(tmp_path)), list[str]()
     for step, best in ((3, 3), (6, 3), (9, 9)):
         saved(run, step, best=best)
     assert run.checkpoint_step("best") == 9
     flip(run, "checkpoints/9/weights.safetensors", 2000)
-    assert run.checkpoint_step("best", tell=told.append) == 3
-    assert len(told) == 1
+    assert run.checkpoint_step("best", report=reported.append) == 3
+    assert len(reported) == 1
     flip(run, "checkpoints/3/weights.safetensors", 2000)
     with pytest.raises(UserError, match=r"checkpoints/9/weights\.safetensors is damaged.*--checkpoint; there are: 6"):
         run.checkpoint_step("best")

@@ -5,7 +5,7 @@ import torch
 
 from blitz.errors import UserError
 from blitz.run_files.directory import RunDirectory
-from blitz.storage import open_place
+from blitz.storage import open_location
 from blitz.training.checkpoint import Checkpoint
 from tests.object_store import uri_of
 
@@ -37,7 +37,7 @@ def test_a_checkpoint_comes_back_as_it_was(run: RunDirectory) -> None:
 def test_a_half_written_checkpoint_is_taken_for_none(run: RunDirectory, damage: str) -> None:
     checkpoint(3).save(run)
     checkpoint(6).save(run)
-    files, place = open_place(run.uri)
+    files, place = open_location(run.uri)
     match damage:
         case "no state":
             files.delete_file(f"{place}/checkpoints/6/state.json")

@@ -46,7 +46,7 @@ def test_a_refused_name_ends_a_command_in_one_line_and_makes_no_directory(
     with pytest.raises(SystemExit) as left:
         run(train.main, sys.argv[1:])
     assert left.value.code == 2
-    assert re.fullmatch(r"error: --run is 'a\?b'; a name begins with [^\n]*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: --run is 'a\?b'; a name starts with [^\n]*\n", capsys.readouterr().err)
     assert [*tmp_path.iterdir()] == []
 
 

@@ -1,4 +1,4 @@
-"""Weights that a run begins with: of another run or of a file, as far as they fit; and files that bring code."""
+"""Initial weights from another run or a file, as far as they fit; and files that bring code."""
 
 import io
 import pickle
@@ -61,7 +61,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 
 def only(recipe: Digits, run: RunDirectory, **fields: Any) -> Digits:
-    """A recipe that begins with a run, and takes one step that is too small to see."""
+    """A recipe initialised from a run, which takes one step that is too small to see."""
     return replace(recipe, init_from=run.uri, max_steps=1, optim=Optim(lr=1e-30), **fields)
 
 
@@ -80,7 +80,7 @@ def test_for_other_classes_the_head_is_new_and_each_tensor_that_does_not_fit_is_
     recipe, initial = resolve_initial_weights(only(OddDigits(), source))
     assert initial is not None
     assert [*initial.lines()] == [
-        f"begins with {source}, step {source.checkpoint_step('best')}: 4 of 6 tensors fit",
+        f"initialised from {source}, step {source.checkpoint_step('best')}: 4 of 6 tensors fit",
         "  taken: features (4)",
         "  new: classifier.weight, classifier.bias: the head, which is for other classes",
     ]
@@ -105,8 +105,8 @@ def test_reasons_are_the_shape_and_what_is_not_there(source: RunDirectory, tmp_p
     assert [*initial.lines()][1:] == [
         "  taken: features (2), classifier (2)",
         "  new: features.0.weight: of shape (16, 1, 3, 3) here and (3,) there",
-        "  new: features.3.bias: it is not there",
-        "  not used: extra: it has no place here",
+        "  new: features.3.bias: the source has no such tensor",
+        "  not used: extra: the model has no such tensor",
     ]
     safetensors.torch.save_file({"other": torch.zeros(1)}, tmp_path / "none.safetensors")
     with pytest.raises(
@@ -141,7 +141,7 @@ def test_a_run_that_goes_on_has_its_own_weights_and_notices_a_source_that_has_ch
 
     settings = TrainSettings(replace(recipe, epochs=1), storage=str(tmp_path), run="named")
     train_job(settings)
-    assert "begins with" in capsys.readouterr().out
+    assert "initialised from" in capsys.readouterr().out
     stored = RunDirectory.of(str(tmp_path), "named").read_json("recipe.json")
     assert stored is not None
     begun = stored["begins_with"]
@@ -149,7 +149,7 @@ def test_a_run_that_goes_on_has_its_own_weights_and_notices_a_source_that_has_ch
     train_job(replace(settings, recipe=recipe))
     printed = capsys.readouterr().out
     assert "continues from step 2" in printed
-    assert "begins with" not in printed
+    assert "initialised from" not in printed
 
     best = Checkpoint.load(source, source.checkpoint_step("best"))
     replace(best, weights={**best.weights, "classifier.bias": best.weights["classifier.bias"] + 1}).save(source)
@@ -217,9 +217,9 @@ def test_weights_are_read_as_people_store_them(name: str, data: bytes, tmp_path:
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("w.pth", saved(TENSORS)[:100], "is no file of weights, or is not whole"),
-        ("w.safetensors", b"abc", "is no file of weights, or is not whole"),
-        ("w.pth", b"", "is no file of weights, or is not whole"),
+        ("w.pth", saved(TENSORS)[:100], "is not a file of weights, or is cut off"),
+        ("w.safetensors", b"abc", "is not a file of weights, or is cut off"),
+        ("w.pth", b"", "is not a file of weights, or is cut off"),
         ("w.pth", saved([1, 2]), "holds no state dict"),
         ("w.pth", saved({"a": 1}), "holds no state dict"),
         ("w.pth", None, "cannot be read"),
@@ -247,9 +247,9 @@ def test_the_trials_of_a_sweep_begin_with_them_too(source: RunDirectory, tmp_pat
     assert same_bits(weights(run), weights(source, source.checkpoint_step("best")))
 
 
-def test_a_run_that_begins_elsewhere_is_not_begun_without_those_weights(source: RunDirectory, tmp_path: Path) -> None:
+def test_a_run_with_other_initial_weights_is_not_started_without_them(source: RunDirectory, tmp_path: Path) -> None:
     recipe = only(SMALL, source)
-    with pytest.raises(UserError, match=r"only blitz train begins with the weights of another"):
+    with pytest.raises(UserError, match=r"only blitz train can initialise from other weights"):
         load_initial(recipe, recipe.build_model(), RunDirectory.of(str(tmp_path)))
 
 

@@ -1,4 +1,4 @@
-"""A folder of class folders, <class>/…/<image>, as the CSV that it amounts to."""
+"""A folder of class folders, <class>/…/<image>, as an equivalent CSV."""
 
 import csv
 import io
@@ -6,27 +6,27 @@ import io
 import pyarrow.fs
 
 from blitz.errors import DataError
-from blitz.storage import open_place
+from blitz.storage import open_location
 
 IMAGE, CLASS = "image", "class"
 """The columns."""
 
-# Those that torchvision's `ImageFolder` takes for images.
+# Those that torchvision's `ImageFolder` reads as images.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
-# What systems leave beside the files of people, which may hold copies and previews of images.
+# Folders that operating systems and NAS devices create, which may hold copies and previews of images.
 _BY_SYSTEMS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 
 
 def listing(folder: str) -> bytes:
     """Its images and their classes in torchvision's order, by class and then by path; paths are relative to it.
 
-    Hidden files, as of `.ipynb_checkpoints`, and what systems leave there are no images, and no classes.
+    Hidden files, such as `.ipynb_checkpoints`, and those of the system are neither images nor classes.
 
     Raises:
         DataError: if there is no class folder, or one without an image.
     """
-    files, root = open_place(folder)
+    files, root = open_location(folder)
     try:
         found = files.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
     except OSError as error:

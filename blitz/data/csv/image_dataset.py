@@ -1,4 +1,4 @@
-"""A CSV of images and labels: what is fitted on its training rows, and its rows as a model takes them."""
+"""A CSV of images and labels: the fit on its training rows, and its rows as model inputs."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -31,7 +31,7 @@ from blitz.visible import visible
 
 @dataclass(frozen=True)
 class NumberTarget:
-    """A number that is learned, as (number - mean) / std."""
+    """A number to learn, standardised as (number - mean) / std."""
 
     name: str
     mean: float
@@ -40,19 +40,19 @@ class NumberTarget:
 
 @dataclass(frozen=True)
 class ImageFit:
-    """What is known of a CSV of images from its training rows; a run is resumed on the same `content` alone."""
+    """What was fitted on the training rows of a CSV of images; a run only resumes on the same `content`."""
 
     content: str
     """SHA-256 of the CSV, hexadecimal."""
     image_column: str
     task: Literal["classification", "numbers", "points"]
     targets: tuple[str, ...]
-    """The columns that are learned."""
+    """The columns to learn."""
     classes: tuple[str, ...] = may_change(())
     numbers: tuple[NumberTarget, ...] = may_change(())
-    """Of the task `numbers`, one for each target."""
+    """For the task `numbers`, one for each target."""
     decimal: Decimal = may_change(".")
-    """How another CSV writes numbers, if its cells do not show it."""
+    """The decimal mark of another CSV, if its cells do not show it."""
 
     @property
     def types(self) -> dict[str, ColumnType]:
@@ -62,11 +62,11 @@ class ImageFit:
 
 
 class CsvImages:
-    """Images that a CSV names, and what is learned of them: rows of its index where `kept` is true.
+    """Images that a CSV names, and their targets: rows of its index where `kept` is true.
 
-    Rows whose `files` are known to be of no use are among them, as faults: order and parts do not depend on files. A
-    file that only now turns out to be so is a fault of its row too, or an error where bad rows are one. `left_out` are
-    all bad rows.
+    Rows whose `files` are known to be invalid are included, as faults, so that order and parts do not depend on files.
+    A file that turns out to be invalid later is a fault of its row, too, or an error if bad rows are errors. `left_out`
+    are all bad rows.
     """
 
     def __init__(
@@ -85,20 +85,20 @@ class CsvImages:
 
     @property
     def index(self) -> CsvIndex:
-        """Where the rows are."""
+        """The index of the CSV."""
         return self.table.index
 
     def __getitems__(self, rows: Rows) -> Columns:
         """`inputs` uint8 (batch, 3, side, side) and `targets`: int64 (batch,) classes, or float32 (batch, targets).
 
-        Targets are there if the CSV has them. For points there is `frame`, float32 (batch, 4): where in the image the
-        square lies that is seen, as its centre and half its extent (x, y, half width, half height) in pixels; targets
-        are in units of half its extent from its centre.
+        Targets are there if the CSV has them. For points there is `frame`, float32 (batch, 4): the visible square of
+        the image, as its centre and half its extent (x, y, half width, half height) in pixels; targets are in units of
+        half its extent from its centre.
 
         Raises:
-            DataError: if a file is of no use, and bad rows are an error.
+            DataError: if a file is invalid, and bad rows are an error.
         """
-        # Here, because torch takes seconds to import, and who only names the rows has no use for it.
+        # Imported here, because torch takes seconds, and a process that only lists the rows does not need it.
         from blitz.data.images import decode_image
 
         cells = self.table.__getitems__(rows)
@@ -106,18 +106,18 @@ class CsvImages:
         known = [self._known.get(row) for row in self.table.index_rows(rows).tolist()]
         pixels = new_column((len(rows), 3, side, side), np.uint8)
         frames = np.ones((len(rows), 4), np.float32)
-        reasons = {place: reason for place, reason in enumerate(known) if reason}
-        unknown = [place for place, reason in enumerate(known) if not reason]
+        reasons = {i: reason for i, reason in enumerate(known) if reason}
+        unknown = [i for i, reason in enumerate(known) if not reason]
         reads = _folder(self._root, os.getpid()).read_each(paths[unknown].tolist())
-        for place, read in zip(unknown, reads, strict=True):
+        for i, read in zip(unknown, reads, strict=True):
             try:
                 image, frame = decode_image(read(), side, self.data.fit)
             except FileNotFoundError:
-                reasons[place] = NO_SUCH_FILE
+                reasons[i] = NO_SUCH_FILE
             except (ValueError, OSError, pyarrow.ArrowException) as error:
-                reasons[place] = str(error).splitlines()[0]
+                reasons[i] = str(error).splitlines()[0]
             else:
-                pixels[place], frames[place] = image.numpy(), frame
+                pixels[i], frames[i] = image.numpy(), frame
         pixels[list(reasons)] = 0
         columns: dict[str, npt.NDArray[Any]] = {"inputs": pixels, FAULT: self._faults(rows, paths, reasons)}
         if self.fit.task == "points":
@@ -142,28 +142,44 @@ class CsvImages:
     def _faults(self, rows: Rows, paths: npt.NDArray[Any], reasons: Mapping[int, str]) -> npt.NDArray[np.str_]:
         records = np.full(len(rows), "", object)
         if reasons:
-            places = np.array(list(reasons))
-            lines = self.table.lines(rows[places])
+            lines = self.table.lines(rows[np.array(list(reasons))])
             column = self.fit.image_column
-            # One by one: faults are sorted by line.
-            for place, line, reason in zip(places, lines, reasons.values(), strict=True):
-                fault = faults_of(np.array([line]), column, [paths[place]], reason, None)
+            # One by one, because faults are sorted by line.
+            for line, (i, reason) in zip(lines, reasons.items(), strict=True):
+                fault = faults_of(np.array([line]), column, [paths[i]], reason, None)
                 bad = join_faults(self._csv, [fault])
                 if self.data.bad_rows == "fail":
-                    raise DataError(f"{bad.messages(1)[0]}; mend it, or go on without it: --data.bad-rows skip")
-                records[place] = bad.records()[0]
+                    raise DataError(f"{bad.messages(1)[0]}; mend it, or leave it out: --data.bad-rows skip")
+                records[i] = bad.records()[0]
         return records.astype(np.str_)
 
 
-def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
-    """Columns, classes, means and deviations, from the training rows; prints which columns they are.
+class FileChecks:
+    """Which rows have invalid files, as found since the fit.
+
+    A run asks three times, and checking a million files takes minutes.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, ...], BadRows] = {}
+
+    def bad_rows(self, index: CsvIndex, data: ImageCsvData, image_column: str) -> BadRows:
+        """Rows of an index whose files are missing or invalid."""
+        root = _root(data, index)
+        key = (index.path, index.csv, image_column, root, data.image_check)
+        if key not in self._found:
+            self._found[key] = check_images(index, image_column, root, data.image_check)
+        return self._found[key]
+
+
+def fit_images(data: ImageCsvData, seed: int, checks: FileChecks) -> ImageFit:
+    """Columns, classes, means and deviations, from the training rows; prints the columns.
 
     Raises:
         DataError: if the CSV, a column of it or too many of its rows cannot be used.
-        UserError: if `data` does not say what to learn from which CSV.
+        UserError: if `data` names no CSV or nothing to learn.
     """
     data.check()
-    _checked.clear()
     image_column, targets = data.columns()
     index = data.train_index(_train_options(data, image_column, targets))
     if data.train_dir is None:
@@ -174,15 +190,15 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
         task = "classification" if kinds == {"category"} else "numbers"
     fit = ImageFit(index.content, image_column, task, targets, decimal=index.decimal)
     bad = _faults(index, targets)
-    data.judged(bad + _files(index, data, image_column), index)
+    data.rows_to_leave_out(bad + checks.bad_rows(index, data, image_column), index)
     kept, held_out = data.parts(index, bad.rows(), seed)
     if task == "classification":
-        # Also those that the seed happens to hold out.
+        # Including classes that occur only in held-out rows.
         classes = statistics_of(index, targets, kept | held_out)[targets[0]].values or ()
         if len(classes) < 2:
             raise DataError(
                 f"{index.csv}: column '{targets[0]}' holds {', '.join(classes) or 'nothing'} in all rows; "
-                "there must be two classes at least"
+                "there must be at least two classes"
             )
         what = f"{len(classes)} classes in column '{targets[0]}'"
         print(visible(f"{index.csv}: images in column '{image_column}'; learns {what}"))
@@ -194,7 +210,7 @@ def fit_images(data: ImageCsvData, seed: int) -> ImageFit:
         if task == "numbers" and report.is_constant:
             raise DataError(
                 f"{index.csv}: column '{name}' holds {report.mean} in all rows to train on; "
-                "there must be two values at least"
+                "there must be at least two values"
             )
     what = f"column '{targets[0]}'" if len(targets) == 1 else f"{len(targets)} columns of numbers"
     for report in reports.values():
@@ -212,13 +228,13 @@ def _number_target(report: ColumnReport) -> NumberTarget:
     return NumberTarget(report.name, report.mean, report.std)
 
 
-def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> CsvImages:
+def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int, checks: FileChecks) -> CsvImages:
     """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
 
     Raises:
         DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
-    if split == "val" and data.val_place is not None:
+    if split == "val" and data.val_source is not None:
         options = data.options(
             types=fit.types,
             label_columns=fit.targets,
@@ -226,10 +242,10 @@ def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> Cs
             usual_decimal=fit.decimal,
             verbatim=fit.targets if data.val_dir is not None or are_words(fit.classes) else (),
         )
-        index = index_csv(data.val_place, data.cache, options)
+        index = index_csv(data.val_source, data.cache, options)
         bad = _faults(index, fit.targets)
         if fit.classes:
-            bad += unknown_labels(index, fit.targets[0], fit.classes, data.train_place)
+            bad += unknown_labels(index, fit.targets[0], fit.classes, data.train_source)
         kept = np.ones(index.rows, bool)
         kept[bad.rows()] = False
     else:
@@ -237,13 +253,13 @@ def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int) -> Cs
         bad = _faults(index, fit.targets)
         train, val = data.parts(index, bad.rows(), seed)
         kept = train if split == "train" else val
-    files = _files(index, data, fit.image_column)
-    data.judged(bad + files, index)
+    files = checks.bad_rows(index, data, fit.image_column)
+    data.rows_to_leave_out(bad + files, index)
     return CsvImages(index, data, fit, kept, bad + files, files)
 
 
 def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
-    """The rows of a CSV to predict for, whether it has targets or not; a file of no use is a fault of its row.
+    """The rows of a CSV to predict for, whether it has targets or not; an invalid file is a fault of its row.
 
     Raises:
         DataError: if it cannot be read, or has no column of images.
@@ -260,21 +276,8 @@ def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
     )
 
 
-# What was found of the files since the last fit: a run asks thrice, and to look at a million files takes minutes.
-_checked: dict[tuple[str, ...], BadRows] = {}
-
-
-def _files(index: CsvIndex, data: ImageCsvData, image_column: str) -> BadRows:
-    """Rows whose files are of no use now; another time they may be others."""
-    root = _root(data, index)
-    key = (index.path, index.csv, image_column, root, data.image_check)
-    if key not in _checked:
-        _checked[key] = check_images(index, image_column, root, data.image_check)
-    return _checked[key]
-
-
 def _faults(index: CsvIndex, targets: Collection[str]) -> BadRows:
-    """Rows that are bad by the CSV's own bytes."""
+    """Rows that are bad by the CSV's content alone."""
     return index.bad_rows().without_numbers_of(name for name in index.dialect.names if name not in targets)
 
 
@@ -290,12 +293,12 @@ def _train_options(data: ImageCsvData, image_column: str, targets: tuple[str, ..
         types.update(dict.fromkeys(targets, "number"))
     elif data.task == "classification" or data.train_dir is not None:
         types[targets[0]] = "category"
-    # The name of a folder is a class, whatever it is.
+    # The name of a folder is a class, even if it is a word for a missing value.
     verbatim = targets if data.train_dir is not None else ()
     return data.options(types=types, label_columns=targets, image_column=image_column, verbatim=verbatim)
 
 
 @lru_cache(maxsize=8)
 def _folder(root: str, process: int) -> Folder:
-    """For each process its own: a forked one cannot use the connections of the one that it was forked from."""
+    """One for each process: a forked process cannot use its parent's connections."""
     return Folder(root)

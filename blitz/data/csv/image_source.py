@@ -1,4 +1,4 @@
-"""Where images are and what is learned of them: the settings of all recipes over images."""
+"""The settings of all recipes over images: the files, and what to learn from them."""
 
 import fnmatch
 from dataclasses import dataclass
@@ -20,34 +20,34 @@ _IMAGE_NAMES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff
 
 @dataclass(frozen=True)
 class ImageCsvData(CsvSource):
-    """Which column of which CSV names the images, or which folder holds them, and what is learned of them."""
+    """The CSV column that names the images, or the folder that holds them, and what to learn from them."""
 
     train_dir: str | None = may_change(None)
-    """In the place of a CSV, a folder of class folders, <class>/<image>, as torchvision's ImageFolder reads it."""
+    """Instead of a CSV, a folder of class folders, <class>/<image>, as torchvision's ImageFolder reads it."""
     val_dir: str | None = may_change(None)
     """Another such folder, to evaluate on."""
     image_column: str | None = None
     """Paths or URIs of the images; by default the column that holds names such as cat.jpg."""
     label_column: tuple[str, ...] = ()
-    """What is learned: one column of classes or numbers, or several of numbers; `part_*` names all that begin so. By
+    """What to learn: one column of classes or numbers, or several of numbers; `part_*` names all with that prefix. By
     default all columns but the images'."""
     image_root: str | None = may_change(None)
     """Folder that relative paths start from; by default the CSV's."""
     image_check: ImageCheck = may_change("whole")
-    """Before training, see whether all files exist, or also whether they are whole, by their first and last bytes, or
-    decode them all, which finds all that training would."""
+    """Before training, check that all files exist, or also that they are whole, by their first and last bytes, or
+    decode them all, which finds every fault that training would find."""
     task: Task = "auto"
     """points are pairs of columns, x and y in pixels of the image, that move with it. auto classifies one column of
-    categories, and else predicts numbers."""
+    categories, else it predicts numbers."""
     fit: Fit = "crop"
     """How images become square: cut to the middle, or stretched as a whole."""
     size: int = 224
-    """Side in pixels of what the model sees."""
+    """Side in pixels of the model's inputs."""
     resize: int | None = None
-    """Side in pixels that images are decoded to: the model sees a crop of it, in training a random one, and else the
-    middle. By default size · 8/7, but with --data.fit stretch the size."""
+    """Side in pixels that images are decoded to: the model sees a crop, random in training and else the middle.
+    By default size · 8/7, but with --data.fit stretch the size."""
     loader_workers: Literal["auto"] | int = may_change("auto")
-    """In this process: how many other processes decode images; auto tries and says. On Ray the cluster's CPUs do."""
+    """Without Ray: how many processes decode images; auto measures and prints it. On Ray the cluster's CPUs do."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,12 +69,12 @@ class ImageCsvData(CsvSource):
         return round(self.size * 8 / 7) if self.fit == "crop" else self.size
 
     @property
-    def train_place(self) -> str:
+    def train_source(self) -> str:
         """The CSV or the folder to train on."""
         return self.train_dir or self.train_csv
 
     @property
-    def val_place(self) -> str | None:
+    def val_source(self) -> str | None:
         """The CSV or the folder to evaluate on."""
         return self.val_dir or self.val_csv
 
@@ -84,7 +84,7 @@ class ImageCsvData(CsvSource):
         Raises:
             UserError: if neither a CSV nor a folder is named, or both are, or two ways to evaluate are.
         """
-        require(bool(self.train_place), "name what to train on: --data.train-csv FILE or --data.train-dir FOLDER")
+        require(bool(self.train_source), "name what to train on: --data.train-csv FILE or --data.train-dir FOLDER")
         if self.train_dir is None:
             require(self.val_dir is None, "--data.val-dir goes with --data.train-dir; name a CSV with --data.val-csv")
         else:
@@ -95,12 +95,12 @@ class ImageCsvData(CsvSource):
             )
             require(
                 self.task in ("auto", "classification"),
-                f"--data.task {self.task} needs a CSV: a folder of class folders says classes alone",
+                f"--data.task {self.task} needs a CSV: a folder of class folders only gives classes",
             )
         super().check()
 
     def columns(self) -> tuple[str, tuple[str, ...]]:
-        """The column of images, and those that are learned.
+        """The column of images, and the columns to learn.
 
         Raises:
             DataError: if the CSV does not have them.
@@ -154,6 +154,6 @@ def _targets_of(head: Head, data: ImageCsvData, image_column: str) -> tuple[str,
     if texts:
         raise DataError(
             f"{data.train_csv}: column '{texts[0]}' is not of numbers, and only those are learned several at once; "
-            "name what is learned with --data.label-column"
+            "name what to learn with --data.label-column"
         )
     return found

@@ -1,4 +1,4 @@
-"""A CSV once more with columns appended: all of its rows in their order, also those that nothing can be said about."""
+"""Writing a CSV with columns appended: all of its rows in their order, including invalid ones."""
 
 import csv
 import io
@@ -35,13 +35,13 @@ def write_appended(
     *,
     escape_formulas: bool = False,
 ) -> tuple[int, int]:
-    """Write a CSV with `columns` and `error` appended, in UTF-8; how many rows it has, and how many with an error.
+    """Write a CSV with `columns` and `error` appended, in UTF-8; returns the number of rows and of errors.
 
     `values` are tables of `columns` and `error`, in the order of the rows of `index`, where `error` is empty or a
-    reason; `bad` are rows that have a reason already. The CSV's own cells are written as they stand there, or with
-    `escape_formulas` such that no spreadsheet takes one for a formula; appended cells are always.
+    reason; `bad` are rows that have a reason already. The CSV's own cells are written unchanged, or with
+    `escape_formulas` escaped so that no spreadsheet reads one as a formula; appended cells are always escaped.
     """
-    # As it was read, guesses included; all cells as they stand there, also those of an index column.
+    # With the dialect of the first reading, guesses included; all cells as text, also those of an index column.
     options = replace(
         index.options,
         **asdict(index.dialect.options),
@@ -74,7 +74,7 @@ def _own_escaped(rows: Iterable[Sequence[str]], own: int) -> Iterator[list[str]]
 
 
 def _columns(texts: CsvIndex) -> tuple[str, ...]:
-    """The columns that are written, an index column too, but not empty cells at the end of rows."""
+    """The columns to write, including an index column, without empty cells at the end of rows."""
     cells = texts.dialect.cells
     return cells[: len(cells) - texts.dialect.trailing]
 
@@ -86,7 +86,7 @@ def _merged(
     table = texts.packed()
     predicted_lines = index.packed()[LINE].to_numpy()
     nothing = [""] * len(names)
-    # Ragged rows are in no index.
+    # Ragged rows are not in the index.
     cells_of = {fault["line"]: fault["value"] for fault in texts.bad_rows().faults.to_pylist()}
     ragged = np.setdiff1d(np.array(list(reasons), np.int64), table[LINE].to_numpy()).tolist()
     stream = _Rows(values)
@@ -95,8 +95,8 @@ def _merged(
         cells = zip(*(batch[name].to_pylist() for name in _columns(texts)), strict=True)
         rows = {line: [*each, *nothing, reasons.get(line, _NO_VALUE)] for line, each in zip(lines, cells, strict=True)}
         first, last = np.searchsorted(predicted_lines, [lines[0], lines[-1] + 1])
-        said = stream.take(int(last - first))
-        columns = (said[name].to_pylist() for name in (*names, ERROR))
+        appended = stream.take(int(last - first))
+        columns = (appended[name].to_pylist() for name in (*names, ERROR))
         for line, *one, error in zip(predicted_lines[first:last].tolist(), *columns, strict=True):
             reason = reasons.get(line) or error
             rows[line][-len(one) - 1 :] = [*nothing, reason] if reason else [*(_text(each, index) for each in one), ""]
@@ -139,7 +139,7 @@ class _Rows:
 def _lines(rows: Iterable[Sequence[str]], dialect: Dialect) -> bytes:
     text = io.StringIO()
     plain = csv.writer(text, delimiter=dialect.delimiter, lineterminator="\n")
-    # Python leaves a carriage return bare that is not in the terminator.
+    # Python does not quote a carriage return that is not in the line terminator.
     quoting = csv.writer(text, delimiter=dialect.delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in rows:
         (quoting if any("\r" in cell for cell in row) else plain).writerow(row)

@@ -1,4 +1,4 @@
-"""Which CSVs a run reads, which of their rows it trains on, and which it evaluates on."""
+"""The CSVs that a run reads, and the split of their rows into training and evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class CsvSource:
-    """Where the rows come from, and what is done about bad ones: what all recipes over a CSV have in common."""
+    """The settings common to all recipes over a CSV: the files, how to read them, and what to do about bad rows."""
 
     train_csv: str = may_change("")
     """CSV to train on: a path or a URI."""
@@ -32,17 +32,17 @@ class CsvSource:
     val_fraction: float | None = None
     """Instead of that, evaluate on this share of the rows, which the seed draws."""
     types: Mapping[str, ColumnType] = field(default_factory=dict)
-    """Types of columns where the detected ones do not fit: --data.types zip category age number."""
+    """Types of columns whose detected type is wrong: --data.types zip category age number."""
     delimiter: str | None = may_change(None)
-    """What stands between cells; detected by default."""
+    """The delimiter between cells; detected by default."""
     quote: str | None = may_change(None)
-    """What cells are quoted in; detected by default."""
+    """The quote character; detected by default."""
     encoding: Encoding | None = may_change(None)
-    """Detected by default."""
+    """The encoding; detected by default."""
     header: Header = may_change("auto")
-    """Whether the first line names the columns; auto takes it for names unless all of them are numbers."""
+    """Whether the first line names the columns; auto says yes unless all its cells are numbers."""
     comment: str | None = may_change(None)
-    """What lines begin with that are left out, such as '#'."""
+    """The start of lines that are left out, such as '#'."""
     skip_lines: tuple[int, ...] = may_change(())
     """Numbers of lines that are left out, such as a title above the header or units below it: 1 2 4."""
     decimal: Decimal | None = may_change(None)
@@ -61,13 +61,13 @@ class CsvSource:
         require(0 <= worst <= 1, f"--data.max-bad-fraction is {worst}; it must be from 0 to 1")
 
     @property
-    def train_place(self) -> str:
-        """Where the rows to train on are."""
+    def train_source(self) -> str:
+        """The path or URI of the rows to train on."""
         return self.train_csv
 
     @property
-    def val_place(self) -> str | None:
-        """Where other rows to evaluate on are."""
+    def val_source(self) -> str | None:
+        """The path or URI of separate rows to evaluate on."""
         return self.val_csv
 
     def check(self) -> None:
@@ -76,12 +76,12 @@ class CsvSource:
         Raises:
             UserError: if no CSV is named, or two ways to evaluate are.
         """
-        require(bool(self.train_place), "name the CSV to train on with --data.train-csv FILE")
+        require(bool(self.train_source), "name the CSV to train on with --data.train-csv FILE")
         for name, csv in (("train-csv", self.train_csv), ("val-csv", self.val_csv)):
             require(not csv or not is_folder(csv), f"--data.{name} {csv} is a folder; name a CSV file")
         flag = "--data.val-csv" if self.val_csv else "--data.val-dir"
         require(
-            self.val_place is None or self.val_fraction is None,
+            self.val_source is None or self.val_fraction is None,
             f"{flag} and --data.val-fraction are two ways to evaluate; give one of them",
         )
 
@@ -111,34 +111,34 @@ class CsvSource:
         )
 
     def read_head(self) -> Head:
-        """How the CSV to train on begins.
+        """The first rows of the CSV to train on.
 
         Raises:
             DataError: if it is not there, or has no header.
         """
-        return read_head(self.train_place, self.options(types={}, label_columns=()))
+        return read_head(self.train_source, self.options(types={}, label_columns=()))
 
     def train_index(self, options: CsvOptions, *, content: str | None = None) -> CsvIndex:
         """The index of the CSV to train on.
 
         Raises:
-            DataError: if it cannot be used, or if it has other `content` than a run was begun with.
+            DataError: if it cannot be used, or if its `content` has changed since the run was started.
         """
-        index = index_csv(self.train_place, self.cache, options)
+        index = index_csv(self.train_source, self.cache, options)
         if content not in (None, index.content):
-            raise DataError(f"{index.csv} has changed since the run was begun; restore it, or begin another run")
+            raise DataError(f"{index.csv} has changed since the run was started; restore it, or start another run")
         return index
 
-    def judged(self, bad: BadRows, index: CsvIndex) -> Rows:
-        """Rows of the index to leave out; an error where there are more than is allowed."""
-        return bad.judge(
+    def rows_to_leave_out(self, bad: BadRows, index: CsvIndex) -> Rows:
+        """Rows of the index to leave out; an error if there are more than allowed."""
+        return bad.enforce_policy(
             self.bad_rows, total_rows=index.total_rows, max_bad_fraction=self.max_bad_fraction, flags="--data."
         )
 
     def parts(self, index: CsvIndex, bad: Rows, seed: int) -> tuple[Mask, Mask]:
         """Which rows of the training CSV's index to train on, and which to evaluate on.
 
-        `bad` must follow from the CSV's bytes alone: a run that goes on, or is evaluated, is to find the same parts.
+        `bad` must follow from the CSV's bytes alone, so that a resumed run, or an evaluation, finds the same parts.
         """
         good, val = np.ones(index.rows, bool), np.zeros(index.rows, bool)
         good[bad] = False

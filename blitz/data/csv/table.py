@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import pyarrow
 from blitz.data.arrays import Columns, MapStyleDataset
 from blitz.data.csv.reading.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.reading.index import CsvIndex
-from blitz.data.csv.reading.layout import LINE, matrix_of, places_of
+from blitz.data.csv.reading.layout import LINE, indices_of, matrix_of
 from blitz.data.csv.reading.scan import missing
 from blitz.errors import DataError
 from blitz.storage import absolute
@@ -20,23 +20,24 @@ from blitz.storage import absolute
 Rows = npt.NDArray[np.int64]
 
 
+@runtime_checkable
 class InputRows(MapStyleDataset, Protocol):
     """Rows of a CSV to predict for: all those of an index, bad ones included."""
 
     @property
     def index(self) -> CsvIndex:
-        """Where they are."""
+        """The index of the CSV."""
 
     @property
     def left_out(self) -> BadRows:
-        """Those that nothing can be said about."""
+        """The rows that get no prediction."""
 
 
 class CsvTable:
     """Columns of a CSV's index, all its rows `without` some (ascending); it pickles as a path and is opened again.
 
-    A number column gives float64, NaN where missing; a text column objects of str; a category column int64, the place
-    of the value among `categories[name]`, by default among the column's own values in order, or -1 where it is missing
+    A number column gives float64, NaN where missing; a text column objects of str; a category column int64, the index
+    of the value in `categories[name]`, by default among the column's own values in order, or -1 where it is missing
     or not among them.
     """
 
@@ -55,16 +56,16 @@ class CsvTable:
         self.numbers: list[str] = []
         self.categories: list[str] = []
         self.texts: list[str] = []
-        # What takes a code to its category's place; the last entry is that of code -1.
-        self._places: list[Rows] = []
+        # Maps each code to its category's index; the last entry is that of code -1.
+        self._indices: list[Rows] = []
         reports = {report.name: report for report in index.columns}
         for name in columns:
             report = reports.get(name) or index.column(name)
             {"number": self.numbers, "category": self.categories, "text": self.texts}[report.type].append(name)
             if report.type == "category":
                 values = (categories or {}).get(name, report.values or ())
-                place_of = {value: place for place, value in enumerate(values)}
-                self._places.append(np.array([*(place_of.get(v, -1) for v in index.codes[name]), -1], np.int64))
+                index_of = {value: i for i, value in enumerate(values)}
+                self._indices.append(np.array([*(index_of.get(v, -1) for v in index.codes[name]), -1], np.int64))
         self._columns = list(columns)
         self._file: _File | None = None
 
@@ -78,7 +79,7 @@ class CsvTable:
     def __getitems__(self, rows: Rows) -> Columns:
         """A whole batch at once: each column of shape (len(rows),), in the order of `rows`."""
         cells: dict[str, npt.NDArray[Any]] = dict(zip(self.numbers, self.number_matrix(rows).T, strict=True))
-        cells |= zip(self.categories, self.place_matrix(rows).T, strict=True)
+        cells |= zip(self.categories, self.category_matrix(rows).T, strict=True)
         if self.texts:
             taken = self._take(self.texts, rows)
             cells |= {name: taken[name].to_numpy() for name in self.texts}
@@ -88,22 +89,22 @@ class CsvTable:
         """The columns `numbers`, of shape (len(rows), numbers)."""
         return self._gather("number", self.numbers, rows)
 
-    def place_matrix(self, rows: Rows) -> npt.NDArray[np.int64]:
-        """The columns `categories` as places, of shape (len(rows), categories)."""
+    def category_matrix(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """The columns `categories` as indices, of shape (len(rows), categories)."""
         codes = self._gather("category", self.categories, rows)
-        places = np.empty(codes.shape, np.int64)
-        for column, place_of in enumerate(self._places):
-            places[:, column] = place_of[codes[:, column]]
-        return places
+        indices = np.empty(codes.shape, np.int64)
+        for column, index_of in enumerate(self._indices):
+            indices[:, column] = index_of[codes[:, column]]
+        return indices
 
     def lines(self, rows: Rows) -> Rows:
-        """The physical lines of the CSV that rows begin on, of shape (len(rows),)."""
+        """The physical lines of the CSV that rows start on, of shape (len(rows),)."""
         lines: Rows = self._take([LINE], rows)[LINE].to_numpy()
         return lines
 
     def index_rows(self, rows: Rows) -> Rows:
         """Which rows of the index they are, of shape (len(rows),)."""
-        # Rows that are left out move later ones up: row i of those kept comes after as many of them.
+        # Adds to each row the number of rows left out before it.
         found: Rows = rows + np.searchsorted(self._kept_before, rows, side="right")
         return found
 
@@ -111,12 +112,12 @@ class CsvTable:
         file = self._opened()
         if not columns:
             return np.empty((len(rows), 0))
-        gathered, chosen = None, file.places(kind, columns)
-        for places, number, local in file.parts(self.index_rows(rows)):
+        gathered, chosen = None, file.column_indices(kind, columns)
+        for where, number, local in file.parts(self.index_rows(rows)):
             matrix = file.matrix(number, kind)
             if gathered is None:
                 gathered = np.empty((len(rows), matrix.shape[1]), matrix.dtype)
-            gathered[places] = matrix[local]
+            gathered[where] = matrix[local]
         if gathered is None:
             return np.empty((0, len(columns)))
         return gathered if len(chosen) == gathered.shape[1] and (np.diff(chosen) == 1).all() else gathered[:, chosen]
@@ -124,9 +125,9 @@ class CsvTable:
     def _take(self, columns: list[str], rows: Rows) -> pyarrow.Table:
         # Batch by batch: to take from a whole column, pyarrow first copies all of it.
         taken, order = [], []
-        for places, number, local in self._opened().parts(self.index_rows(rows)):
+        for where, number, local in self._opened().parts(self.index_rows(rows)):
             taken.append(self._opened().batches[number].select(columns).take(pyarrow.array(local)))
-            order.append(places)
+            order.append(where)
         return pyarrow.Table.from_batches(taken).take(pyarrow.array(np.argsort(np.concatenate(order))))
 
     def _opened(self) -> "_File":
@@ -148,14 +149,14 @@ class _File:
         self.batches = packed.to_batches()
         self._ends = np.cumsum([len(batch) for batch in self.batches])
         self._schema = packed.schema
-        self._places: dict[str, Rows] = {}
+        self._column_indices: dict[str, Rows] = {}
         self._matrices: dict[tuple[int, str], npt.NDArray[Any]] = {}
 
-    def places(self, kind: str, columns: list[str]) -> Rows:
-        """Where columns lie in the matrix of a type: of each type always the same are asked for."""
-        if kind not in self._places:
-            self._places[kind] = places_of(self._schema, kind, columns)
-        return self._places[kind]
+    def column_indices(self, kind: str, columns: list[str]) -> Rows:
+        """Indices of columns in the matrix of a type; for each type they are always the same columns."""
+        if kind not in self._column_indices:
+            self._column_indices[kind] = indices_of(self._schema, kind, columns)
+        return self._column_indices[kind]
 
     def matrix(self, number: int, kind: str) -> npt.NDArray[Any]:
         """The matrix of a batch, a view of the file."""
@@ -165,13 +166,13 @@ class _File:
         return self._matrices[key]
 
     def parts(self, rows: Rows) -> Iterator[tuple[Rows, int, Rows]]:
-        """For each batch that holds some of the rows of the index: their places among `rows`, it, and theirs in it."""
+        """For each batch that holds some of `rows`: their indices in `rows`, its number, and their indices in it."""
         numbers = np.searchsorted(self._ends, rows, side="right")
         order = np.argsort(numbers, kind="stable")
-        for places in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
-            if len(places):
-                number = int(numbers[places[0]])
-                yield places, number, rows[places] - (self._ends[number] - len(self.batches[number]))
+        for where in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+            if len(where):
+                number = int(numbers[where[0]])
+                yield where, number, rows[where] - (self._ends[number] - len(self.batches[number]))
 
 
 def unknown_labels(index: CsvIndex, column: str, known: Collection[str], known_in: str) -> BadRows:
@@ -183,9 +184,9 @@ def unknown_labels(index: CsvIndex, column: str, known: Collection[str], known_i
     for batch in index.batches([column, LINE]):
         found = batch[column].to_numpy(zero_copy_only=False)
         unknown = ~np.isin(found, labels) & ~missing(batch[column]).to_numpy(zero_copy_only=False)
-        places = np.flatnonzero(unknown)
-        values = [f"{cell:.17g}" if codes is None else codes[cell] for cell in found[places]]
+        where = np.flatnonzero(unknown)
+        values = [f"{cell:.17g}" if codes is None else codes[cell] for cell in found[where]]
         reason = f"expected a label that occurs in {known_in}"
-        faults.append(faults_of(batch[LINE].to_numpy()[places], column, values, reason, first + places))
+        faults.append(faults_of(batch[LINE].to_numpy()[where], column, values, reason, first + where))
         first += len(batch)
     return join_faults(index.csv, faults)

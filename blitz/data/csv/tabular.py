@@ -1,4 +1,4 @@
-"""A CSV as features and a target: what is fitted on its training rows, and its rows as a model takes them."""
+"""A CSV as features and a target: the fit on its training rows, and its rows as model inputs."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -29,26 +29,26 @@ _MOST_WHOLE_CLASSES = 20
 
 @dataclass(frozen=True)
 class CsvData(CsvSource):
-    """Which columns of which CSV are learned from, and what."""
+    """The features and the target of a CSV."""
 
     target: str = ""
-    """The column that is learned; all others are learned from."""
+    """The column to learn; all others are features."""
     ignore: tuple[str, ...] = ()
-    """Columns that are not learned from."""
+    """Columns that are not features."""
     task: Task = "auto"
-    """auto classifies a category, and a number of at most 20 values that are all whole."""
+    """auto classifies a category, or a number with at most 20 distinct values that are all whole."""
 
 
 @dataclass(frozen=True)
 class NumberFeature:
-    """A number column, taken as (number - mean) / std, and 0 where it is missing."""
+    """A number column, standardised as (number - mean) / std, and 0 where it is missing."""
 
     name: str
     mean: float
     std: float
-    """Where all numbers are the same 3e38, so that only where it is missing is learned from."""
+    """3e38 if all numbers are the same, so that only the missing flag is a feature."""
     has_missing: bool
-    """Whether training rows lack it: then another column tells, by 0 or 1, where it is missing."""
+    """Whether it is missing in some training rows: then another column flags these by 1."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class CategoryFeature:
 
 @dataclass(frozen=True)
 class Target:
-    """What is learned: one of `classes`, or if there are none a number, taken as (number - mean) / std."""
+    """The target: one of `classes`, or if there are none a number, standardised as (number - mean) / std."""
 
     name: str
     type: ColumnType
@@ -72,10 +72,10 @@ class Target:
 
 @dataclass(frozen=True)
 class CsvFit:
-    """What is known of a CSV from its training rows.
+    """What was fitted on the training rows of a CSV.
 
-    A run is resumed on the same `content` alone. All else follows from that and the recipe's settings, and to hold it
-    against them again would make a number that another machine rounds otherwise an error.
+    A run only resumes on the same `content`. Everything else follows from that and the recipe's settings, and is not
+    compared again, because another machine may round a number in another way.
     """
 
     content: str
@@ -84,11 +84,11 @@ class CsvFit:
     numbers: tuple[NumberFeature, ...] = may_change()
     categories: tuple[CategoryFeature, ...] = may_change()
     decimal: Decimal = may_change(".")
-    """How another CSV writes numbers, if its cells do not show it."""
+    """The decimal mark of another CSV, if its cells do not show it."""
 
     @property
     def number_columns(self) -> int:
-        """Numbers of a row, with those that tell what is missing."""
+        """Numbers of a row, including the flags for missing ones."""
         return len(self.numbers) + sum(feature.has_missing for feature in self.numbers)
 
     @property
@@ -105,13 +105,13 @@ class CsvFit:
 
     @property
     def verbatim(self) -> tuple[str, ...]:
-        """Categories of words: in another CSV, too, their cells are what they say."""
+        """Categories of words, whose cells are taken literally in another CSV, too."""
         values = {feature.name: feature.values for feature in self.categories} | {self.target.name: self.target.classes}
         return tuple(name for name, words in values.items() if are_words(words))
 
 
 class CsvRows:
-    """Rows of a CSV as a model takes them: those of its index where `kept`, of shape (rows of the index,), is true.
+    """Rows of a CSV as model inputs: those of its index where `kept`, of shape (rows of the index,), is true.
 
     `left_out` are the bad ones among the others.
     """
@@ -128,18 +128,18 @@ class CsvRows:
 
     @property
     def index(self) -> CsvIndex:
-        """Where the rows are."""
+        """The index of the CSV."""
         return self.table.index
 
     def __getitems__(self, rows: Rows) -> Columns:
         """`numbers` float64 (batch, numbers), `categories` int64 (batch, categories), and `targets` (batch,).
 
-        Numbers are as they stand there, NaN where missing; of the codes of a category 0 is missing or unknown. Targets
-        are there if the CSV has them: the int64 place of a class, or a standardised number as float32.
+        Numbers are not standardised, NaN where missing; category code 0 is missing or unknown. Targets are there if the
+        CSV has them: the int64 index of a class, or a standardised number as float32.
         """
         fit = self.fit
-        # The target is the last of its type.
-        numbers, categories = self.table.number_matrix(rows), self.table.place_matrix(rows)
+        # The target is the last column of its type.
+        numbers, categories = self.table.number_matrix(rows), self.table.category_matrix(rows)
         features: Columns = {
             "numbers": numbers[:, : len(fit.numbers)],
             "categories": categories[:, : len(fit.categories)] + 1,
@@ -157,27 +157,27 @@ class CsvRows:
 def fit_csv(data: CsvData, seed: int) -> CsvFit:
     """Means, deviations, vocabularies and classes of the training rows, in one pass over the index.
 
-    Prints which columns are left out.
+    Prints the columns that are left out.
 
     Raises:
         DataError: if the CSV, a column of it or too many of its rows cannot be used.
-        UserError: if `data` does not say what to learn from which CSV, or names two ways to evaluate.
+        UserError: if `data` names no CSV or no target, or two ways to evaluate.
     """
     data.check()
     require(bool(data.target), "name the column to learn with --data.target COLUMN")
     require(data.target not in data.ignore, f"--data.ignore names '{data.target}', which is to be learned")
     index, classifies = _train_index(data)
     bad = _train_faults(index, data)
-    kept, held_out = data.parts(index, data.judged(bad, index), seed)
+    kept, held_out = data.parts(index, data.rows_to_leave_out(bad, index), seed)
     print(f"{index.csv}: {index.described()}")
     reports = statistics_of(index, index.dialect.names, kept)
     if classifies:
-        # Also the classes that the seed happens to hold out.
+        # Including classes that occur only in held-out rows.
         kept |= held_out
         reports |= statistics_of(index, [data.target], kept)
     target = _target(index, reports[data.target], kept, classifies=classifies)
     features = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
-    # Where a constant is missing may tell something.
+    # A constant that is missing in some rows may still be informative.
     constant = dict.fromkeys(
         report.name for report in features if report.count and report.is_constant and not report.missing
     )
@@ -228,11 +228,11 @@ def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int) -> CsvRows:
         if fit.target.classes:
             bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
         kept = np.ones(index.rows, bool)
-        kept[data.judged(bad, index)] = False
+        kept[data.rows_to_leave_out(bad, index)] = False
     else:
         index = _train_index(data, fit.content)[0]
         bad = _train_faults(index, data)
-        train, val = data.parts(index, data.judged(bad, index), seed)
+        train, val = data.parts(index, data.rows_to_leave_out(bad, index), seed)
         kept = train if split == "train" else val
     return CsvRows(index, fit, kept, bad)
 
@@ -244,7 +244,7 @@ def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
         DataError: if it cannot be read, or lacks a column that the model was trained with.
     """
     types = {name: kind for name, kind in fit.types.items() if name != fit.target.name}
-    # It may have another decimal mark than the training CSV was said to have.
+    # It may have another decimal mark than that given for the training CSV.
     own = replace(data, decimal=None)
     options = own.options(types=types, label_columns=(), usual_decimal=fit.decimal, verbatim=fit.verbatim)
     index = index_csv(csv, data.cache, options)
@@ -305,7 +305,7 @@ def _target(index: CsvIndex, report: ColumnReport, kept: Mask, *, classifies: bo
     if len(classes) == 1 or (not classes and report.is_constant):
         raise DataError(
             f"{index.csv}: column '{report.name}' holds {', '.join(classes) or report.mean} in all rows to train on; "
-            "there must be two values at least"
+            "there must be at least two values"
         )
     if classes:
         return Target(report.name, report.type, classes)
@@ -315,5 +315,5 @@ def _target(index: CsvIndex, report: ColumnReport, kept: Mask, *, classifies: bo
 
 
 def _scale(report: ColumnReport) -> float:
-    """What a feature's numbers are divided by."""
+    """The divisor of a feature's numbers."""
     return LARGEST_NUMBER if report.is_constant or report.std is None else report.std

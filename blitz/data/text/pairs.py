@@ -29,7 +29,7 @@ _MEASURED_ROWS = 50_000
 
 @dataclass(frozen=True)
 class TextFit:
-    """What is known of the training rows; a run is resumed on the same `content` alone, from which the rest follows."""
+    """What was fitted on the training rows; a run only resumes on the same `content`, which decides the rest."""
 
     content: str
     """A hash of the sentences."""
@@ -74,7 +74,7 @@ class CsvPairRows(PairRows):
 
     @property
     def index(self) -> CsvIndex:
-        """Where they are."""
+        """The index of the CSV."""
         return self.sentences.table.index
 
 

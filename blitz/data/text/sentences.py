@@ -1,4 +1,4 @@
-"""Where pairs of sentences are read from: files of lines, or columns of a CSV."""
+"""Reading pairs of sentences from files of lines or columns of a CSV."""
 
 import gzip
 import hashlib
@@ -26,19 +26,19 @@ _AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class PairData(CsvSource):
-    """Which sentences are translated into which: lines of two files, or columns of a CSV."""
+    """The sentences and their translations: lines of two files, or columns of a CSV."""
 
     root: str | None = may_change(None)
     """Folder of files such as train.en and train.de, also packed as train.en.gz: a line of one is the translation of
     the same line of the other. Or give --data.train-csv."""
     source: str = "en"
-    """What is translated: the ending of the files, or the column of the CSV."""
+    """The source language: the suffix of the files, or the column of the CSV."""
     target: str = "de"
-    """What it is translated into."""
+    """The target language, likewise."""
     test: str = may_change("test_2016_flickr")
-    """In --data.root, the files that blitz evaluate --split test takes."""
+    """In --data.root, the files for blitz evaluate --split test."""
     test_csv: str | None = may_change(None)
-    """The CSV that blitz evaluate --split test takes."""
+    """The CSV for blitz evaluate --split test."""
     vocabulary: int = 4000
     """Tokens, of both languages together: pieces of words that are learned from the training rows."""
     max_tokens: int = 64
@@ -51,7 +51,7 @@ class PairData(CsvSource):
         require(self.source != self.target, f"--data.source and --data.target are both {self.source}")
 
     def check(self) -> None:
-        """Refuse what names no sentences, or names them twice.
+        """Refuse settings that name no sentences, or name them twice.
 
         Raises:
             UserError: if it does.
@@ -79,7 +79,7 @@ class Sentences(Protocol):
 
     @property
     def content(self) -> str:
-        """What they are, as a hash."""
+        """A hash of the sentences."""
 
     @property
     def left_out(self) -> BadRows:
@@ -110,10 +110,10 @@ class Lines:
         return len(self._sources)
 
     def texts(self, rows: Rows) -> tuple[list[str], list[str] | None]:
-        """As `Sentences` says."""
-        places = rows.tolist()
+        """See `Sentences`."""
+        numbers = rows.tolist()
         targets = self._targets
-        return [self._sources[i] for i in places], None if targets is None else [targets[i] for i in places]
+        return [self._sources[i] for i in numbers], None if targets is None else [targets[i] for i in numbers]
 
 
 class CsvSentences:
@@ -127,14 +127,14 @@ class CsvSentences:
         return len(self.table)
 
     def texts(self, rows: Rows) -> tuple[list[str], list[str] | None]:
-        """As `Sentences` says."""
+        """See `Sentences`."""
         cells = self.table.__getitems__(rows)
         sources, *targets = ([str(cell) for cell in cells[name]] for name in self._columns)
         return sources, targets[0] if targets else None
 
 
 def sentences_of(data: PairData, split: Split, seed: int, *, content: str | None = None) -> Sentences:
-    """The pairs of a split; the training rows are to be those of `content`. `val` may have none.
+    """The pairs of a split; the training rows must have the hash `content`. `val` may have none.
 
     Raises:
         DataError: if files are missing, differ in length or have changed, or a CSV cannot be used.
@@ -144,7 +144,7 @@ def sentences_of(data: PairData, split: Split, seed: int, *, content: str | None
     if data.root is not None:
         lines = _lines_of(data, data.root, {"train": "train", "val": "val", "test": data.test}[split])
         if split == "train" and content not in (None, lines.content):
-            raise DataError(f"{data.root} has changed since the run was begun; restore it, or begin another run")
+            raise DataError(f"{data.root} has changed since the run was started; restore it, or start another run")
         return lines
     if split == "test":
         require(data.test_csv is not None, "name the CSV to test on with --data.test-csv FILE")
@@ -153,7 +153,7 @@ def sentences_of(data: PairData, split: Split, seed: int, *, content: str | None
         return csv_sentences(data, other, (data.source, data.target))
     index = data.train_index(_options(data, (data.source, data.target)), content=content)
     bad = _faults(index, data)
-    train, val = data.parts(index, data.judged(bad, index), seed)
+    train, val = data.parts(index, data.rows_to_leave_out(bad, index), seed)
     return CsvSentences(index, (data.source, data.target), train if split == "train" else val, bad)
 
 
@@ -166,7 +166,7 @@ def csv_sentences(data: PairData, csv: str, columns: tuple[str, ...], *, keep_ba
     index = index_csv(csv, data.cache, _options(data, columns))
     bad, kept = _faults(index, data), np.ones(index.rows, bool)
     if not keep_bad:
-        kept[data.judged(bad, index)] = False
+        kept[data.rows_to_leave_out(bad, index)] = False
     return CsvSentences(index, columns, kept, bad)
 
 
@@ -210,6 +210,6 @@ def _lines(data: bytes, name: str) -> list[str]:
 
 
 def split_lines(text: str) -> list[str]:
-    """Lines of a text; other breaks than \\n, which Python's own knows, are part of a line."""
+    """Lines of a text; unlike in `str.splitlines`, only \\n ends a line."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines

@@ -1,4 +1,4 @@
-"""Text as numbers and back: byte-pair encoding that is learned from the training text, and loses nothing."""
+"""Tokenising text: byte-pair encoding that is learned from the training text, and lossless."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from blitz.extras import extra
 
 PAD, BEGIN, END = 0, 1, 2
-"""Tokens that stand for no text: padding, what a translation begins after, and what ends a sentence."""
+"""Special tokens: padding, the start of a translation, and the end of a sentence."""
 
 Tokens = npt.NDArray[np.int32]
 Merges = tuple[str, ...]
@@ -20,7 +20,7 @@ Merges = tuple[str, ...]
 _WHAT = "a vocabulary of byte pairs"
 _SPECIAL = 3
 SMALLEST = _SPECIAL + 256
-"""Tokens of a vocabulary without merges: each byte is one, so that there is no character that it lacks."""
+"""Tokens of a vocabulary without merges: one for each byte, so that every character can be encoded."""
 
 
 class Vocabulary:
@@ -47,9 +47,9 @@ class Vocabulary:
         return _SPECIAL + int(_tokenizer(self.merges).get_vocab_size())
 
     def to_json(self) -> str:
-        """For `tokenizers.Tokenizer.from_str`, which knows none of the tokens for no text and counts from 0 after them.
+        """For `tokenizers.Tokenizer.from_str`, without the special tokens: its ids count from 0 after them.
 
-        A text is to be given to it with a blank before it.
+        A text must be preceded by a blank.
         """
         text: str = _tokenizer(self.merges).to_str()
         return text
@@ -62,7 +62,7 @@ class Vocabulary:
     def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
         """The text of each row of tokens up to its end; bytes that are no UTF-8 are shown as �."""
         ids = [[number - _SPECIAL for number in _until_end(row) if number >= _SPECIAL] for row in rows]
-        # Every text is made to begin with a blank, so that its first word is like any other.
+        # Every text is encoded with a blank before it, so that its first word is like any other.
         return [text.removeprefix(" ") for text in _tokenizer(self.merges).decode_batch(ids)]
 
     def pieces(self, row: Sequence[int]) -> list[str]:
@@ -91,25 +91,25 @@ def _alphabet() -> list[str]:
     with extra("text", what=_WHAT):
         from tokenizers.pre_tokenizers import ByteLevel
 
-    # The library lists it in another order each time.
+    # The library lists it in a different order each time.
     return sorted(ByteLevel.alphabet())
 
 
 @lru_cache(maxsize=4)
 def _tokenizer(merges: Merges) -> Any:
-    """One that is not to be changed: it is the same for all that ask for it."""
+    """A shared tokenizer, which must not be changed."""
     return _built(merges)
 
 
 def _built(merges: Merges) -> Any:
-    # Here, because a process that trains has no use for it before it fetches or judges.
+    # Imported here, because a training process only needs it to fetch rows or to evaluate.
     with extra("text", what=_WHAT):
         from tokenizers import Tokenizer, decoders
         from tokenizers.models import BPE
         from tokenizers.pre_tokenizers import ByteLevel
 
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
-    # Two merges may come to the same piece.
+    # Two merges may give the same piece.
     pieces = dict.fromkeys([*_alphabet(), *(left + right for left, right in pairs)])
     tokenizer = Tokenizer(BPE({piece: number for number, piece in enumerate(pieces)}, pairs))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)

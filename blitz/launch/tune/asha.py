@@ -11,8 +11,8 @@ from blitz.training.packed import Rungs
 class AsyncHalving:
     """ASHA (Li et al. 2020): a trial continues past a rung if it is among the best that have reached it so far.
 
-    `Rungs` says where the rungs are and who continues, as it does for the lanes of a pack. Here a rung is a number of
-    evaluations rather than steps, because trials may differ in how long a step is.
+    `Rungs` decides where the rungs are and which trials continue, as for the lanes of a pack. Here a rung is
+    a number of evaluations rather than steps, because trials may differ in how long a step is.
 
     Args:
         rungs: In evaluations.

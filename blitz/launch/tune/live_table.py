@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from blitz.launch.tune.sweep import Sweep
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 from blitz.training.display import Silence
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def table(sweep: Sweep) -> "Table":
     for heading in ("state", "step", f"best {sweep.goal.metric}"):
         drawn.add_column(heading, justify="right")
     for trial in sorted(trials, key=sweep.rank)[:_ROWS]:
-        best = "" if trial.best is None else shown_figure(trial.best)
+        best = "" if trial.best is None else format_metric(trial.best)
         values = [_brief(trial.settings, name) for name in names]
         drawn.add_row(str(trial.number), *values, trial.state, str(trial.step), best)
     return drawn

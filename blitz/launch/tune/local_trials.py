@@ -10,7 +10,7 @@ from blitz.launch.tune.trials import train_trial
 from blitz.run_files.sweep_directory import NotMeasured, Trial, one_line
 from blitz.training.display import Silence
 from blitz.training.packed import why_not_packable
-from blitz.training.trial import Figures
+from blitz.training.trial import MetricValues
 
 
 def one_after_another(sweep: Sweep, data: TrialData, scale: Scale) -> None:
@@ -42,8 +42,8 @@ def _train_pack(sweep: Sweep, data: TrialData, scale: Scale, pack: list[Trial]) 
         return "a trial that shares its model with no other"
     numbers = [trial.number for trial in pack]
 
-    def on_evaluation(lane: int, step: int, figures: Figures) -> None:
-        sweep.record(numbers[lane], step, figures)
+    def on_evaluation(lane: int, step: int, metrics: MetricValues) -> None:
+        sweep.record(numbers[lane], step, metrics)
 
     try:
         recipes = tuple(data.of(trial.settings)[0] for trial in pack)
@@ -72,8 +72,8 @@ class SoloTrials:
         """Train a trial from its newest checkpoint on, and record how it ended."""
         sweep, halving, number = self._sweep, self._halving, trial.number
 
-        def should_continue(step: int, figures: Figures) -> bool:
-            value = sweep.record(number, step, figures)
+        def should_continue(step: int, metrics: MetricValues) -> bool:
+            value = sweep.record(number, step, metrics)
             return halving is None or halving.should_continue(number, value)
 
         with sweep.recording_failure(trial):

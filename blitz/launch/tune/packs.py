@@ -20,7 +20,7 @@ from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Silence
 from blitz.training.loop import Progress
 from blitz.training.packed import LaneEnd, PackJob, common_part, train_pack
-from blitz.training.trial import figures_of
+from blitz.training.trial import evaluation_metrics
 from blitz.training.world import World
 
 _MAX_LANES = 256
@@ -95,11 +95,11 @@ class _Outcomes:
     def step(self, number: int, lanes: int) -> None:
         """Nothing to do: evaluations show the progress."""
 
-    def line(self, lane: int, figures: Mapping[str, float]) -> None:
+    def line(self, lane: int, values: Mapping[str, float]) -> None:
         """Keep a line of metrics.jsonl."""
-        self.lanes[lane].metrics.append(dict(figures))
-        if evaluated := figures_of(figures):
-            self._on_evaluation(lane, int(figures["step"]), evaluated)
+        self.lanes[lane].metrics.append(dict(values))
+        if evaluated := evaluation_metrics(values):
+            self._on_evaluation(lane, int(values["step"]), evaluated)
 
     def lane_ended(self, lane: int, end: LaneEnd) -> None:
         """Keep how it ended; being stopped at a rung is no error."""

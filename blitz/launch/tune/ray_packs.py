@@ -87,4 +87,4 @@ def _run(job: PackJob, datasets: Datasets, scale: Scale, goal: Goal) -> list[Lan
     # A setting that the space varies may be one that cannot be packed.
     reason = why_not_packable(job.recipes[0], datasets["train"], world=world_here(scale))
     require(reason is None, f"not packed: {reason}; sweep with --packed no")
-    return run_pack(job, datasets, scale, goal, on_evaluation=lambda lane, step, figures: goal.of(figures))
+    return run_pack(job, datasets, scale, goal, on_evaluation=lambda lane, step, metrics: goal.of(metrics))

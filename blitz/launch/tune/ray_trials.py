@@ -25,7 +25,7 @@ from blitz.launch.tune.trials import train_trial
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.sweep_directory import Goal, NotMeasured, Trial, one_line
 from blitz.training.display import Silence
-from blitz.training.trial import Figures, TrialJob, figures_of
+from blitz.training.trial import MetricValues, TrialJob, evaluation_metrics
 
 _SETTINGS = {
     # Otherwise Ray Tune treats Ctrl-C as a request to end well, and a trial's relative paths as its own.
@@ -98,11 +98,11 @@ def _train(trial: Trial, work: _Work) -> dict[str, Any]:
     scale, halving, number = work.placement.scale, work.halving, trial.number
     total_steps = recipe.plan(len(datasets["train"]), len(datasets["val"])).total_steps
 
-    def report_and_continue(step: int, figures: Figures) -> bool:
+    def report_and_continue(step: int, metrics: MetricValues) -> bool:
         # The last evaluation is reported by the caller, once the run is complete.
         if step < total_steps:
-            tune.report({"value": work.goal.of(figures), "step": step})
-        return halving is None or halving.should_continue(number, step, figures)
+            tune.report({"value": work.goal.of(metrics), "step": step})
+        return halving is None or halving.should_continue(number, step, metrics)
 
     def launch(job: TrialJob) -> None:
         if work.placement.in_process:
@@ -121,13 +121,13 @@ def _train(trial: Trial, work: _Work) -> dict[str, Any]:
         was_stopped=halving is not None and halving.has_stopped(number),
     )
     last: dict[str, Any] = {"reached_the_end": reached_the_end}
-    evaluations = [line for line in run.metrics() if figures_of(line)]
+    evaluations = [line for line in run.metrics() if evaluation_metrics(line)]
     if evaluations:
-        last |= {"value": work.goal.of(figures_of(evaluations[-1])), "step": evaluations[-1]["step"]}
+        last |= {"value": work.goal.of(evaluation_metrics(evaluations[-1])), "step": evaluations[-1]["step"]}
     return last
 
 
-def _always(step: int, figures: Figures) -> bool:
+def _always(step: int, metrics: MetricValues) -> bool:
     return True
 
 
@@ -148,9 +148,9 @@ class _RemoteHalving:
         options = {"num_cpus": 0, "scheduling_strategy": on_the_drivers_node()}
         return cls(ray.remote(AsyncHalving).options(**options).remote(*halving_state(sweep)), sweep.goal)
 
-    def should_continue(self, number: int, step: int, figures: Figures) -> bool:
+    def should_continue(self, number: int, step: int, metrics: MetricValues) -> bool:
         """Whether trial `number` continues after an evaluation."""
-        return bool(ray.get(self.actor.should_continue.remote(number, self.goal.of(figures))))
+        return bool(ray.get(self.actor.should_continue.remote(number, self.goal.of(metrics))))
 
     def has_stopped(self, number: int) -> bool:
         """Whether trial `number` was stopped."""

@@ -10,10 +10,10 @@ from typing import Any
 
 from blitz.launch.tune.search import GridSearch, Search
 from blitz.launch.tune.sweep_plan import SweepPlan
-from blitz.outputs.metrics import shown_figure
+from blitz.outputs.metrics import format_metric
 from blitz.run_files.sweep_directory import Goal, NotMeasured, SweepDirectory, Trial, TrialState, one_line
 from blitz.training.display import Display
-from blitz.training.trial import Figures
+from blitz.training.trial import MetricValues
 
 _SECONDS_BETWEEN_TABLES = 2.0
 
@@ -80,13 +80,13 @@ class Sweep:
         self.directory.write_trials(started)
         return started
 
-    def record(self, number: int, step: int, figures: Figures) -> float:
+    def record(self, number: int, step: int, metrics: MetricValues) -> float:
         """Record an evaluation; the value of the sweep's metric.
 
         Raises:
             NotMeasured: if the evaluation does not have that metric.
         """
-        value = self.goal.of(figures)
+        value = self.goal.of(metrics)
         self.trials[number] = self.trials[number].measured(step, value, self.goal)
         return value
 
@@ -166,9 +166,9 @@ class Sweep:
         self.directory.write_table(self.trials[number] for number in sorted(self.trials))
 
     def _summary(self, trial: Trial) -> str:
-        figure = "" if trial.best is None else f"  {self.goal.metric} {shown_figure(trial.best)}"
+        best = "" if trial.best is None else f"  {self.goal.metric} {format_metric(trial.best)}"
         settings = "  ".join(f"{name} {_brief(value)}" for name, value in trial.settings.items())
-        return f"trial {trial.number} {trial.state}{figure}  {settings}{f'  {trial.error}' if trial.error else ''}"
+        return f"trial {trial.number} {trial.state}{best}  {settings}{f'  {trial.error}' if trial.error else ''}"
 
 
 def _interrupted(trials: Iterable[Trial]) -> list[list[int]]:

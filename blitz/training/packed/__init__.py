@@ -5,9 +5,9 @@
     train_pack(job, blocks, world=world, listener=listener)
 
 A *lane* is one trial of the pack. All lanes take the same rows in the same order; each has its own `optim` and
-`init_seed`. A lane is the solo run of its recipe, to rounding: dropout too, whose masks depend on `seed` alone. What a
-lane does is told to a `Listener`: the lines of metrics.jsonl, and how it ended with ordinary checkpoints, from which
-`blitz train` can go on.
+`init_seed`. A lane is the solo run of its recipe, to rounding: dropout too, whose masks depend on `seed` alone. A
+`Listener` receives each lane's lines of metrics.jsonl, and at its end ordinary checkpoints, from which `blitz train`
+can resume.
 """
 
 from blitz.training.packed.lane import Ending, LaneEnd, Listener

@@ -1,4 +1,4 @@
-"""What a pack tells of each lane."""
+"""What a pack reports of each lane."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ class LaneEnd:
 
     state: Ending
     step: int
-    """Optimizer steps that it took; where it failed, the one that failed is the last of them."""
+    """Optimizer steps that it took, including the one that failed."""
     reason: str | None
     """Why it ended before the plan did."""
     last: Checkpoint | None
-    """As the solo run would write it after its last step; none of a lane that failed."""
+    """The checkpoint that the solo run would write after its last step; None if the lane failed."""
     best: Checkpoint | None
-    """That of the evaluation with the best figure of the recipe's metrics; may be `last` itself. None before any."""
+    """The checkpoint of the best evaluation; may be `last` itself. None before any evaluation."""
 
 
 class Listener(Protocol):
-    """Who is told what a pack does; lanes are numbered by their place in `PackJob.recipes`."""
+    """Receives the reports of a pack; lanes are numbered by their index in `PackJob.recipes`."""
 
     def step(self, number: int, lanes: int) -> None:
-        """So many steps are done, and so many lanes are left."""
+        """`number` steps are done, and `lanes` lanes are left."""
 
-    def line(self, lane: int, figures: Mapping[str, float]) -> None:
-        """What the solo run would append to metrics.jsonl: `step`, `epoch`, and `train/loss` and others, or `val/…`."""
+    def line(self, lane: int, values: Mapping[str, float]) -> None:
+        """The line that the solo run would append to metrics.jsonl: `step`, `epoch`, and `train/loss` …, or `val/…`."""
 
     def lane_ended(self, lane: int, end: LaneEnd) -> None:
-        """The lane's last sign; every lane ends once."""
+        """The lane has ended; called once for every lane."""

@@ -1,4 +1,4 @@
-"""Evaluation of all lanes at once: the figures of each are those of its solo run."""
+"""Evaluation of all lanes at once: the metrics of each are those of its solo run."""
 
 import warnings
 from typing import Any
@@ -17,7 +17,7 @@ from blitz.training.packed.stack import Stack
 from blitz.training.world import World
 
 _LANE_ROWS_A_FORWARD = 4096
-"""Rows times lanes: as many as the caches and the memory of any machine take."""
+"""Rows times lanes; fits the caches and the memory of any machine."""
 
 
 class StackedEvaluation:
@@ -27,7 +27,7 @@ class StackedEvaluation:
         self._recipe, self._stack, self._lanes, self._world = recipe, stack, lanes, world
         self._metrics = recipe.metrics()
         self._sums: Sums = {}
-        # A recipe may have frozen a part of its model: it goes on as it was.
+        # A recipe may have frozen a part of its model, which stays in eval mode afterwards.
         self._modes = [(module, module.training) for module in stack.model.modules()]
         stack.model.eval()
 
@@ -47,27 +47,27 @@ class StackedEvaluation:
         """The sums of the metrics, each (lanes, …)."""
         try:
             with warnings.catch_warnings():
-                # Counts of classes are made lane by lane all the same.
+                # vmap has no batched rule for counts of classes, and computes them lane by lane.
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 stacked: Sums = vmap(lambda one: self._metrics.sums(one, batch))(outputs)
         except RuntimeError:
-            # How many there are of something depends on the outputs.
+            # The metrics have shapes that depend on the outputs, which vmap does not support.
             lanes = [self._metrics.sums(tree_map(lambda one, n=n: one[n], outputs), batch) for n in range(self._lanes)]
             stacked = {name: torch.stack([sums[name] for sums in lanes]) for name in lanes[0]}
         return stacked
 
     def finish(self) -> list[dict[str, float]]:
-        """The figures of each lane.
+        """The metrics of each lane.
 
         Raises:
-            DataError: if none of the rows is of use.
+            DataError: if none of the rows is valid.
         """
         for module, training in self._modes:
             module.training = training
         if not self._sums["rows"].any():
-            raise DataError("of the rows to evaluate on, none is of use")
+            raise DataError("of the rows to evaluate on, none is valid")
         lanes: dict[str, tuple[Tensor, ...]] = {name: one.cpu().unbind() for name, one in self._sums.items()}
-        return [self._figures({name: one[n] for name, one in lanes.items()}) for n in range(self._lanes)]
+        return [self._values({name: one[n] for name, one in lanes.items()}) for n in range(self._lanes)]
 
-    def _figures(self, sums: Sums) -> dict[str, float]:
-        return {"loss": sums["loss"].item() / sums["rows"].item(), **self._metrics.figures(sums)}
+    def _values(self, sums: Sums) -> dict[str, float]:
+        return {"loss": sums["loss"].item() / sums["rows"].item(), **self._metrics.compute(sums)}

@@ -1,4 +1,4 @@
-"""torch's optimizers on stacked weights: one update for all lanes of a kind, each with settings of its own.
+"""torch's optimizers on stacked weights: one update for all lanes of a kind, each with its own settings.
 
 The formulas are those of `torch.optim`, and so are the names of the state.
 """
@@ -15,7 +15,7 @@ from blitz.data.plan import Plan
 from blitz.optim import Optim
 from blitz.training.optimizer import State, learning_rate, momentum_of
 
-# Of `torch.optim` and of `torch.nn.utils.clip_grad_norm_`.
+# The defaults of `torch.optim` and of `torch.nn.utils.clip_grad_norm_`.
 _EPS, _CLIP_EPS = 1e-8, 1e-6
 
 
@@ -70,7 +70,7 @@ class StackedOptimizer:
             first = lanes.stop
 
     def keep(self, rows: Sequence[int], weights: Tensor) -> None:
-        """Go on with these lanes alone, in ascending order; `weights` are theirs."""
+        """Keep only these lanes, in ascending order; `weights` are theirs."""
         groups, first = [], 0
         for group in self._groups:
             after = first + len(group.settings)
@@ -102,7 +102,7 @@ class _Group(ABC):
     """Lanes of one kind. Settings are columns of shape (lanes, 1), all else is (lanes, parameters)."""
 
     names: ClassVar[tuple[str, ...]] = ()
-    """Of the state's tensors."""
+    """The names of the state's tensors."""
 
     def __init__(self, settings: list[Optim], state: State, like: Tensor) -> None:
         self.settings, self.state = settings, state
@@ -113,7 +113,7 @@ class _Group(ABC):
         self.decay = _column([one.weight_decay for one in settings], device)
         self.momentum = _column([momentum_of(one) for one in settings], device).to(dtype)
         self.alpha_rest = (1 - _column([one.alpha for one in settings], device)).to(dtype)
-        self.betas = [_column([one.betas[place] for one in settings], device) for place in range(2)]
+        self.betas = [_column([one.betas[i] for one in settings], device) for i in range(2)]
         self.beta_rests = [(1 - beta).to(dtype) for beta in self.betas]
 
     def kept(self, rows: list[int]) -> "_Group":

@@ -1,4 +1,4 @@
-"""The loop of a pack: that of a solo run, with a stack of models in the place of one."""
+"""The loop of a pack: that of a solo run, with a stack of models instead of one."""
 
 import math
 import time
@@ -26,7 +26,7 @@ from blitz.training.world import World
 
 
 def common_part(recipe: Recipe) -> Recipe:
-    """What the recipes of all lanes of a pack have in common: recipes whose common parts are equal can share one."""
+    """The recipe without the settings that lanes may differ in: recipes that are equal otherwise can share a pack."""
     return replace(recipe, optim=Optim(), init_seed=None)
 
 
@@ -47,9 +47,9 @@ class PackJob:
 
 
 def train_pack(job: PackJob, blocks: Iterable[Block], *, world: World, listener: Listener) -> None:
-    """Train all lanes to the end of the plan, or to where the last of them ends.
+    """Train all lanes to the end of the plan, or until the last of them ends.
 
-    `blocks` are those of a run on one rank from step 0 on; no more are asked for than are needed. Equal jobs on the
+    `blocks` are those of a run on one rank from step 0 on; no more are fetched than are needed. Equal jobs on the
     same device and number of threads give the same bits.
 
     Raises:
@@ -70,7 +70,7 @@ def train_pack(job: PackJob, blocks: Iterable[Block], *, world: World, listener:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """A lane as it was after some step, in tensors of its own."""
+    """A copy of a lane's state after some step."""
 
     progress: Progress
     weights: Tensor
@@ -79,7 +79,7 @@ class _Snapshot:
     counts_steps: bool
 
     def checkpoint(self, stack: Stack) -> Checkpoint:
-        """What the solo run writes."""
+        """The checkpoint that the solo run would write."""
         step = self.progress.step
         optimizer = {
             f"{key}/{name}": part for key, row in self.optimizer.items() for name, part in stack.named(row).items()
@@ -104,7 +104,7 @@ class _Pack:
         self.progress = [Progress() for _ in recipes]
         self.best: list[_Snapshot | None] = [None] * len(recipes)
         self.loss_sum = torch.zeros(len(recipes), dtype=torch.float64, device=world.device)
-        # What was not finite at first: the step, counted from 1, and its loss.
+        # The first step that was not finite, counted from 1, and its loss.
         self.failed_at = torch.zeros(len(recipes), dtype=torch.int64, device=world.device)
         self.failing_loss = torch.zeros_like(self.loss_sum)
         self.evaluation: StackedEvaluation | None = None
@@ -138,7 +138,7 @@ class _Pack:
             self.log()
 
     def _look_for_failures(self, losses: Tensor, gradients: Tensor) -> None:
-        # A lane that has failed goes on until it is dropped: what is no number stays in its row.
+        # A lane that has failed continues until it is dropped: its NaN does not leave its row.
         largest = gradients.abs().amax(1)
         failed = (losses + largest).isfinite().logical_not_() & (self.failed_at == 0)
         self.failed_at.masked_fill_(failed, self.steps)
@@ -174,12 +174,12 @@ class _Pack:
         self.loss_sum.zero_()
         self.loss_rows, self.logged_at = 0, now
 
-    def _write(self, lane: int, figures: dict[str, float]) -> None:
+    def _write(self, lane: int, values: dict[str, float]) -> None:
         epoch = round(self.steps / self.job.plan.steps_per_epoch, 4)
-        self.listener.line(lane, {"step": self.steps, "epoch": epoch, **figures})
+        self.listener.line(lane, {"step": self.steps, "epoch": epoch, **values})
 
     def evaluate(self, block: Block) -> None:
-        """Add a block of evaluation rows to the pass that is under way, or begin one."""
+        """Add a block of evaluation rows to the pass in progress, or start one."""
         if self.evaluation is None:
             self._drop_failed()
             if not self.lanes:
@@ -187,17 +187,17 @@ class _Pack:
             self.evaluation = StackedEvaluation(self.recipe, self.stack, len(self.lanes), self.world)
         self.evaluation.add(block)
         if block.chunk.ends_pass:
-            figures, self.evaluation = self.evaluation.finish(), None
-            self._take_note_of(figures)
+            values, self.evaluation = self.evaluation.finish(), None
+            self._update_best(values)
 
-    def _take_note_of(self, figures: Sequence[dict[str, float]]) -> None:
-        """Write the figures of each lane and see which are its best; at a rung stop lanes."""
+    def _update_best(self, values: Sequence[dict[str, float]]) -> None:
+        """Write the metrics of each lane, update its best, and stop lanes at a rung."""
         best, higher = self.metrics.best, self.metrics.higher_is_better
-        for row, (lane, found) in enumerate(zip(self.lanes, figures, strict=True)):
+        for row, (lane, found) in enumerate(zip(self.lanes, values, strict=True)):
             progress = self.progress[row]
             progress.step, progress.rows_digest = self.steps, self.digest
             progress.metrics = {f"val/{name}": value for name, value in found.items()}
-            if progress.take_note_of(found[best], higher_is_better=higher):
+            if progress.update_best(found[best], higher_is_better=higher):
                 self.best[row] = self._snapshot(row)
             self._write(lane, progress.metrics)
         if self.next_rung and self.next_rung <= self.steps < self.job.plan.total_steps:
@@ -206,16 +206,16 @@ class _Pack:
     def _halve(self) -> None:
         rungs = self.job.rungs
         assert rungs is not None
-        figures = [self._figure(progress, rungs.metric) for progress in self.progress]
-        kept = rungs.kept(figures)
-        among = f"is not among the best {len(kept)} of {len(figures)} at step {self.steps}"
-        for row in sorted({*range(len(figures))} - {*kept}):
-            self._end(row, "stopped", self.steps, f"{rungs.metric} {figures[row]:.6g} {among}")
+        values = [self._value(progress, rungs.metric) for progress in self.progress]
+        kept = rungs.kept(values)
+        among = f"is not among the best {len(kept)} of {len(values)} at step {self.steps}"
+        for row in sorted({*range(len(values))} - {*kept}):
+            self._end(row, "stopped", self.steps, f"{rungs.metric} {values[row]:.6g} {among}")
         self._keep(kept)
         self.next_rung = next(step for step in self.rungs if step > self.steps)
 
-    def _figure(self, progress: Progress, metric: str) -> float:
-        require(metric in progress.metrics, f"there is no figure {metric!r}; there are {', '.join(progress.metrics)}")
+    def _value(self, progress: Progress, metric: str) -> float:
+        require(metric in progress.metrics, f"there is no metric {metric!r}; there are {', '.join(progress.metrics)}")
         return progress.metrics[metric]
 
     def _snapshot(self, row: int) -> _Snapshot:
@@ -246,7 +246,7 @@ class _Pack:
         self.listener.lane_ended(self.lanes[row], LaneEnd(state, step, reason, last, best_checkpoint))
 
     def _keep(self, rows: list[int]) -> None:
-        """Go on with these lanes alone; the work of a step falls with their number."""
+        """Keep only these lanes; the work of a step falls with their number."""
         if len(rows) == len(self.lanes):
             return
         self.lanes = [self.lanes[row] for row in rows]

@@ -1,4 +1,4 @@
-"""Whether a recipe's trials can be packed, found out by taking a step on a few of its rows."""
+"""Whether a recipe's trials can be packed, decided by taking a step on a few of its rows."""
 
 from dataclasses import replace
 
@@ -29,11 +29,11 @@ def why_not_packable(recipe: Recipe, train_rows: MapStyleDataset, *, world: Worl
     if recipe.on_nan == "skip":
         return "--on-nan skip leaves out steps of one trial and not of the others"
     if recipe.precision == "bf16":
-        return "--precision bf16 has no hold on the convolutions of a stack"
+        return "--precision bf16 has no effect on the convolutions of a stack"
     if recipe.find_unused_parameters:
-        return "a step may leave weights out, as --find-unused-parameters says, and optimizers then pass over them"
-    if recipe.begins_elsewhere:
-        return "each trial begins with the weights of another model"
+        return "a step may leave weights out, as --find-unused-parameters says, and optimizers then skip them"
+    if recipe.uses_other_weights:
+        return "each trial is initialised from other weights"
     if type(recipe).parameter_groups is not Recipe.parameter_groups:
         return "it learns its parameters in groups of its own"
     if type(recipe).after_evaluation is not Recipe.after_evaluation:
@@ -57,7 +57,7 @@ def _some_rows(recipe: Recipe, train_rows: MapStyleDataset, world: World) -> Ste
 
 
 def _why_not_alone(recipe: Recipe, model: nn.Module, batch: StepBatch, world: World) -> str | None:
-    """What the solo step shows; the model then has its gradients."""
+    """Take a solo step, which leaves the model with its gradients; why it cannot be packed, if so."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     world.seed_generators(recipe.seed)
     micro_batches, choices = list(batch.micro_batches(recipe)), recipe.choices(batch.step_draws)

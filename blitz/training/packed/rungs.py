@@ -1,4 +1,4 @@
-"""Successive halving: where the rungs are, and who continues past one."""
+"""Successive halving: the steps of the rungs, and which trials continue past one."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The models of all lanes as one: weights side by side, and passes over a batch that all lanes share."""
+"""The models of all lanes as one: stacked weights, and passes over a batch that all lanes share."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,8 +14,8 @@ from blitz.training.model import build_model, forward_and_loss
 from blitz.training.world import World
 
 _KEPT_BYTES = 32 << 20
-"""By a pass over a batch on a CPU. Measured on LeNet: 16 lanes of 128 rows at once take 1.3 times as long as four of
-four lanes; 16 lanes of 32 rows at once are the fastest."""
+"""Activations saved for backward by a pass over a batch on a CPU. Measured on LeNet: 16 lanes of 128 rows at once take
+1.3 times as long as four passes of four lanes; 16 lanes of 32 rows at once are the fastest."""
 
 
 class Stack:
@@ -29,7 +29,7 @@ class Stack:
         seeds = list(dict.fromkeys(recipe.init_seed for recipe in recipes))
         first_of = {recipe.init_seed: recipe for recipe in reversed(recipes)}
         models = [build_model(first_of[seed], world) for seed in seeds]
-        places = [seeds.index(recipe.init_seed) for recipe in recipes]
+        indices = [seeds.index(recipe.init_seed) for recipe in recipes]
         self.model = models[0]
         trained = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
         if len({one.dtype for one in trained.values()}) != 1:
@@ -38,10 +38,10 @@ class Stack:
         self._sizes = [one.numel() for one in trained.values()]
         tensors = [_tensors(model) for model in models]
         rows = [torch.cat([each[name].flatten() for name in trained]) for each in tensors]
-        self.weights = torch.stack(rows)[places].requires_grad_()
+        self.weights = torch.stack(rows)[indices].requires_grad_()
         """(lanes, parameters), a leaf: all that is trained of a lane lies side by side."""
         self.fixed = {
-            name: torch.stack([each[name] for each in tensors])[places] for name in tensors[0] if name not in trained
+            name: torch.stack([each[name] for each in tensors])[indices] for name in tensors[0] if name not in trained
         }
         """Buffers and frozen parameters, each (lanes, …)."""
         self._pass = _Pass(recipes[0], self.model, world.device)
@@ -55,14 +55,14 @@ class Stack:
     def backward(self, batch: Batch, weights: Tensor, choices: Mapping[str, Any]) -> Tensor:
         """Add each lane's gradient of the weighted sum of its losses on a batch of a step; that sum, (lanes,).
 
-        Whatever a pass draws at random is drawn once, for all lanes: what the solo run draws.
+        Random numbers of a pass are drawn once, for all lanes: those of the solo run.
         """
 
         def loss(row: Tensor, fixed: Tensors) -> Tensor:
             losses = self._forward(row, fixed, batch, choices)[1]
             return torch.dot(losses, weights.to(losses.dtype))
 
-        # Lanes that go through together share a batch, but what they keep for the way back must fit the caches.
+        # Lanes of one pass share a batch, but their activations saved for backward must fit the caches.
         rows = len(weights)
         if rows not in self._together:
             self._together[rows] = self._lanes_together(batch, choices)
@@ -78,7 +78,7 @@ class Stack:
         return torch.cat(sums)
 
     def _lanes_together(self, batch: Batch, choices: Mapping[str, Any]) -> int:
-        """How many lanes take a batch as one: as many as keep no more than some megabytes for the way back."""
+        """The number of lanes in one pass: as many as save no more than some megabytes of activations for backward."""
         if self._world.device.type != "cpu":
             return len(self)
         kept: dict[int, int] = {}
@@ -116,18 +116,18 @@ class Stack:
         return {name: part.view(shape) for (name, shape), part in parts}
 
     def state_dict(self, row: Tensor, fixed: Tensors) -> Tensors:
-        """What `state_dict` of a lane's model would give, from its weights and the rest."""
+        """The `state_dict` of a lane's model, from its weights and the rest."""
         tensors = {**self.named(row), **fixed}
         return {name: tensors[own] for name, own in self._stored.items()}
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these lanes alone."""
+        """Keep only these lanes."""
         self.weights = self.weights.detach()[rows].requires_grad_()
         self.fixed = {name: one[rows] for name, one in self.fixed.items()}
 
 
 class _Pass(nn.Module):
-    """What `functional_call` calls: a recipe may do anything with its model."""
+    """The module for `functional_call`, since a recipe may do anything with its model."""
 
     def __init__(self, recipe: Recipe, model: nn.Module, device: torch.device) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ def _draws_so_far(device: torch.device) -> list[Tensor]:
 
 
 def _draw_again(states: list[Tensor], device: torch.device) -> None:
-    """Put it back."""
+    """Restore the state of the generators."""
     torch.set_rng_state(states[0])
     for state in states[1:]:
         torch.cuda.set_rng_state(state, device)

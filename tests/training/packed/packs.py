@@ -1,4 +1,4 @@
-"""How tests train a pack, and what it told."""
+"""Training a pack in tests, and recording what it reports."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ HERE = World(rank=0, size=1, device=torch.device("cpu"))
 
 @dataclass
 class Heard:
-    """What a pack told, by lane."""
+    """What a pack reports, by lane."""
 
     lines: dict[int, list[Mapping[str, float]]] = field(default_factory=dict)
     ends: dict[int, LaneEnd] = field(default_factory=dict)
@@ -25,9 +25,9 @@ class Heard:
     def step(self, number: int, lanes: int) -> None:
         self.lane_steps += lanes
 
-    def line(self, lane: int, figures: Mapping[str, float]) -> None:
+    def line(self, lane: int, values: Mapping[str, float]) -> None:
         assert lane not in self.ends
-        self.lines.setdefault(lane, []).append(figures)
+        self.lines.setdefault(lane, []).append(values)
 
     def lane_ended(self, lane: int, end: LaneEnd) -> None:
         assert lane not in self.ends

@@ -139,7 +139,7 @@ def test_recipes_that_differ_in_more_than_a_lane_may_are_refused() -> None:
 
 
 def test_a_figure_that_is_not_there_is_named_with_those_that_are() -> None:
-    with pytest.raises(UserError, match="no figure 'val/accuracy'; there are val/loss, val/mae, val/rmse, val/r2"):
+    with pytest.raises(UserError, match="no metric 'val/accuracy'; there are val/loss, val/mae, val/rmse, val/r2"):
         train_packed(GOOD, Rungs("val/accuracy", higher_is_better=True, grace_steps=1))
 
 

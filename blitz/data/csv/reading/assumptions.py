@@ -1,4 +1,4 @@
-"""What a pass over a CSV takes for granted, first from its head, then from all of its cells."""
+"""The assumptions of a pass over a CSV, first from its head, then from all of its cells."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ _MOST_PASSES = 3
 
 @dataclass(frozen=True)
 class Given:
-    """What is known of the columns beforehand."""
+    """What the options say about the columns."""
 
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Types that are not to be inferred."""
@@ -35,10 +35,10 @@ class Assumed:
     words: frozenset[str]
     decimal: Decimal
     passes: int = 1
-    """This pass included."""
+    """The number of passes, including this one."""
 
     def columns(self, given: Given) -> dict[str, Any]:
-        """What gathers the cells of each column."""
+        """A collector of the cells of each column."""
         made: dict[str, Any] = {}
         for name, kind in self.types.items():
             if kind == "number":
@@ -51,7 +51,7 @@ class Assumed:
 
 
 def assumed_from(head: Mapping[str, Sequence[str]], given: Given) -> Assumed:
-    """What the first cells of each column suggest."""
+    """The assumptions from the first cells of each column."""
     evidence = {name: evidence_of(cells) for name, cells in head.items()}
     voting = {name: one for name, one in evidence.items() if given.types.get(name, "number") == "number"}
     decimal = decimal_of(voting, given=given.decimal, usual=given.usual_decimal)
@@ -72,7 +72,7 @@ def evidence_of(cells: Sequence[str]) -> Evidence:
 
 
 def assumed_after(assumed: Assumed, columns: Mapping[str, Any], given: Given) -> Assumed:
-    """What all cells of each column show; `assumed` itself if that holds."""
+    """The assumptions from all cells of each column; `assumed` itself if it holds."""
     numbers: dict[str, NumberColumn] = {
         name: column for name, column in columns.items() if isinstance(column, NumberColumn)
     }
@@ -97,18 +97,20 @@ def assumed_after(assumed: Assumed, columns: Mapping[str, Any], given: Given) ->
 
 
 def notes_on(assumed: Assumed, columns: Mapping[str, Any], given: Given) -> dict[str, str]:
-    """How cells were read, of columns where that is not plain to see."""
+    """Notes on how cells were read, for columns where that is not obvious."""
     evidence = {name: column.evidence for name, column in columns.items() if isinstance(column, NumberColumn)}
     agreed = given.decimal is not None or len(set(marks_shown(evidence))) == 1
     notes = {}
     for name, found in evidence.items():
         writing = assumed.writings[name]
         marked = found.dots + found.grouped + found.spaced > 0
-        said = [str(writing)] if marked and writing != Writing() else []
+        remarks = [str(writing)] if marked and writing != Writing() else []
         if not agreed and found.mark is None and found.either + found.either_grouped:
             fraction = f"1{writing.decimal}234"
             cell, value = (fraction, "1.234") if found.either else ("1.234" if fraction == "1,234" else "1,234", "1234")
-            said.append(f"ambiguous: {cell} is read as {value}; no cell shows the decimal mark, which a flag can set")
-        if said:
-            notes[name] = "; ".join(said)
+            remarks.append(
+                f"ambiguous: {cell} is read as {value}; no cell shows the decimal mark, which a flag can set"
+            )
+        if remarks:
+            notes[name] = "; ".join(remarks)
     return notes

@@ -1,4 +1,4 @@
-"""Rows of a CSV that break its contract: where they are, why, and what is done about them."""
+"""Bad rows of a CSV: their lines, the reasons, and the policy for them."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from blitz.storage import replacing
 
 BadRowsPolicy = Literal["fail", "skip"]
 
-# `row` is the row of the index, null where the row is not in it; `line` is the physical line that the row begins on.
+# `row` is the row of the index, null where the row is not in it; `line` is the physical line that the row starts on.
 SCHEMA = pyarrow.schema(
     {
         "line": pyarrow.int64(),
@@ -53,7 +53,7 @@ class BadRows:
         return BadRows(self.csv_name, pyarrow.concat_tables([self.faults, other.faults]))
 
     def without_numbers_of(self, columns: Iterable[str]) -> "BadRows":
-        """Those that remain if cells of these columns, which no one reads, need not be numbers."""
+        """The faults without cells of these columns that are not numbers, for columns that are not used."""
         unread = pc.is_in(self.faults["column"], pyarrow.array(list(columns), pyarrow.string()))
         no_number = pc.equal(self.faults["reason"], NOT_A_NUMBER)
         return BadRows(self.csv_name, self.faults.filter(pc.invert(pc.and_(unread, no_number))))
@@ -75,7 +75,7 @@ class BadRows:
         return f"{self.csv_name}:{fault['line']}: {_what(fault)}"
 
     def by_line(self) -> dict[int, str]:
-        """What is wrong with each line, in its messages without the file and the line."""
+        """The message of each bad line, without the file and the line."""
         found: dict[int, str] = {}
         for fault in self.faults.to_pylist():
             line = fault["line"]
@@ -86,34 +86,34 @@ class BadRows:
         """All faults as records of `bad_rows.csv`, each of one line."""
         faults = self.faults.select(["line", "column", "value", "reason"])
         faults = faults.add_column(0, "csv", pyarrow.array([self.csv_name] * len(faults), pyarrow.string()))
-        # A break within a value would make two lines of a record.
+        # A line break within a value would split a record into two lines.
         values = pc.replace_substring(pc.replace_substring(faults["value"], "\r", "\\r"), "\n", "\\n")
         stream = io.BytesIO()
         faults = faults.set_column(3, "value", values)
-        # This file is opened in spreadsheets, and what it lists comes from anywhere.
-        for place in (0, 2, 3, 4):
-            cells = [cell and escaped(cell) for cell in faults.column(place).to_pylist()]
-            faults = faults.set_column(place, faults.column_names[place], pyarrow.array(cells, pyarrow.string()))
+        # This file is opened in spreadsheets, and its values are untrusted.
+        for number in (0, 2, 3, 4):
+            cells = [cell and escaped(cell) for cell in faults.column(number).to_pylist()]
+            faults = faults.set_column(number, faults.column_names[number], pyarrow.array(cells, pyarrow.string()))
         pyarrow.csv.write_csv(faults, stream, pyarrow.csv.WriteOptions(include_header=False))
         return stream.getvalue().decode().split("\n")[:-1]
 
     def listed_in(self, folder: str | Path, *, suffix: str = "") -> Path:
-        """Where `list_in` writes to."""
+        """The path that `list_in` writes."""
         return Path(folder).expanduser() / f"{PurePosixPath(self.csv_name).stem}{suffix}.bad_rows.csv"
 
     def list_in(self, folder: str | Path, *, suffix: str = "") -> Path:
-        """Write all faults to `<name of the CSV><suffix>.bad_rows.csv` in a folder; its path."""
+        """Write all faults to `<name of the CSV><suffix>.bad_rows.csv` in a folder; returns its path."""
         listed = self.listed_in(folder, suffix=suffix)
         with replacing(listed) as part:
             part.write_text("".join(f"{line}\n" for line in (RECORD_HEADER, *self.records())), "utf-8")
         return listed
 
-    def judge(
+    def enforce_policy(
         self, policy: BadRowsPolicy, *, total_rows: int, max_bad_fraction: float, flags: str = "--"
     ) -> npt.NDArray[np.int64]:
-        """Rows of the index to leave out, ascending, where `total_rows` rows were read, bad ones included.
+        """Apply `policy`: returns the rows of the index to leave out, ascending; `total_rows` includes bad rows.
 
-        `flags` is how the flags begin that messages name.
+        `flags` is the prefix of the flags that messages name.
 
         Raises:
             DataError: under `fail` if there are bad rows, under `skip` if they are more than `max_bad_fraction`; the
@@ -124,7 +124,7 @@ class BadRows:
         rest = f"; and {len(self.faults) - _NAMED} more faults" if len(self.faults) > _NAMED else ""
         share = f"{self.csv_name}: {bad} of {total_rows} rows {'is' if bad == 1 else 'are'} bad"
         if pc.any(pc.and_(pc.is_null(self.faults["column"]), pc.is_null(self.faults["row"]))).as_py():
-            rest += f"; where it is not the rows that are wrong, set {flags}delimiter or {flags}quote"
+            rest += f"; if the rows are right, set {flags}delimiter or {flags}quote"
         if bad and policy == "fail":
             raise DataError(f"{share}: {first}{rest}; mend them, or leave them out with {flags}bad-rows skip")
         if bad > max_bad_fraction * total_rows:
@@ -140,7 +140,7 @@ def _what(fault: Mapping[str, Any]) -> str:
 
 
 def what_is_wrong(record: str) -> str:
-    """What a record of `bad_rows.csv` reports, as `column 'age' holds 'abc'; expected a number`."""
+    """The message of a record of `bad_rows.csv`, as `column 'age' holds 'abc'; expected a number`."""
     (fault,) = csv.DictReader(io.StringIO(f"{RECORD_HEADER}\n{record}"))
     return _what({name: unescaped(cell) for name, cell in fault.items()})
 

@@ -1,4 +1,4 @@
-"""What the columns of a CSV hold: their types, and statistics that are gathered batch by batch."""
+"""The columns of a CSV: their types, and statistics that are gathered batch by batch."""
 
 import re
 from collections import Counter
@@ -26,7 +26,7 @@ MAX_CATEGORIES = 10_000
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 _MAX_LABELS = 100
-# Below this share of its magnitude a column's spread is the rounding of whoever wrote it.
+# A range below this share of a column's magnitude is rounding.
 _CONSTANT = 1e-9
 
 
@@ -44,22 +44,22 @@ class ColumnReport:
     min: float | None = None
     max: float | None = None
     values: tuple[str, ...] | None = None
-    """Of a category its distinct values: in numeric order if all are whole numbers, else in that of the alphabet."""
+    """The distinct values of a category: in numeric order if all are whole numbers, else alphabetical."""
     counts: tuple[int, ...] | None = None
     """How often each of `values` occurs."""
     note: str | None = None
-    """How its cells were read, where that is not plain to see."""
+    """How its cells were read, if that is not obvious."""
 
     @property
     def is_constant(self) -> bool:
-        """Whether it has one value at most, or numbers that differ by no more than their rounding."""
+        """Whether it has at most one value, or numbers that differ by no more than their rounding."""
         if self.min is None or self.max is None:
             return self.type != "text" and len(self.values or ()) <= 1
         return self.max - self.min <= _CONSTANT * max(abs(self.min), abs(self.max))
 
 
 def infer_type(cells: Sequence[str], evidence: Evidence, writing: Writing, *, is_label: bool) -> ColumnType:
-    """The type of a column that begins with `cells`.
+    """The type of a column whose first cells are `cells`.
 
     A number where most cells are and they identify nothing; else a category if its values occur twice on average, or if
     it is a label; else text. A label of few distinct whole numbers is a category. `is_label` is for the only label
@@ -80,13 +80,13 @@ def words_type(present: int, distinct: int, *, is_label: bool) -> ColumnType:
 
 
 def is_missing(cell: str, *, among_numbers: bool) -> bool:
-    """Whether a cell of a category says that its value is missing."""
+    """Whether a cell of a category stands for a missing value."""
     word = cell.strip().lower()
     return not word or word in (MISSING_NUMBERS if among_numbers else MISSING_WORDS)
 
 
 class NumberColumn:
-    """A number column: its cells are read as it writes numbers."""
+    """A number column, read with its own notation of numbers."""
 
     def __init__(self, writing: Writing) -> None:
         self._reader, self._numbers = NumberReader(writing), Numbers()
@@ -97,7 +97,7 @@ class NumberColumn:
         self._suspected = 0
 
     def add(self, cells: pyarrow.StringArray) -> pyarrow.DoubleArray:
-        """Take in cells; as numbers, null where missing or bad."""
+        """Add cells; returns them as numbers, null where missing or bad."""
         numbers, self.bad_cells = self._reader.read(cells)
         self.bad += 0 if self.bad_cells is None else self.bad_cells.true_count
         self._numbers.add(numbers)
@@ -114,7 +114,7 @@ class NumberColumn:
         return self.evidence.is_number(self._reader.writing) or not self.evidence.present
 
     def suspect(self, cells: pyarrow.StringArray) -> None:
-        """Take note of the distinct values of a column that seems to be none of numbers."""
+        """Record the distinct values of a column that seems not to be one of numbers."""
         self._suspected += len(cells) - (pc.sum(pc.equal(cells, "")).as_py() or 0)
         if self._distinct is None or len(self._distinct) <= MAX_CATEGORIES:
             found = pc.unique(cells)
@@ -122,14 +122,14 @@ class NumberColumn:
             self._distinct = pc.unique(both).slice(0, MAX_CATEGORIES + 2)
 
     def other_type(self, *, is_label: bool) -> ColumnType:
-        """What it is if it is none of numbers."""
+        """Its type if it is not one of numbers."""
         distinct = 0 if self._distinct is None else len(self._distinct)
         if distinct > MAX_CATEGORIES + 1 and not is_label:
             return "text"
         return words_type(self._suspected, distinct, is_label=is_label)
 
     def report(self, name: str) -> ColumnReport:
-        """Mean, standard deviation and extremes; none of a column without numbers."""
+        """Mean, standard deviation and extremes; None without numbers."""
         return number_report(name, self._numbers, bad=self.bad)
 
 
@@ -145,8 +145,8 @@ def number_report(name: str, numbers: Numbers, *, bad: int = 0) -> ColumnReport:
 class Categories:
     """A category column: each value gets the next code; a missing one has code -1.
 
-    Among `words` some cells are values that among numbers say that one is missing; if it is `verbatim`, all but blank
-    ones are.
+    In a category of `words` some cells are values that would stand for missing among numbers; in a `verbatim` one, all
+    cells but blank ones are values.
     """
 
     def __init__(self, *, words: bool = False, verbatim: bool = False) -> None:
@@ -154,12 +154,12 @@ class Categories:
         self._counts: Counter[str] = Counter()
         self.words, self._verbatim = words, verbatim
         self.refuted = False
-        """Whether a cell was taken for missing among numbers, and words are there after all."""
+        """Whether a cell was read as missing among numbers, and the category turned out to have words."""
         self._doubtful = False
         self.missing = 0
 
     def add(self, cells: pyarrow.StringArray) -> pyarrow.Int32Array:
-        """Take in values; their codes, in the order of first occurrence."""
+        """Add values; returns their codes, in the order of first occurrence."""
         encoded = cells.dictionary_encode()
         found = encoded.dictionary.to_pylist()
         self._look(found)
@@ -174,7 +174,7 @@ class Categories:
         return pyarrow.array(codes, pyarrow.int32()).take(encoded.indices)
 
     def _look(self, found: list[str]) -> None:
-        """Whether values that are new are words."""
+        """Update whether there are words, from new values."""
         if self.words or self._verbatim:
             return
         new = [value for value in found if value not in self._codes and not is_missing(value, among_numbers=True)]
@@ -205,25 +205,25 @@ class Categories:
 
 
 class Texts:
-    """A text column, of which only missing cells are counted."""
+    """A text column; only missing cells are counted."""
 
     def __init__(self) -> None:
         self.count = self.missing = 0
 
     def add(self, cells: pyarrow.StringArray) -> pyarrow.StringArray:
-        """Take in cells."""
+        """Add cells."""
         missing = pc.sum(pc.equal(cells, "")).as_py() or 0
         self.missing += missing
         self.count += len(cells) - missing
         return cells
 
     def report(self, name: str) -> ColumnReport:
-        """Counts alone."""
+        """The counts."""
         return ColumnReport(name, "text", self.count, self.missing)
 
 
 def are_words(values: Collection[str]) -> bool:
-    """Whether any of a category's values is no number."""
+    """Whether any of a category's values is not a number."""
     reader = NumberReader(Writing())
     reader.read_each(pyarrow.array(list(values), pyarrow.string()))
     return reader.evidence.other > 0
@@ -237,7 +237,7 @@ def are_identifiers(values: Collection[str]) -> bool:
 
 
 def in_order(values: Iterable[str]) -> tuple[str, ...]:
-    """Values by size if all are whole numbers, else by the alphabet."""
+    """Values by size if all are whole numbers, else alphabetically."""
     values = sorted(values)
     return tuple(sorted(values, key=int) if are_whole(values) else values)
 

@@ -1,4 +1,4 @@
-"""A file's bytes, decompressed on the way if the file begins as a compressed one does."""
+"""A file's bytes, decompressed if the file starts like a compressed one."""
 
 import lzma
 import zipfile
@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.fs
 
 from blitz.errors import DataError
-from blitz.storage import open_place
+from blitz.storage import open_location
 
 # By the file's first bytes, not by its name: a download may have either.
 _MAGIC = {
@@ -27,10 +27,10 @@ _MAGIC_BYTES = max(map(len, _MAGIC))
 
 
 class Stream(Protocol):
-    """Bytes that are read once, from the first to the last."""
+    """Bytes that are read once, in order."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` further bytes, and none only at the end."""
+        """At most `size` further bytes; empty only at the end."""
 
 
 class CsvBytes:
@@ -42,7 +42,7 @@ class CsvBytes:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        files, path = open_place(name)
+        files, path = open_location(name)
         require_file(name, files.get_file_info(path))
         self._file = files.open_input_file(path)
         self.compression: str | None = None
@@ -66,7 +66,7 @@ class CsvBytes:
             self._stream = pyarrow.CompressedInputStream(self._file, self.compression)
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` further bytes, and none only at the end."""
+        """At most `size` further bytes; empty only at the end."""
         try:
             return bytes(self._stream.read(size))
         except (OSError, ValueError, EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
@@ -86,7 +86,7 @@ class CsvBytes:
 
 
 def require_file(name: str, info: pyarrow.fs.FileInfo) -> None:
-    """Refuse what is no file.
+    """Refuse a path that is not a file.
 
     Raises:
         DataError: if there is nothing of that name, or a folder.

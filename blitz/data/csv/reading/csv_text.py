@@ -1,4 +1,4 @@
-"""A CSV as pyarrow reads it: decompressed, in UTF-8, from the line below the header on, its quotes looked at."""
+"""A CSV as a file for pyarrow: decompressed, in UTF-8, from the line below the header on, with its quotes checked."""
 
 import codecs
 import io
@@ -17,7 +17,7 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 class CsvText(io.RawIOBase):
-    """A file for `pyarrow.csv.open_csv`; lines to leave out are empty in it, so that its lines are the CSV's.
+    """A file for `pyarrow.csv.open_csv`; lines to leave out are empty in it, which keeps line numbers.
 
     With `checked`, bytes that are not of the dialect's encoding raise UnicodeDecodeError; else pyarrow finds them.
     """
@@ -28,7 +28,7 @@ class CsvText(io.RawIOBase):
         """Whether a NUL was read so far."""
         self.scan = QuoteScan(dialect.delimiter, dialect.quote, line=dialect.header_lines + 1)
         self.apostrophes: QuoteScan | None = None
-        """Follows single quotes, where those could be the file's quotes yet."""
+        """Scans single quotes, as long as those could be the file's quotes."""
         if dialect.quote == '"' and dialect.delimiter != "'":
             self.apostrophes = QuoteScan(dialect.delimiter, "'", line=dialect.header_lines + 1, always_loop=True)
         self._stream, self._dialect = stream, dialect
@@ -44,11 +44,11 @@ class CsvText(io.RawIOBase):
         self._began = self._ended = False
 
     def readable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        """As many bytes as are asked for, unless fewer are left: pyarrow takes what it gets for a whole block."""
+        """`size` bytes, unless fewer are left, because pyarrow treats a shorter read as a whole block."""
         while not self._ended and not 0 <= size <= self._bytes_ready:
             data = self._stream.read(_BLOCK_BYTES)
             self._ended = not data
@@ -66,10 +66,10 @@ class CsvText(io.RawIOBase):
         return text
 
     def take_strays(self, before_line: int | None) -> list[int]:
-        """Lines, ascending and before a line or all that are left, of cells whose quotes do not stand as they must."""
+        """Lines of cells with misplaced quotes, ascending: those before a line, or all that are left."""
         strays = self.scan.strays
         count = len(strays) if before_line is None else sum(line < before_line for line in strays)
-        # Taken off in place: another thread may append meanwhile.
+        # Deleted in place, because another thread may append meanwhile.
         taken = strays[:count]
         del strays[:count]
         return taken
@@ -87,7 +87,7 @@ class CsvText(io.RawIOBase):
             while self._header_lines:
                 end = _LINE_END.search(data)
                 if end is None or (end.end() == len(data) and not self._ended):
-                    # A line, or the end of one, may go on in the next bytes.
+                    # A line, or its end, may continue in the next bytes.
                     self._held = data
                     return b""
                 data = data[end.end() :]

@@ -1,4 +1,4 @@
-"""How a CSV is written: its encoding, delimiter and quotes, and the names in its header."""
+"""The dialect of a CSV: its encoding, delimiter and quotes, and the names in its header."""
 
 import codecs
 import re
@@ -12,26 +12,26 @@ from blitz.errors import DataError
 
 Encoding = Literal["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "latin-1"]
 Header = Literal["auto", "yes", "no"]
-"""Whether the first line names the columns: auto takes it for names unless all of them are numbers."""
+"""Whether the first line names the columns: auto says yes unless all its cells are numbers."""
 
 HEAD_BYTES = 1 << 17
 
 _NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*")
 _FRACTION = re.compile(r"\s*[+-]?\d*([.,])\d+\s*")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
-# What Excel writes and reads above a table.
+# A line that Excel writes and reads above a table.
 _SEP_LINE = re.compile(r"\"?sep=([^\r\n])\"?(?:\r\n|\r|\n)", re.IGNORECASE)
 _UNDEFINED_IN_CP1252 = b"\x81\x8d\x8f\x90\x9d"
 _CONTROLS = bytes({*range(32)} - {0, *b"\t\n\v\f\r\x1a\x1b"})
 
 
 NAMELESS = "\0"
-"""A name that no header holds."""
+"""A name that no header can hold."""
 
 
 @dataclass(frozen=True)
 class DialectOptions:
-    """How a CSV is said to be written. All that is left out is detected."""
+    """What is given about the dialect of a CSV. Everything else is detected."""
 
     delimiter: str | None = None
     """One character."""
@@ -40,32 +40,32 @@ class DialectOptions:
     encoding: Encoding | None = None
     header: Header = "auto"
     comment: str | None = None
-    """Lines that begin so are left out."""
+    """The start of lines that are left out."""
     skip_lines: tuple[int, ...] = ()
     """Numbers of lines that are left out; the first that is not is the header."""
     flags: str = "--data."
-    """How flags begin that messages name; an index does not depend on it."""
+    """The prefix of flags in messages; an index does not depend on it."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV is written. A quote within quotes is doubled."""
+    """The dialect of a CSV. A quote within quotes is doubled."""
 
     encoding: Encoding
     delimiter: str
     quote: str
     names: tuple[str, ...]
-    """The columns, as the header names them."""
+    """The names of the columns, from the header."""
     decimal: str
     """A point or a comma."""
     header_lines: int
     """Physical lines down to the header's last."""
     index_column: bool = False
-    """Whether rows begin with a cell without a name, as pandas writes its index."""
+    """Whether rows start with a cell without a name, as pandas writes its index."""
     trailing: int = 0
     """Empty cells at the end of each row, which have no name."""
     header: bool = True
-    """Whether the names stand in the file."""
+    """Whether the file has a header."""
     comment: str | None = None
     skip_lines: tuple[int, ...] = ()
 
@@ -77,22 +77,22 @@ class Dialect:
     @property
     def cells(self) -> tuple[str, ...]:
         """A name for each cell of a row: those without one have `NAMELESS` and a number."""
-        trailing = (f"{NAMELESS}{place}" for place in range(1, self.trailing + 1))
+        trailing = (f"{NAMELESS}{number}" for number in range(1, self.trailing + 1))
         return (*([NAMELESS] if self.index_column else []), *self.names, *trailing)
 
     @property
     def nameless_at_the_end(self) -> tuple[str, ...]:
-        """Those of `cells` that stand after the last name."""
+        """Those of `cells` after the last name."""
         return self.cells[len(self.cells) - self.trailing :]
 
     @property
     def options(self) -> DialectOptions:
-        """What reads another CSV, or the same one again, as this one was."""
+        """Options to read another CSV, or the same one again, with this dialect."""
         header: Header = "yes" if self.header else "no"
         return DialectOptions(self.delimiter, self.quote, self.encoding, header, self.comment, self.skip_lines)
 
     def described(self) -> str:
-        """Each part of it, given or guessed."""
+        """Each part of the dialect, given or detected."""
         parts = [self.encoding, f"delimiter {self.delimiter!r}", f"quote {self.quote}", f"decimal {self.decimal!r}"]
         if not self.header:
             parts.append("no header")
@@ -106,7 +106,7 @@ class Dialect:
 
 
 class EncodingScan:
-    """Tells a file's encoding from all of its bytes, handed over in order."""
+    """Detects a file's encoding from all of its bytes, added in order."""
 
     def __init__(self) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
@@ -115,7 +115,7 @@ class EncodingScan:
         self._start = b""
 
     def add(self, data: bytes) -> None:
-        """Take note of the next bytes."""
+        """Add the next bytes."""
         self._start = self._start or data[:HEAD_BYTES]
         if data.isascii() and not self._utf8.getstate()[0]:
             return
@@ -124,7 +124,7 @@ class EncodingScan:
         self._is_cp1252 = self._is_cp1252 and not any(byte in data for byte in _UNDEFINED_IN_CP1252)
 
     def encoding(self, *, whole: bool = True) -> Encoding | None:
-        """The encoding, or None for bytes that are no text; unless they are the `whole` file, a letter may be cut."""
+        """The encoding, or None for bytes that are not text; unless this is the `whole` file, a letter may be cut."""
         if self._start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"
         if b"\0" in self._start and not _has_stray_nul(self._start):
@@ -143,7 +143,7 @@ def _decodes(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = F
 
 
 def _has_stray_nul(start: bytes) -> bool:
-    """Whether a NUL here and there is all that keeps bytes from being text."""
+    """Whether bytes would be text without a few NULs."""
     lines = start.count(b"\n") + start.count(b"\r")
     return start.count(b"\0") <= lines and not any(byte in _CONTROLS for byte in start)
 
@@ -165,8 +165,8 @@ def detect_dialect(
     some look so and none has a point.
 
     Raises:
-        DataError: if there is no header: no line, an empty or doubled name, or numbers in place of names; if there is
-            but a part of one; or if several dialects fit.
+        DataError: if there is no header: no line, an empty or doubled name, or numbers instead of names; if there is
+            only a part of one; or if several dialects fit.
     """
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(head, final=whole).removeprefix("\ufeff")
@@ -176,14 +176,14 @@ def detect_dialect(
     quote, flags = options.quote, options.flags
     for what, given in (("delimiter", delimiter), ("quote", quote)):
         if given is not None and (len(given) != 1 or not given.isascii() or given in "\r\n\0"):
-            raise DataError(f"{csv_name}: the {what} is to be {given!r}; it must be one ASCII character, or \\t")
+            raise DataError(f"{csv_name}: the {what} is given as {given!r}; it must be one ASCII character, or \\t")
     if delimiter is not None and delimiter == (quote or QUOTES[0]):
         raise DataError(f"{csv_name}: the delimiter and the quote are both {delimiter!r}")
     text, above, sep = _below_what_is_left_out(text, options, csv_name)
     where = f"{csv_name}:{above + 1}"
     if text and _NEWLINE.match(text):
         raise DataError(
-            f"{where}: the file begins with an empty line; its first line must name the columns: leave lines above it "
+            f"{where}: the file starts with an empty line; its first line must name the columns: leave lines above it "
             f"out with {flags}skip-lines {above + 1}"
         )
     has_header = options.header != "no"
@@ -193,7 +193,7 @@ def detect_dialect(
         raise HeaderIsCut(f"{where}: the first line must name the columns, and there is none")
     if options.header != "yes":
         _require_no_comment(reading, where, flags)
-    names = rows[0][: reading.named] if has_header else [f"column_{place}" for place in range(1, reading.width + 1)]
+    names = rows[0][: reading.named] if has_header else [f"column_{number}" for number in range(1, reading.width + 1)]
     index_column = has_header and len(names) > 1 and not names[0].strip()
     names = names[index_column:]
     if has_header:
@@ -224,18 +224,20 @@ def detect_dialect(
 
 
 class HeaderIsCut(DataError):
-    """The bytes that were looked at end within the first row."""
+    """The bytes that were read end within the first row."""
 
 
 def _below_what_is_left_out(text: str, options: DialectOptions, csv_name: str) -> tuple[str, int, str | None]:
-    """The text without lines that are left out, how many those above it are, and the delimiter of a `sep=` line."""
+    """The text without skipped lines, the number of those above the header, and the delimiter of a `sep=` line."""
     above, sep = 0, None
     if match := _SEP_LINE.match(text):
         above, sep, text = 1, match[1], text[match.end() :]
     if not options.skip_lines and options.comment is None:
         return text, above, sep
     if options.comment is not None and (not options.comment or not options.comment.isprintable()):
-        raise DataError(f"{csv_name}: comments are to begin with {options.comment!r}; name at least one character")
+        raise DataError(
+            f"{csv_name}: comments are given to start with {options.comment!r}; name at least one character"
+        )
     lines = list(_lines_of(text))
     left_out, inside, quote = [], False, options.quote or QUOTES[0]
     for number, line in enumerate(lines, start=above + 1):
@@ -262,15 +264,13 @@ def _has_decimal_commas(rows: list[list[str]]) -> bool:
 
 
 def _require_no_comment(reading: Reading, where: str, flags: str) -> None:
-    """A first line that begins with # may name the columns, unless those below have other cells or begin so too."""
+    """A first line that starts with # may name the columns, unless rows below differ in width or start with # too."""
     rows = reading.rows
     if not rows[0][0].startswith("#"):
         return
     again = bool(reading.body) and reading.body[0][0].startswith("#")
     if again or reading.width == 1 or reading.damage:
-        raise DataError(
-            f"{where}: the file begins with a comment; leave lines that begin so out with {flags}comment '#'"
-        )
+        raise DataError(f"{where}: the file starts with a comment; leave such lines out with {flags}comment '#'")
 
 
 def _require_header(
@@ -279,17 +279,17 @@ def _require_header(
     advice = f"the first line must name the columns, each once; leave lines above it out with {flags}skip-lines"
     if not names:
         raise DataError(f"{where}: the first line is empty; {advice}")
-    for place, name in enumerate(names, start=1 + index_column):
+    for number, name in enumerate(names, start=1 + index_column):
         if not name.strip():
-            raise DataError(f"{where}: column {place} has no name; {advice}")
+            raise DataError(f"{where}: column {number} has no name; {advice}")
     if not sure:
         flag = f"say whether the first line names the columns with {flags}header yes or no"
         numbers = [name for name in names if _NUMBER.fullmatch(name)]
         if len(numbers) == len(names):
             raise DataError(f"{where}: there may be no header, for it would name a column '{numbers[0]}'; {flag}")
-        # A table without a header begins with a row, whose words are found again below.
-        words = [(place, name) for place, name in enumerate(names, start=index_column) if name not in numbers]
-        again = [name for place, name in words if any(row[place : place + 1] == [name] for row in rows)]
+        # Without a header the first line is a row, whose words also occur below.
+        words = [(i, name) for i, name in enumerate(names, start=index_column) if name not in numbers]
+        again = [name for i, name in words if any(row[i : i + 1] == [name] for row in rows)]
         if again and (numbers or len(again) == len(words)):
             raise DataError(f"{where}: there may be no header, for '{again[0]}' is also a cell of its column; {flag}")
     counts = Counter(names)
@@ -306,7 +306,7 @@ def _are_numbers(cells: list[str]) -> bool:
 
 
 def _require_no_units(dialect: Dialect, rows: list[list[str]], where: str, flags: str) -> None:
-    """A first row whose cells are no numbers where all below are is one of units, not one bad row among others."""
+    """Refuse a first row that seems to hold units: its cells are not numbers in columns where all others are."""
     rows = [row for row in rows if len(row) == len(dialect.cells)]
     if len(rows) < 3:
         return

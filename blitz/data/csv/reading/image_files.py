@@ -1,4 +1,4 @@
-"""Whether the images that a CSV names are there, can be decoded, and are whole; without decoding most of them."""
+"""Checking that the images named by a CSV exist and are whole, without decoding most of them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,18 +13,18 @@ from PIL import UnidentifiedImageError
 from blitz.data.csv.reading.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.reading.index import CsvIndex
 from blitz.data.csv.reading.layout import LINE
-from blitz.data.parallel_map import spread
+from blitz.data.parallel_map import parallel_map
 from blitz.data.pillow import RefusedImage, open_image, reason_of, to_rgb
 from blitz.errors import DataError
 from blitz.storage import Folder, absolute, folder_of, is_folder
 
 ImageCheck = Literal["exists", "whole", "decoded"]
-"""`exists` asks for each file's size alone, `whole` also reads its first and last bytes, `decoded` decodes it."""
+"""`exists` only looks up each file's size, `whole` also reads its first and last bytes, `decoded` decodes it."""
 
-# Files are waited for, not computed on, so there may be more threads than cores.
+# The threads wait for files and do not compute, so there may be more of them than cores.
 _THREADS = 32
 _PATHS_A_TASK = 4096
-# An image's size stands behind its metadata, which seldom is longer.
+# An image's size follows its metadata, which is seldom longer than this.
 _HEAD_BYTES = 1 << 16
 # Cameras and editors write some bytes after the end marker.
 _TAIL_BYTES = 4096
@@ -37,9 +37,9 @@ _GIF, _GIF_END = (b"GIF87a", b"GIF89a"), b"\x3b"
 
 
 def check_images(index: CsvIndex, column: str, root: str | Path | None = None, check: ImageCheck = "whole") -> BadRows:
-    """Rows whose image is missing, unreadable, cut off, or one that decoding refuses by its kind or its size.
+    """Rows whose image is missing, unreadable, cut off, or refused by the decoder for its format or size.
 
-    A relative path is one in the folder `root`, by default the CSV's. What is found is not cached: files come and go.
+    A relative path is relative to the folder `root`, by default the CSV's. Results are not cached: files change.
     """
     batches = [
         part
@@ -48,31 +48,31 @@ def check_images(index: CsvIndex, column: str, root: str | Path | None = None, c
     ]
     folder = absolute(root) if root is not None else folder_of(index.csv)
     if not is_folder(folder):
-        raise DataError(f"images are to be in {folder}, which is no folder; name theirs as the root of images")
+        raise DataError(f"images should be in {folder}, which is not a folder; name theirs as the root of images")
     find = partial(_faults, folder, check)
     faults, first = [], 0
     paths_of = (batch[column].to_pylist() for batch in batches)
-    for batch, reasons in zip(batches, spread(find, paths_of), strict=True):
-        places = np.array(list(reasons), np.int64)
-        values = batch[column].take(pyarrow.array(places))
-        lines = batch[LINE].to_numpy()[places]
-        faults.append(faults_of(lines, column, values, list(reasons.values()), first + places))
+    for batch, reasons in zip(batches, parallel_map(find, paths_of), strict=True):
+        indices = np.array(list(reasons), np.int64)
+        values = batch[column].take(pyarrow.array(indices))
+        lines = batch[LINE].to_numpy()[indices]
+        faults.append(faults_of(lines, column, values, list(reasons.values()), first + indices))
         first += len(batch)
     return join_faults(index.csv, faults)
 
 
 def _faults(root: str, check: ImageCheck, paths: list[str]) -> dict[int, str]:
-    """For each path whose file is of no use its place and why; an empty path is a fault of the CSV, and none here."""
+    """The index of each path whose file is invalid, and why; an empty path is a fault of the CSV, not of a file."""
     folder = Folder(root)
     with ThreadPoolExecutor(_THREADS) as pool:
         reasons = pool.map(lambda path: _fault(folder, path, check) if path else None, paths)
-        return {place: reason for place, reason in enumerate(reasons) if reason}
+        return {i: reason for i, reason in enumerate(reasons) if reason}
 
 
 def _fault(folder: Folder, path: str, check: ImageCheck) -> str | None:
     try:
-        files, place = folder.find(path)
-        info = files.get_file_info(place)
+        files, full = folder.find(path)
+        info = files.get_file_info(full)
         if info.type == pyarrow.fs.FileType.NotFound:
             return NO_SUCH_FILE
         if info.type != pyarrow.fs.FileType.File:
@@ -81,7 +81,7 @@ def _fault(folder: Folder, path: str, check: ImageCheck) -> str | None:
             return "the file is empty"
         if check == "exists":
             return None
-        with files.open_input_file(place) as file:
+        with files.open_input_file(full) as file:
             head = file.read(_HEAD_BYTES)
             file.seek(max(0, info.size - _TAIL_BYTES))
             if check == "whole" and _is_whole(head, file.read(), info.size) and _is_opened(head):
@@ -93,7 +93,7 @@ def _fault(folder: Folder, path: str, check: ImageCheck) -> str | None:
 
 
 def _is_whole(head: bytes, tail: bytes, size: int) -> bool:
-    """Whether the first and last bytes are those of a whole image of the usual kinds."""
+    """Whether the first and last bytes are those of a whole image of a usual format."""
     if head.startswith(_JPEG):
         return _JPEG_END in tail
     if head.startswith(_PNG):
@@ -104,7 +104,7 @@ def _is_whole(head: bytes, tail: bytes, size: int) -> bool:
 
 
 def _is_opened(head: bytes) -> bool:
-    """Whether the first bytes of a file suffice to see that decoding will not refuse its kind and its size."""
+    """Whether the header shows that the decoder will accept the format and the size."""
     try:
         open_image(head)
     except Exception:
@@ -113,11 +113,11 @@ def _is_opened(head: bytes) -> bool:
 
 
 def _fault_of_bytes(data: bytes, check: ImageCheck) -> str | None:
-    """Of an image that is decoded to see whether it can be."""
+    """The fault of an image, found by decoding it."""
     try:
         image = open_image(data)
         if check == "decoded":
-            # Here, because torch takes seconds to import.
+            # Imported here, because torch takes seconds.
             from blitz.data.images import decode_pixels
 
             decode_pixels(data, side=max(image.size))

@@ -3,9 +3,9 @@
 <cache>/<key>.arrow       the columns: float64 (NaN where missing or bad), int32 codes (-1 where missing), or
                           text; and the line of every row
 <cache>/<key>.bad.arrow   the bad rows
-<cache>/<key>.json        the report; written last, so that a key has all three or counts for nothing
-<cache>/<key>.seen.json   of a CSV's path: its size, time of change, content hash and encoding when last read
-<cache>/<content>.csv     the CSV that a folder of class folders amounts to
+<cache>/<key>.json        the report; written last: without it a key counts as absent
+<cache>/<key>.seen.json   size, mtime, content hash and encoding of a path when last read
+<cache>/<content>.csv     the CSV equivalent to a folder of class folders
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from blitz.data.csv.reading.layout import LINE, unpack
 from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.scan import CsvOptions, read_csv
 from blitz.errors import DataError, first_line
-from blitz.storage import absolute, fingerprint, open_place, replacing
+from blitz.storage import absolute, fingerprint, open_location, replacing
 from blitz.uris import is_uri
 
 _FORMAT = 2
@@ -48,12 +48,12 @@ _REFUSALS = {
     errno.ENOTDIR,
     errno.EEXIST,
 }
-"""How a folder refuses to be written."""
+"""Errors that mean that a folder cannot be written."""
 
 
 @dataclass(frozen=True)
 class CsvIndex:
-    """A CSV that has been read: where its index lies, and what the pass over it found."""
+    """A CSV that has been read: the path of its index, and the report on it."""
 
     csv: str
     """The CSV's path or URI as it was given, or that of the folder of class folders, which messages name."""
@@ -71,25 +71,27 @@ class CsvIndex:
     content: str
     """SHA-256 of the CSV's bytes, decompressed, hexadecimal."""
     options: CsvOptions
-    """How it was read."""
+    """The options with which it was read."""
     compression: str | None = None
     """How the CSV is compressed."""
 
     def described(self) -> str:
-        """How the CSV is written, as it was given or guessed."""
+        """The CSV's compression and dialect, given or detected."""
         return f"{self.compression}, {self.dialect.described()}" if self.compression else self.dialect.described()
 
     def on_this_node(self) -> "CsvIndex":
-        """The same index here: where another node made it in a folder that is not shared, it is made again.
+        """This index on this node: rebuilt if another node made it in a folder that is not shared.
 
         Raises:
-            DataError: if the CSV is not here either, or is another one.
+            DataError: if the CSV is not on this node either, or differs.
         """
         if Path(self.path).exists():
             return self
         made = index_csv(self.csv, Path(self.path).parent, self.options)
         if made.content != self.content:
-            raise DataError(f"{self.csv} is another file than where the run was begun; share it between all nodes")
+            raise DataError(
+                f"{self.csv} differs from the file on the node that started the run; share it between all nodes"
+            )
         return made
 
     @property
@@ -109,7 +111,7 @@ class CsvIndex:
         raise DataError(f"{self.csv} has no column '{name}'; it has: {', '.join(self.dialect.names)}")
 
     def packed(self) -> pyarrow.Table:
-        """The index as it lies in its file, memory-mapped: `layout.py` says how."""
+        """The index in the layout of its file (see `layout.py`), memory-mapped."""
         return pyarrow.ipc.open_file(pyarrow.memory_map(self.path)).read_all()
 
     def batches(self, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
@@ -122,16 +124,16 @@ class CsvIndex:
         return pyarrow.Table.from_batches(list(self.batches([*self.dialect.names, LINE])))
 
     def bad_rows(self) -> BadRows:
-        """Ragged rows, cells that are no numbers, missing labels and image paths, and images with two labels."""
+        """Ragged rows, cells that are not numbers, missing labels and image paths, and images with two labels."""
         faults = pyarrow.ipc.open_file(pyarrow.memory_map(_beside(self.path, ".bad.arrow"))).read_all()
         return BadRows(self.csv, faults)
 
 
 def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = None) -> CsvIndex:
-    """The index of a CSV, from the folder `cache` if it is there for the same content and options.
+    """The index of a CSV, from the folder `cache` if that has it for the same content and options.
 
-    A CSV whose size and time of change are those of the last time is not read; another one is read once to hash it. A
-    folder of class folders is taken for the CSV that it amounts to.
+    A CSV with the size and mtime of the last time is not read again; otherwise it is read once to hash it. A folder of
+    class folders counts as its equivalent CSV.
 
     Raises:
         DataError: if the CSV is missing or empty, is no text, has no header or lacks a column that `options` name, or
@@ -149,7 +151,7 @@ def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = N
 
 @contextlib.contextmanager
 def _kept_in(folder: Path, csv: str) -> Iterator[None]:
-    """A folder that cannot be written is named, and not taken for our own mistake."""
+    """Raise a DataError that names the folder if it cannot be written."""
     try:
         yield
     except OSError as error:
@@ -168,11 +170,11 @@ def _index_csv(csv: str | Path, folder: Path, options: CsvOptions) -> CsvIndex:
     if not (report.exists() and target.exists()):
         try:
             with FileLock(folder / f"{key}.lock"):
-                # Whoever comes second waits, and then finds it.
+                # A second process waits, and then finds it.
                 if not (report.exists() and target.exists()):
                     _make(source, options, target, report)
         except OSError as error:
-            # What the CSV's own storage raises is told by who reads it.
+            # Errors of the CSV's own storage are reported by the caller.
             if not str(error.filename or "").startswith(str(folder)):
                 raise
             raise DataError(f"{folder} cannot be written ({error.strerror}); name another folder") from error
@@ -187,10 +189,10 @@ def _index_csv(csv: str | Path, folder: Path, options: CsvOptions) -> CsvIndex:
 
 
 def make_cache(cache: str | Path, *, flag: str) -> Path:
-    """The folder of indexes, which is made if it is not there; `flag` is what names it.
+    """The folder of indexes, created if it does not exist; `flag` names it in messages.
 
     Raises:
-        DataError: if it cannot be.
+        DataError: if it cannot be created.
     """
     folder = Path(cache).expanduser().absolute()
     try:
@@ -211,7 +213,7 @@ def _beside(path: str, suffix: str) -> str:
 
 @dataclass(frozen=True)
 class _Source:
-    """A CSV file, and what only reading all of it tells."""
+    """A CSV file, with its content hash, encoding and compression."""
 
     name: str
     content: str
@@ -220,7 +222,7 @@ class _Source:
 
     @classmethod
     def of(cls, name: str, folder: Path, *, is_images: bool) -> "_Source":
-        files, path = open_place(name)
+        files, path = open_location(name)
         info = files.get_file_info(path)
         if is_images and info.type == pyarrow.fs.FileType.Directory:
             return cls._of_folder(name, folder)
@@ -230,13 +232,13 @@ class _Source:
         stamp = {"size": info.size, "mtime_ns": info.mtime_ns}
         memo = folder / f"{fingerprint(absolute(name))[:32]}.seen.json"
         seen = json.loads(memo.read_text("utf-8")) if memo.exists() else {}
-        # What an older version kept lacks the compression.
+        # Older versions did not store the compression.
         if seen.get("stamp") != stamp or "compression" not in seen:
             began = time.time()
             seen = {"stamp": stamp, **_scan(name)}
-            # A file changed just now may change again without a change of its time.
+            # A file changed just now may change again with the same mtime.
             if began - info.mtime_ns / 1e9 > _RACY_S:
-                # Without it the CSV is hashed again the next time.
+                # If this fails, the CSV is hashed again the next time.
                 with contextlib.suppress(OSError):
                     _write(memo, json.dumps(seen))
         return cls(name, seen["content"], seen["encoding"], seen.get("compression"))

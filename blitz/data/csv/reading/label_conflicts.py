@@ -1,4 +1,4 @@
-"""Images that a CSV lists more than once, with different labels."""
+"""Images that a CSV lists several times with different labels."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def conflicting_labels(index: Path, image_column: str, label_columns: Sequence[str]) -> pyarrow.RecordBatch:
-    """A fault for every row of an image that has another label on another line: which is right cannot be known.
+    """A fault for every row of an image that has another label on another line: the right one is unknown.
 
     Rows without a path or a label are left out. Hashes of paths and labels are compared first, so that memory holds
     some 50 bytes a row rather than all paths.
@@ -32,16 +32,16 @@ def conflicting_labels(index: Path, image_column: str, label_columns: Sequence[s
         numbers = range(reader.num_record_batches)
         columns = [image_column, *label_columns, LINE]
         hashed = [_hashed(unpack(reader.get_batch(number), columns), image_column, label_columns) for number in numbers]
-        begins = np.cumsum([0, *(each.rows for each in hashed)])
-        rows = np.concatenate([begin + each.places for begin, each in zip(begins, hashed, strict=False)])
+        firsts = np.cumsum([0, *(each.rows for each in hashed)])
+        rows = np.concatenate([first + each.indices for first, each in zip(firsts, hashed, strict=False)])
         images = np.concatenate([each.images for each in hashed])
         labels = np.concatenate([each.labels for each in hashed])
         hashed.clear()
         suspects = rows[_in_conflict(images, labels)]
         taken = [
-            unpack(reader.get_batch(number), columns).take(pyarrow.array(suspects[first:last] - begins[number]))
+            unpack(reader.get_batch(number), columns).take(pyarrow.array(suspects[first:last] - firsts[number]))
             for number, first, last in zip(
-                numbers, *np.searchsorted(suspects, [begins[:-1], begins[1:]]).tolist(), strict=True
+                numbers, *np.searchsorted(suspects, [firsts[:-1], firsts[1:]]).tolist(), strict=True
             )
             if first < last
         ]
@@ -51,10 +51,10 @@ def conflicting_labels(index: Path, image_column: str, label_columns: Sequence[s
 
 
 def _in_conflict(images: Hashes, labels: Hashes) -> Rows:
-    """Places, ascending, of images that occur with several labels."""
+    """Indices, ascending, of images that occur with several labels."""
     order = np.argsort(images, kind="stable")
     images, labels = images[order], labels[order]
-    # Of the labels of one image, two that are neighbours differ if any do.
+    # If labels of one image differ, so do two neighbouring ones.
     images_in_conflict = np.unique(images[1:][(images[1:] == images[:-1]) & (labels[1:] != labels[:-1])])
     changes = np.zeros(len(images) + 1, np.int8)
     changes[np.searchsorted(images, images_in_conflict)] += 1
@@ -64,10 +64,10 @@ def _in_conflict(images: Hashes, labels: Hashes) -> Rows:
 
 @dataclass(frozen=True)
 class _Hashed:
-    """A batch: the places of rows that have a path and labels, and the hashes of those."""
+    """A batch: the indices of rows that have a path and labels, and the hashes of these."""
 
     rows: int
-    places: Rows
+    indices: Rows
     images: Hashes
     labels: Hashes
 
@@ -78,8 +78,8 @@ def _hashed(batch: pyarrow.RecordBatch, image_column: str, label_columns: Sequen
     for name in label_columns:
         present &= ~missing(batch[name]).to_numpy(zero_copy_only=False)
         labels = mix64(labels ^ _bits(batch[name]))
-    places = np.flatnonzero(present)
-    return _Hashed(len(batch), places, _hashes(batch[image_column])[places], labels[places])
+    indices = np.flatnonzero(present)
+    return _Hashed(len(batch), indices, _hashes(batch[image_column])[indices], labels[indices])
 
 
 def _faults(table: pyarrow.Table, rows: Rows, image_column: str, label_columns: Sequence[str]) -> pyarrow.RecordBatch:
@@ -90,14 +90,14 @@ def _faults(table: pyarrow.Table, rows: Rows, image_column: str, label_columns: 
     first: defaultdict[str, dict[tuple[object, ...], int]] = defaultdict(dict)
     for path, label, line in zip(paths, labels, lines, strict=True):
         first[path].setdefault(label, line)
-    places, reasons = [], []
-    for place, (path, label) in enumerate(zip(paths, labels, strict=True)):
+    indices, reasons = [], []
+    for i, (path, label) in enumerate(zip(paths, labels, strict=True)):
         others = [line for other, line in first[path].items() if other != label]
         if others:
-            places.append(place)
+            indices.append(i)
             reasons.append(f"line {others[0]} gives the same image another label")
-    chosen = np.array(places, np.int64)
-    values = [paths[place] for place in places]
+    chosen = np.array(indices, np.int64)
+    values = [paths[i] for i in indices]
     return faults_of(table[LINE].to_numpy()[chosen], image_column, values, reasons, rows[chosen])
 
 
@@ -109,7 +109,7 @@ def _bits(labels: pyarrow.Array) -> Hashes:
 
 
 def _hashes(paths: pyarrow.StringArray) -> Hashes:
-    """A hash of each path: the sum modulo 2^64 of its bytes, each times a random number of its place."""
+    """A hash of each path: the sum modulo 2^64 of its bytes, each times a random number for its position."""
     _, offsets, data = paths.buffers()
     ends = np.frombuffer(offsets, np.int32)[paths.offset : paths.offset + len(paths) + 1].astype(np.int64)
     lengths = np.diff(ends)
@@ -119,6 +119,6 @@ def _hashes(paths: pyarrow.StringArray) -> Hashes:
         letters = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
         starts = (ends[:-1] - ends[0])[filled]
         factors = mix64(np.arange(lengths.max(), dtype=np.uint64))
-        places = np.arange(len(letters)) - np.repeat(starts, lengths[filled])
-        hashes[filled] = np.add.reduceat((letters + np.uint64(1)) * factors[places], starts)
+        positions = np.arange(len(letters)) - np.repeat(starts, lengths[filled])
+        hashes[filled] = np.add.reduceat((letters + np.uint64(1)) * factors[positions], starts)
     return hashes

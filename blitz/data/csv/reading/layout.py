@@ -1,4 +1,4 @@
-"""How the rows of an index lie in its Arrow file: numbers as one matrix, codes of categories as another.
+"""The layout of rows in the Arrow file of an index: numbers as one matrix, codes of categories as another.
 
 A row's numbers lie side by side, so that a batch of random rows of thousands of columns is gathered row by row.
 """
@@ -33,16 +33,16 @@ def schema_of(types: Mapping[str, ColumnType]) -> pyarrow.Schema:
 
 
 def pack(columns: Mapping[str, Any], lines: npt.NDArray[np.int64], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
-    """Rows as the index holds them: number columns (float64), categories (int32) and texts, each an Arrow array."""
+    """Rows in the layout of the index: number columns (float64), categories (int32) and texts, each an Arrow array."""
     names = _names(schema)
     packed: dict[str, Any] = {name: columns[name] for name in schema.names if name in columns}
     for kind, field in _MATRICES.items():
         if names[kind]:
             item = _ITEMS[kind]
             matrix = np.empty((len(lines), len(names[kind])), item.to_pandas_dtype())
-            for place, name in enumerate(names[kind]):
+            for i, name in enumerate(names[kind]):
                 # A null number becomes NaN.
-                matrix[:, place] = columns[name].to_numpy(zero_copy_only=False)
+                matrix[:, i] = columns[name].to_numpy(zero_copy_only=False)
             packed[field] = pyarrow.FixedSizeListArray.from_arrays(
                 pyarrow.array(matrix.ravel()), type=schema.field(field).type
             )
@@ -55,11 +55,11 @@ def unpack(batch: pyarrow.RecordBatch, columns: Sequence[str]) -> pyarrow.Record
     names = _names(batch.schema)
     arrays: dict[str, Any] = {}
     for kind in _MATRICES:
-        place_of = {name: place for place, name in enumerate(names[kind])}
-        wanted = [name for name in columns if name in place_of]
+        index_of = {name: i for i, name in enumerate(names[kind])}
+        wanted = [name for name in columns if name in index_of]
         if wanted:
-            # Transposed at once: column by column, each would read all of the matrix.
-            matrix = np.ascontiguousarray(matrix_of(batch, kind)[:, [place_of[name] for name in wanted]].T)
+            # Transposed at once: each column by itself would read all of the matrix.
+            matrix = np.ascontiguousarray(matrix_of(batch, kind)[:, [index_of[name] for name in wanted]].T)
             arrays |= {name: pyarrow.array(row, from_pandas=True) for name, row in zip(wanted, matrix, strict=True)}
     return pyarrow.RecordBatch.from_arrays(
         [arrays[name] if name in arrays else batch.column(batch.schema.get_field_index(name)) for name in columns],
@@ -67,10 +67,10 @@ def unpack(batch: pyarrow.RecordBatch, columns: Sequence[str]) -> pyarrow.Record
     )
 
 
-def places_of(schema: pyarrow.Schema, kind: str, columns: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Where columns of a type lie in its matrix, of shape (len(columns),)."""
-    place_of = {name: place for place, name in enumerate(_names(schema)[kind])}
-    return np.array([place_of[name] for name in columns], np.int64)
+def indices_of(schema: pyarrow.Schema, kind: str, columns: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The indices of columns of a type in its matrix, of shape (len(columns),)."""
+    index_of = {name: i for i, name in enumerate(_names(schema)[kind])}
+    return np.array([index_of[name] for name in columns], np.int64)
 
 
 def matrix_of(batch: pyarrow.RecordBatch, kind: str) -> npt.NDArray[Any]:

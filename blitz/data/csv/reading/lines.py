@@ -1,4 +1,4 @@
-"""The physical lines that rows of a CSV begin on, also after quoted line breaks, blank lines and ragged rows."""
+"""The physical lines that rows of a CSV start on, also after quoted line breaks, blank lines and ragged rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ _NEWLINE = r"\r\n|\r|\n"
 
 @dataclass(frozen=True)
 class RaggedRow:
-    """A row that has not as many fields as the header; `text` is how it is written."""
+    """A row with another number of fields than the header; `text` is the row in the file."""
 
     position: int
     """Among all rows below the header: good, ragged and blank."""
@@ -27,8 +27,8 @@ class RaggedRow:
 class LineCount:
     """Counts lines while a CSV is read, batch by batch.
 
-    pyarrow tells the number of a row, not its line, and of ragged rows alone. But as blank lines are read as rows,
-    every line is in some row's text, so the line breaks in cells and in ragged rows' texts are all there is to add.
+    pyarrow reports the number of a row, not its line, and only for ragged rows. But as blank lines are read as rows,
+    every line belongs to some row, so that only the line breaks in cells and in ragged rows have to be added.
     """
 
     def __init__(self, header_lines: int) -> None:
@@ -37,15 +37,15 @@ class LineCount:
         self._ragged: list[RaggedRow] = []
 
     def ragged_row(self, row: Any) -> str:
-        """For `pyarrow.csv.ParseOptions.invalid_row_handler`: leaves the row out, and keeps it for `take`."""
+        """For `pyarrow.csv.ParseOptions.invalid_row_handler`: skips the row, and keeps it for `take`."""
         newlines = pc.count_substring_regex(row.text, _NEWLINE).as_py()
         self._ragged.append(RaggedRow(row.number - 1, row.actual_columns, row.text, newlines))
         return "skip"
 
     def take(self, batch: pyarrow.RecordBatch | None) -> tuple[Lines, list[RaggedRow], Lines]:
-        """Lines of the next batch's rows; the ragged rows before the last of them, and theirs.
+        """Lines of the next batch's rows, the ragged rows before the last of these, and the lines of those.
 
-        With None in place of a batch: the ragged rows that are left at the end.
+        With None instead of a batch: the ragged rows that are left at the end.
         """
         columns = [] if batch is None else [column for column in batch.columns if _has_newline(column)]
         rows = 0 if batch is None else len(batch)
@@ -57,7 +57,7 @@ class LineCount:
             (pc.count_substring_regex(column, _NEWLINE).to_numpy() for column in columns), np.zeros(rows, int)
         )
         positions = np.array([row.position for row in self._ragged], np.int64) - self._next_position
-        # pyarrow reads ahead, so that ragged rows of later batches may be there already.
+        # pyarrow reads ahead, so ragged rows of later batches may have been reported already.
         before = (positions - np.arange(len(positions)) < rows) | (batch is None)
         ragged, self._ragged = self._ragged[: before.sum()], self._ragged[before.sum() :]
         is_ragged = np.zeros(rows + len(ragged), bool)
@@ -73,7 +73,7 @@ class LineCount:
 
 
 def _has_newline(column: pyarrow.Array) -> bool:
-    """Whether a cell may hold a line break. A column that was read as numbers has none."""
+    """Whether a cell may hold a line break. A column that was read as numbers cannot."""
     text = column.buffers()[2] if pyarrow.types.is_string(column.type) else None
     if text is None:
         return False

@@ -1,4 +1,4 @@
-"""What a cell of a number column says: one definition of a number, of a missing one, and of how a file writes them.
+"""Reading cells of number columns: the definition of a number, of a missing one, and of the notations of a file.
 
 A number is an optional sign, ASCII digits with at most one decimal mark, and an optional exponent; it is at most 3e38.
 `inf`, `0x10`, `1_000` and full-width digits are none. Blanks around a cell do not count. In a column that agrees on it,
@@ -20,19 +20,19 @@ Decimal = Literal[".", ","]
 _Array = npt.NDArray[Any]
 
 LARGEST_NUMBER = 3e38
-"""What a float32 holds, which models compute with; a larger one is a slip of the pen."""
+"""The largest number, which a float32 holds; a larger one counts as a mistake."""
 
 MISSING_WORDS = frozenset({"nan", "+nan", "-nan", "n/a", "#n/a", "#na", "<na>", "null", "?"})
-"""What says that a value is missing wherever it stands but in text, in any case."""
+"""Cells that stand for a missing value in all columns but text, in upper or lower case."""
 
 MISSING_NUMBERS = MISSING_WORDS | {"", "na", "none", "-", "--", "–", "—"}
-"""What says so among numbers. Among words the others may be values: a country `NA`, `none`, classes + and -."""
+"""The same for number columns. Among words the additional ones may be values: a country `NA`, classes + and -."""
 
 _PLAIN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _SPACE = "[ \u00a0\u2009\u202f'’]"
 _GROUPED = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?$"
 _SPACED = rf"^[+-]?[1-9][0-9]{{0,2}}({_SPACE}[0-9]{{3}})+(\.[0-9]*)?$"
-# Numbers under one reading or the other: `1.234` and `1,234`.
+# Numbers under either decimal mark: `1.234` and `1,234`.
 _EITHER = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"
 _EITHER_GROUPED = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"
 # Numbers only if the comma is the decimal mark.
@@ -44,7 +44,7 @@ _ZERO_LED = r"^0[0-9]+$"
 _LONG_WHOLE = r"^[+-]?[0-9]{16,}$"
 # From here on float64 merges neighbours.
 _EXACT = 2.0**53
-# So many cells show beyond doubt which mark a column has, and the costly look at each cell ends.
+# After so many cells the decimal mark is certain, and the costly check of each cell ends.
 _PROVEN = 1000
 
 _SWAPPED = np.arange(256, dtype=np.uint8)
@@ -53,7 +53,7 @@ _SWAPPED[[ord("."), ord(",")]] = [ord(","), ord(".")]
 
 @dataclass(frozen=True)
 class Writing:
-    """How a column writes its numbers."""
+    """The notation of numbers in a column."""
 
     decimal: Decimal = "."
     grouping: Literal["", "mark", "space"] = ""
@@ -84,7 +84,7 @@ class Evidence:
     foreign_grouped: int = 0
     foreign_spaced: int = 0
     other: int = 0
-    """Neither numbers nor missing."""
+    """Cells that are neither numbers nor missing."""
     long: bool = False
     """Whether a number from 1000 on has no groups, if read under `decimal`, and under the other mark."""
     long_foreign: bool = False
@@ -143,7 +143,7 @@ class Evidence:
 
 
 def is_number_column(numbers: int, others: int) -> bool:
-    """Whether so many cells make a number column with faults: a single one, or one in ten, is a fault."""
+    """Whether a column with these counts is one of numbers: at most one other cell, or one in ten, is a fault."""
     return numbers > others and (others <= 1 or others <= (numbers + others) / 10)
 
 
@@ -247,7 +247,7 @@ class NumberReader:
         evidence = self.evidence
         if text.null_count:
             text, values = text.drop_null(), values[~np.isnan(values)]
-        data, begins, ends = _letters(text)
+        data, starts, ends = _letters(text)
         # A plain number has one point at most.
         dots = int(np.count_nonzero(data == ord(".")))
         if dots:
@@ -261,9 +261,9 @@ class NumberReader:
         if not evidence.inexact and largest > _EXACT:
             evidence.inexact = bool(_matches(text, _LONG_WHOLE)[np.abs(values) > _EXACT].any())
         if not evidence.zero_led:
-            longer = np.flatnonzero(ends - begins > 1)
-            first, second = data[begins[longer]], data[begins[longer] + 1]
-            # `0.5` is most of those that begin with a zero.
+            longer = np.flatnonzero(ends - starts > 1)
+            first, second = data[starts[longer]], data[starts[longer] + 1]
+            # Most that start with a zero are like `0.5`.
             led = longer[(first == ord("0")) & (second != ord("."))]
             evidence.zero_led = bool(len(led)) and bool(_matches(text.take(pyarrow.array(led)), _ZERO_LED).any())
 
@@ -278,7 +278,7 @@ def _matches(text: pyarrow.StringArray, pattern: str) -> _Array:
 
 
 def _letters(text: pyarrow.StringArray) -> tuple[_Array, _Array, _Array]:
-    """The bytes of all cells, and where among them each begins and ends."""
+    """The bytes of all cells, and the start and end of each cell in them."""
     _, offsets, data = text.buffers()
     bounds = (
         np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1] if len(text) else np.zeros(1, int)

@@ -1,4 +1,4 @@
-"""Rows that pyarrow reads although their quotes do not stand as they must, or a cell holds a NUL."""
+"""Rows that pyarrow accepts although they have misplaced quotes or a cell with a NUL."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from blitz.data.csv.reading.readings import ambiguous_quotes
 
 
 class WrongQuote(Exception):
-    """Single quotes were taken for the file's, and are apostrophes."""
+    """Single quotes were read as the file's quotes, and are apostrophes."""
 
 
 def _no_lines() -> Lines:
@@ -21,7 +21,7 @@ def _no_lines() -> Lines:
 
 
 def take_out_nul(columns: dict[str, Any]) -> dict[str, Any]:
-    """Which cells of texts hold a NUL, by column where any does; they are emptied, so that none becomes a category."""
+    """Empty the cells that hold a NUL, so that none becomes a category; returns a mask for each column that has any."""
     found = {}
     for name, cells in columns.items():
         if pyarrow.types.is_string(cells.type) and (holds := pc.match_substring(cells, "\0")).true_count:
@@ -32,7 +32,7 @@ def take_out_nul(columns: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class QuoteFaults:
-    """Compares what the quotes of a text say with its rows, batch by batch."""
+    """Finds the rows with misplaced quotes, batch by batch."""
 
     text: CsvText
     quote: str
@@ -42,26 +42,26 @@ class QuoteFaults:
 
     @property
     def reason(self) -> str:
-        """What is wrong with the rows of `among`."""
-        return f"a cell goes on after its closing quote {self.quote}; one within it must be doubled"
+        """The reason for the rows that `among` returns."""
+        return f"a cell continues after its closing quote {self.quote}; one within it must be doubled"
 
     def among(self, lines: Lines, ragged: Lines, *, next_line: int) -> Lines:
-        """Of a batch, whose rows and ragged rows begin on these lines: the lines of rows with a fault.
+        """The lines of faulty rows in a batch whose rows and ragged rows start on `lines` and `ragged`.
 
         Raises:
-            WrongQuote: if there are any and the quote is but guessed to be a single one.
+            WrongQuote: if there are any and the quote was only guessed to be a single one.
         """
         self._lines, self._ragged = lines, ragged
         return self._rows_of(self.text.take_strays(next_line))
 
     def at_the_end(self, ragged: Lines, *, name: str, flags: str, is_whole: bool) -> list[tuple[Lines, str]]:
-        """Lines of rows of the last batch with a fault, and why; `ragged` are those of ragged rows after it.
+        """Lines of faulty rows of the last batch, with the reason; `ragged` are those of ragged rows after it.
 
         A quote that is left open takes in all rows after it. `is_whole` is whether no row was ragged.
 
         Raises:
-            WrongQuote: as above.
-            DataError: if no row says whether single quotes are the file's.
+            WrongQuote: as `among` does.
+            DataError: if no row shows whether single quotes are the file's.
         """
         self._ragged = np.concatenate([self._ragged, ragged])
         single = self.text.apostrophes
@@ -77,13 +77,13 @@ class QuoteFaults:
             ),
         ]
 
-    def _rows_of(self, places: list[int]) -> Lines:
-        """The lines that rows begin on which these lines are in, ragged ones left out: those are bad already."""
+    def _rows_of(self, lines: list[int]) -> Lines:
+        """The first lines of the rows that contain `lines`, without ragged rows, which are bad already."""
         starts = np.sort(np.concatenate([self._lines, self._ragged]))
-        if not places or not len(starts):
+        if not lines or not len(starts):
             return _no_lines()
         if self.quote == "'" and self.is_guessed:
             raise WrongQuote
-        found = starts[np.maximum(np.searchsorted(starts, places, side="right") - 1, 0)]
+        found = starts[np.maximum(np.searchsorted(starts, lines, side="right") - 1, 0)]
         rows: Lines = np.setdiff1d(found, self._ragged)
         return rows

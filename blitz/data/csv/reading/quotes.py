@@ -1,7 +1,7 @@
-"""Whether quotes in a CSV stand as they must, which pyarrow does not tell: it reads on whatever follows a quote.
+"""Finding misplaced quotes in a CSV, which pyarrow does not report.
 
-A quote opens a cell only at its beginning, is doubled within, and what closes a cell stands before a delimiter or the
-end of the row (RFC 4180). A quote within an unquoted cell is a character like any other.
+A quote opens a cell only at its start, is doubled within, and a closing quote is followed by a delimiter or the end of
+the row (RFC 4180). A quote within an unquoted cell is a character like any other.
 """
 
 import numpy as np
@@ -14,13 +14,13 @@ _NEWLINE = ord("\n")
 
 def newlines(data: bytes) -> int:
     r"""Line breaks among bytes: \n, \r\n and \r."""
-    # Where they are many, numpy counts five times as fast as bytes do.
+    # If there are many, numpy counts five times as fast as `bytes.count`.
     feeds = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _NEWLINE))
     return feeds + data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else feeds
 
 
 class QuoteScan:
-    """Follows the quotes through UTF-8 bytes that are handed over in order; `line` is that of the first of them."""
+    """Scans the quotes in UTF-8 bytes that are added in order; `line` is that of the first byte."""
 
     def __init__(self, delimiter: str, quote: str, *, line: int = 1, always_loop: bool = False) -> None:
         self.line = line
@@ -35,7 +35,7 @@ class QuoteScan:
         self._ends = frozenset(delimiter.encode() + b"\r\n")
         self._beside = np.zeros(256, bool)
         self._beside[[*self._ends, *self._quote]] = True
-        # Of one column the delimiter is not known.
+        # With a single column the delimiter is not known.
         self._special = (delimiter.encode(), *(b",", b";", b"\t", b"|"), b"\r", b"\n")
         self._doubled = self._special_within = False
         self._is_empty = True
@@ -48,20 +48,20 @@ class QuoteScan:
         return self.open_line is not None
 
     def add(self, data: bytes, *, ends_row: bool = False) -> None:
-        """Take in the next bytes; with `ends_row` they end with a whole line break."""
+        """Add the next bytes; with `ends_row` they end with a complete line break."""
         data = self._held + data if self._held else data
-        # What a quote or a carriage return means depends on the byte after it.
+        # The meaning of a quote or a carriage return depends on the byte after it.
         body = data if ends_row else data.rstrip(self._quote + b"\r")
         self._held = data[len(body) :]
         self._scan(body)
 
     def finish(self) -> None:
-        """There are no more bytes."""
+        """Mark the end of the bytes."""
         data, self._held = self._held, b""
         self._scan(data)
 
     def _scan(self, data: bytes) -> None:
-        """Take in bytes, after which there is no quote."""
+        """Scan bytes that are not followed by a quote."""
         if not data:
             return
         if self._quote in data:
@@ -73,29 +73,29 @@ class QuoteScan:
         self._before = data[-1]
 
     def _alternating(self, data: bytes) -> bool:
-        """Whether the quotes alternately open and close cells, a doubled one doing both; if not, nothing is noted."""
+        """Whether the quotes alternately open and close cells, a doubled one doing both; else nothing changes."""
         bytes_: npt.NDArray[np.uint8] = np.frombuffer(data, np.uint8)
-        places = np.flatnonzero(bytes_ == self._quote[0])
-        opening, closing = (places[1::2], places[::2]) if self.inside else (places[::2], places[1::2])
-        # Before the first byte is what was read before, and after the last one nothing or no quote.
+        quotes = np.flatnonzero(bytes_ == self._quote[0])
+        opening, closing = (quotes[1::2], quotes[::2]) if self.inside else (quotes[::2], quotes[1::2])
+        # The byte before the first is that read before; after the last comes no quote.
         if len(opening) and opening[0] == 0:
             if self._before not in self._ends:
                 return False
             opening = opening[1:]
         if len(closing) and closing[-1] == len(data) - 1:
             closing = closing[:-1]
-        # A quote before one that opens has closed, so that the two are a doubled one.
+        # A quote right before an opening one was a closing one: the two are a doubled quote.
         if not (self._beside[bytes_[opening - 1]].all() and self._beside[bytes_[closing + 1]].all()):
             return False
-        if (len(places) + self.inside) % 2:
-            self.open_line = self.line + newlines(data[: places[-1]])
+        if (len(quotes) + self.inside) % 2:
+            self.open_line = self.line + newlines(data[: quotes[-1]])
         else:
             self.open_line = None
         return True
 
     def _loop(self, data: bytes) -> None:
         quote, inside = self._quote[0], self.inside
-        # Where the cell that is open began.
+        # The start of the open cell.
         begin, at = 0, data.find(self._quote)
         opened_here = False
         line, counted = self.line, 0

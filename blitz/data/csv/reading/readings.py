@@ -1,7 +1,7 @@
-"""Which delimiter and quote a text is written with: the one reading of its first rows that agrees with itself.
+"""Detecting the delimiter and quote of a text: those under which its first rows are the most consistent.
 
 As in van den Burg, Nazábal & Sutton 2019, "Wrangling messy CSV files by detecting row and type patterns", the text is
-read with each candidate, and what comes out is compared. Of two that differ and both fit, none is guessed.
+read with each candidate, and the results are compared. If two that differ both fit, neither is guessed.
 """
 
 import csv
@@ -17,16 +17,16 @@ from blitz.errors import DataError
 DELIMITERS = ",;\t|"
 QUOTES = "\"'"
 
-# More rows that do not fit, and it is no delimiter.
+# With a larger share of rows that do not fit, it is not the delimiter.
 _MOST_DAMAGED = 0.5
-# With fewer rows of another width than the header, it may as well be the rows that are wrong.
+# With fewer rows whose width differs from the header's, these rows may be wrong instead.
 _FEW_ROWS = 3
 _NUMBER = re.compile(r"\s*[+-]?[\d.,'\u00a0\u202f ]*\d\s*%?\s*")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Rows of a text under one delimiter and quote, the header first if there is one; of a blank line no cells."""
+    """Rows of a text under one delimiter and quote, the header first if there is one; a blank line has no cells."""
 
     delimiter: str
     quote: str
@@ -44,7 +44,7 @@ class Reading:
     def named(self) -> int:
         """Cells of the header up to the last that is not blank."""
         header = self.rows[0] if self.rows else []
-        return max((place for place, name in enumerate(header, start=1) if name.strip()), default=0)
+        return max((number for number, name in enumerate(header, start=1) if name.strip()), default=0)
 
     @cached_property
     def width(self) -> int:
@@ -63,18 +63,18 @@ class Reading:
 
     @cached_property
     def damage(self) -> float:
-        """Which share of the rows does not fit."""
+        """The share of the rows that do not fit."""
         ragged = sum(len(row) != self.width for row in self.body)
         return (ragged + self.broken_quotes) / max(1, len(self.body))
 
     @cached_property
     def quotes_left(self) -> int:
-        """Quotes within cells: where one is cut in two, its quotes are left."""
+        """Quotes within cells, which a wrong delimiter leaves when it cuts a quoted cell in two."""
         return sum(cell.count(mark) for row in self.rows for cell in row for mark in QUOTES)
 
     @cached_property
     def is_wide(self) -> bool:
-        """Whether it is one of several columns, however damaged they are."""
+        """Whether it has several columns, however damaged they are."""
         several = sum(len(row) > 1 for row in self.body)
         return self.width > 1 and (self.damage < _MOST_DAMAGED or 2 * several > len(self.body))
 
@@ -86,19 +86,19 @@ class Reading:
 
 @dataclass(frozen=True)
 class Text:
-    """How a CSV begins; unless it is the `whole` file, its last row is cut off."""
+    """The start of a CSV; unless it is the `whole` file, its last row is cut off."""
 
     text: str
     whole: bool
     has_header: bool
     where: str
-    """How messages begin."""
+    """The start of messages: file and line."""
     flags: str
-    """How the flags begin that messages name."""
+    """The prefix of flags in messages."""
 
 
 def read_as(head: Text, delimiter: str, quote: str) -> Reading:
-    """A text's rows, without one that is cut off."""
+    """A text's rows, without one that is cut."""
     text, whole = head.text, head.whole
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote))
@@ -111,7 +111,7 @@ def read_as(head: Text, delimiter: str, quote: str) -> Reading:
 
 
 def best_reading(head: Text, delimiter: str | None, quote: str | None) -> Reading:
-    """The reading of a text under the delimiter and the quote that are given, or else those that fit it.
+    """The reading of a text under the given delimiter and quote, or those that fit best.
 
     Raises:
         DataError: if several fit, and they read the rows differently, or if there are lines above the header.
@@ -125,11 +125,11 @@ def best_reading(head: Text, delimiter: str | None, quote: str | None) -> Readin
     least = min((reading.damage, reading.quotes_left) for reading in wide)
     best = [reading for reading in wide if (reading.damage, reading.quotes_left) == least]
     if len(best) > 1:
-        # Decimal commas, rather than a delimiter.
+        # The commas are decimal marks rather than delimiters.
         best = [reading for reading in best if reading.delimiter != "," and reading.explains_commas()] or best
     if len(best) > 1 and best[0].body:
         marks = " and ".join(repr(reading.delimiter) for reading in best)
-        raise DataError(f"{head.where}: {marks} both fit as the delimiter; say which it is with {head.flags}delimiter")
+        raise DataError(f"{head.where}: {marks} both fit as the delimiter; give it with {head.flags}delimiter")
     _require_first_line_above_rows(best, head)
     if head.has_header and delimiter is None and best[0].named == 1 and best[0].body:
         mark = repr(best[0].delimiter)
@@ -148,7 +148,7 @@ def _require_first_line_above_rows(found: list[Reading], head: Text) -> None:
         width, count = widths.most_common(1)[0] if widths else (1, 0)
         if 1 < width != reading.width and count >= _FEW_ROWS and 2 * count > len(reading.body):
             first, rows = reading.rows[0], len(reading.body)
-            comment = f", or all that begin so with {flags}comment '#'" if first[0].startswith("#") else ""
+            comment = f", or all such lines with {flags}comment '#'" if first[0].startswith("#") else ""
             raise DataError(
                 f"{head.where}: the first line has {len(first)} cells between {reading.delimiter!r}, and {count} of "
                 f"the {rows} rows below have {width}; the first line must name the columns: leave lines above it out "
@@ -184,15 +184,15 @@ def _quoted(head: Text, delimiter: str, quote: str | None) -> Reading:
 
 
 def ambiguous_quotes(where: str, flags: str) -> DataError:
-    """What is said of single quotes that may be either."""
+    """The error for single quotes that may be either."""
     return DataError(
-        f"{where}: cells such as 'it''s' stand in single quotes, which may be the file's or a part of the cells; "
+        f"{where}: cells such as 'it''s' are in single quotes, which may be the file's or a part of the cells; "
         f"say which are its quotes with {flags}quote \"'\" or {flags}quote '\"'"
     )
 
 
 def single_quotes_fit_in_part(name: str, flags: str) -> DataError:
-    """What is said where the first rows are in single quotes, others are not, and without quotes nothing fits."""
+    """The error if the first rows are in single quotes, others are not, and without quotes nothing fits."""
     return DataError(
         f"{name}: single quotes fit the first rows as the file's, but not all; say with {flags}quote \"'\" that they "
         f"are and that the others are bad rows, or with {flags}quote '\"' that they are not"

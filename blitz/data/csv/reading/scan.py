@@ -1,6 +1,6 @@
 """The streaming pass that turns a CSV into an Arrow file, statistics and faults.
 
-A pass assumes what the file's beginning suggests: the type of each column, and how it writes numbers. What refutes an
+A pass assumes what the start of the file suggests: the type of each column, and how it writes numbers. What refutes an
 assumption ends the writing, not the pass, so that one more pass knows what all cells of all columns are.
 """
 
@@ -37,16 +37,16 @@ from blitz.data.csv.reading.readings import single_quotes_fit_in_part
 from blitz.errors import DataError
 
 _BLOCK_BYTES = 2 << 20
-# So that a block of a table of thousands of columns has hundreds of rows, and not a few dozen.
+# A block of a table of thousands of columns should have hundreds of rows rather than a few dozen.
 _BLOCK_BYTES_A_COLUMN = 8 << 10
 _LONGEST_ROW_BYTES = 16 << 20
-# Of fewer, little can be told.
+# With fewer rows, little can be detected.
 _HEAD_ROWS = 8
 
 
 @dataclass(frozen=True)
 class CsvOptions(DialectOptions):
-    """What a CSV is said to be. All that is left out is detected."""
+    """Options for reading a CSV. Everything that is not given is detected."""
 
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Types by column."""
@@ -57,7 +57,7 @@ class CsvOptions(DialectOptions):
     decimal: Decimal | None = None
     """The decimal mark."""
     usual_decimal: Decimal = "."
-    """The decimal mark where no cell shows which it is: that of the CSV which was trained on."""
+    """The decimal mark if no cell shows it: that of the CSV which was trained on."""
     verbatim: tuple[str, ...] = ()
     """Category columns of which only blank cells are missing: elsewhere `null`, `n/a` and the like are, too."""
     keep_nameless: bool = False
@@ -66,7 +66,7 @@ class CsvOptions(DialectOptions):
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass found; the columns are those of `ColumnReport`."""
+    """The result of a pass; the columns are those of `ColumnReport`."""
 
     columns: list[dict[str, Any]]
     codes: dict[str, tuple[str, ...]]
@@ -77,7 +77,7 @@ class PassResult:
 
 @dataclass(frozen=True)
 class Head:
-    """How a CSV begins."""
+    """The start of a CSV: its dialect and first rows."""
 
     dialect: Dialect
     rows: list[list[str]]
@@ -87,7 +87,7 @@ class Head:
         """The first cells of each column, ragged rows left out."""
         cells = self.dialect.cells
         rows = [row for row in self.rows if len(row) == len(cells)]
-        return {name: [row[place] for row in rows] for place, name in enumerate(cells) if NAMELESS not in name}
+        return {name: [row[i] for row in rows] for i, name in enumerate(cells) if NAMELESS not in name}
 
     def holds_numbers(self, column: str) -> bool:
         """Whether a column seems to be one of numbers."""
@@ -160,7 +160,7 @@ def _read_csv(name: str, encoding: Encoding, options: CsvOptions, target: Path) 
     assumed = assumed_from(head.columns, given)
     block_bytes = min(max(_BLOCK_BYTES, _BLOCK_BYTES_A_COLUMN * len(dialect.names)), _LONGEST_ROW_BYTES)
     while True:
-        # Opened anew: the pass before may still be reading ahead.
+        # Opened again, because the previous pass may still be reading ahead.
         with CsvBytes(name) as file:
             text = CsvText(file, dialect, checked=options.encoding is not None)
             try:
@@ -176,7 +176,7 @@ _TEXT: ColumnType = "text"
 
 
 class _Refuted(Exception):
-    """An assumption does not hold; `better` is what the next pass assumes."""
+    """An assumption does not hold; `better` are those of the next pass."""
 
     def __init__(self, better: Assumed) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class _Pass:
         self.block_bytes, self.text = block_bytes, text
         self.columns = assumed.columns(given)
         self.suspects: set[str] = set()
-        """Columns that seem to be other than assumed: while there are any, nothing is written."""
+        """Columns that seem to differ from the assumptions: while there are any, nothing is written."""
         self.lines = LineCount(dialect.header_lines)
         self.faults: list[pyarrow.RecordBatch] = []
         self.rows = self.ragged = 0
@@ -213,7 +213,7 @@ class _Pass:
         self.last_lines = np.zeros(0, np.int64)
 
     def run(self, target: Path) -> PassResult:
-        """Write the index of the text."""
+        """Write the index of the CSV; returns what was found."""
         types = {**self.assumed.types, **({NAMELESS: _TEXT} if self.keeps_index else {})}
         schema = schema_of(types)
         with pyarrow.ipc.new_file(str(target), schema) as writer:
@@ -233,7 +233,7 @@ class _Pass:
             raise self._no_rows()
         better = assumed_after(self.assumed, self.columns, self.given)
         if self.suspects and better is self.assumed:
-            # The file's first rows misled: all of it is as assumed.
+            # The first rows were misleading: over the whole file the assumptions hold.
             better = replace(better, passes=better.passes + 1)
         if better is not self.assumed:
             raise _Refuted(better)
@@ -287,7 +287,7 @@ class _Pass:
         return DataError(f"{self.name} cannot be read as CSV: {complaint.splitlines()[0]}")
 
     def _take(self, batch: pyarrow.RecordBatch) -> tuple[dict[str, Any], Lines]:
-        """The batch's columns as the index holds them and their lines, once statistics and faults are noted."""
+        """The batch's columns in the types of the index, and their lines; records statistics and faults."""
         lines, ragged, ragged_lines = self.lines.take(batch)
         self._add_ragged(ragged, ragged_lines)
         cells = dict(zip(self.dialect.cells, batch.columns, strict=True))
@@ -333,7 +333,7 @@ class _Pass:
             self._add_faults(image, pc.equal(raw[image], ""), lines, raw[image], "expected the path of an image")
 
     def _wrong_rows(self, cells: Mapping[str, Any], lines: Lines, ragged: Lines) -> Iterator[tuple[str, Any]]:
-        """Reasons and which rows they are true of."""
+        """Reasons, each with a mask of the rows that it applies to."""
         broken = self.quotes.among(lines, ragged, next_line=self.lines.next_line)
         if len(broken):
             yield self.quotes.reason, np.isin(lines, broken)
@@ -342,7 +342,7 @@ class _Pass:
             yield reason, pc.not_equal(pc.utf8_trim_whitespace(cells[name]), "").to_numpy(zero_copy_only=False)
 
     def _check(self, name: str, column: Any, cells: pyarrow.StringArray) -> None:
-        """Whether a column still seems to be what it is assumed to be."""
+        """Check that a column still fits its assumptions."""
         declared = name in self.given.types
         suspect = isinstance(column, NumberColumn) and (column.evidence.identifies or not column.is_number)
         if not declared and (suspect or (name in self.suspects and isinstance(column, NumberColumn))):
@@ -359,11 +359,11 @@ class _Pass:
             self.suspects.add(name)
 
     def _add_faults(self, name: str | None, bad: Any, lines: Lines, values: Any, reason: str) -> None:
-        """Note a fault wherever `bad` is true; `values` are the cells, or None where the whole row is at fault."""
-        places = np.flatnonzero(bad)
-        if len(places):
-            cells = [""] * len(places) if values is None else values.take(pyarrow.array(places))
-            self.faults.append(faults_of(lines[places], name, cells, reason, self.rows + places))
+        """Add a fault wherever `bad` is true; `values` are the cells, or None if the whole row is at fault."""
+        rows = np.flatnonzero(bad)
+        if len(rows):
+            cells = [""] * len(rows) if values is None else values.take(pyarrow.array(rows))
+            self.faults.append(faults_of(lines[rows], name, cells, reason, self.rows + rows))
 
     def _add_ragged(self, ragged: list[RaggedRow], lines: Lines) -> None:
         if ragged:
@@ -383,7 +383,7 @@ def missing(cells: Any, bad: Any = None) -> Any:
 
 
 def _blank_rows(raw: Mapping[str, pyarrow.StringArray]) -> Any:
-    """Which rows have nothing in any cell, as blank lines do; None if no row."""
+    """A mask of rows whose cells are all empty, as blank lines are; None if there are none."""
     blank = None
     for cells in raw.values():
         empty = pc.equal(cells, "")

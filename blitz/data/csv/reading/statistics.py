@@ -1,4 +1,4 @@
-"""What columns of an index hold in some of its rows."""
+"""Statistics of columns of an index over some of its rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ def kept_batches(index: CsvIndex, columns: Sequence[str], kept: Mask) -> Iterato
 
 
 def statistics_of(index: CsvIndex, columns: Sequence[str], kept: Mask) -> dict[str, ColumnReport]:
-    """What each of `columns` holds in the rows that are `kept`; of a text column what it holds in all of them."""
+    """Statistics of each of `columns` over the rows that are `kept`; for a text column over all rows."""
     by_name = {column.name: column for column in index.columns}
     reports = {name: by_name.get(name) or index.column(name) for name in columns}
     numbers = {name: Numbers() for name, report in reports.items() if report.type == "number"}

@@ -1,4 +1,4 @@
-"""Random tables written with Python's csv module in random dialects, and what is read of them compared cell by cell."""
+"""Random tables written with Python's csv module in random dialects, read and compared cell by cell."""
 
 import csv
 import io
@@ -45,7 +45,7 @@ class RandomTable:
     names: list[str]
     rows: list[list[str]]
     lines: list[int]
-    """The line that each row begins on."""
+    """The line that each row starts on."""
     options: CsvOptions
     what: str
 
@@ -62,11 +62,11 @@ def random_table(seed: int) -> RandomTable:
     header = rng.choice(["words", "words", "words", "marks", "numeric", "index", "none"])
     names = _names(rng, width, header, marks)
     given: dict[str, Any] = {}
-    # Nothing says that rows with a comma each are of one column if there is no header, or if one is in its name.
+    # Rows with a comma each cannot be known to have one column without a header, or if its name has a comma, too.
     unsure = width == 1 and (header == "none" or any(mark in names[0] for mark in ",;\t|"))
     if rng.random() < 0.2 or unsure:
         given["delimiter"] = delimiter
-    # What stands in double quotes is quoted to everyone who does not know that single ones are the file's.
+    # Text in double quotes looks quoted unless single quotes are known to be the file's.
     if rng.random() < 0.2 or (quote == "'" and any(cell.startswith('"') for row in [names, *rows] for cell in row)):
         given["quote"] = quote
     if header == "none":
@@ -77,7 +77,7 @@ def random_table(seed: int) -> RandomTable:
     parts = [f"sep={delimiter}{terminator}"] if rng.random() < 0.05 else []
 
     def write(row: list[str], trailing: str) -> None:
-        # Python leaves a line break bare that is not in the terminator, and so would begin another row.
+        # Python does not quote a line break that is not in the terminator, which would start another row.
         safe = csv.QUOTE_ALL if any(re.search(r"[\r\n]", cell) for cell in row) else quoting
         text = io.StringIO()
         csv.writer(text, delimiter=delimiter, quotechar=quote, quoting=safe, lineterminator="").writerow(row)

@@ -28,7 +28,7 @@ def ages(tmp_path: Path) -> CsvIndex:
 def test_fail_names_the_first_ten_faults_and_counts_all(ages: CsvIndex) -> None:
     bad = ages.bad_rows() + ages.bad_rows()
     with pytest.raises(DataError) as caught:
-        bad.judge("fail", total_rows=ages.total_rows, max_bad_fraction=1)
+        bad.enforce_policy("fail", total_rows=ages.total_rows, max_bad_fraction=1)
     message = str(caught.value)
     assert message.startswith(f"{ages.csv}: 10 of 101 rows are bad: ")
     assert message.count(f"{ages.csv}:12: column 'age' holds 'abc'; expected a number") == 2
@@ -42,7 +42,7 @@ def test_a_ragged_row_is_told_with_its_fields(ages: CsvIndex) -> None:
 
 
 def test_skip_leaves_bad_rows_out(ages: CsvIndex) -> None:
-    without = ages.bad_rows().judge("skip", total_rows=ages.total_rows, max_bad_fraction=0.1)
+    without = ages.bad_rows().enforce_policy("skip", total_rows=ages.total_rows, max_bad_fraction=0.1)
     table = CsvTable(ages, ["age", "label"], without=without)
     kept = [i for i in range(100) if i % 10 or not i]
     assert len(table) == len(kept) == 91
@@ -54,7 +54,7 @@ def test_skip_leaves_bad_rows_out(ages: CsvIndex) -> None:
 
 def test_skip_has_a_limit(ages: CsvIndex) -> None:
     with pytest.raises(DataError, match=r"10 of 101 rows are bad, more than --max-bad-fraction 0\.05 allows: .*:12: "):
-        ages.bad_rows().judge("skip", total_rows=ages.total_rows, max_bad_fraction=0.05)
+        ages.bad_rows().enforce_policy("skip", total_rows=ages.total_rows, max_bad_fraction=0.05)
 
 
 def test_bad_rows_are_written_as_csv(ages: CsvIndex, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_bad_rows_are_written_as_csv(ages: CsvIndex, tmp_path: Path) -> None:
 
 def test_good_rows_are_no_error(tmp_path: Path) -> None:
     index = indexed(tmp_path / "train.csv", "a,b\n1,2\n")
-    assert index.bad_rows().judge("fail", total_rows=1, max_bad_fraction=0).tolist() == []
+    assert index.bad_rows().enforce_policy("fail", total_rows=1, max_bad_fraction=0).tolist() == []
     assert index.bad_rows().records() == []
 
 

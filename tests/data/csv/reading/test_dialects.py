@@ -58,7 +58,7 @@ def test_a_cell_that_goes_on_after_its_closing_quote_is_a_bad_row(tmp_path: Path
     rows = ['"x, y",1\n'] * 100_000
     rows[where] = '"say \\"no\\"",1\n'
     (fault,) = indexed(tmp_path, "a,b\n" + "".join(rows)).bad_rows().messages(9)
-    assert f":{where + 2}: a cell goes on after its closing quote" in fault
+    assert f":{where + 2}: a cell continues after its closing quote" in fault
 
 
 def test_commas_in_the_header_and_in_numbers_are_no_delimiter(tmp_path: Path) -> None:

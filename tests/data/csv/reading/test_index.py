@@ -91,8 +91,8 @@ def test_a_category_with_too_many_values_is_text_and_as_a_label_an_error(tmp_pat
     ("text", "message"),
     [
         (b"", r"train\.csv is empty"),
-        (b"\n\n", r"train\.csv:1: the file begins with an empty line"),
-        (b"\na,b\n1,2\n", r"train\.csv:1: the file begins with an empty line"),
+        (b"\n\n", r"train\.csv:1: the file starts with an empty line"),
+        (b"\na,b\n1,2\n", r"train\.csv:1: the file starts with an empty line"),
         (
             b"1,2,3\n4,5,6\n",
             r"train\.csv:1: there may be no header, for it would name a column '1'; say .* with --data\.header",
@@ -247,5 +247,5 @@ def test_a_node_that_lacks_the_index_makes_its_own_of_the_same_csv_alone(tmp_pat
     assert elsewhere.__getitems__(np.array([1, 0]))["a"].tolist() == [2, 1]
     shutil.rmtree(tmp_path / "cache")
     csv.write_text("a,b\n3,x\n4,y\n")
-    with pytest.raises(DataError, match=rf"on .*: {csv} is another file than where the run was begun"):
+    with pytest.raises(DataError, match=rf"on .*: {csv} differs from the file on the node that started the run"):
         pickle.loads(pickle.dumps(CsvTable(index, ["a", "b"]))).__getitems__(np.array([1, 0]))

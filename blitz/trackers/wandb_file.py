@@ -1,0 +1,50 @@
+"""Reads what W&B's client has written while it was offline: which steps a run's local files hold.
+
+Such a file is a log as LevelDB lays it out: after seven bytes that say what it is, blocks of 32 KiB with the pieces of
+records, each behind a checksum, a length and whether it is the first, a middle or the last one. A record is a protocol
+buffer of W&B's.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wandb.proto.wandb_internal_pb2 import Record
+
+_MAGIC_BYTES, _BLOCK_BYTES = 7, 32768
+_HEADER = struct.Struct("<IHB")
+_WHOLE, _LAST = 1, 4
+
+
+def records(path: Path) -> Iterator[Any]:
+    """The records of a .wandb file; one that was cut off at the end is left out."""
+    with path.open("rb") as file:
+        place = len(file.read(_MAGIC_BYTES))
+        parts = b""
+        while True:
+            left = _BLOCK_BYTES - place % _BLOCK_BYTES
+            if left < _HEADER.size:
+                place += len(file.read(left))
+                continue
+            header = file.read(_HEADER.size)
+            if len(header) < _HEADER.size:
+                return
+            _, length, kind = _HEADER.unpack(header)
+            data = file.read(length)
+            if len(data) < length:
+                return
+            place += _HEADER.size + length
+            parts += data
+            if kind in (_WHOLE, _LAST):
+                yield Record.FromString(parts)  # type: ignore[no-untyped-call]
+                parts = b""
+
+
+def history(path: Path) -> Iterator[dict[str, Any]]:
+    """The logged rows of a .wandb file, with their step as `_step`."""
+    for record in records(path):
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            yield {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
