@@ -20,8 +20,8 @@ class Finetune(ImageCsv):
 
     optim: Optim = Optim(name="momentum", lr=0.01, schedule="cosine")
     weights: str | None = "DEFAULT"
-    """Initialise from torchvision's weights of this name for the model, such as IMAGENET1K_V1; None draws new ones, and
-    weights of --init-from take precedence."""
+    """Initialise from torchvision's weights of this name for the model, such as IMAGENET1K_V1; None draws new ones.
+    The weights of another run or of a file, where given, take precedence."""
     freeze: Literal["none", "backbone"] = "none"
     """backbone trains the new head alone, and freezes everything before it with its batch statistics."""
     backbone_lr_factor: float = 0.1
