@@ -25,7 +25,7 @@ class Finetune(ImageCsv):
     freeze: Literal["none", "backbone"] = "none"
     """backbone trains the new head alone, and freezes everything before it with its batch statistics."""
     backbone_lr_factor: float = 0.1
-    """The learning rate of everything before the head, as a multiple of --optim.lr."""
+    """A factor on --optim.lr for everything before the head."""
     unfreeze_after_epochs: float | None = None
     """With --freeze backbone: train it too after so many epochs, such as 1.5."""
 
