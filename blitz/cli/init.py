@@ -2,8 +2,8 @@
 
     blitz init NAME [--from-csv FILE [--target COLUMN]]
 
-Makes the folder NAME. Its recipe trains as it is, on data that it makes itself, and is there to be changed. With
---from-csv it is one for the columns of that CSV.
+Makes the folder NAME. Its recipe trains as it is, on data that it makes itself, and is there to be changed. From a
+CSV it makes a recipe for its columns.
 """
 
 import keyword

@@ -21,11 +21,11 @@ class Finetune(ImageCsv):
     optim: Optim = Optim(name="momentum", lr=0.01, schedule="cosine")
     weights: str | None = "DEFAULT"
     """Initialise from torchvision's weights of this name for the model, such as IMAGENET1K_V1; None draws new ones.
-    --init-from takes precedence."""
+    The weights of another run or of a file, where given, take precedence."""
     freeze: Literal["none", "backbone"] = "none"
     """backbone trains the new head alone, and freezes everything before it with its batch statistics."""
     backbone_lr_factor: float = 0.1
-    """The learning rate of everything before the head, as a multiple of --optim.lr."""
+    """A factor on --optim.lr for everything before the head."""
     unfreeze_after_epochs: float | None = None
     """With --freeze backbone: train it too after so many epochs, such as 1.5."""
 

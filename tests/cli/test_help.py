@@ -13,7 +13,7 @@ import pytest
 import blitz
 from blitz.api.train_run import TrainSettings
 from blitz.api.tune_space import TuneSettings
-from blitz.cli import doctor, evaluate, export, predict, prepare, report, runs, train, tune
+from blitz.cli import doctor, evaluate, export, init, predict, prepare, report, runs, train, tune
 from blitz.recipes import find_recipe, recipe_names, recipe_to_json
 from tune_spaces import find_space, space_names
 
@@ -136,6 +136,7 @@ def test_every_sweep_does_so(space: str, help_of: Any) -> None:
 
 def test_commands_without_a_recipe_do_so(help_of: Any) -> None:
     check(help_of(prepare, "a.csv"), {})
+    check(help_of(init, "flowers"), {})
     check(help_of(runs), {})
     check(help_of(report), {})
 
