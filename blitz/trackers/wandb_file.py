@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wandb.proto.wandb_internal_pb2 import Record
+from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 _MAGIC_BYTES, _BLOCK_BYTES = 7, 32768
 _HEADER = struct.Struct("<IHB")
@@ -38,7 +38,7 @@ def records(path: Path) -> Iterator[Any]:
             place += _HEADER.size + length
             parts += data
             if kind in (_WHOLE, _LAST):
-                yield Record.FromString(parts)  # type: ignore[no-untyped-call]
+                yield Record.FromString(parts)
                 parts = b""
 
 
