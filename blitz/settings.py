@@ -71,7 +71,7 @@ def _is_of(hint: Any, value: Any) -> bool:
 
 
 def _value(hint: Any, value: Any) -> Any:
-    """`value` as JSON gave it, in the type that the field has: JSON knows neither dataclasses nor tuples."""
+    """A JSON value in the type of its field: JSON has neither dataclasses nor tuples."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     for option in options:
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
@@ -117,7 +117,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def setting_types(kind: Any, prefix: str = "") -> dict[str, Any]:
-    """The type of every flag of a recipe class by its name, such as `optim.lr`; of groups, such as `optim`, not."""
+    """The type of every flag of a recipe class by name, such as `optim.lr`, without groups such as `optim`."""
     types: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         if typing.get_origin(hint) is Annotated:
@@ -143,7 +143,7 @@ def with_settings(recipe: SomeRecipe, settings: Mapping[str, Any]) -> SomeRecipe
     """`recipe` with other values of some settings, by names such as `optim.lr`.
 
     Raises:
-        UserError: if they do not go together.
+        UserError: if the values are inconsistent.
     """
     changed: SomeRecipe = _with_settings(recipe, settings)
     return changed
@@ -190,7 +190,7 @@ def _type_in_words(hint: Any) -> str:
 
 
 def _with_settings(instance: Any, settings: Mapping[str, Any]) -> Any:
-    # One change for each group: on the way to it, values might not go together.
+    # All values of a group at once, because checks of the group might refuse an intermediate state.
     groups: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
         head, _, rest = name.partition(".")

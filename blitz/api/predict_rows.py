@@ -17,7 +17,7 @@ import tyro
 from blitz.api.evaluate_run import warn
 from blitz.data.arrays import MapStyleDataset
 from blitz.data.csv.prediction_csv import ERROR, write_appended
-from blitz.data.csv.reading.bad_rows import what_is_wrong
+from blitz.data.csv.reading.bad_rows import fault_message
 from blitz.data.csv.table import InputRows
 from blitz.data.plan import Plan
 from blitz.data.text.sentences import split_lines
@@ -156,7 +156,7 @@ def _predicted(
     """Predict for `inputs`, rows and a hash of their content, and write the result; parts are kept until then."""
     require(not is_folder(target), f"{target} is a folder; name a file to write")
     placement = Placement(settings.scale)
-    with placed(placement), _alone(target, overwrite=settings.overwrite):
+    with placed(placement), _exclusively(target, overwrite=settings.overwrite):
         recipe, parts = settings.recipe, Directory(beside(target, ".parts"), flag="OUTPUT")
         dataset, content = inputs()
         step = directory.checkpoint_step(settings.checkpoint, report=warn)
@@ -164,7 +164,7 @@ def _predicted(
         job = PredictJob(recipe, plan, directory, step, parts)
         if len(dataset):
             # Object stores have no locks, so each job has its own parts.
-            job = job if parts.appends else job.apart(content)
+            job = job if parts.appends else job.with_own_parts(content)
             if rows_done := job.resume(content):
                 say(f"continues after {rows_done:,} rows")
             launch(job, {"val": dataset}, placement)
@@ -174,7 +174,7 @@ def _predicted(
 
 
 @contextmanager
-def _alone(target: str, *, overwrite: bool) -> Iterator[None]:
+def _exclusively(target: str, *, overwrite: bool) -> Iterator[None]:
     """Keep other processes from writing the same file; object stores have no locks, but show only complete files.
 
     Raises:
@@ -204,7 +204,7 @@ def _columns(job: PredictJob) -> Iterator[pyarrow.Table]:
             if pyarrow.types.is_floating(column.type):
                 finite &= np.isfinite(column.to_numpy())
         errors = [
-            what_is_wrong(record) if record else "" if is_finite else _NOT_FINITE
+            fault_message(record) if record else "" if is_finite else _NOT_FINITE
             for record, is_finite in zip(records, finite.tolist(), strict=True)
         ]
         yield columns.append_column(ERROR, pyarrow.array(errors, pyarrow.string()))

@@ -113,18 +113,18 @@ def _errors_in_one_line(when_interrupted: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        _leave(f"error: {error}", code=2)
+        _exit(f"error: {error}", code=2)
     except KeyboardInterrupt:
-        _leave(f"interrupted{when_interrupted}", code=130)
+        _exit(f"interrupted{when_interrupted}", code=130)
     except Stopped as stopped:
-        _leave(str(stopped), code=143)
+        _exit(str(stopped), code=143)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _output_is_closed():
             sys.exit(141)
         with tempfile.NamedTemporaryFile("w", prefix="blitz-", suffix=".log", delete=False) as log:
             log.write(traceback.format_exc())
         notes = "".join(f"; {note}" for note in getattr(error, "__notes__", []))
-        _leave(f"failed: {_what_and_where(error)}{notes}; the whole trace is in {log.name}", code=1)
+        _exit(f"failed: {_what_and_where(error)}{notes}; the whole trace is in {log.name}", code=1)
 
 
 def _output_is_closed() -> bool:
@@ -148,6 +148,6 @@ def _what_and_where(error: Exception) -> str:
     return f"{what} ({Path(frames[-1][0]).name}:{frames[-1][1]})" if frames else what
 
 
-def _leave(line: str, *, code: int) -> NoReturn:
+def _exit(line: str, *, code: int) -> NoReturn:
     print(visible(" ".join(line.split("\n"))), file=sys.stderr)
     sys.exit(code)

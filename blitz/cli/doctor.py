@@ -48,7 +48,7 @@ def doctor(settings: TrainSettings) -> None:
     require(not errors, f"{errors} of these {'keep' if errors > 1 else 'keeps'} the run from starting")
 
 
-def leave_at_once(code: int) -> NoReturn:
+def exit_at_once(code: int) -> NoReturn:
     """Exit without waiting for a storage client that does not answer, for which Python would wait minutes."""
     sys.stdout.flush()
     sys.stderr.flush()

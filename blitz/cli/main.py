@@ -54,6 +54,6 @@ def run_command(name: str, words: list[str] | None = None) -> NoReturn:
     try:
         run(module.main, sys.argv[1:] if words is None else words, resumable=name in _RESUMABLE)
     except SystemExit as leaving:
-        if hasattr(module, "leave_at_once"):
-            module.leave_at_once(int(leaving.code or 0))
+        if hasattr(module, "exit_at_once"):
+            module.exit_at_once(int(leaving.code or 0))
         raise

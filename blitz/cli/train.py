@@ -15,7 +15,7 @@ from blitz.errors import require
 from blitz.outputs.metrics import format_metric
 from blitz.recipes import all_recipe_names, find_recipe
 from blitz.report.record import read_record
-from blitz.report.terminal_summary import closing_lines
+from blitz.report.terminal_summary import summary_lines
 from blitz.run_files.directory import RunDirectory
 from blitz.visible import visible
 
@@ -59,7 +59,7 @@ def _summarise(directory: RunDirectory, result: dict[str, Any], report: str | No
     metrics = result["metrics"]
     for name in metrics if len(metrics) <= _MOST_METRICS else [name for name in metrics if name.count("/") == 1]:
         print(f"{visible(name):24} {format_metric(metrics[name])}")
-    for line in closing_lines(read_record(directory), plain=not (sys.stdout.encoding or "").lower().startswith("utf")):
+    for line in summary_lines(read_record(directory), plain=not (sys.stdout.encoding or "").lower().startswith("utf")):
         print(line)
     if planned := result.get("stopped_before"):
         print(f"after_evaluation ended it at step {result['steps']} of {planned}")

@@ -112,11 +112,11 @@ def _explain_failure(recipe: Recipe, format_: Format) -> Iterator[None]:
 def _difference(artifact: Runner, deployed: Deployed, columns: Mapping[str, Tensor]) -> float:
     """The largest difference over batches of several sizes; NaN if one is NaN."""
     parts = [{name: column[:size] for name, column in columns.items()} for size in _BATCHES]
-    found = [_apart(deployed(*part.values()), artifact(part)) for part in parts]
+    found = [_largest_difference(deployed(*part.values()), artifact(part)) for part in parts]
     return torch.stack(found).max().item()
 
 
-def _apart(expected: Outputs, given: Outputs) -> Tensor:
+def _largest_difference(expected: Outputs, given: Outputs) -> Tensor:
     """The largest difference in a column of outputs, as a share of its largest value, or of 1 for probabilities."""
     found = []
     for name, value in expected.items():

@@ -18,7 +18,7 @@ _ONE_HEAD = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
 def vision_model(name: str, *, outputs: int, size: int) -> nn.Module:
     """A model of torchvision, with new weights, for images of shape (batch, 3, size, size).
 
-    It gives (batch, outputs).
+    Its outputs are of shape (batch, outputs).
 
     Raises:
         UserError: if there is none of that name.

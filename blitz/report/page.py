@@ -46,7 +46,7 @@ class Page:
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
-            finalize=_of_others,
+            finalize=_made_visible,
         )
         environment.filters |= {"shown": shown, "number": number, "duration": duration, "rounded": rounded}
         return environment.get_template(self.template).render(
@@ -82,7 +82,7 @@ class Page:
         return pictures
 
 
-def _of_others(value: Any) -> Any:
+def _made_visible(value: Any) -> Any:
     """A value as a template prints it; text from outside the project gets its control characters made visible."""
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
@@ -113,7 +113,7 @@ def run_page(record: Record) -> Page:
         "examples": (evaluation or {}).get("examples", {}),
         "seconds": _seconds(record),
     }
-    return Page("run.html", _there(charts), context)
+    return Page("run.html", _present(charts), context)
 
 
 def comparison_page(records: Sequence[Record]) -> Page:
@@ -128,16 +128,16 @@ def comparison_page(records: Sequence[Record]) -> Page:
         "curves": list(curves),
         "colours": [f"var(--series-{number % 8})" for number in range(len(records))],
     }
-    return Page("comparison.html", _there({**curves, "time": time_chart(records)}), context)
+    return Page("comparison.html", _present({**curves, "time": time_chart(records)}), context)
 
 
 def sweep_page(sweep: Sweep) -> Page:
     """The page of a sweep."""
     context = {"title": sweep.name, "sweep": sweep, "curves_by": curves_by(sweep)}
-    return Page("sweep.html", _there(sweep_charts(sweep)), context)
+    return Page("sweep.html", _present(sweep_charts(sweep)), context)
 
 
-def _there(charts: dict[str, Chart | None]) -> dict[str, Chart]:
+def _present(charts: dict[str, Chart | None]) -> dict[str, Chart]:
     return {name: _finite(chart) for name, chart in charts.items() if chart is not None}
 
 

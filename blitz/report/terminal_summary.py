@@ -5,7 +5,7 @@ from blitz.report.record import Record
 from blitz.report.series import ACCOUNTS
 
 
-def closing_lines(record: Record, *, plain: bool) -> list[str]:
+def summary_lines(record: Record, *, plain: bool) -> list[str]:
     """The loss curve in one line, and how time was spent; `plain` is for terminals that know only ASCII."""
     lines = []
     series = record.curves.series.get("train/loss")

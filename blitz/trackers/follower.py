@@ -150,11 +150,13 @@ class Follower:
             self._write(replace(self._mark, ended=state))
 
     def _summary(self) -> dict[str, str | float]:
-        result = self._run.read_json("result.json")
+        # Of a sweep the best trial's, which is a run of its own there; the others' checkpoints are deleted.
+        run = self._run.part("best") if self._run.exists("sweep.json") else self._run
+        result = run.read_json("result.json")
         if result is None:
             return {}
-        best = joined(self._run.uri, f"checkpoints/{result['best_checkpoint']}")
-        return {"best_checkpoint": best, "steps": result["steps"], "rows_digest": result["rows_digest"]}
+        best = {} if self._group else {"best_checkpoint": joined(run.uri, f"checkpoints/{result['best_checkpoint']}")}
+        return {**best, "steps": result["steps"], "rows_digest": result["rows_digest"]}
 
     def _files(self) -> dict[str, bytes]:
         return {name: self._run.read(name) for name in _FILES if self._run.exists(name)}

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module, util
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from importlib import import_module
+from typing import Any, ClassVar, Literal, Protocol
 
-from blitz.extras import MissingExtra
+from blitz.extras import require_extra
 
 TrackerName = Literal["wandb", "mlflow", "trackio", "comet"]
 
@@ -90,11 +90,8 @@ def require_clients(names: Sequence[TrackerName]) -> None:
     Raises:
         MissingExtra: if one is not.
     """
-    assert _CLIENTS.keys() == set(get_args(TrackerName))
     for name in names:
-        module, _ = _CLIENTS[name]
-        if util.find_spec(module) is None:
-            raise MissingExtra(f"--track {name} needs {module}, which is not installed: pip install 'blitz[{name}]'")
+        require_extra(name, _CLIENTS[name][0], what=f"--track {name}")
 
 
 def adapter(name: TrackerName) -> type[Tracker]:

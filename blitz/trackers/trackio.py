@@ -5,6 +5,8 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +16,12 @@ from blitz.trackers.tracker import End, Start, Step
 with extra("trackio", what="--track trackio"):
     import trackio
     from trackio.sqlite_storage import SQLiteStorage
+
+# Trackio's client checks whether a value is a figure of matplotlib. While another thread is importing matplotlib the
+# check fails, and the client drops the value: so it is imported here, before there are threads.
+for _name in ("matplotlib.animation", "matplotlib.pyplot"):
+    with suppress(ImportError):
+        import_module(_name)
 
 _SECONDS_TO_STORE = 30.0
 

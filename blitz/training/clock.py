@@ -25,7 +25,7 @@ class Clock:
         self._since = time.perf_counter()
         self._seconds: dict[Account, float] = {"data": 0.0, "compute": 0.0, "evaluation": 0.0, "checkpoint": 0.0}
 
-    def _turn_to(self, account: Account, *, spent: Account | None = None) -> None:
+    def _switch_to(self, account: Account, *, spent: Account | None = None) -> None:
         now = time.perf_counter()
         self._seconds[spent or self._account] += now - self._since
         self._account, self._since = account, now
@@ -34,23 +34,23 @@ class Clock:
     def on(self, account: Account) -> Iterator[None]:
         """Count the time spent in this context for `account`."""
         before = self._account
-        self._turn_to(account)
+        self._switch_to(account)
         yield
-        self._turn_to(before)
+        self._switch_to(before)
 
     def timed(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Yields `blocks`; waiting for a block of evaluation rows counts as evaluation."""
-        self._turn_to("data")
+        self._switch_to("data")
         for block in blocks:
-            self._turn_to("compute", spent="data" if block.chunk.split == "train" else "evaluation")
+            self._switch_to("compute", spent="data" if block.chunk.split == "train" else "evaluation")
             yield block
-            self._turn_to("data")
-        self._turn_to("compute")
+            self._switch_to("data")
+        self._switch_to("compute")
 
     def lap(self) -> dict[str, float]:
         """`examples_per_second` of training, without evaluation and checkpoints, and `<account>_seconds`; then reset
         them."""
-        self._turn_to(self._account)
+        self._switch_to(self._account)
         trained = self._seconds["data"] + self._seconds["compute"]
         rate = {"examples_per_second": round(self.rows / trained, 1)} if self.rows else {}
         seconds = {f"{account}_seconds": round(spent, 4) for account, spent in self._seconds.items()}

@@ -51,7 +51,7 @@ class PredictJob:
         """The first batch that is not predicted yet."""
         return max((stop for stop, _ in self._whole()), default=0)
 
-    def apart(self, content: str) -> "PredictJob":
+    def with_own_parts(self, content: str) -> "PredictJob":
         """This job with a folder of parts of its own; `content` is a hash of the rows."""
         own = joined(self.parts.uri, fingerprint(json.dumps(self._identity(content))))
         return replace(self, parts=replace(self.parts, uri=own))

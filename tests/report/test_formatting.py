@@ -5,7 +5,7 @@ import pytest
 from blitz.report.formatting import duration, number, rounded, sparkline
 from blitz.report.record import Record
 from blitz.report.series import Curves
-from blitz.report.terminal_summary import closing_lines
+from blitz.report.terminal_summary import summary_lines
 
 RECORD = Record(
     name="run",
@@ -50,8 +50,8 @@ def test_durations_and_cells_are_short() -> None:
 
 
 def test_a_terminal_shows_the_loss_as_a_curve_and_what_the_time_went_to() -> None:
-    assert closing_lines(RECORD, plain=False) == [
+    assert summary_lines(RECORD, plain=False) == [
         "train/loss               █▁  2 to 0.5",
         "time                     2.0 s: 75% compute, 12% waiting for data, 10% evaluation, 2% checkpoints",
     ]
-    "".join(closing_lines(RECORD, plain=True)).encode("ascii")
+    "".join(summary_lines(RECORD, plain=True)).encode("ascii")

@@ -125,7 +125,7 @@ def in_trackio(folder: Path) -> list[Stored]:
         ):
             run = next(one for one in stored.values() if name == f"{one.name}-report")
             run.files |= {entry["path"] for entry in json.loads(manifest)}
-            run.summary |= json.loads(metadata)
+            run.summary |= json.loads(metadata or "{}")
     return list(stored.values())
 
 

@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-from importlib import util
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blitz import extras
 from blitz.api.train_run import TrainSettings, train_run
 from blitz.errors import UserError
 from blitz.launch.scale import Scale
@@ -45,8 +45,8 @@ def test_a_tracker_that_is_down_is_reported_once_and_caught_up_at_the_next_start
     ("name", "module"), [("wandb", "wandb"), ("mlflow", "mlflow"), ("trackio", "trackio"), ("comet", "comet_ml")]
 )
 def test_a_client_that_is_not_installed_is_one_line(name: Any, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = util.find_spec
-    monkeypatch.setattr(util, "find_spec", lambda wanted: None if wanted == module else find(wanted))
+    find = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda wanted: None if wanted == module else find(wanted))
     with pytest.raises(UserError, match=rf"--track {name} needs {module}.*pip install 'blitz\[{name}\]'"):
         TrainSettings(Parabola(), track=(name,))
 

@@ -161,3 +161,4 @@ def test_the_trials_of_a_sweep_are_a_group_of_runs(tracker: str, swept: RunDirec
     if tracker == "mlflow":
         (parent,) = [one for one in stores.of(tracker) if one.name == "swept"]
         assert {"report.html", "trials.csv"} <= parent.files
+        assert parent.summary["best_checkpoint"].startswith(f"{swept}/best/checkpoints/")

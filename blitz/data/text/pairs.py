@@ -40,7 +40,7 @@ class TextFit:
 
 
 class PairRows:
-    """Rows of tokens, all equally wide; a batch is trimmed to its longest row only where the model takes it."""
+    """Rows of tokens, all equally wide; the model trims a batch to its longest row."""
 
     def __init__(self, sentences: Sentences, fit: TextFit, max_tokens: int, *, reference_bytes: int = 0) -> None:
         self.sentences, self.vocabulary = sentences, Vocabulary(fit.merges)
@@ -79,7 +79,7 @@ class CsvPairRows(PairRows):
 
 
 def fit_pairs(data: PairData, seed: int) -> TextFit:
-    """The vocabulary of the training rows; prints how many sentences are longer than is read of them.
+    """The vocabulary of the training rows; prints how many sentences are cut.
 
     Raises:
         DataError: if there are none, or they cannot be used.

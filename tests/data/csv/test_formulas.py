@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from blitz.data.csv.formulas import escaped, unescaped
-from blitz.data.csv.reading.bad_rows import what_is_wrong
+from blitz.data.csv.reading.bad_rows import fault_message
 from blitz.data.csv.reading.index import index_csv
 from blitz.data.csv.reading.scan import CsvOptions
 
@@ -30,4 +30,4 @@ def test_bad_rows_list_formulas_escaped_and_messages_show_them_as_they_are(tmp_p
     bad = index_csv(csv, tmp_path / "cache", CsvOptions(types={"=x": "number"})).bad_rows()
     (record,) = bad.records()
     assert record.endswith(""",52,"'=x","'=cmd|' /C calc'!A0","expected a number\"""")
-    assert bad.by_line()[52] == what_is_wrong(record) == """column '=x' holds "=cmd|' /C calc'!A0"; expected a number"""
+    assert bad.by_line()[52] == fault_message(record) == """column '=x' holds "=cmd|' /C calc'!A0"; expected a number"""

@@ -139,7 +139,7 @@ def _what(fault: Mapping[str, Any]) -> str:
     return f"column '{fault['column']}' {holds}; {fault['reason']}"
 
 
-def what_is_wrong(record: str) -> str:
+def fault_message(record: str) -> str:
     """The message of a record of `bad_rows.csv`, as `column 'age' holds 'abc'; expected a number`."""
     (fault,) = csv.DictReader(io.StringIO(f"{RECORD_HEADER}\n{record}"))
     return _what({name: unescaped(cell) for name, cell in fault.items()})

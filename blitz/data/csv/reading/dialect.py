@@ -125,7 +125,7 @@ def detect_dialect(
             raise DataError(f"{csv_name}: the {what} is given as {given!r}; it must be one ASCII character, or \\t")
     if delimiter is not None and delimiter == (quote or QUOTES[0]):
         raise DataError(f"{csv_name}: the delimiter and the quote are both {delimiter!r}")
-    text, above, sep = _below_what_is_left_out(NOT_DECODED.sub(REPLACEMENT, text), options, csv_name)
+    text, above, sep = _below_skipped_lines(NOT_DECODED.sub(REPLACEMENT, text), options, csv_name)
     where = f"{csv_name}:{above + 1}"
     if text and _NEWLINE.match(text):
         raise DataError(
@@ -173,7 +173,7 @@ class HeaderIsCut(DataError):
     """The bytes that were read end within the first row."""
 
 
-def _below_what_is_left_out(text: str, options: DialectOptions, csv_name: str) -> tuple[str, int, str | None]:
+def _below_skipped_lines(text: str, options: DialectOptions, csv_name: str) -> tuple[str, int, str | None]:
     """The text without skipped lines, the number of those above the header, and the delimiter of a `sep=` line."""
     above, sep = 0, None
     if match := _SEP_LINE.match(text):
