@@ -16,7 +16,9 @@ class ProgressBar:
         kind = tqdm
         if notebook and find_spec("ipywidgets") is not None:
             # Without these it would only warn.
-            from tqdm.notebook import tqdm as kind
+            from tqdm.notebook import tqdm as widget
+
+            kind = widget
         # None: off where the output is not a terminal, which that of a notebook is not.
         shown = False if notebook else None
         self._bar = kind(

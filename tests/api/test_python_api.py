@@ -1,8 +1,10 @@
 """What `import blitz` gives: train, look at, evaluate, predict, export, open, list, tune."""
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -14,6 +16,9 @@ from torch import nn
 import blitz
 from blitz.data.digits import digits
 from blitz.recipes.digits import Digits
+
+train: Any = blitz.train
+"""Dotted flags as keywords, and wrong types, are none that its signature has."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> blitz.Run:
 
 
 def test_a_recipe_that_ships_is_trained_by_its_name_with_its_flags_as_keywords(folder: Path) -> None:
-    run = blitz.train("digits", epochs=1, max_train_rows=64, **{"optim.lr": 0.002}, report=False)
+    run = train("digits", epochs=1, max_train_rows=64, **{"optim.lr": 0.002}, report=False)
     assert run.finished
     assert (run.recipe.epochs, run.recipe.optim.lr, run.recipe.optim.name) == (1, 0.002, "adam")
     assert Path(run.uri).parent == folder / "runs"
     # The same call finds the same run; another setting makes another.
-    assert blitz.train("digits", epochs=1, max_train_rows=64, **{"optim.lr": 0.002}).uri == run.uri
+    assert train("digits", epochs=1, max_train_rows=64, **{"optim.lr": 0.002}).uri == run.uri
     assert blitz.train(Digits, epochs=1, max_train_rows=64, max_eval_rows=8, seed=1, report=False).uri != run.uri
 
 
@@ -103,7 +108,7 @@ def test_a_csv_is_predicted_for_where_the_recipe_reads_them(folder: Path) -> Non
         lines.writerow(["x", "group"])
         lines.writerows([f"{x:.3f}", "high" if x > 0.5 else "low"] for x in random.random(60))
     options = {"data.train_csv": "rows.csv", "data.target": "group", "data.val_fraction": 0.2}
-    run = blitz.train("table_csv", epochs=1, **options, report=False)
+    run = train("table_csv", epochs=1, **options, report=False)
     predicted = run.predict("rows.csv")
     assert predicted.column_names[:2] == ["x", "group"]
     assert {*predicted["prediction"].to_pylist()} <= {"high", "low"}
@@ -135,7 +140,7 @@ def test_a_space_is_tuned_and_its_best_trial_is_a_run(tmp_path: Path) -> None:
     sweep = blitz.tune(space, num_trials=2, storage=tmp_path, report=False, seed=1)
     assert [trial.settings["optim.lr"] for trial in sweep.trials] == [0.001, 0.01]
     assert sweep.best is not None
-    best = min(sweep.trials, key=lambda trial: trial.best)
+    best = min(sweep.trials, key=lambda trial: trial.best or math.inf)
     assert sweep.best_settings == best.settings
     assert sweep.best.recipe.optim.lr == best.settings["optim.lr"]
     assert "2 trials" in repr(sweep)
@@ -144,18 +149,18 @@ def test_a_space_is_tuned_and_its_best_trial_is_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: blitz.train("digits", epoch=5), "Digits has no setting 'epoch'; perhaps epochs"),
-        (lambda: blitz.train("digits", **{"optim.lrr": 5}), "Digits has no setting 'optim.lrr'; perhaps optim.lr"),
-        (lambda: blitz.train("digits", model=nn.Identity), "model=: a recipe has its own; give either"),
-        (lambda: blitz.train("digit"), "there is no recipe 'digit'"),
-        (lambda: blitz.train(), "name a recipe, or give model=, train= and loss="),
-        (lambda: blitz.train("digits", num_workers=2, scale=blitz.Scale()), "give num_workers in it"),
-        (lambda: blitz.train("digits", epochs=0), "epochs is 0; it must be at least 1"),
-        (lambda: blitz.train("digits", epochs="5"), "epochs is '5'; it must be int"),
-        (lambda: blitz.train("digits", optim="adam"), "optim is 'adam'; it must be a blitz.Optim"),
-        (lambda: blitz.train("digits", resume="no"), "resume is 'no'; it must be 'never' or 'auto' or 'must'"),
-        (lambda: blitz.train("digits", use_gpu=True), "use_gpu is True; it must be 'auto' or 'yes' or 'no'"),
-        (lambda: blitz.train(3), "recipe is int; give a name, a file, or a blitz.Recipe"),
+        (lambda: train("digits", epoch=5), "Digits has no setting 'epoch'; perhaps epochs"),
+        (lambda: train("digits", **{"optim.lrr": 5}), "Digits has no setting 'optim.lrr'; perhaps optim.lr"),
+        (lambda: train("digits", model=nn.Identity), "model=: a recipe has its own; give either"),
+        (lambda: train("digit"), "there is no recipe 'digit'"),
+        (lambda: train(), "name a recipe, or give model=, train= and loss="),
+        (lambda: train("digits", num_workers=2, scale=blitz.Scale()), "give num_workers in it"),
+        (lambda: train("digits", epochs=0), "epochs is 0; it must be at least 1"),
+        (lambda: train("digits", epochs="5"), "epochs is '5'; it must be int"),
+        (lambda: train("digits", optim="adam"), "optim is 'adam'; it must be a blitz.Optim"),
+        (lambda: train("digits", resume="no"), "resume is 'no'; it must be 'never' or 'auto' or 'must'"),
+        (lambda: train("digits", use_gpu=True), "use_gpu is True; it must be 'auto' or 'yes' or 'no'"),
+        (lambda: train(3), "recipe is int; give a name, a file, or a blitz.Recipe"),
         (lambda: blitz.open("nowhere"), "there is no run in .*nowhere"),
     ],
 )

@@ -47,7 +47,7 @@ def test_single_quotes_that_fit_the_first_rows_alone_are_apostrophes(tmp_path: P
 
 def test_single_quotes_that_may_be_either_are_asked_for(tmp_path: Path) -> None:
     rows = "plain,1\n" * 30_000 + "'it''s',2\n"
-    with pytest.raises(DataError, match=r"stand in single quotes.* with --data\.quote"):
+    with pytest.raises(DataError, match=r"are in single quotes.* with --data\.quote"):
         indexed(tmp_path, "word,n\n" + rows)
     assert column(indexed(tmp_path, "word,n\n" + rows, quote="'"), "word")[-1] == 1
     assert indexed(tmp_path, "word,n\n" + rows, quote='"').column("word").values == ("'it''s'", "plain")
