@@ -19,7 +19,7 @@ import pytest
 
 TOKEN = "a token that only these tests know, long enough for Ray"
 _BIN = Path(sys.executable).parent
-_SECONDS_TO_START = 60.0
+_SECONDS_TO_START = 300.0
 
 
 @dataclass(frozen=True)
