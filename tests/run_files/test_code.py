@@ -4,10 +4,12 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import blitz
+from blitz.api.run import open_run
 from blitz.errors import UserError
 from blitz.project import digests
 from blitz.run_files.code import changed_code, write_sources
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 import blitz
+from blitz.api.run import open_run
 from seed_sizes import WIDTH
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def train(**settings: object) -> blitz.Run:
+def train(**settings: Any) -> blitz.Run:
     return blitz.train("seeds.py", run="one", report=False, num_workers=0, **settings)
 
 
@@ -70,7 +73,7 @@ def test_a_run_keeps_its_code_and_resumes_with_other_code_only_if_asked(
     assert "\n" not in str(refused.value)
     capsys.readouterr()
     # Its weights fit or do not, whatever its code says.
-    assert blitz.open("runs/one").evaluate("val")["loss"] >= 0
+    assert open_run("runs/one").evaluate("val")["loss"] >= 0
     assert capsys.readouterr().err.count(change) == 1
 
     train(epochs=2, resume_changed_code=True)
@@ -83,7 +86,7 @@ def test_a_run_keeps_its_code_and_resumes_with_other_code_only_if_asked(
     with pytest.raises(
         UserError, match=r"checkpoints/4: its weights do not fit .*\(size mismatch for weight: .*\); give"
     ):
-        blitz.open("runs/one").model()
+        open_run("runs/one").model()
     monkeypatch.setattr(sys.modules["seeds"], "WIDTH", 2)
 
     # A run of before it was kept, and one whose recipe.json is damaged there.
