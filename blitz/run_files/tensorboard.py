@@ -48,12 +48,21 @@ def event_record(line: Mapping[str, Any], *, time_s: float) -> bytes:
 
 
 def _cut(run: RunDirectory, name: str, step: int) -> None:
-    from tensorboardX.proto.event_pb2 import Event
-
     data = run.read(name)
-    kept = b"".join(record for record, event in _records(data) if Event.FromString(event).step <= step)
+    kept = b"".join(record for record, event in _records(data) if _is_until(event, step))
     if kept != data:
         run.write(name, kept)
+
+
+def _is_until(event: bytes, step: int) -> bool:
+    """Whether an event is not after `step`; one that is damaged is left out, as metrics.jsonl holds the same."""
+    from google.protobuf.message import DecodeError
+    from tensorboardX.proto.event_pb2 import Event
+
+    try:
+        return bool(Event.FromString(event).step <= step)
+    except DecodeError:
+        return False
 
 
 def _record(event: bytes) -> bytes:
@@ -64,10 +73,14 @@ def _record(event: bytes) -> bytes:
 
 
 def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each whole record, and the event in it; one that was cut off at the end is left out."""
+    """Each whole record, and the event in it; one that was cut off and all that follows a wrong length are left out."""
+    from tensorboardX.record_writer import masked_crc32c
+
     start = 0
-    while start + _LENGTH.size <= len(data):
+    while start + _LENGTH.size + _CHECKSUM.size <= len(data):
         first = start + _LENGTH.size + _CHECKSUM.size
+        if _CHECKSUM.unpack_from(data, start + _LENGTH.size)[0] != masked_crc32c(data[start : start + _LENGTH.size]):
+            return
         stop = first + _LENGTH.unpack_from(data, start)[0]
         if stop + _CHECKSUM.size > len(data):
             return

@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from blitz.recipes.digits import Digits
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.tensorboard import begin_event_file, event_record
 from blitz.training.loop import Checkpoints
 from tests.object_store import uri_of
 from tests.running import train
@@ -33,6 +34,18 @@ def assert_both_say_the_same(run: RunDirectory, folder: Path) -> None:
         assert [value for _, value in found] == pytest.approx([value for _, value in points], rel=1e-6)
         times = [event.wall_time for event in events.Scalars(tag)]
         assert times == sorted(times)
+
+
+def test_a_damaged_event_file_stops_no_run(tmp_path: Path) -> None:
+    """With a bit flipped anywhere, what is kept is events that were there."""
+    run = RunDirectory.of(str(tmp_path))
+    name = begin_event_file(run, 0, time_s=1.0)
+    run.append(name, b"".join(event_record({"step": step, "loss": 0.5}, time_s=2.0) for step in (1, 2, 3)))
+    whole = run.read(name)
+    for place in range(len(whole)):
+        run.write(name, whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        begin_event_file(run, 2, time_s=3.0)
+        assert len(run.read(name)) < len(whole)
 
 
 @pytest.mark.parametrize("store", ["disk", "s3"])
