@@ -172,7 +172,7 @@ class ObjectRecipe(Recipe):
         """Which metrics were asked for, or which the usual losses imply for outputs and targets of the usual shapes."""
         chosen = self.objects.metrics
         if chosen == "classification" or chosen == "regression":
-            return chosen  # type: ignore[return-value]
+            return chosen
         if chosen is not None or not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
             return None
         last = short_name(self.loss_name)
