@@ -39,8 +39,8 @@ def lines_of(tool: str) -> int:
     text = (_FOLDER / f"with_{tool}.py").read_text()
     lines = {number for number, line in enumerate(text.splitlines(), 1) if line.strip()}
     for node in ast.walk(ast.parse(text)):
-        said = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if said or isinstance(node, ast.Import | ast.ImportFrom):
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if isinstance(node, ast.Import | ast.ImportFrom) or (isinstance(node, ast.Expr) and is_text):
             lines -= {*range(node.lineno, (node.end_lineno or node.lineno) + 1)}
     return len(lines)
 
@@ -73,7 +73,7 @@ def main() -> None:
             found[tool].append(timed(tool))
     print(f"{'':12}{'lines':>6}{'first step, s':>15}{'steps/s':>9}  loss and accuracy")
     for tool, times in found.items():
-        first, rate = (statistics.median(one[at] for one in times) for at in (0, 1))
+        first, rate = statistics.median(one[0] for one in times), statistics.median(one[1] for one in times)
         print(f"{tool:12}{lines_of(tool):6}{first:15.1f}{rate:9.0f}  {times[0][2]}")
 
 
