@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from bench.quick_starts.problem import TRAIN, VAL, Net
 
 
-class LitNet(L.LightningModule):
+class LitNet(L.LightningModule):  # type: ignore[misc]
     """The model, its loss, its metric and its optimizer."""
 
     def __init__(self) -> None:
