@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from blitz.api.run import Run as Run
-    from blitz.api.run import open_run as _open_run
+    from blitz.api.run import open_run
     from blitz.api.run import runs as runs
     from blitz.api.train_run import train as train
     from blitz.api.tune_space import Sweep as Sweep
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from blitz.recipe import may_change as may_change
     from blitz.training.loop import Checkpoints as Checkpoints
 
-    open = _open_run
+    open = open_run
 
 _NAMES = {
     "train": "blitz.api.train_run:train",

@@ -4,7 +4,10 @@ import re
 import runpy
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import click
 import pytest
@@ -22,25 +25,42 @@ _PAGES_OF_TRAINING = ("README.md", "training.md", "your-own-csv.md", "transfer-l
 
 
 @pytest.fixture
-def line_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The recipe of the guide, in a folder to be in."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGES["your-own-recipe.md"], re.DOTALL)
-    file = tmp_path / "line.py"
-    file.write_text(code)
+def own_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The code of the guide, in an empty folder where its recipe and its space lie."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "line", raising=False)
-    return file
+    blocks = re.findall(r"```python\n(.*?)```", PAGES["your-own-project.md"], re.DOTALL)
+    (recipe,) = (code for code in blocks if "class Line" in code)
+    (space,) = (code for code in blocks if "SPACE =" in code)
+    (tmp_path / "line.py").write_text(recipe)
+    (tmp_path / "line_space.py").write_text(space)
+    yield [code for code in blocks if code not in (recipe, space)]
+    for name in ("line", "line_space"):
+        sys.modules.pop(name, None)
+
+
+def test_the_guide_to_ones_own_project_runs_from_its_first_line_to_its_last(own_project: list[str]) -> None:
+    names: dict[str, Any] = {"__name__": "guide"}
+    sys.modules["guide"] = ModuleType("guide")
+    try:
+        for code in own_project:
+            exec(compile(code, "your-own-project.md", "exec"), names)
+            vars(sys.modules["guide"]).update(names)
+    finally:
+        del sys.modules["guide"]
+    # A variance of 3, of which a line can explain all.
+    assert names["run"].metrics["val/loss"] < 0.5
+    assert names["two"].finished
+    assert {*names["sweep"].best_settings} == {"optim.lr"}
 
 
 def test_the_recipe_is_a_whole_file_of_under_40_lines_that_trains(
-    line_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own_project: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert len(line_recipe.read_text().splitlines()) < 40
+    assert len(Path("line.py").read_text().splitlines()) < 40
     assert find_recipe("line.py")().name == "line"
-    monkeypatch.setattr(sys, "argv", ["train", "line.py", "--slope", "2", "--storage", str(tmp_path), "--run", "one"])
     with pytest.raises(SystemExit) as leaving:
-        command_line.run(train.main, sys.argv[1:])
+        command_line.run(train.main, ["line.py", "--slope", "2", "--storage", "kept", "--run", "one"])
     assert leaving.value.code == 0
     printed = capsys.readouterr().out
     # The noise has a variance of 0.01, and no line does better.

@@ -2,6 +2,7 @@
 
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 from tqdm import tqdm
 
@@ -13,15 +14,9 @@ class ProgressBar:
 
     def __init__(self, *, first_step: int, total_steps: int) -> None:
         notebook = in_notebook()
-        kind = tqdm
-        if notebook and find_spec("ipywidgets") is not None:
-            # Without these it would only warn.
-            from tqdm.notebook import tqdm as widget
-
-            kind = widget
         # None: off where the output is not a terminal, which that of a notebook is not.
         shown = False if notebook else None
-        self._bar = kind(
+        self._bar = _kind(notebook)(
             total=total_steps,
             initial=first_step,
             unit="step",
@@ -46,6 +41,15 @@ class ProgressBar:
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         self._bar.write(text)
+
+
+def _kind(notebook: bool) -> Any:
+    """A class of tqdm's: without ipywidgets its bar for notebooks would only warn."""
+    if not notebook or find_spec("ipywidgets") is None:
+        return tqdm
+    from tqdm.notebook import tqdm as notebook_tqdm
+
+    return notebook_tqdm
 
 
 def in_notebook() -> bool:

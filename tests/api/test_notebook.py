@@ -10,13 +10,13 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[2]
 
 
-def execute(cells: list[Any], folder: Path) -> list[Any]:
-    """The cells with their outputs, executed in a kernel of their own in `folder`."""
+def execute(cells: list[Any], folder: Path) -> tuple[list[Any], list[str]]:
+    """The cells with their outputs, executed in a kernel of their own in `folder`, and what its widgets show."""
     notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-    ).execute()
-    return list(notebook.cells)
+    where = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where)
+    client.execute()
+    return list(notebook.cells), [str(state.get("value")) for state in client.widget_state.values()]
 
 
 def shown(cell: Any, kind: str) -> str:

@@ -342,10 +342,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> blitz.Run:
 
 
 def ray_run(storage: Path, workers: int) -> blitz.Run:
-    """A run of what Ray can import nowhere: a class and a lambda of a function."""
+    """A run of what Ray's workers cannot import: a class of the program itself, and a function of a function."""
 
     class Local(Net):
         """Known here only."""
+
+    # As one that a notebook defines.
+    Local.__module__ = "__main__"
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets, reduction="none")

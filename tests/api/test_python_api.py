@@ -1,3 +1,5 @@
+# mypy: disable-error-code="arg-type"
+# Settings by dotted names, and arguments of wrong types on purpose.
 """What `import blitz` gives: train, look at, evaluate, predict, export, open, list, tune."""
 
 import csv

@@ -1,0 +1,1 @@
+"""The programs that bench/quick_start.py times."""
