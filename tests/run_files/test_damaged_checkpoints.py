@@ -143,7 +143,7 @@ def test_of_a_best_checkpoint_that_is_not_whole_or_gone_the_best_before_it_is_ta
     for step, best in ((3, 3), (6, 6), (9, 6)):
         saved(run, step, best=best)
     (tmp_path / "checkpoints" / "6" / "weights.safetensors").unlink()
-    assert run.checkpoint_step("best", tell=told.append) == 3
+    assert run.checkpoint_step("best", report=told.append) == 3
     assert told == [f"{run}/checkpoints/6 is damaged: it is not whole; an older one is taken"]
     run.delete_folder("checkpoints/6")
     assert run.checkpoint_step("best") == 3

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,7 @@ def test_a_tracker_that_is_down_is_reported_once_and_caught_up_at_the_next_start
     ("name", "module"), [("wandb", "wandb"), ("mlflow", "mlflow"), ("trackio", "trackio"), ("comet", "comet_ml")]
 )
 def test_a_client_that_is_not_installed_is_one_line(name: Any, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = extras.find_spec
-    monkeypatch.setattr(extras, "find_spec", lambda wanted: None if wanted == module else find(wanted))
+    monkeypatch.setattr(extras, "find_spec", lambda wanted: None if wanted == module else find_spec(wanted))
     with pytest.raises(UserError, match=rf"--track {name} needs {module}.*pip install 'blitz\[{name}\]'"):
         TrainSettings(Parabola(), track=(name,))
 
