@@ -67,7 +67,7 @@ class Comet:
                 log_graph=False,
                 auto_param_logging=False,
                 auto_metric_logging=False,
-                auto_output_logging=False,  # type: ignore[arg-type]
+                auto_output_logging=False,
                 parse_args=False,
                 log_env_details=False,
                 log_git_metadata=False,

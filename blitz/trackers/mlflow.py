@@ -69,7 +69,7 @@ class Mlflow:
             return os.environ["MLFLOW_EXPERIMENT_ID"]
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "blitz")
         found = self._client.get_experiment_by_name(name)
-        return found.experiment_id if found else self._client.create_experiment(name)
+        return str(found.experiment_id if found else self._client.create_experiment(name))
 
     def last_step(self) -> int | None:
         """The step of the last request that was stored whole."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+from wandb.proto.wandb_internal_pb2 import Record
 
 _MAGIC_BYTES, _BLOCK_BYTES = 7, 32768
 _HEADER = struct.Struct("<IHB")
