@@ -93,7 +93,11 @@ def is_project_code(module: ModuleType) -> bool:
     A package without `__init__.py` has no file; its folders decide.
     """
     file = getattr(module, "__file__", None)
-    places = [file] if file else list(getattr(module, "__path__", ()))
+    try:
+        places = [file] if file else list(getattr(module, "__path__", ()))
+    except KeyError:
+        # A namespace package looks its parent up, which may be imported no more.
+        return False
     # Most of thousands of modules are known by the text of their path alone.
     if any(f"/{name}/" in str(place) for name in _SITE_FOLDERS for place in places):
         return False

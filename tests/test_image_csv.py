@@ -269,5 +269,5 @@ def test_an_image_root_may_be_relative_to_where_the_command_is_given(
     monkeypatch.chdir("/")
     assert set(pickle.loads(rows).__getitems__(np.arange(6))[FAULT]) == {""}
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="nosuch, which is no folder"):
+    with pytest.raises(DataError, match="nosuch, which is not a folder"):
         recipe(tmp_path, Path("a.csv"), image_root="nosuch").fitted()

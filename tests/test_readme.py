@@ -109,7 +109,8 @@ def test_every_test_and_every_page_that_a_page_names_exists() -> None:
         assert list(ROOT.glob(f"**/{name}" if "/" not in name else name)), name
     for page, content in PAGES.items():
         folder = ROOT if page == "README.md" else ROOT / "docs"
-        for link in re.findall(r"\]\(([\w./-]+)\)", content):
+        prose = re.sub(r"^```.*?^```$", "", content, flags=re.DOTALL | re.MULTILINE)
+        for link in re.findall(r"\]\(([\w./-]+)\)", prose):
             assert (folder / link).exists(), f"{page}: {link}"
 
 

@@ -234,14 +234,14 @@ def test_a_storage_that_does_not_answer_is_told_in_one_line(call: Call) -> None:
 def test_a_pipe_whose_reader_has_left_ends_a_command_silently(tmp_path: Path) -> None:
     ours, theirs = os.pipe()
     os.close(ours)
-    command = [sys.executable, "-m", "jobs.runs", "--help"]
+    command = [sys.executable, "-m", "blitz", "runs", "--help"]
     done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, cwd=tmp_path)
     os.close(theirs)
     assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_a_terminal_that_knows_only_ascii_is_no_reason_to_fail(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jobs.train", "digits", "--help"]
+    command = [sys.executable, "-m", "blitz", "train", "digits", "--help"]
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=ascii_only)
     assert done.returncode == 0

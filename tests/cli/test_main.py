@@ -61,7 +61,9 @@ def test_an_unknown_command_is_one_line_with_the_nearest(
 @pytest.mark.parametrize("words", [["blitz", "train"], ["jobs.train"]])
 def test_python_runs_the_same_as_a_module(words: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", *words, "nosuch"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    # `jobs` is not installed: it is there in a checkout.
+    folder = tmp_path if words[0] == "blitz" else Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no recipe 'nosuch'")
 

@@ -139,7 +139,7 @@ def test_what_cannot_be_is_refused_in_one_line(colours: RunDirectory, tmp_path: 
     settings, out = stored(colours), str(tmp_path / "out.csv")
     with pytest.raises(DataError, match=r"lacks\.csv has no column 'b'; it has: a, colour"):
         predict_csv(colours, str(tmp_path / "lacks.csv"), out, settings)
-    with pytest.raises(UserError, match=r"has\.csv has a column 'prediction' of its own"):
+    with pytest.raises(UserError, match=r"has\.csv has a column 'prediction' already"):
         predict_csv(colours, str(tmp_path / "has.csv"), out, settings)
     with pytest.raises(UserError, match=r"there\.csv exists already; name another file, or add --overwrite"):
         predict_csv(colours, str(tmp_path / "has.csv"), str(tmp_path / "there.csv"), settings)

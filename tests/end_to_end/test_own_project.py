@@ -158,8 +158,8 @@ def test_recipes_and_spaces_by_file_module_and_entry_point(with_roses: Installed
     assert sorted(file.name for file in (runs / "file" / "code").iterdir()) == ["flowers.py", "sizes_of_flowers.py"]
     assert not (runs / "name" / "code").exists()
     assert (runs / "sweep-of-module" / "best" / "code" / "flowers.py").exists()
-    assert "repeat it: python -m jobs.train flowers.py:Flowers --optim.lr" in printed
-    assert "repeat it: python -m jobs.train garden/flowers.py:Flowers --optim.lr" in printed
+    assert "repeat it: blitz train flowers.py:Flowers --optim.lr" in printed
+    assert "repeat it: blitz train garden/flowers.py:Flowers --optim.lr" in printed
     assert "flowers.py, sizes.py (" in printed
     assert "go to every worker of a run" in printed
     (elsewhere := project.parent / "elsewhere").mkdir()

@@ -54,7 +54,10 @@ def evil_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     table.write_text("\n".join(["x,y", *rows, ""]))
     words = f"table_csv --data.target y --data.val-fraction 0.4 --epochs 2 --storage {folder} --run".split()
-    jobs_train.main([*words, "<i>&name", "--data.train-csv", str(table)])
+    jobs_train.main([*words, "name", "--data.train-csv", str(table)])
+    # `--run` refuses such a name; a directory may have it all the same.
+    (folder / "name").rename(folder / "<i>&name")
+    report([RunDirectory.of(str(folder), "<i>&name")])
     return folder / "<i>&name" / "report.html"
 
 
