@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blitz.run_files.directory import RunDirectory
-from tests.clusters import Head, head_node, joined_node
+from tests.clusters import Head, blind_to, head_node, joined_node
 from tests.object_store import uri_of
 from tests.running import result
 from tests.wheels import Installed
@@ -171,7 +171,10 @@ def test_recipes_and_spaces_by_file_module_and_entry_point(with_roses: Installed
 @pytest.fixture
 def two_nodes(with_roses: Installed) -> Iterator[Head]:
     """A cluster of two nodes in the environment of the wheel, in which two workers of three CPUs need both."""
-    with head_node(bin=with_roses.bin, env={"PYTHONPATH": ""}) as head, joined_node(head, cpus=4):
+    with (
+        head_node(bin=with_roses.bin, env={"PYTHONPATH": ""}) as head,
+        joined_node(head, *blind_to(head.folder), cpus=4),
+    ):
         yield head
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from blitz.recipes.digits import Digits
 from blitz.run_files.directory import RunDirectory
-from tests.clusters import Head, joined_node
+from tests.clusters import Head, blind_to, joined_node
 from tests.end_to_end.test_kills import CHECKPOINTS, FLAGS, RANDOM, RECIPE, at_step
 from tests.object_store import uri_of
 from tests.running import losses, result, train
@@ -55,7 +55,8 @@ def test_a_job_is_submitted_to_two_nodes_watched_and_leaves_a_whole_run_on_s3(
     # Two workers of three CPUs, which a node of four has only one of.
     scale = ["--scale.num-workers", "2", "--scale.cpus-per-worker", "3"]
     words = ["digits", "--epochs", "1", *scale, "--storage", uri_of(s3_port, tmp_path.name), "--run", "one"]
-    with joined_node(head, cpus=4):
+    # With a folder of its own for uploads, as on another machine: in a shared one it replaces the files of the head.
+    with joined_node(head, *blind_to(head.folder), cpus=4):
         submit(head, checkout, "whole", *words)
         assert state_at_the_end(head, "whole") == "SUCCEEDED", head.ray("job", "logs", "whole")
     assert "succeeded" in head.ray("job", "status", "whole")
