@@ -102,3 +102,8 @@ def test_an_address_without_a_number_for_a_port_is_refused(monkeypatch: pytest.M
     monkeypatch.setenv("RAY_ADDRESS", "head:port")
     with pytest.raises(UserError, match="it must be HOST:PORT or auto"):
         check(Placement(Scale()))
+
+
+def test_an_address_of_ray_client_is_refused() -> None:
+    with pytest.raises(UserError, match="is Ray Client's, with which blitz does not run; set it to HOST:6379"):
+        check(Placement(Scale(num_workers=2), "ray://127.0.0.1:10001"))

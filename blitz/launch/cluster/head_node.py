@@ -25,6 +25,11 @@ def check_address(address: str) -> None:
     require(
         "@" not in address, "RAY_ADDRESS holds a user name or password, which Ray does not take; set it to HOST:6379"
     )
+    require(
+        not address.startswith("ray://"),
+        f"the cluster's address (RAY_ADDRESS) is {address}, which is Ray Client's, with which blitz does not run; "
+        "set it to HOST:6379, or use `ray job submit`",
+    )
     host, port = _host_and_port(_local_address() if address == "auto" else address)
     try:
         socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close()
