@@ -43,8 +43,8 @@ def test_digits_reaches_97_percent(tmp_path: Path) -> None:
 
 
 def test_parabola_is_fitted_but_for_its_noise(tmp_path: Path) -> None:
-    # 0.1 is the noise's standard deviation: no curve comes closer.
-    assert 0.09 < result(train(Parabola(), tmp_path))["metrics"]["val/rmse"] < 0.12
+    # 0.1 is the noise's standard deviation: no curve comes closer. Over eight seeds: 0.104, standard deviation 0.005.
+    assert 0.08 < result(train(Parabola(), tmp_path))["metrics"]["val/rmse"] < 0.13
 
 
 def test_blobs_are_told_apart_as_well_as_they_can_be(tmp_path: Path) -> None:
