@@ -48,8 +48,9 @@ def test_parabola_is_fitted_but_for_its_noise(tmp_path: Path) -> None:
 
 
 def test_blobs_are_told_apart_as_well_as_they_can_be(tmp_path: Path) -> None:
-    # Their centers are 4 √2 apart: of points so drawn, 0.23 % lie nearer to the other one.
-    assert result(train(Blobs(), tmp_path))["metrics"]["val/accuracy"] > 0.99
+    # Their centers are 4 √2 apart: of points so drawn, 0.23 % lie nearer to the other one. Over eight seeds: 0.9955,
+    # standard deviation 0.0023.
+    assert result(train(Blobs(), tmp_path))["metrics"]["val/accuracy"] > 0.98
 
 
 def test_random_mlp_learns_its_examples_by_heart(tmp_path: Path) -> None:
