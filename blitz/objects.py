@@ -151,7 +151,7 @@ class ObjectRecipe(Recipe):
         batch = self.preprocess({name: torch.from_numpy(column) for name, column in columns.items()})
         shapes = ", ".join(f"{name} {column.dtype} {tuple(column.shape)}" for name, column in columns.items())
         with torch.no_grad(), warnings.catch_warnings():
-            # Of shapes that differ torch only warns, and what comes of them is refused here.
+            # Torch only warns of shapes that differ; the loss that follows is refused here.
             warnings.filterwarnings("ignore", "Using a target size")
             with _explained(f"model={short_name(self.model)} does not take rows of {split} ({shapes})"):
                 outputs = self.forward(model, batch)
@@ -219,7 +219,7 @@ class ObjectRecipe(Recipe):
         model = self.objects.model
         if model is None:
             model = object_of(self.model, what="model")
-        # Copied: training in place what the program holds would change what the next call begins with.
+        # Copied: training in place what the program holds would change what the next call starts from.
         return copy.deepcopy(model if isinstance(model, nn.Module) else model())
 
     def preprocess(self, batch: Batch) -> Batch:
@@ -282,7 +282,7 @@ class ObjectRecipe(Recipe):
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """An error in the user's code as one line that begins with `what`."""
+    """An error in the user's code as one line that starts with `what`."""
     try:
         yield
     except UserError:

@@ -47,12 +47,12 @@ def test_parabola_is_fitted_but_for_its_noise(tmp_path: Path) -> None:
     assert 0.09 < result(train(Parabola(), tmp_path))["metrics"]["val/rmse"] < 0.12
 
 
-def test_blobs_are_told_apart_as_well_as_they_can_be(tmp_path: Path) -> None:
+def test_blobs_are_classified_as_well_as_they_can_be(tmp_path: Path) -> None:
     # Their centers are 4 √2 apart: of points so drawn, 0.23 % lie nearer to the other one.
     assert result(train(Blobs(), tmp_path))["metrics"]["val/accuracy"] > 0.99
 
 
-def test_random_mlp_learns_its_examples_by_heart(tmp_path: Path) -> None:
+def test_random_mlp_overfits_its_examples(tmp_path: Path) -> None:
     run = train(RandomMLP(max_steps=300), tmp_path)
     shown = [line["val/loss"] for line in run.metrics() if "val/loss" in line]
     assert len(shown) == 3
@@ -126,7 +126,7 @@ def test_two_processes_that_are_asked_to_download_at_once_both_find_whole_files(
     assert [process.communicate()[0] for process in processes] == [b"1250\n", b"1250\n"]
 
 
-def test_a_damaged_file_is_told_like_a_missing_one(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_like_a_missing_one(tmp_path: Path) -> None:
     with cifar10_in(tmp_path):
         damaged = tmp_path / "cifar-10-batches-py" / "data_batch_3"
         damaged.write_bytes(damaged.read_bytes()[:1000])
