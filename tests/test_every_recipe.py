@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.recipes import HEADLINES
-from blitz.export.export import export
+from blitz.export.checked_export import export
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_names
 from blitz.run_files.directory import RunDirectory

@@ -22,7 +22,7 @@ from blitz.cli.train import main as train_command
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.csv.tabular import CsvData
 from blitz.errors import UserError
-from blitz.export.export import Exported, export
+from blitz.export.checked_export import Exported, export
 from blitz.export.formats import Format
 from blitz.recipe import Batch, Recipe
 from blitz.recipes.digits import Digits

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from blitz.data.digits import digits
-from blitz.data.vision import VisionData, cifar10, mnist
+from blitz.data.digits_images import digits
+from blitz.data.torchvision_images import VisionData, cifar10, mnist
 from blitz.errors import DataError, UserError
 from blitz.optim import Optim
 from blitz.recipe import Recipe
@@ -118,7 +118,7 @@ def test_two_processes_that_are_asked_to_download_at_once_both_find_whole_files(
     # The packed files are there, so that all of torchvision's download runs but the transfer: it unpacks them.
     files = write_mnist(tmp_path, packed=True)
     program = (
-        "import torchvision; from blitz.data.vision import VisionData, mnist; "
+        "import torchvision; from blitz.data.torchvision_images import VisionData, mnist; "
         f"torchvision.datasets.MNIST.resources = {files!r}; "
         f"print(len(mnist(VisionData({str(tmp_path)!r}, download=True), 'train')))"
     )

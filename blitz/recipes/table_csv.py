@@ -1,26 +1,16 @@
 """Any CSV: a multilayer perceptron over its numbers and categories, which classifies or predicts a number."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from blitz.data.csv.tabular import (
-    CsvData,
-    CsvFit,
-    CsvRows,
-    TrainingTable,
-    csv_inputs,
-    fit_csv,
-    open_table,
-    training_rows,
-    val_rows,
-)
+from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
 from blitz.data.plan import Split
 from blitz.errors import require
-from blitz.fields import HELD
+from blitz.fields import held
 from blitz.models.mlp import Activation
 from blitz.models.tabular_mlp import TabularMLP, standardised
 from blitz.optim import Optim
@@ -54,14 +44,11 @@ class TableCsv(Recipe):
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
-    opened: Annotated[TrainingTable | None, tyro.conf.Suppress] = field(
-        default=None, compare=False, repr=False, metadata={HELD: True}
-    )
+    opened: Annotated[TrainingTable | None, tyro.conf.Suppress] = held()
 
     def fitted(self) -> Self:
-        self.data.check()
-        table = open_table(self.data, self.seed)
-        return replace(self, fitted_on=fit_csv(table), opened=table)
+        fit, table = fit_csv(self.data, self.seed)
+        return replace(self, fitted_on=fit, opened=table)
 
     @property
     def fit(self) -> CsvFit:
@@ -70,12 +57,7 @@ class TableCsv(Recipe):
         return self.fitted_on
 
     def dataset(self, split: Split) -> CsvRows:
-        data, fit, table = self.data, self.fit, self.opened
-        if split == "val" and data.val_csv is not None:
-            return val_rows(data, fit, data.val_csv)
-        if table is None or not table.is_of(data, self.seed):
-            table = open_table(data, self.seed, content=fit.content)
-        return training_rows(table, fit, split)
+        return csv_rows(self.data, self.fit, split, self.seed, self.opened)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)
@@ -128,9 +110,7 @@ class TableCsv(Recipe):
             **super().signature(),
             "numbers": [one.name for one in fit.numbers],
             "missing_number": "nan",
-            "categories": {
-                one.name: {value: code for code, value in enumerate(one.values, start=1)} for one in fit.categories
-            },
+            "categories": {one.name: one.codes for one in fit.categories},
             "unknown_category": 0,
         }
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from blitz.api.evaluate_run import EvaluateSettings, evaluate
 from blitz.data.plan import Split
-from blitz.data.vision import VisionData
+from blitz.data.torchvision_images import VisionData
 from blitz.errors import DataError, RunFailed, UserError
 from blitz.launch.scale import Scale
 from blitz.optim import Optim

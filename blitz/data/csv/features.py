@@ -53,9 +53,9 @@ class CategoryFeature:
         return cls(report.name, report.values)
 
     @property
-    def codes(self) -> int:
-        """How many codes there are."""
-        return len(self.values) + 1
+    def codes(self) -> dict[str, int]:
+        """The code of each value."""
+        return {value: code for code, value in enumerate(self.values, start=1)}
 
 
 Feature = NumberFeature | CategoryFeature

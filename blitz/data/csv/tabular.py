@@ -79,7 +79,7 @@ class CsvFit:
     @property
     def codes(self) -> tuple[int, ...]:
         """For each category the number of its codes."""
-        return tuple(feature.codes for feature in self.categories)
+        return tuple(len(feature.values) + 1 for feature in self.categories)
 
     @property
     def types(self) -> dict[str, ColumnType]:
@@ -159,15 +159,18 @@ def open_table(data: CsvData, seed: int, *, content: str | None = None) -> Train
     return TrainingTable(data, seed, index, bad, train, val, classifies)
 
 
-def fit_csv(table: TrainingTable) -> CsvFit:
-    """Means, deviations, vocabularies and classes of the training rows, in one pass over the index.
+def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
+    """Means, deviations, vocabularies and classes of the training rows, in one pass over the index; and the table.
 
     Prints the columns that are left out.
 
     Raises:
-        DataError: if there is nothing to learn, or nothing to learn it from.
+        DataError: if the CSV, a column of it or too many of its rows cannot be used.
+        UserError: if `data` names no CSV or no target, or two ways to evaluate.
     """
-    data, index = table.data, table.index
+    data.check()
+    table = open_table(data, seed)
+    index = table.index
     print(f"{index.csv}: {index.described()}")
     reports = statistics_of(index, index.dialect.names, table.train)
     if table.classifies:
@@ -203,30 +206,23 @@ def fit_csv(table: TrainingTable) -> CsvFit:
             print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
     numbers = tuple(feature for feature in features if isinstance(feature, NumberFeature))
     categories = tuple(feature for feature in features if isinstance(feature, CategoryFeature))
-    return CsvFit(index.content, target, numbers, categories, index.decimal)
+    return CsvFit(index.content, target, numbers, categories, index.decimal), table
 
 
-def training_rows(table: TrainingTable, fit: CsvFit, split: Split) -> CsvRows:
-    """The rows of the training CSV that a split has."""
-    return CsvRows(table.index, fit, table.train if split == "train" else table.val, table.bad)
+def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int, opened: TrainingTable | None = None) -> CsvRows:
+    """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
 
-
-def val_rows(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
-    """The rows of another CSV to evaluate on.
+    The training CSV is read again unless it is `opened`, with the same settings.
 
     Raises:
-        DataError: if it, a column of it or too many of its rows cannot be used.
+        DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
-    options = data.options(
-        types=fit.types, label_columns=(data.target,), usual_decimal=fit.decimal, verbatim=fit.verbatim
-    )
-    index = index_csv(csv, data.cache, options)
-    bad = _faults(index, fit.types)
-    if fit.target.classes:
-        bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
-    kept = np.ones(index.rows, bool)
-    kept[data.rows_to_leave_out(bad, index)] = False
-    return CsvRows(index, fit, kept, bad)
+    if split == "val" and data.val_csv is not None:
+        return _val_rows(data, fit, data.val_csv)
+    table = opened
+    if table is None or not table.is_of(data, seed):
+        table = open_table(data, seed, content=fit.content)
+    return CsvRows(table.index, fit, table.train if split == "train" else table.val, table.bad)
 
 
 def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
@@ -242,6 +238,19 @@ def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
     index = index_csv(csv, data.cache, options)
     read = replace(fit, target=replace(fit.target, name=""))
     return CsvRows(index, read, np.ones(index.rows, bool), _faults(index, types))
+
+
+def _val_rows(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
+    options = data.options(
+        types=fit.types, label_columns=(data.target,), usual_decimal=fit.decimal, verbatim=fit.verbatim
+    )
+    index = index_csv(csv, data.cache, options)
+    bad = _faults(index, fit.types)
+    if fit.target.classes:
+        bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
+    kept = np.ones(index.rows, bool)
+    kept[data.rows_to_leave_out(bad, index)] = False
+    return CsvRows(index, fit, kept, bad)
 
 
 def _train_index(data: CsvData, content: str | None) -> tuple[CsvIndex, bool]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
-from blitz.models.lenet import LeNet
+from blitz.models.lenet5 import LeNet
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification
 from blitz.recipe import Batch, Draws, Recipe, StepDraws, may_change
