@@ -94,14 +94,14 @@ def is_project_code(module: ModuleType) -> bool:
     """
     file = getattr(module, "__file__", None)
     try:
-        places = [file] if file else list(getattr(module, "__path__", ()))
+        found = [file] if file else list(getattr(module, "__path__", ()))
     except KeyError:
-        # A namespace package looks its parent up, which may be imported no more.
+        # A namespace package looks its parent up, which may no longer be imported.
         return False
     # Most of thousands of modules are known by the text of their path alone.
-    if any(f"/{name}/" in str(place) for name in _SITE_FOLDERS for place in places):
+    if any(f"/{name}/" in str(path) for name in _SITE_FOLDERS for path in found):
         return False
-    paths = [Path(place).resolve() for place in places if Path(place).exists()]
+    paths = [Path(path).resolve() for path in found if Path(path).exists()]
     return bool(paths) and not any(
         path.is_relative_to(folder) or any(name in path.parts for name in _SITE_FOLDERS)
         for path in paths

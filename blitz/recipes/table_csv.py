@@ -7,9 +7,10 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, csv_inputs, csv_rows, fit_csv
+from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
 from blitz.data.plan import Split
 from blitz.errors import require
+from blitz.fields import held
 from blitz.models.mlp import Activation
 from blitz.models.tabular_mlp import TabularMLP, standardised
 from blitz.optim import Optim
@@ -43,9 +44,11 @@ class TableCsv(Recipe):
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
+    opened: Annotated[TrainingTable | None, tyro.conf.Suppress] = held()
 
     def fitted(self) -> Self:
-        return replace(self, fitted_on=fit_csv(self.data, self.seed))
+        fit, table = fit_csv(self.data, self.seed)
+        return replace(self, fitted_on=fit, opened=table)
 
     @property
     def fit(self) -> CsvFit:
@@ -54,7 +57,7 @@ class TableCsv(Recipe):
         return self.fitted_on
 
     def dataset(self, split: Split) -> CsvRows:
-        return csv_rows(self.data, self.fit, split, self.seed)
+        return csv_rows(self.data, self.fit, split, self.seed, self.opened)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)
@@ -107,9 +110,7 @@ class TableCsv(Recipe):
             **super().signature(),
             "numbers": [one.name for one in fit.numbers],
             "missing_number": "nan",
-            "categories": {
-                one.name: {value: code for code, value in enumerate(one.values, start=1)} for one in fit.categories
-            },
+            "categories": {one.name: one.codes for one in fit.categories},
             "unknown_category": 0,
         }
 

@@ -1,4 +1,4 @@
-"""Runs that are killed with SIGKILL at some step, and go on: in this process, on Ray, and from one to the other."""
+"""Runs that are killed with SIGKILL at some step, and resume: in this process, on Ray, and from one to the other."""
 
 import json
 import os
@@ -158,7 +158,7 @@ def test_a_killed_driver_and_then_a_killed_node_change_no_bit(
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_runtime")
-def test_a_run_begun_in_this_process_goes_on_on_two_workers(undisturbed_exact: RunDirectory, tmp_path: Path) -> None:
+def test_a_run_started_in_this_process_resumes_on_two_workers(undisturbed_exact: RunDirectory, tmp_path: Path) -> None:
     run = kill_in_process(tmp_path, at=RANDOM.randrange(15, 450), exact=True)
     train(EXACT, Path(run.uri), num_workers=2, checkpoints=CHECKPOINTS)
     assert losses(run) == pytest.approx(losses(undisturbed_exact), rel=TOLERANCE)
@@ -167,7 +167,7 @@ def test_a_run_begun_in_this_process_goes_on_on_two_workers(undisturbed_exact: R
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_runtime")
-def test_a_run_killed_on_two_workers_goes_on_in_this_process(undisturbed_exact: RunDirectory, tmp_path: Path) -> None:
+def test_a_run_killed_on_two_workers_resumes_in_this_process(undisturbed_exact: RunDirectory, tmp_path: Path) -> None:
     with (
         at_step(RANDOM.randrange(15, 300), tmp_path, kill_a_worker),
         pytest.raises(RunFailed, match="a worker died"),
@@ -178,7 +178,7 @@ def test_a_run_killed_on_two_workers_goes_on_in_this_process(undisturbed_exact: 
     assert result(run)["rows_digest"] == result(undisturbed_exact)["rows_digest"]
 
 
-def test_a_run_that_is_told_to_leave_saves_the_step_that_it_is_at(tmp_path: Path) -> None:
+def test_a_run_that_is_asked_to_stop_saves_the_step_that_it_is_at(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*train_command(tmp_path), "--epochs", "10000", "--checkpoint.every-steps", "1000000"],
         stdout=subprocess.DEVNULL,
