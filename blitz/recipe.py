@@ -122,7 +122,7 @@ class Recipe(ABC):
     patience: int | None = may_change(None)
     """Stop early once so many evaluations in a row have not improved the metric that --best.metric names."""
     min_delta: float = 0.0
-    """The least change of that metric that counts as an improvement for --patience."""
+    """The least change of that metric that counts as an improvement."""
     log_every_steps: int = may_change(50)
     """Write the mean training loss after every so many steps."""
     precision: Literal["fp32", "bf16"] = "fp32"
