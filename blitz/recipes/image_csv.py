@@ -175,5 +175,6 @@ class ImageCsv(Recipe):
             case "numbers":
                 return Regression(
                     units=tuple(number.std for number in fit.numbers),
+                    means=tuple(number.mean for number in fit.numbers),
                     names=fit.targets if len(fit.targets) > 1 else (),
                 )

@@ -116,4 +116,6 @@ class TableCsv(Recipe):
 
     def metrics(self) -> Classification | Regression:
         target = self.fit.target
-        return Classification(target.classes) if target.classes else Regression(units=(target.std,))
+        return (
+            Classification(target.classes) if target.classes else Regression(units=(target.std,), means=(target.mean,))
+        )

@@ -104,7 +104,7 @@ def test_on_an_object_store_age_tells_what_runs(s3_port: int) -> None:
 def test_a_recipe_that_is_gone_is_listed_all_the_same(storage: str) -> None:
     recipe = Path(storage, "whole", "recipe.json")
     recipe.write_text(recipe.read_text().replace('"digits"', '"gone"'))
-    assert [run.best[0] for run in list_runs(storage) if run.name == "whole" and run.best] == ["val/best"]
+    assert [run.best[0] for run in list_runs(storage) if run.name == "whole" and run.best] == ["val/accuracy"]
 
 
 def test_a_storage_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -261,8 +261,8 @@ def test_all_workers_agree_on_the_steps_of_checkpoints_by_the_clock(tmp_path: Pa
 
 def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     run = train(replace(SMALL, epochs=8), tmp_path, checkpoints=Checkpoints(every_steps=2, keep=3))
-    by_step = {line["step"]: line["val/accuracy"] for line in run.metrics() if "val/accuracy" in line}
-    best = max(by_step, key=lambda step: (by_step[step], -step))
+    lines = [line for line in run.metrics() if "val/accuracy" in line]
+    best = min(lines, key=lambda line: (-line["val/accuracy"], line["val/loss"], line["step"]))["step"]
     assert result(run)["best_checkpoint"] == best == run.checkpoint_step("best")
     assert run.checkpoint_steps() == sorted({best, 36, 38, 40})
 
