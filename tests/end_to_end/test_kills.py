@@ -18,7 +18,9 @@ import psutil
 import pytest
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
+from torch import nn
 
+import blitz
 from blitz.errors import RunFailed
 from blitz.optim import Optim
 from blitz.recipes.digits import Digits
@@ -26,6 +28,7 @@ from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from tests.clusters import env_of_driver
 from tests.float64 import TOLERANCE, in_float64
+from tests.miniature_objects import Net, Noisy, Pairs
 from tests.running import losses, result, same_bits, train, train_workers, weights
 
 RECIPE = Digits(epochs=12, global_batch_size=31, log_every_steps=1, optim=Optim(name="momentum", lr=0.01))
@@ -110,6 +113,39 @@ def test_a_killed_run_resumes_to_the_bits_of_one_that_was_never_stopped(
     assert same_bits(weights(killed), weights(undisturbed))
     assert losses(killed) == losses(undisturbed)
     assert result(killed) == result(undisturbed)
+
+
+def train_objects(storage: str) -> blitz.Run:
+    """A run of plain objects, whose rows draw from the ambient generators: 600 steps."""
+    return blitz.train(
+        model=Net,
+        train=Noisy(400),
+        val=Pairs(),
+        loss=nn.CrossEntropyLoss(),
+        optim=Optim("adam"),
+        epochs=12,
+        global_batch_size=8,
+        log_every_steps=1,
+        checkpoint=CHECKPOINTS,
+        num_workers=0,
+        storage=storage,
+        run="objects",
+        report=False,
+    )
+
+
+def test_a_killed_run_of_plain_objects_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    program = "import sys; from tests.end_to_end.test_kills import train_objects; train_objects(sys.argv[1])"
+    storage = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-c", program, str(storage)], stdout=subprocess.DEVNULL)
+    with at_step(RANDOM.randrange(100, 400), storage / "objects", process.kill):
+        assert process.wait() == -signal.SIGKILL
+    assert RunDirectory.of(str(storage), "objects").checkpoint_steps()
+    killed, whole = train_objects(str(storage)), train_objects(str(tmp_path / "whole"))
+    assert [event["what"] for event in killed.directory.events()] == ["started", "resumed", "finished"]
+    assert killed.result == whole.result
+    assert losses(killed.directory) == losses(whole.directory)
+    assert same_bits(weights(killed.directory), weights(whole.directory))
 
 
 @pytest.mark.cluster
