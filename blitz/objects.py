@@ -129,7 +129,7 @@ class ObjectRecipe(Recipe):
         model.eval()
         dataset = self.dataset("train")
         columns = _some_rows(dataset)
-        outputs, targets = self._passed(model, columns, "train")
+        outputs, targets = self._try_forward(model, columns, "train")
         recipe = dataclasses.replace(
             self,
             outputs=outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() > 1 else 1,
@@ -142,11 +142,11 @@ class ObjectRecipe(Recipe):
         for split in splits[: 1 + (self.objects.val is not None)]:
             if split == "val":
                 columns = _some_rows(self.dataset("val"))
-                outputs, _ = recipe._passed(model, columns, "val")
-            recipe._judged(outputs, columns, split)
+                outputs, _ = recipe._try_forward(model, columns, "val")
+            recipe._try_metrics(outputs, columns, split)
         return recipe
 
-    def _passed(self, model: nn.Module, columns: Columns, split: Split) -> tuple[Any, Any]:
+    def _try_forward(self, model: nn.Module, columns: Columns, split: Split) -> tuple[Any, Any]:
         """Outputs for some rows, and their targets."""
         batch = self.preprocess({name: torch.from_numpy(column) for name, column in columns.items()})
         shapes = ", ".join(f"{name} {column.dtype} {tuple(column.shape)}" for name, column in columns.items())
@@ -163,7 +163,7 @@ class ObjectRecipe(Recipe):
                 require_rows_apart(self.objects.row_loss, outputs, targets, len(next(iter(batch.values()))))
         return outputs, targets
 
-    def _judged(self, outputs: Any, columns: Columns, split: Split) -> None:
+    def _try_metrics(self, outputs: Any, columns: Columns, split: Split) -> None:
         batch = self.preprocess({name: torch.from_numpy(column) for name, column in columns.items()})
         shown = short_name(name_of_object(self.objects.metrics)) if self.kind is None else self.kind
         with _explained(f"metrics={shown} does not take the outputs and targets of rows of {split}"):

@@ -77,7 +77,7 @@ def head_node(
     path = f"{bin}{os.pathsep}{os.environ['PATH']}"
     # The timeout of `ray job stop`: its 3 seconds are too short on a machine with more work than cores.
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60", "OMP_NUM_THREADS": "1"}
-    # No process waits for a node's drain notice here; and workers must not have a lower priority than other tests.
+    # Nothing here waits for a node to drain; and workers must not have a lower priority than other tests.
     settings |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_worker_niceness": "0"}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     outer = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
