@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
-import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
@@ -11,12 +10,13 @@ from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_
 from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.fields import held
+from blitz.losses import LearnsTargets
 from blitz.models.mlp import Activation
 from blitz.models.tabular_mlp import TabularMLP, standardised
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
-from blitz.recipe import Batch, Recipe
+from blitz.recipe import Batch
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class TableCsv(Recipe):
+class TableCsv(LearnsTargets):
     """An MLP on the numbers and categories of a CSV; it classifies or predicts a number, depending on the target."""
 
     epochs: int = 30
@@ -48,7 +48,9 @@ class TableCsv(Recipe):
 
     def fitted(self) -> Self:
         fit, table = fit_csv(self.data, self.seed)
-        return replace(self, fitted_on=fit, opened=table)
+        fitted = replace(self, fitted_on=fit, opened=table)
+        rows = fitted.dataset("train")
+        return fitted.checked_losses(fit.target.classes, len(rows), rows.labels)
 
     @property
     def fit(self) -> CsvFit:
@@ -88,8 +90,8 @@ class TableCsv(Recipe):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         if self.fit.target.classes:
-            return F.cross_entropy(outputs, batch["targets"], reduction="none")
-        return (outputs.squeeze(1) - batch["targets"]).square()
+            return self.loss_of_classes(outputs, batch["targets"])
+        return self.loss_of_numbers(outputs.squeeze(1), batch["targets"])
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
         target = self.fit.target
@@ -117,5 +119,7 @@ class TableCsv(Recipe):
     def metrics(self) -> Classification | Regression:
         target = self.fit.target
         return (
-            Classification(target.classes) if target.classes else Regression(units=(target.std,), means=(target.mean,))
+            Classification(target.classes)
+            if target.classes
+            else Regression((target.std,), means=(target.mean,), best=self.deciding_number)
         )
