@@ -53,7 +53,7 @@ FLAGS = shlex.split(
     "--epochs 10000 --global-batch-size 31 --log-every-steps 10 --evaluate-every-steps 100000"
     " --checkpoint.every-steps 100 --optim.name momentum --optim.lr 0.001 --optim.schedule constant"
     " --optim.warmup-steps 0 --run elastic --scale.min-workers 1 --scale.max-workers 3 --scale.resize-every-s 1"
-    " --max-failures 1"
+    " --max-failures 1 --scale.feed stream"
 )
 SECONDS_TO_WAIT = 300
 SECONDS_TO_PREEMPTION = 15

@@ -51,10 +51,9 @@ def feed_of(name: FeedName, datasets: Datasets, *, row_bytes: int, task_cpus: fl
         case "tasks":
             return TaskFeed(refs, task_cpus)
         case "stream":
-            # Started here, while the workers are: it imports Ray Data for seconds. Ray starts it elsewhere if its node
-            # is lost, and it begins again where the restarted workers do.
-            options = {"scheduling_strategy": on_the_drivers_node(), "max_restarts": -1}
-            return StreamFeed(refs, row_bytes, task_cpus, _stream_actor(**options))
+            # Started here, while the workers are: it imports Ray Data for seconds. If its node is lost, Ray starts it
+            # on another, and the workers that are restarted then begin it again.
+            return StreamFeed(refs, row_bytes, task_cpus, _stream_actor(max_restarts=-1))
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class TaskFeed:
 
     def blocks(self, shares: Shares, first_step: int, rank: int, *, start: int) -> Iterator[Block]:
         """Requested some blocks ahead."""
-        task = ray.remote(num_cpus=self.task_cpus)(_fetch)
+        task: Any = ray.remote(num_cpus=self.task_cpus)(_fetch)
         requested: deque[ray.ObjectRef[Block]] = deque()
         for chunk in shares.chunks(first_step):
             # In a list, as Ray would otherwise pass the data set itself, read anew for each task.
@@ -137,8 +136,8 @@ def _stream_of_group(name: str) -> Any:
 
 def _stream_actor(**options: Any) -> Any:
     # A call waits for each rank, and when ranks are restarted theirs must get past those of the dead.
-    actor = ray.remote(num_cpus=0, max_concurrency=3 * _RANKS_PER_STREAM)(RowStream)
-    return actor.options(**options).remote()
+    options |= {"max_concurrency": 3 * _RANKS_PER_STREAM, "scheduling_strategy": on_the_drivers_node()}
+    return ray.remote(num_cpus=0)(RowStream).options(**options).remote()
 
 
 def _start_to_copy(blocks: "deque[ray.ObjectRef[Any]]") -> None:
@@ -155,6 +154,6 @@ def _block(table: Any, chunk: Chunk, shares: Shares) -> Block:
 
 def _writable(block: Block) -> Block:
     """A block whose arrays can be tensors: those in the object store are read-only."""
-    arrays = {name: np.require(column, requirements="W") for name, column in block.columns.items()}
-    rows, weights = (np.require(one, requirements="W") for one in (block.rows, block.weights))
-    return replace(block, rows=rows, weights=weights, columns=arrays)
+    columns = {name: np.require(column, requirements="W") for name, column in block.columns.items()}
+    rows, weights = np.require(block.rows, requirements="W"), np.require(block.weights, requirements="W")
+    return replace(block, rows=rows, weights=weights, columns=columns)

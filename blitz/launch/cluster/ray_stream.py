@@ -70,7 +70,8 @@ class RowStream:
         with self._changed:
             self._changed.wait_for(lambda: self._start != start or self._ready[index] or self._ended)
             if self._start != start:
-                return []  # The rank is no more: others have begun again.
+                # The rank is no more, or this actor was restarted with an empty memory.
+                raise RuntimeError("the stream that the rank took its rows from has ended")
             if self._error is not None and not self._ready[index]:
                 raise self._error
             taken = list(self._ready[index])
