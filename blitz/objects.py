@@ -120,7 +120,8 @@ class ObjectRecipe(Recipe):
 
     def _tried(self) -> "ObjectRecipe":
         """This recipe with what a forward pass over a few rows of each data set says."""
-        with generators_restored():
+        made = f"model={short_name(self.model)} cannot be made"
+        with generators_restored(), _explained(made):
             model = self.build_model()
         require(
             isinstance(model, nn.Module),
@@ -155,8 +156,11 @@ class ObjectRecipe(Recipe):
             warnings.filterwarnings("ignore", "Using a target size")
             with _explained(f"model={short_name(self.model)} does not take rows of {split} ({shapes})"):
                 outputs = self.forward(model, batch)
+            given = f"outputs {_in_words(outputs)}, targets {_in_words(nested(batch, TARGETS))}"
+            if not any(name.partition("/")[0] == TARGETS for name in batch):
+                given = "its items have no targets; give (inputs, targets)"
             with _explained(
-                f"loss={short_name(self.loss_name)} does not take the outputs and targets of rows of {split}"
+                f"loss={short_name(self.loss_name)} does not take the outputs and targets of rows of {split} ({given})"
             ):
                 self.loss(outputs, batch)
                 targets = nested(batch, TARGETS)
@@ -278,6 +282,12 @@ class ObjectRecipe(Recipe):
             for column, values in super().predictions(output, batch).items():
                 columns[column.replace("prediction", f"prediction_{name}", 1)] = values
         return columns
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return f"{type(value).__name__} of {len(value)}" if hasattr(value, "__len__") else type(value).__name__
 
 
 @contextmanager

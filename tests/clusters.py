@@ -32,6 +32,8 @@ class Head:
     process: psutil.Process
     folder: Path
     """Ray's folder of sessions and uploads."""
+    client: str
+    """The address of its server for Ray Client."""
     bin: Path = _BIN
     """The folder of its `ray` and `python`."""
 
@@ -98,7 +100,8 @@ def head_node(
         )
     try:
         _wait_until_started(head, log)
-        yield Head(f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard}", environment, head, folder, bin)
+        addresses = (f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard}")
+        yield Head(*addresses, environment, head, folder, f"ray://127.0.0.1:{client}", bin)
     finally:
         _stop(head)
         shutil.rmtree(folder, ignore_errors=True)

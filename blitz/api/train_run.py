@@ -177,7 +177,7 @@ def train(
     resume: Resume = "auto",
     resume_changed_code: bool = False,
     report: bool = True,
-    track: Sequence[TrackerName] = (),
+    track: TrackerName | Sequence[TrackerName] = (),
     checkpoint: Checkpoints | None = None,
     num_workers: Literal["auto"] | int | None = None,
     use_gpu: Literal["auto", "yes", "no"] | None = None,
@@ -238,7 +238,7 @@ def train(
         resume=resume,
         resume_changed_code=resume_changed_code,
         report=report,
-        track=tuple(track),
+        track=(track,) if isinstance(track, str) else tuple(track),
         checkpoint=checkpoint or Checkpoints(),
         scale=where,
     )
