@@ -1,24 +1,24 @@
 """Images that a CSV names: any classifier of torchvision, for classes, numbers or points in the image."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 import torch
-import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
 from blitz.data.crops import Crops, middle, recolored
-from blitz.data.csv.image_dataset import CsvImages, FileChecks, ImageFit, fit_images, image_inputs, image_rows
+from blitz.data.csv.image_dataset import CsvImages, ImageFit, TrainingImages, fit_images, image_inputs, image_rows
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.errors import require
-from blitz.fields import HELD
+from blitz.fields import held
+from blitz.losses import LearnsTargets
 from blitz.models.vision import require_fits, vision_model
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Distance, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
-from blitz.recipe import Batch, Draws, Recipe
+from blitz.recipe import Batch, Draws
 
 # ImageNet's, which torchvision's weights are made for.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,7 +51,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class ImageCsv(Recipe):
+class ImageCsv(LearnsTargets):
     """A classifier of torchvision on the images of a CSV; it learns classes, numbers or points."""
 
     epochs: int = 10
@@ -60,18 +60,19 @@ class ImageCsv(Recipe):
     model: VisionModel = VisionModel()
     augmentation: Augmentation = Augmentation()
     fitted_on: Annotated[ImageFit | None, tyro.conf.Suppress] = None
-    checks: Annotated[FileChecks | None, tyro.conf.Suppress] = field(default=None, compare=False, metadata={HELD: True})
+    opened: Annotated[TrainingImages | None, tyro.conf.Suppress] = held()
 
     def fitted(self) -> Self:
         # Before the check of all files, which may take minutes.
         require_fits(self.model.name, outputs=2, size=self.data.size)
-        checks = FileChecks()
-        fit = fit_images(self.data, self.seed, checks)
+        fit, images = fit_images(self.data, self.seed)
         require(
             not (self.augmentation.flip and fit.task == "points"),
             "--augmentation.flip would swap left and right points, whose names it cannot swap; leave it out",
         )
-        return replace(self, fitted_on=fit, checks=checks)
+        fitted = replace(self, fitted_on=fit, opened=images)
+        rows = fitted.dataset("train")
+        return fitted.checked_losses(fit.classes, len(rows), rows.labels)
 
     @property
     def fit(self) -> ImageFit:
@@ -93,7 +94,7 @@ class ImageCsv(Recipe):
         return self.data.loader_workers
 
     def dataset(self, split: Split) -> CsvImages:
-        return image_rows(self.data, self.fit, split, self.seed, self.checks or FileChecks())
+        return image_rows(self.data, self.fit, split, self.seed, self.opened)
 
     def inputs(self, csv: str) -> CsvImages:
         return image_inputs(self.data, self.fit, csv)
@@ -131,8 +132,8 @@ class ImageCsv(Recipe):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         if self.fit.task == "classification":
-            return F.cross_entropy(outputs, batch["targets"], reduction="none")
-        return (outputs - batch["targets"]).square().mean(1)
+            return self.loss_of_classes(outputs, batch["targets"])
+        return self.loss_of_numbers(outputs, batch["targets"]).mean(1)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
         fit = self.fit
@@ -176,5 +177,7 @@ class ImageCsv(Recipe):
             case "numbers":
                 return Regression(
                     units=tuple(number.std for number in fit.numbers),
+                    means=tuple(number.mean for number in fit.numbers),
                     names=fit.targets if len(fit.targets) > 1 else (),
+                    best=self.deciding_number,
                 )

@@ -3,19 +3,20 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
-import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, csv_inputs, csv_rows, fit_csv
+from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
 from blitz.data.plan import Split
 from blitz.errors import require
+from blitz.fields import held
+from blitz.losses import LearnsTargets
 from blitz.models.mlp import Activation
 from blitz.models.tabular_mlp import TabularMLP, standardised
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
-from blitz.recipe import Batch, Recipe
+from blitz.recipe import Batch
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class TableCsv(Recipe):
+class TableCsv(LearnsTargets):
     """An MLP on the numbers and categories of a CSV; it classifies or predicts a number, depending on the target."""
 
     epochs: int = 30
@@ -43,9 +44,13 @@ class TableCsv(Recipe):
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
+    opened: Annotated[TrainingTable | None, tyro.conf.Suppress] = held()
 
     def fitted(self) -> Self:
-        return replace(self, fitted_on=fit_csv(self.data, self.seed))
+        fit, table = fit_csv(self.data, self.seed)
+        fitted = replace(self, fitted_on=fit, opened=table)
+        rows = fitted.dataset("train")
+        return fitted.checked_losses(fit.target.classes, len(rows), rows.labels)
 
     @property
     def fit(self) -> CsvFit:
@@ -54,7 +59,7 @@ class TableCsv(Recipe):
         return self.fitted_on
 
     def dataset(self, split: Split) -> CsvRows:
-        return csv_rows(self.data, self.fit, split, self.seed)
+        return csv_rows(self.data, self.fit, split, self.seed, self.opened)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)
@@ -85,8 +90,8 @@ class TableCsv(Recipe):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         if self.fit.target.classes:
-            return F.cross_entropy(outputs, batch["targets"], reduction="none")
-        return (outputs.squeeze(1) - batch["targets"]).square()
+            return self.loss_of_classes(outputs, batch["targets"])
+        return self.loss_of_numbers(outputs.squeeze(1), batch["targets"])
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
         target = self.fit.target
@@ -107,12 +112,14 @@ class TableCsv(Recipe):
             **super().signature(),
             "numbers": [one.name for one in fit.numbers],
             "missing_number": "nan",
-            "categories": {
-                one.name: {value: code for code, value in enumerate(one.values, start=1)} for one in fit.categories
-            },
+            "categories": {one.name: one.codes for one in fit.categories},
             "unknown_category": 0,
         }
 
     def metrics(self) -> Classification | Regression:
         target = self.fit.target
-        return Classification(target.classes) if target.classes else Regression(units=(target.std,))
+        return (
+            Classification(target.classes)
+            if target.classes
+            else Regression((target.std,), means=(target.mean,), best=self.deciding_number)
+        )

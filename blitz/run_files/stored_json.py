@@ -69,6 +69,8 @@ _EVALUATION = {
     "figures": {"loss": _is_number, str: _is_number},
     "sums": {"rows": _is_int, "confusion?": [[_is_number]]},
     "by_class?": [{"name": str, "rows": _is_int, "right": _is_int, "interval": (type(None), _is_interval)}],
+    "threshold?": {"class": str, "probability": _is_number, "cut": _is_int, "confusion": [[_is_int]]},
+    "intervals?": {str: _is_interval},
     "examples?": {
         "mistakes?": [_EXAMPLE],
         "random?": [_EXAMPLE],
@@ -95,6 +97,7 @@ _SHAPES: dict[str, Shape] = {
         "stopped_before?": _is_int,
     },
     "after_evaluation.json": {"step": _is_int, "stopped_before": (type(None), _is_int)},
+    "importance.json": {str: _is_number},
     "sweep.json": {"metric": str, "mode": lambda value: value in ("min", "max"), "num_trials": _is_int},
     "trial.json": {
         "number": _is_int,
