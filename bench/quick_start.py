@@ -92,7 +92,7 @@ def main() -> None:
     for tool, times in found.items():
 
         def median(name: str, times: list[Timed] = times) -> float:
-            return statistics.median(getattr(one, name) for one in times)
+            return float(statistics.median(getattr(one, name) for one in times))
 
         def ratio(name: str, times: list[Timed] = times) -> str:
             pairs = zip(times, found[tools[0]], strict=True)
