@@ -213,7 +213,7 @@ def train(
         use_gpu: `auto` uses GPUs where there are some.
         max_failures: on Ray: restarts after failures.
         scale: all that there is to say of where it runs, instead of the three above.
-        address: the Ray cluster: `auto` or `HOST:PORT`; by default RAY_ADDRESS.
+        address: the Ray cluster: `auto`, `HOST:PORT`, or `ray://HOST:PORT` by Ray Client; by default RAY_ADDRESS.
         settings: fields of the recipe by their names: `epochs=5`, `optim=blitz.Optim(lr=0.1)`, `**{"optim.lr": 0.1}`.
 
     Raises:
