@@ -10,7 +10,7 @@ import numpy as np
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.csv.tabular import CsvData
 from blitz.data.text.sentences import PairData
-from blitz.data.vision import VisionData
+from blitz.data.torchvision_images import VisionData
 from blitz.optim import Optim
 from blitz.recipe import Recipe
 from blitz.recipes.blobs import Blobs

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from blitz.data.digits import digits
-from blitz.data.vision import VisionData, cifar10, mnist
+from blitz.data.digits_images import digits
+from blitz.data.torchvision_images import VisionData, cifar10, mnist
 from blitz.errors import DataError, UserError
 from blitz.optim import Optim
 from blitz.recipe import Recipe
@@ -38,21 +38,23 @@ def test_the_shipped_digits_are_whole_and_split_without_overlap() -> None:
     assert int(train_rows.columns["inputs"].sum()) + int(held_out.columns["inputs"].sum()) == 561718
 
 
-def test_digits_reaches_97_percent(tmp_path: Path) -> None:
-    assert result(train(Digits(), tmp_path))["metrics"]["val/accuracy"] >= 0.97
+def test_digits_reaches_96_5_percent(tmp_path: Path) -> None:
+    # Over eight seeds: 0.980, standard deviation 0.003.
+    assert result(train(Digits(), tmp_path))["metrics"]["val/accuracy"] >= 0.965
 
 
 def test_parabola_is_fitted_but_for_its_noise(tmp_path: Path) -> None:
-    # 0.1 is the noise's standard deviation: no curve comes closer.
-    assert 0.09 < result(train(Parabola(), tmp_path))["metrics"]["val/rmse"] < 0.12
+    # 0.1 is the noise's standard deviation: no curve comes closer. Over eight seeds: 0.104, standard deviation 0.005.
+    assert 0.08 < result(train(Parabola(), tmp_path))["metrics"]["val/rmse"] < 0.13
 
 
-def test_blobs_are_told_apart_as_well_as_they_can_be(tmp_path: Path) -> None:
-    # Their centers are 4 √2 apart: of points so drawn, 0.23 % lie nearer to the other one.
-    assert result(train(Blobs(), tmp_path))["metrics"]["val/accuracy"] > 0.99
+def test_blobs_are_classified_as_well_as_they_can_be(tmp_path: Path) -> None:
+    # Their centers are 4 √2 apart: of points so drawn, 0.23 % lie nearer to the other one. Over eight seeds: 0.9955,
+    # standard deviation 0.0023.
+    assert result(train(Blobs(), tmp_path))["metrics"]["val/accuracy"] > 0.98
 
 
-def test_random_mlp_learns_its_examples_by_heart(tmp_path: Path) -> None:
+def test_random_mlp_overfits_its_examples(tmp_path: Path) -> None:
     run = train(RandomMLP(max_steps=300), tmp_path)
     shown = [line["val/loss"] for line in run.metrics() if "val/loss" in line]
     assert len(shown) == 3
@@ -118,7 +120,7 @@ def test_two_processes_that_are_asked_to_download_at_once_both_find_whole_files(
     # The packed files are there, so that all of torchvision's download runs but the transfer: it unpacks them.
     files = write_mnist(tmp_path, packed=True)
     program = (
-        "import torchvision; from blitz.data.vision import VisionData, mnist; "
+        "import torchvision; from blitz.data.torchvision_images import VisionData, mnist; "
         f"torchvision.datasets.MNIST.resources = {files!r}; "
         f"print(len(mnist(VisionData({str(tmp_path)!r}, download=True), 'train')))"
     )
@@ -126,7 +128,7 @@ def test_two_processes_that_are_asked_to_download_at_once_both_find_whole_files(
     assert [process.communicate()[0] for process in processes] == [b"1250\n", b"1250\n"]
 
 
-def test_a_damaged_file_is_told_like_a_missing_one(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_like_a_missing_one(tmp_path: Path) -> None:
     with cifar10_in(tmp_path):
         damaged = tmp_path / "cifar-10-batches-py" / "data_batch_3"
         damaged.write_bytes(damaged.read_bytes()[:1000])

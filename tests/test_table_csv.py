@@ -155,7 +155,7 @@ def test_regression_adds_up_over_batches_to_what_scikit_learn_says() -> None:
     assert metric.compute(metric.sums(torch.ones(3), {"targets": torch.zeros(3)})) == {"mae": 7.0, "rmse": 7.0}
 
 
-def test_a_run_that_stops_and_goes_on_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_a_run_that_stops_and_resumes_ends_with_the_same_bits(tmp_path: Path) -> None:
     table = numbers_and_colours(tmp_path / "table.csv", rows=100)
     whole = recipe(tmp_path, table, val_fraction=0.2, epochs=4, optim=replace(TableCsv().optim, schedule="constant"))
     at_once = train(whole, tmp_path / "at_once")
@@ -294,7 +294,7 @@ def test_bad_rows_are_refused_or_left_out_and_listed(tmp_path: Path, capsys: pyt
         ({"val_fraction": 0.01}, "--data.val-fraction 0.01 of the 20 rows"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(settings: dict[str, Any], says: str, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_in_one_line(settings: dict[str, Any], says: str, tmp_path: Path) -> None:
     table = write(tmp_path / "table.csv", "x,one,name,y", *(f"{i},1,n{i},{'ab'[i % 2]}" for i in range(20)))
     right = recipe(tmp_path, table)
     with pytest.raises(UserError) as error:

@@ -30,7 +30,7 @@ from blitz.trackers.tracker import TrackerName, require_clients
 from blitz.training.after_evaluation import Callback, require_callback
 from blitz.training.best_plot import draw
 from blitz.training.loop import Checkpoints, TrainJob
-from blitz.training.prepare import Prepared, prepare
+from blitz.training.prepared import Prepared, prepare
 
 Say = Callable[[str], None]
 """Where a line for the user goes."""
@@ -177,7 +177,7 @@ def train(
     resume: Resume = "auto",
     resume_changed_code: bool = False,
     report: bool = True,
-    track: Sequence[TrackerName] = (),
+    track: TrackerName | Sequence[TrackerName] = (),
     checkpoint: Checkpoints | None = None,
     num_workers: Literal["auto"] | int | None = None,
     use_gpu: Literal["auto", "yes", "no"] | None = None,
@@ -238,7 +238,7 @@ def train(
         resume=resume,
         resume_changed_code=resume_changed_code,
         report=report,
-        track=tuple(track),
+        track=(track,) if isinstance(track, str) else tuple(track),
         checkpoint=checkpoint or Checkpoints(),
         scale=where,
     )

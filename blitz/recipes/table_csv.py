@@ -6,9 +6,10 @@ from typing import Annotated, Any, Self
 import tyro
 from torch import Tensor, nn
 
-from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, csv_inputs, csv_rows, fit_csv
+from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
 from blitz.data.plan import Split
 from blitz.errors import require
+from blitz.fields import held
 from blitz.losses import LearnsTargets
 from blitz.models.mlp import Activation
 from blitz.models.tabular_mlp import TabularMLP, standardised
@@ -43,11 +44,13 @@ class TableCsv(LearnsTargets):
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
+    opened: Annotated[TrainingTable | None, tyro.conf.Suppress] = held()
 
     def fitted(self) -> Self:
-        fitted = replace(self, fitted_on=fit_csv(self.data, self.seed))
+        fit, table = fit_csv(self.data, self.seed)
+        fitted = replace(self, fitted_on=fit, opened=table)
         rows = fitted.dataset("train")
-        return fitted.checked_losses(fitted.fit.target.classes, len(rows), rows.labels)
+        return fitted.checked_losses(fit.target.classes, len(rows), rows.labels)
 
     @property
     def fit(self) -> CsvFit:
@@ -56,7 +59,7 @@ class TableCsv(LearnsTargets):
         return self.fitted_on
 
     def dataset(self, split: Split) -> CsvRows:
-        return csv_rows(self.data, self.fit, split, self.seed)
+        return csv_rows(self.data, self.fit, split, self.seed, self.opened)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)
@@ -109,9 +112,7 @@ class TableCsv(LearnsTargets):
             **super().signature(),
             "numbers": [one.name for one in fit.numbers],
             "missing_number": "nan",
-            "categories": {
-                one.name: {value: code for code, value in enumerate(one.values, start=1)} for one in fit.categories
-            },
+            "categories": {one.name: one.codes for one in fit.categories},
             "unknown_category": 0,
         }
 

@@ -282,7 +282,8 @@ def _curves(sweep: Sweep) -> Chart | None:
         "name": "over",
         "select": {"type": "point", "on": "pointerover", "fields": ["trial"], "clear": "pointerout"},
     }
-    scale = _scale_of_curves([point["value"] for point in points], mode=sweep.settings["mode"])
+    values = [value for curve in sweep.curves.values() for _, value in curve]
+    scale = _scale_of_curves(values, mode=sweep.settings["mode"])
     y = {"field": "value", "type": "quantitative", "title": sweep.metric, "scale": scale}
     return {
         "data": {"values": points},

@@ -108,9 +108,9 @@ def train(job: TrainJob, blocks: Iterable[Block], writer: CheckpointWriter, sess
         if training.is_stopped(resumes=True):
             blocks = ()
         for block in training.clock.timed(blocks):
-            bad_rows.note(block)
+            valid = bad_rows.note(block)
             if block.chunk.split == "train":
-                for batch in step_batches(block, job.plan, world):
+                for batch in step_batches(block, job.plan, world, valid):
                     training.step(batch)
                     step = training.progress.step
                     if step % job.recipe.log_every_steps == 0 or step == job.plan.total_steps:

@@ -47,7 +47,7 @@ def storage(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_runs_are_listed_newest_first_with_state_step_figure_and_age(
+def test_runs_are_listed_newest_first_with_state_step_metric_and_age(
     storage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
@@ -64,7 +64,7 @@ def test_runs_are_listed_newest_first_with_state_step_figure_and_age(
     assert [line[-1] for line in lines[1:]] == ["3 min ago", "2 h ago"]
 
 
-def test_the_best_figure_is_that_of_the_best_checkpoint(storage: str) -> None:
+def test_the_best_metric_is_that_of_the_best_checkpoint(storage: str) -> None:
     (whole,) = [run for run in list_runs(storage) if run.name == "whole"]
     values = [line["val/accuracy"] for line in RunDirectory.of(storage, "whole").metrics() if "val/accuracy" in line]
     assert whole.best == ("val/accuracy", max(values))

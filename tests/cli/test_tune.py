@@ -1,4 +1,4 @@
-"""`blitz tune` in this process: what it leaves, what it prints, how it goes on."""
+"""`blitz tune` in this process: what it leaves, what it prints, how it resumes."""
 
 import csv
 import json
@@ -23,6 +23,10 @@ from tune_spaces import space_names
 QUICK = ["--epochs", "3", "--scale.num-workers", "0"]
 ALONE = ["--packed", "no"]
 EACH_WAY = pytest.mark.parametrize("way", [ALONE, []], ids=["alone", "packed"])
+
+CLOSE = 0.01
+"""Relative. That packs and workers compute what a solo run does is shown in float64 (tests/training). Here fp32 rounds
+for 96 steps, so this only says that a result is its trial's: those of others differ by far more."""
 
 
 def sweep(place: Path, *words: str, space: str = "optimizers", run: str = "s") -> list[dict[str, str]]:
@@ -75,8 +79,8 @@ def test_a_sweep_leaves_its_trials_its_best_run_and_the_command_that_repeats_it(
     if way == ALONE:
         assert losses(again) == losses(run)
         assert result(again) == result(run)
-    assert losses(again) == pytest.approx(losses(run), rel=1e-4)
-    assert result(again)["metrics"] == pytest.approx(result(run)["metrics"], rel=1e-4)
+    assert losses(again) == pytest.approx(losses(run), rel=CLOSE)
+    assert result(again)["metrics"] == pytest.approx(result(run)["metrics"], rel=CLOSE)
     rounded = {"metrics": None, "last_metrics": None}
     assert {**result(again), **rounded} == {**result(run), **rounded}
     assert json.loads((tmp_path / "again" / "recipe.json").read_text()) == run.read_json("recipe.json")
@@ -94,10 +98,10 @@ def test_a_sweep_is_extended_by_the_draws_that_a_longer_one_has(way: list[str], 
     whole = sweep(tmp_path, *way, "--num-trials", "4", run="whole")
     assert [settings_of(row) for row in longer] == [settings_of(row) for row in whole]
     for name in ("last", "best"):
-        assert [float(row[name]) for row in longer] == pytest.approx([float(row[name]) for row in whole], rel=1e-4)
+        assert [float(row[name]) for row in longer] == pytest.approx([float(row[name]) for row in whole], rel=CLOSE)
 
 
-def test_asha_stops_the_worse_early_and_goes_on_alike(tmp_path: Path) -> None:
+def test_asha_stops_the_worse_early_and_resumes_alike(tmp_path: Path) -> None:
     words = [*ALONE, "--scheduler", "asha", "--epochs", "4", "--search-seed", "3"]
     rows = sweep(tmp_path, *words, "--num-trials", "7")
     steps = [int(row["step"]) for row in rows]
@@ -121,7 +125,7 @@ def test_a_trial_that_was_killed_after_its_last_checkpoint_is_finished(tmp_path:
 
 
 @EACH_WAY
-def test_a_trial_that_raises_is_recorded_and_the_others_go_on(
+def test_a_trial_that_raises_is_recorded_and_the_others_continue(
     way: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build = Parabola.build_model
@@ -169,7 +173,7 @@ def test_optuna_draws_the_trials_of_a_pack_once_it_knows_of_the_pack_before(tmp_
     assert [json.loads(file.read_text())["batch"] for file in files] == [0] * 10 + [10] * 2
 
 
-def test_packs_of_several_shapes_and_beginnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packs_of_several_shapes_and_initial_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = {
         "hidden": ray_tune.grid_search([(4,), (8, 8)]),
         "init_seed": ray_tune.grid_search([1, 2]),
@@ -178,7 +182,7 @@ def test_packs_of_several_shapes_and_beginnings(tmp_path: Path, monkeypatch: pyt
     space_here(monkeypatch, Space(recipe="parabola", parameters=parameters, search="grid"))
     in_packs, alone = sweep(tmp_path), sweep(tmp_path, *ALONE, run="alone")
     assert [settings_of(row) for row in in_packs] == [settings_of(row) for row in alone]
-    assert [float(row["best"]) for row in in_packs] == pytest.approx([float(row["best"]) for row in alone], rel=1e-4)
+    assert [float(row["best"]) for row in in_packs] == pytest.approx([float(row["best"]) for row in alone], rel=CLOSE)
     assert len({row["best"] for row in alone}) == 8
 
 

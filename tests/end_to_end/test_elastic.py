@@ -53,10 +53,10 @@ FLAGS = shlex.split(
     "--epochs 10000 --global-batch-size 31 --log-every-steps 10 --evaluate-every-steps 100000"
     " --checkpoint.every-steps 100 --optim.name momentum --optim.lr 0.001 --optim.schedule constant"
     " --optim.warmup-steps 0 --run elastic --scale.min-workers 1 --scale.max-workers 3 --scale.resize-every-s 1"
-    " --max-failures 1"
+    " --max-failures 1 --scale.feed stream"
 )
 SECONDS_TO_WAIT = 300
-SECONDS_OF_NOTICE = 15
+SECONDS_TO_PREEMPTION = 15
 SETTINGS = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
     # A node that has been taken still counts for one with room.
@@ -87,8 +87,8 @@ def wait_for(workers: int, folder: Path, run: subprocess.Popen[bytes]) -> int:
 
 
 def preempt(node: Any, cluster: Cluster, printed: Path) -> int:
-    """Give notice of a node's end, and take it away when it is time; the step that the run has saved by then."""
-    end = time.time() + SECONDS_OF_NOTICE
+    """Announce a node's preemption, and end it at its deadline; the step that the run has saved by then."""
+    end = time.time() + SECONDS_TO_PREEMPTION
     gcs = GcsClient(address=cluster.address)
     reason = autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
     accepted, why = gcs.drain_node(node.node_id, reason, "", int(end * 1000))
@@ -105,7 +105,7 @@ def preempt(node: Any, cluster: Cluster, printed: Path) -> int:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_nodes_that_join_are_killed_or_taken_away_change_the_number_of_workers_and_nothing_else(
+def test_nodes_that_join_are_killed_or_preempted_change_the_number_of_workers_and_nothing_else(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = {**env_of_driver(cluster.address), **SETTINGS}
@@ -129,7 +129,7 @@ def test_nodes_that_join_are_killed_or_taken_away_change_the_number_of_workers_a
         run.kill()
 
     sizes = [size for _, size in world_sizes(tmp_path)]
-    assert [size for place, size in enumerate(sizes) if sizes[place - 1 : place] != [size]] == [1, 3, 2, 1]
+    assert [size for i, size in enumerate(sizes) if sizes[i - 1 : i] != [size]] == [1, 3, 2, 1]
     # What is left is done in this process, from wherever the workers had come to; the same steps without a change are
     # another run.
     elastic = RunDirectory.of(str(tmp_path), "elastic")

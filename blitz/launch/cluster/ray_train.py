@@ -1,30 +1,31 @@
-"""A job on Ray: N Ray Train workers, fed by one stream through Ray Data."""
+"""A job on Ray: N Ray Train workers, and a feed that gives them their rows."""
 
 import os
+import secrets
 import signal
 import tempfile
 import threading
 from dataclasses import dataclass
 
-import ray
-import ray.data
 import ray.train
 import ray.train.torch
+import torch
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from blitz.data.plan import Datasets, Shares
 from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.connection import alive_nodes, connected, on_the_drivers_node
+from blitz.launch.cluster.driver import in_the_cluster
 from blitz.launch.cluster.failures import DEATHS, StopAtUserErrors, explain_failure
-from blitz.launch.cluster.ray_stream import STREAM, RowStream, blocks_of
+from blitz.launch.cluster.feeds import Feed, feed_of
 from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.cluster.user_code import require_picklable
 from blitz.launch.cluster.worker_display import displayed, worker_display
 from blitz.launch.cluster.worker_log import collected
 from blitz.launch.job import Job, row_bytes_of
 from blitz.launch.placement import Placement
-from blitz.launch.scale import explain_wait, workers_for
+from blitz.launch.scale import Scale, Workers, explain_wait, workers_for
 from blitz.run_files.directory import RunDirectory
 from blitz.training.session import Preemption, Session
 from blitz.training.world import World
@@ -42,6 +43,10 @@ _ELASTIC_SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
 }
 
+_PREEMPTION_GRACE_S = 10.0
+"""Once a machine is gone, Ray Train would end the ranks on the others at once, and with them an upload that is still
+under way; ranks that have lost their peers end by themselves as soon as theirs is done."""
+
 
 def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
     """Run a job on the placement's cluster, or on a local one that lives as long as the job.
@@ -53,44 +58,50 @@ def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
     scale = placement.scale
     require_picklable(recipe=job.recipe, **{f"data set '{split}'": dataset for split, dataset in datasets.items()})
     with connected(placement.address):
-        workers = workers_for(scale, alive_nodes(), grows=grows())
+        workers = in_the_cluster(_workers, scale)
         if workers.room_for is not None:
             print(f"waits for the cluster to grow: {explain_wait(workers)}", flush=True)
         check_every_node_sees(job.run)
-        row_bytes = row_bytes_of(datasets)
-        refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
-        stream = RowStream(job.plan, job.first_step, refs, row_bytes, task_cpus=workers.task_cpus)
         # Restarted on another node if the driver's is lost: without the queue every restart of the workers would fail.
         restarted = {"max_restarts": -1, "max_task_retries": -1}
         queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_the_drivers_node(), **restarted})
-        # Ray Data's progress bars would overwrite ours.
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        for name, value in (_SETTINGS if scale.max_workers is None else {**_SETTINGS, **_ELASTIC_SETTINGS}).items():
-            os.environ.setdefault(name, value)
-        with tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
-            trainer = TorchTrainer(
-                _work,
-                train_loop_config={"work": _Work(job, row_bytes, queue)},
-                scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
-                    num_workers=workers.count,  # type: ignore[arg-type]
-                    use_gpu=workers.gpus > 0,
-                    resources_per_worker={"CPU": workers.cpus, "GPU": workers.gpus},
-                    elastic_resize_monitor_interval_s=scale.resize_every_s,
-                ),
-                # A placeholder: `stream` makes the data set once the number of workers is known.
-                datasets={STREAM: ray.data.from_items([])},
-                dataset_config=stream,
-                run_config=ray.train.RunConfig(
-                    storage_path=scratch,
+        with displayed(queue, first_step=job.first_step(), total_steps=job.plan.total_steps):
+            in_the_cluster(_train, job, datasets, scale, workers, queue)
+
+
+def _workers(scale: Scale) -> Workers:
+    return workers_for(scale, alive_nodes(), grows=grows())
+
+
+def _train(job: Job, datasets: Datasets, scale: Scale, workers: Workers, queue: Queue) -> None:
+    row_bytes = row_bytes_of(datasets)
+    feed = feed_of(scale.feed, datasets, row_bytes=row_bytes, task_cpus=workers.task_cpus)
+    for name, value in (_SETTINGS if scale.max_workers is None else {**_SETTINGS, **_ELASTIC_SETTINGS}).items():
+        os.environ.setdefault(name, value)
+    with tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"work": _Work(job, feed, row_bytes, queue)},
+            scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
+                num_workers=workers.count,  # type: ignore[arg-type]
+                use_gpu=workers.gpus > 0,
+                resources_per_worker={"CPU": workers.cpus, "GPU": workers.gpus},
+                elastic_resize_monitor_interval_s=scale.resize_every_s,
+            ),
+            run_config=ray.train.RunConfig(
+                storage_path=scratch,
+                failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
+                    max_failures=scale.max_failures,
                     # Preemption does not count as a failure: it says nothing about whether the run can finish.
-                    failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
-                        max_failures=scale.max_failures, max_preemption_failures=-1
-                    ),
-                    callbacks=[StopAtUserErrors()],  # type: ignore[list-item]
+                    max_preemption_failures=-1,
+                    # Ranks that are left do not wait in Ray's own barriers for those that are gone.
+                    relax_collectives_on_preemption=True,
+                    preemption_grace_s=_PREEMPTION_GRACE_S,
                 ),
-            )
-            with displayed(queue, first_step=job.first_step(), total_steps=job.plan.total_steps):
-                _fit(trainer, job.run)
+                callbacks=[StopAtUserErrors()],  # type: ignore[list-item]
+            ),
+        )
+        _fit(trainer, job.run)
 
 
 def _fit(trainer: TorchTrainer, run: RunDirectory) -> None:
@@ -114,6 +125,7 @@ def _fit(trainer: TorchTrainer, run: RunDirectory) -> None:
 @dataclass(frozen=True)
 class _Work:
     job: Job
+    feed: Feed
     row_bytes: int
     queue: Queue
 
@@ -124,7 +136,10 @@ def _work(config: dict[str, _Work]) -> None:
     world = World.of(ray.train.torch.get_device())
     with worker_display(work.queue, leads=world.leads) as display, collected(work.job.run, world):
         shares = Shares.of(work.job.plan, world_size=world.size, row_bytes=work.row_bytes)
-        first_step, blocks = blocks_of(ray.train.get_dataset_shard(STREAM), shares)
+        # Rank 0 decides for all: a checkpoint may turn out to be damaged, or a new one appear, between two looks.
+        decided = [work.job.first_step(), secrets.randbits(62)] if world.leads else [0, 0]
+        first_step, start = world.sum(torch.tensor(decided)).tolist()
+        blocks = work.feed.blocks(shares, first_step, world.rank, start=start)
         work.job.start(blocks, Session(world, first_step, display, _preemption))
 
 
