@@ -29,8 +29,9 @@ class Optim:
     """L2 penalty; for adamw decoupled from the gradient."""
     grad_clip_norm: float | None = None
     """Scale gradients down to this global L2 norm."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """The learning rate after warm-up; cosine ends at 0 with the last step."""
+    schedule: Literal["constant", "cosine", "flat_cosine", "coslog"] = "constant"
+    """The learning rate after warm-up. All but constant end at 0 with the last step: cosine falls from the start,
+    flat_cosine from half-way, and coslog rises and falls four times, each time over twice as many steps."""
     schedule_epochs: float | None = may_change(None)
     """Epochs after which cosine ends, if that is not the end of the run: set it from the start for a run that will be
     extended later, or when a run is extended, to follow the new schedule from its current step."""

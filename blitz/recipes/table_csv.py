@@ -1,6 +1,6 @@
-"""Any CSV: a multilayer perceptron over its numbers and categories, which classifies or predicts a number."""
+"""Any CSV: a model of its numbers and categories, which classifies or predicts a number."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Self
 
 import torch.nn.functional as F
@@ -8,44 +8,84 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, csv_inputs, csv_rows, fit_csv
-from blitz.data.plan import Split
+from blitz.data.plan import Plan, Split
 from blitz.errors import require
+from blitz.fields import may_change
 from blitz.models.mlp import Activation
-from blitz.models.tabular_mlp import TabularMLP, standardised
+from blitz.models.table import TableModelName, scaled, table_model, usual_batch, usual_epochs
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch, Recipe
 
+_OPTIMS: dict[TableModelName, Optim] = {
+    "tabm": Optim(name="adamw", lr=3e-3, weight_decay=3e-4, schedule="flat_cosine"),
+    "realmlp": Optim(name="adamw", lr=0.04, betas=(0.9, 0.95), weight_decay=0.02, schedule="coslog"),
+    "mlp": Optim(name="adamw", lr=1e-2, weight_decay=0.01, schedule="cosine"),
+}
+"""Optimizers by default."""
+_MOST_EVALUATIONS = 25
+"""In a run, where nothing else is asked for."""
+
 
 @dataclass(frozen=True)
 class Layers:
-    """The hidden layers."""
+    """The model."""
 
-    hidden: tuple[int, ...] = (64, 32)
-    """Widths of the hidden layers."""
-    dropout: float = 0.1
-    """Dropout probability after each hidden layer."""
+    name: TableModelName = "tabm"
+    """tabm: an ensemble in one network; realmlp: a tuned multilayer perceptron; mlp: a plain one."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers; by default those of the model."""
+    dropout: float | None = None
+    """Dropout probability after each hidden layer; by default that of the model."""
+    members: int = 16
+    """tabm: networks in the ensemble."""
     activation: Activation = "relu"
-    """The activation after each hidden layer."""
+    """mlp: the activation after each hidden layer."""
 
     def __post_init__(self) -> None:
-        require(all(width >= 1 for width in self.hidden), f"--model.hidden is {self.hidden}; each must be at least 1")
-        require(0 <= self.dropout < 1, f"--model.dropout is {self.dropout}; it must be in [0, 1)")
+        widths, dropout = self.hidden or (), self.dropout or 0.0
+        require(all(width >= 1 for width in widths), f"--model.hidden is {self.hidden}; each must be at least 1")
+        require(0 <= dropout < 1, f"--model.dropout is {self.dropout}; it must be in [0, 1)")
+        require(self.members >= 1, f"--model.members is {self.members}; it must be at least 1")
 
 
 @dataclass(frozen=True)
 class TableCsv(Recipe):
-    """An MLP on the numbers and categories of a CSV; it classifies or predicts a number, depending on the target."""
+    """A model of the numbers and categories of a CSV; it classifies or predicts a number, depending on the target."""
 
-    epochs: int = 30
-    optim: Optim = Optim(name="adamw", lr=1e-2, weight_decay=0.01, schedule="cosine")
+    # None until it is fitted, which chooses a number.
+    epochs: int | None = may_change(None)  # type: ignore[assignment]
+    """Passes over the training rows; by default the fewer the more rows there are."""
+    global_batch_size: int | None = None  # type: ignore[assignment]
+    """Rows a step, over all workers; by default the more the more rows there are."""
+    optim: Optim = _OPTIMS["tabm"]
+    """What is not set is as suits the model."""
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
 
     def fitted(self) -> Self:
-        return replace(self, fitted_on=fit_csv(self.data, self.seed))
+        fit, usual = fit_csv(self.data, self.seed), _OPTIMS[self.model.name]
+        if self.model.name == "realmlp" and not fit.target.classes:
+            usual = replace(usual, lr=0.2)
+        given = {spec.name: getattr(self.optim, spec.name) for spec in fields(Optim)}
+        set_here = {name: value for name, value in given.items() if value != getattr(_OPTIMS["tabm"], name)}
+        rows = min(fit.rows, self.max_train_rows or fit.rows)
+        return replace(
+            self,
+            fitted_on=fit,
+            optim=replace(usual, **set_here),
+            epochs=self.epochs or usual_epochs(self.model.name, rows),
+            global_batch_size=self.global_batch_size or usual_batch(self.model.name, rows),
+        )
+
+    def plan(self, train_rows: int, eval_rows: int) -> Plan:
+        plan = super().plan(train_rows, eval_rows)
+        if self.evaluate_every_steps or self.epochs is None:
+            return plan
+        # Epochs of a small table are short: to evaluate after each would take longer than to train.
+        return replace(plan, evaluate_every_steps=plan.steps_per_epoch * -(-self.epochs // _MOST_EVALUATIONS))
 
     @property
     def fit(self) -> CsvFit:
@@ -60,33 +100,40 @@ class TableCsv(Recipe):
         return csv_inputs(self.data, self.fit, csv)
 
     def build_model(self) -> nn.Module:
-        return TabularMLP(
-            numbers=self.fit.number_columns,
-            codes=self.fit.codes,
-            hidden=self.model.hidden,
-            dropout=self.model.dropout,
-            outputs=len(self.fit.target.classes) or 1,
-            activation=self.model.activation,
+        fit, model = self.fit, self.model
+        return table_model(
+            model.name,
+            flags=fit.number_columns - len(fit.numbers),
+            quantiles=[one.quantiles for one in fit.numbers],
+            codes=fit.codes,
+            outputs=len(fit.target.classes) or 1,
+            hidden=model.hidden,
+            dropout=model.dropout,
+            members=model.members,
+            activation=model.activation,
+            classifies=bool(fit.target.classes),
         )
 
     def preprocess(self, batch: Batch) -> Batch:
         numbers = self.fit.numbers
-        scaled = standardised(
+        found = scaled(
             batch["numbers"],
-            means=[one.mean for one in numbers],
-            stds=[one.std for one in numbers],
+            quantiles=[one.quantiles for one in numbers],
             has_missing=[one.has_missing for one in numbers],
         )
-        return {**batch, "numbers": scaled}
+        return {**batch, "numbers": found}
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         outputs: Tensor = model(batch["numbers"], batch["categories"])
         return outputs
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        if self.fit.target.classes:
-            return F.cross_entropy(outputs, batch["targets"], reduction="none")
-        return (outputs.squeeze(1) - batch["targets"]).square()
+        # In training an ensemble gives (batch, members, outputs), and the loss is the mean of its members'.
+        members = outputs if outputs.dim() == 3 else outputs[:, None]
+        if not self.fit.target.classes:
+            return (members.squeeze(2) - batch["targets"][:, None]).square().mean(1)
+        targets = batch["targets"][:, None].expand(-1, members.shape[1])
+        return F.cross_entropy(members.transpose(1, 2), targets, reduction="none").mean(1)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
         target = self.fit.target

@@ -148,13 +148,18 @@ def momentum_of(settings: Optim) -> float:
 def learning_rate(settings: Optim, step: int, schedule_steps: int) -> float:
     """The learning rate of step `step`, counted from 0.
 
-    Linear warm-up, then constant or half a cosine to 0 (Loshchilov & Hutter 2017, without restarts).
+    Linear warm-up, then constant, or half a cosine to 0 (Loshchilov & Hutter 2017, without restarts), from the start or
+    from half-way, or RealMLP's coslog with 4 cycles (Holzmüller et al. 2024).
     """
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
         return settings.lr
     progress = (step - settings.warmup_steps) / max(1, schedule_steps - settings.warmup_steps)
+    if settings.schedule == "coslog":
+        return settings.lr * 0.5 * (1 - math.cos(2 * math.pi * math.log2(1 + 15 * progress)))
+    if settings.schedule == "flat_cosine":
+        progress = max(0.0, 2 * progress - 1)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 

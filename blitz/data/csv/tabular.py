@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from blitz.data.arrays import Columns
+from blitz.data.csv.quantiles import quantiles_of
 from blitz.data.csv.reading.bad_rows import BadRows
 from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_identifiers, are_whole, are_words, in_order
 from blitz.data.csv.reading.index import CsvIndex, index_csv
@@ -41,7 +42,7 @@ class CsvData(CsvSource):
 
 @dataclass(frozen=True)
 class NumberFeature:
-    """A number column, standardised as (number - mean) / std, and 0 where it is missing."""
+    """A number column: moments and quantiles of the training rows, and whether some of those lack it."""
 
     name: str
     mean: float
@@ -49,6 +50,8 @@ class NumberFeature:
     """3e38 if all numbers are the same, so that only the missing flag is a feature."""
     has_missing: bool
     """Whether it is missing in some training rows: then another column flags these by 1."""
+    quantiles: tuple[float, ...] = ()
+    """At the levels 0/48, 1/48, …, 48/48."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Target:
     classes: tuple[str, ...] = ()
     mean: float = 0.0
     std: float = 1.0
+    min: float | None = None
+    max: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ class CsvFit:
     categories: tuple[CategoryFeature, ...] = may_change()
     decimal: Decimal = may_change(".")
     """The decimal mark of another CSV, if its cells do not show it."""
+    rows: int = may_change(0)
+    """How many rows it was fitted on."""
 
     @property
     def number_columns(self) -> int:
@@ -171,9 +178,10 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
     kept, held_out = data.parts(index, data.rows_to_leave_out(bad, index), seed)
     print(f"{index.csv}: {index.described()}")
     reports = statistics_of(index, index.dialect.names, kept)
+    trained = kept
     if classifies:
         # Including classes that occur only in held-out rows.
-        kept |= held_out
+        kept = kept | held_out
         reports |= statistics_of(index, [data.target], kept)
     target = _target(index, reports[data.target], kept, classifies=classifies)
     features = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
@@ -181,13 +189,15 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
     constant = dict.fromkeys(
         report.name for report in features if report.count and report.is_constant and not report.missing
     )
+    numbers = [report for report in features if report.mean is not None and report.name not in constant]
+    quantiles = quantiles_of(index, [report.name for report in numbers], trained, seed)
     fit = CsvFit(
         index.content,
         target,
         tuple(
-            NumberFeature(report.name, report.mean, _scale(report), report.missing > 0)
-            for report in features
-            if report.mean is not None and report.name not in constant
+            NumberFeature(report.name, report.mean, _scale(report), report.missing > 0, quantiles[report.name])
+            for report in numbers
+            if report.mean is not None
         ),
         tuple(
             CategoryFeature(report.name, report.values)
@@ -195,6 +205,7 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
             if report.values and report.name not in constant
         ),
         index.decimal,
+        int(trained.sum()),
     )
     used = {*fit.types, *constant}
     unused = [report.name for report in features if report.name not in used]
@@ -311,7 +322,7 @@ def _target(index: CsvIndex, report: ColumnReport, kept: Mask, *, classifies: bo
         return Target(report.name, report.type, classes)
     assert report.mean is not None
     assert report.std is not None
-    return Target(report.name, "number", mean=report.mean, std=report.std)
+    return Target(report.name, "number", mean=report.mean, std=report.std, min=report.min, max=report.max)
 
 
 def _scale(report: ColumnReport) -> float:
