@@ -36,11 +36,28 @@ _RDATASETS: tuple[tuple[str, str, str, Task, tuple[str, ...]], ...] = (
     ("ISLR", "Wage", "wage", "regression", ("logwage",)),
     ("mosaicData", "SaratogaHouses", "price", "regression", ()),
     ("AER", "CPS1988", "wage", "regression", ()),
-    ("openintro", "loans_full_schema", "interest_rate", "regression", ("grade", "sub_grade", "installment", "emp_title")),
+    (
+        "openintro",
+        "loans_full_schema",
+        "interest_rate",
+        "regression",
+        ("grade", "sub_grade", "installment", "emp_title"),
+    ),
     ("stevedata", "gss_wages", "realrinc", "regression", ("occrecode",)),
     ("mlmRev", "egsingle", "math", "regression", ("childid",)),
 )
-_KEEL = ("australian", "contraceptive", "german", "magic", "phoneme", "satimage", "segment", "splice", "vehicle", "vowel")
+_KEEL = (
+    "australian",
+    "contraceptive",
+    "german",
+    "magic",
+    "phoneme",
+    "satimage",
+    "segment",
+    "splice",
+    "vehicle",
+    "vowel",
+)
 
 
 def tables(more: Path | None) -> Iterator[tuple[str, Any, str, Task]]:

@@ -52,7 +52,10 @@ def _catboost(train: Frame, targets: Labels, test: Frame, classifies: bool, seed
     from catboost import CatBoostClassifier, CatBoostRegressor
 
     words = _words(train)
-    parts = [frame.assign(**{name: frame[name].astype(object).fillna("").astype(str) for name in words}) for frame in (train, test)]
+    parts = [
+        frame.assign(**{name: frame[name].astype(object).fillna("").astype(str) for name in words})
+        for frame in (train, test)
+    ]
     model = (CatBoostClassifier if classifies else CatBoostRegressor)(
         random_seed=seed, verbose=0, thread_count=1, allow_writing_files=False, cat_features=words
     )
@@ -63,9 +66,7 @@ def _catboost(train: Frame, targets: Labels, test: Frame, classifies: bool, seed
 def _lightgbm(train: Frame, targets: Labels, test: Frame, classifies: bool, seed: int) -> Labels:
     import lightgbm
 
-    model = (lightgbm.LGBMClassifier if classifies else lightgbm.LGBMRegressor)(
-        random_state=seed, verbose=-1, n_jobs=1
-    )
+    model = (lightgbm.LGBMClassifier if classifies else lightgbm.LGBMRegressor)(random_state=seed, verbose=-1, n_jobs=1)
     plain = {name: f"f{number}" for number, name in enumerate(train.columns)}
     model.fit(train.rename(columns=plain), targets)
     return np.asarray(model.predict(test.rename(columns=plain)))

@@ -83,7 +83,9 @@ def blitz(flags: Sequence[str], train: Any, test: Any, table: Table, seed: int) 
         return metrics["val/accuracy" if table.classifies else "val/rmse"], time.process_time() - before
 
 
-def measure(found: Results, table: Table, methods: Iterable[str], *, splits: int, most_rows: int | None, again: bool) -> None:
+def measure(
+    found: Results, table: Table, methods: Iterable[str], *, splits: int, most_rows: int | None, again: bool
+) -> None:
     """Every method on every split of a table, unless that is among the results."""
     import pandas as pd
 
@@ -104,7 +106,9 @@ def measure(found: Results, table: Table, methods: Iterable[str], *, splits: int
             print(f"{table.name:18} {method:30} split {seed}: {score:.4g} in {seconds:.1f} s", flush=True)
 
 
-def means(found: Results, of: Sequence[Table], methods: Sequence[str], most_rows: int | None) -> dict[str, list[list[float]]]:
+def means(
+    found: Results, of: Sequence[Table], methods: Sequence[str], most_rows: int | None
+) -> dict[str, list[list[float]]]:
     """For each table that all methods have, their errors on each split: rows are methods."""
     errors: dict[str, list[list[float]]] = {}
     for table in of:
@@ -139,7 +143,11 @@ def show(found: Results, of: Sequence[Table], methods: Sequence[str], most_rows:
         all_ranks += [ranks(split) for split in zip(*each, strict=True)]
         normalised.append([(one - best) / ((worst - best) or 1) for one in mean])
     seconds = [
-        [value[1] for key, value in found.found.items() if key[0] == method and key[1] in errors and key[3] == most_rows]
+        [
+            value[1]
+            for key, value in found.found.items()
+            if key[0] == method and key[1] in errors and key[3] == most_rows
+        ]
         for method in methods
     ]
     for label, row in (

@@ -24,7 +24,9 @@ class Categories(nn.Module):
             # It may never occur in training: then it adds nothing rather than random numbers.
             nn.init.zeros_(embedding.weight[0])
         widths = [1 if count == 3 else count - 1 for count in codes]
-        self.widths = tuple(embedding_width if count - 1 > one_hot else width for count, width in zip(codes, widths, strict=True))
+        self.widths = tuple(
+            embedding_width if count - 1 > one_hot else width for count, width in zip(codes, widths, strict=True)
+        )
         """How many numbers each column becomes."""
 
     @property

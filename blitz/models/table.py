@@ -18,7 +18,7 @@ HIDDEN: dict[TableModelName, tuple[int, ...]] = {"tabm": (128, 128), "realmlp": 
 """Widths of the hidden layers by default."""
 DROPOUT: dict[TableModelName, float] = {"tabm": 0.1, "realmlp": 0.15, "mlp": 0.1}
 """Dropout after each of them by default."""
-_MOST_EMBEDDED = 256
+_MOST_EMBEDDED = 128
 """The embeddings of all numbers of a row have at most about so many values, and each has at least 4."""
 
 
@@ -92,7 +92,7 @@ def usual_batch(name: TableModelName, rows: int) -> int:
         return 32
     if name == "realmlp":
         return 256
-    return max(32, min(256, 1 << (rows // 16).bit_length() - 1)) if rows >= 16 else 32
+    return max(64, min(256, 1 << max(1, rows // 16).bit_length() - 1))
 
 
 def usual_epochs(name: TableModelName, rows: int) -> int:
@@ -101,4 +101,4 @@ def usual_epochs(name: TableModelName, rows: int) -> int:
         return 30
     if name == "realmlp":
         return round(max(32, min(256, 256 * (2000 / max(1, rows)) ** 0.5)))
-    return round(max(16, min(100, 100 * (1000 / max(1, rows)) ** 0.5)))
+    return round(max(16, min(80, 80 * (1000 / max(1, rows)) ** 0.5)))

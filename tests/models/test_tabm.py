@@ -18,7 +18,15 @@ def edges_of(numbers: Tensor, bins: Sequence[int]) -> list[Tensor]:
 
 
 def tabm(**settings: object) -> TabM:
-    usual = {"numbers": 3, "codes": (), "outputs": 2, "members": 4, "hidden": (8, 8), "embedding_width": 5, "dropout": 0.0}
+    usual = {
+        "numbers": 3,
+        "codes": (),
+        "outputs": 2,
+        "members": 4,
+        "hidden": (8, 8),
+        "embedding_width": 5,
+        "dropout": 0.0,
+    }
     return TabM(**{**usual, "edges": edges_of(torch.randn(9, 3), (4, 1, 6)), "classifies": True, **settings})  # type: ignore[arg-type]
 
 

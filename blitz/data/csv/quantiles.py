@@ -20,7 +20,7 @@ _COLUMNS_AT_ONCE = 256
 
 
 def quantiles_of(index: CsvIndex, columns: Sequence[str], kept: Mask, seed: int) -> Mapping[str, tuple[float, ...]]:
-    """For each column its quantiles at `LEVELS` + 1 even levels, over the rows that are `kept`; none if all are missing.
+    """For each column its quantiles at `LEVELS` + 1 even levels, over `kept` rows; none if all are missing.
 
     Of many rows a sample is taken, which `seed` draws. Memory is that of the sample, for some columns at a time.
     """

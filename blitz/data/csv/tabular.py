@@ -71,8 +71,6 @@ class Target:
     classes: tuple[str, ...] = ()
     mean: float = 0.0
     std: float = 1.0
-    min: float | None = None
-    max: float | None = None
 
 
 @dataclass(frozen=True)
@@ -322,7 +320,7 @@ def _target(index: CsvIndex, report: ColumnReport, kept: Mask, *, classifies: bo
         return Target(report.name, report.type, classes)
     assert report.mean is not None
     assert report.std is not None
-    return Target(report.name, "number", mean=report.mean, std=report.std, min=report.min, max=report.max)
+    return Target(report.name, "number", mean=report.mean, std=report.std)
 
 
 def _scale(report: ColumnReport) -> float:
