@@ -1,10 +1,12 @@
 """The headline metric of every recipe, the command that gives it, and how long that takes, as a table.
 
-    python -m bench.recipes [RECIPE …] [--data DIR] [--most-minutes M]
+    python -m bench.recipes [RECIPE …] [--data DIR] [--most-minutes M] [--seeds N]
 
 DIR holds CIFAR-10, MNIST and the other files as the tests have them; by default it is what BLITZ_TEST_DATA names. Each
 command runs once, in the environment of this one but for RAY_ADDRESS, from the shell to its end, with imports and
 evaluations. Beside the time on the clock stands that of the CPUs, which other work on the machine changes less.
+With --seeds N each command runs with the seeds 0 to N - 1, and the table has the spread of the metric: the threshold of
+a test stays four standard deviations away from the mean.
 """
 
 import argparse
@@ -15,10 +17,12 @@ import os
 import resource
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,9 +95,9 @@ class Measured:
     cpu_seconds: float
 
 
-def measure(headline: Headline, folder: Path, most_seconds: float) -> Measured | str:
-    """Run a headline's command; returns the measurement, or why there is none."""
-    words = shlex.split(headline.flags.replace("DIR", str(folder)))
+def measure(headline: Headline, folder: Path, most_seconds: float, flags: Sequence[str] = ()) -> Measured | str:
+    """Run a headline's command with further flags; returns the measurement, or why there is none."""
+    words = [*shlex.split(headline.flags.replace("DIR", str(folder))), *flags]
     command = [sys.executable, "-m", "jobs.train", headline.recipe, *words]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
@@ -133,6 +137,18 @@ def _cells(headline: Headline, found: Measured) -> list[str]:
     return [metric, f"{found.seconds:.0f} s", f"{found.cpu_seconds:.0f} s"]
 
 
+def spread(headline: Headline, folder: Path, most_seconds: float, seeds: int) -> list[str]:
+    """The cells of a headline's row: lowest, mean and highest value over seeds, and their standard deviation."""
+    values = []
+    for seed in range(seeds):
+        found = measure(headline, folder, most_seconds, ["--seed", str(seed)])
+        if isinstance(found, str):
+            return [headline.metric, f"seed {seed}: {found}", "", "", ""]
+        values.append(found.value)
+    figures = (min(values), statistics.mean(values), max(values), statistics.stdev(values))
+    return [headline.metric, *(f"{figure:.4g}" for figure in figures)]
+
+
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,6 +156,7 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", help=f"of {', '.join(names)}; by default all")
     parser.add_argument("--data", type=Path, default=os.environ.get("BLITZ_TEST_DATA"))
     parser.add_argument("--most-minutes", type=float, default=30, help="a command that takes longer is ended")
+    parser.add_argument("--seeds", type=int, default=1, help="more than 1: the spread over so many seeds")
     options = parser.parse_args()
     if options.data is None:
         parser.error("say where the data lie: --data DIR, or BLITZ_TEST_DATA")
@@ -147,12 +164,20 @@ def main() -> None:
         parser.error(f"there is no headline of {', '.join(sorted(unknown))}")
     cpus = len(os.sched_getaffinity(0))
     print(f"{cpus} CPUs, load {os.getloadavg()[0]:.1f} at the start; torch {torch.__version__}\n", flush=True)
-    print(f"| recipe | metric | command | time on {cpus} CPUs | CPU time |\n|---|---|---|---|---|", flush=True)
+    if options.seeds > 1:
+        columns = ["lowest", "mean", "highest", "standard deviation"]
+    else:
+        columns = ["command", f"time on {cpus} CPUs", "CPU time"]
+    print(f"| {' | '.join(['recipe', 'metric', *columns])} |\n|{'---|' * (2 + len(columns))}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         lay_out(options.data, folder)
         for headline in HEADLINES:
             if options.recipes and headline.recipe not in options.recipes:
+                continue
+            if options.seeds > 1:
+                row = spread(headline, folder, options.most_minutes * 60, options.seeds)
+                print(f"| {' | '.join([f'`{headline.recipe}`', *row])} |", flush=True)
                 continue
             found = measure(headline, folder, options.most_minutes * 60)
             row = [found, "", ""] if isinstance(found, str) else _cells(headline, found)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from blitz.launch.tune.space import Space as Space
     from blitz.optim import Group as Group
     from blitz.optim import Optim as Optim
+    from blitz.outputs.best import Best as Best
     from blitz.outputs.metrics import Classification as Classification
     from blitz.outputs.metrics import Regression as Regression
     from blitz.recipe import Batch as Batch
@@ -48,6 +49,7 @@ _NAMES = {
     "Split": "blitz.data.plan:Split",
     "Optim": "blitz.optim:Optim",
     "Group": "blitz.optim:Group",
+    "Best": "blitz.outputs.best:Best",
     "Scale": "blitz.launch.scale:Scale",
     "Checkpoints": "blitz.training.loop:Checkpoints",
     "Space": "blitz.launch.tune.space:Space",

@@ -18,6 +18,7 @@ from blitz.data.plan import Plan, Split
 from blitz.errors import UserError, require
 from blitz.fields import may_change as may_change
 from blitz.optim import Group, Optim
+from blitz.outputs.best import Best
 from blitz.outputs.examples import Example, class_examples, number_examples
 from blitz.outputs.metrics import Classification, Distance, Loss, Metrics, Regression
 from blitz.outputs.predictions import class_predictions
@@ -86,6 +87,7 @@ _COUNTS = (
     "global_batch_size",
     "micro_batch_size",
     "evaluate_every_steps",
+    "patience",
     "log_every_steps",
 )
 
@@ -116,6 +118,11 @@ class Recipe(ABC):
     """Rows a forward pass on each worker; the gradient is summed up to the whole batch."""
     evaluate_every_steps: int | None = None
     """Evaluate after every so many steps; by default after each epoch."""
+    best: Best = Best()
+    patience: int | None = may_change(None)
+    """Stop early once so many evaluations in a row have not improved the metric that --best.metric names."""
+    min_delta: float = 0.0
+    """The least change of that metric that counts as an improvement for --patience."""
     log_every_steps: int = may_change(50)
     """Write the mean training loss after every so many steps."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -142,6 +149,7 @@ class Recipe(ABC):
         for name in _COUNTS:
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+        require(self.min_delta >= 0, f"--min-delta is {self.min_delta}; it must not be below 0")
         for name in ("seed", "init_seed"):
             value = getattr(self, name)
             within = value is None or 0 <= value < 1 << 63
@@ -332,6 +340,8 @@ class Recipe(ABC):
         require(train_rows > 0, f"recipe {self.name} has no training rows")
         train_rows = min(train_rows, self.max_train_rows or train_rows)
         eval_rows = min(eval_rows, self.max_eval_rows or eval_rows)
+        without = f"--patience {self.patience}: recipe {self.name} has no rows to evaluate on; leave it out"
+        require(eval_rows > 0 or self.patience is None, without)
         steps_per_epoch = -(-train_rows // self.global_batch_size)
         total_steps = self.epochs * steps_per_epoch
         plan = Plan(

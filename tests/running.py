@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blitz.launch.launch import launch
 from blitz.launch.placement import Placement
-from blitz.launch.scale import Scale
+from blitz.launch.scale import FeedName, Scale
 from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
@@ -27,13 +27,14 @@ def train(
     max_failures: int = 0,
     use_gpu: Literal["auto", "yes", "no"] = "no",
     checkpoints: Checkpoints | None = None,
+    feed: FeedName = "auto",
 ) -> RunDirectory:
     """Train, or resume, in a folder or at a URI."""
     prepared, run = prepare(recipe), RunDirectory.of(str(storage))
     run.probe()
     prepared.begin(run)
     job = TrainJob(prepared.recipe, prepared.plan, run, checkpoints or Checkpoints())
-    scale = Scale(num_workers=num_workers, max_failures=max_failures, use_gpu=use_gpu)
+    scale = Scale(num_workers=num_workers, max_failures=max_failures, use_gpu=use_gpu, feed=feed)
     launch(job, prepared.datasets, Placement(scale))
     return run
 

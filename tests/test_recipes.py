@@ -38,18 +38,20 @@ def test_the_shipped_digits_are_whole_and_split_without_overlap() -> None:
     assert int(train_rows.columns["inputs"].sum()) + int(held_out.columns["inputs"].sum()) == 561718
 
 
-def test_digits_reaches_97_percent(tmp_path: Path) -> None:
-    assert result(train(Digits(), tmp_path))["metrics"]["val/accuracy"] >= 0.97
+def test_digits_reaches_96_5_percent(tmp_path: Path) -> None:
+    # Over eight seeds: 0.980, standard deviation 0.003.
+    assert result(train(Digits(), tmp_path))["metrics"]["val/accuracy"] >= 0.965
 
 
 def test_parabola_is_fitted_but_for_its_noise(tmp_path: Path) -> None:
-    # 0.1 is the noise's standard deviation: no curve comes closer.
-    assert 0.09 < result(train(Parabola(), tmp_path))["metrics"]["val/rmse"] < 0.12
+    # 0.1 is the noise's standard deviation: no curve comes closer. Over eight seeds: 0.104, standard deviation 0.005.
+    assert 0.08 < result(train(Parabola(), tmp_path))["metrics"]["val/rmse"] < 0.13
 
 
 def test_blobs_are_told_apart_as_well_as_they_can_be(tmp_path: Path) -> None:
-    # Their centers are 4 √2 apart: of points so drawn, 0.23 % lie nearer to the other one.
-    assert result(train(Blobs(), tmp_path))["metrics"]["val/accuracy"] > 0.99
+    # Their centers are 4 √2 apart: of points so drawn, 0.23 % lie nearer to the other one. Over eight seeds: 0.9955,
+    # standard deviation 0.0023.
+    assert result(train(Blobs(), tmp_path))["metrics"]["val/accuracy"] > 0.98
 
 
 def test_random_mlp_learns_its_examples_by_heart(tmp_path: Path) -> None:

@@ -70,10 +70,16 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The newest metrics by their names, as `val/accuracy`; empty before the first evaluation."""
+        """The metrics of the best checkpoint by their names, as `val/accuracy`; empty before the first evaluation."""
         result = self.result
         if result is not None:
             return dict(result["metrics"])
+        evaluation = self.directory.read_json("evaluations/best.json")
+        return {f"val/{name}": value for name, value in evaluation["figures"].items()} if evaluation else {}
+
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """The metrics of the newest evaluation, which need not be the best; empty before the first."""
         lines = [line for line in self.directory.metrics() if any(name.startswith("val/") for name in line)]
         return {name: value for name, value in lines[-1].items() if name.startswith("val/")} if lines else {}
 

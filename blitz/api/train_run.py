@@ -98,7 +98,7 @@ def train_run(
             resume_changed_code=settings.resume_changed_code,
         )
         say(f"run: {run}")
-        result = finished_result(run, prepared.plan)
+        result = finished_result(run, prepared.plan, patience=prepared.recipe.patience)
         if result is not None:
             prepared.complete(run)
             if settings.track:

@@ -55,14 +55,33 @@ def train(settings: TrainSettings, *, command: str = "") -> dict[str, Any]:
     return trained.result
 
 
+def _metric_lines(result: dict[str, Any]) -> list[str]:
+    """The metrics of the best checkpoint, and those of the last step beside them."""
+    best, last = result["metrics"], result.get("last_metrics", {})
+    if not best:
+        return []
+    names = best if len(best) <= _MOST_METRICS else [name for name in best if name.count("/") == 1]
+    if result["best_checkpoint"] == result["steps"]:
+        heads, columns = ["best and last step"], [best]
+    else:
+        heads, columns = [f"best, step {result['best_checkpoint']}", f"last, step {result['steps']}"], [best, last]
+    rows = [[format_metric(each[name]) if name in each else "" for each in columns] for name in names]
+    labels = ["", *map(visible, names)]
+    return [
+        f"{label:24} {'  '.join(f'{cell:16}' for cell in cells)}".rstrip()
+        for label, cells in zip(labels, [heads, *rows], strict=True)
+    ]
+
+
 def _summarise(directory: RunDirectory, result: dict[str, Any], report: str | None) -> None:
-    metrics = result["metrics"]
-    for name in metrics if len(metrics) <= _MOST_METRICS else [name for name in metrics if name.count("/") == 1]:
-        print(f"{visible(name):24} {format_metric(metrics[name])}")
+    for line in _metric_lines(result):
+        print(line)
     for line in summary_lines(read_record(directory), plain=not (sys.stdout.encoding or "").lower().startswith("utf")):
         print(line)
     if planned := result.get("stopped_before"):
-        print(f"after_evaluation ended it at step {result['steps']} of {planned}")
+        patience = result.get("patience")
+        why = f"no improvement of {result['best_metric']} in {patience} evaluations" if patience else "after_evaluation"
+        print(f"{why} ended it at step {result['steps']} of {planned}")
     print(f"{result['steps']} steps, best checkpoint {result['best_checkpoint']}, rows_digest {result['rows_digest']}")
     if report:
         print(f"report: {report}")

@@ -57,12 +57,19 @@ class EpochDataset(MapStyleDataset, Protocol):
         """The rows of a batch, each for its epoch; both of shape (rows,), and pairs may repeat."""
 
 
+def in_memory(dataset: MapStyleDataset) -> bool:
+    """Whether a data set says, by an attribute of that name, that to fetch its rows is to slice arrays in memory."""
+    return bool(getattr(dataset, "in_memory", False))
+
+
 class ArrayDataset:
     """Columns of equal length, each an array of shape (rows, …).
 
     Raises:
         ValueError: if the columns differ in length.
     """
+
+    in_memory = True
 
     def __init__(self, **columns: npt.NDArray[Any]) -> None:
         lengths = {name: len(column) for name, column in columns.items()}

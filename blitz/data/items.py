@@ -68,14 +68,19 @@ class ItemDataset:
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the rows are slices of tensors, rather than items that are made one by one."""
+        # Not a subclass, whose items may be others.
+        return type(self._items) is TensorDataset and self._collate is None
+
     def __getitems__(self, rows: Rows) -> Columns:
         """The rows of a batch as they are in the first epoch."""
         return self.rows_at(rows, np.zeros(len(rows), np.int64))
 
     def rows_at(self, rows: Rows, epochs: Rows) -> Columns:
         """The rows of a batch, each as it is in its epoch: both of shape (rows,)."""
-        # Not a subclass, whose items may be others.
-        if type(self._items) is TensorDataset and self._collate is None:
+        if self.in_memory:
             chosen = torch.from_numpy(rows)
             batch: Any = tuple(tensor[chosen] for tensor in self._items.tensors)
             return self._named(batch, len(rows), stacked=True)

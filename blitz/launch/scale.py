@@ -9,6 +9,8 @@ import tyro
 
 from blitz.errors import UserError, require
 
+FeedName = Literal["auto", "memory", "stream", "tasks"]
+
 _MIN_CPUS_PER_WORKER = 0.25
 _ROUNDING = 1e-6
 _ELASTIC_CPUS, _ELASTIC_TASK_CPUS = 0.9, 0.1
@@ -33,6 +35,10 @@ class Scale:
     the newest checkpoint on and at the same global batch."""
     resize_every_s: float = 60.0
     """With --scale.max-workers: seconds between checks for room for more workers."""
+    feed: FeedName = "auto"
+    """On Ray: how workers get their rows. memory puts them into the object store once, and each worker slices its own;
+    stream fetches them on the cluster's CPUs through Ray Data, tasks by plain tasks of each worker. auto is memory for
+    rows that lie in arrays, and stream for all others, such as those of a CSV."""
     max_failures: Annotated[int, tyro.conf.arg(aliases=("--max-failures",))] = 0
     """On Ray: restart from the newest checkpoint after a failure, at most this many times."""
 

@@ -192,8 +192,8 @@ class Classification:
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`confusion`: counts of shape (classes, classes), truth down and prediction across.
 
-        Of more than 200 classes only its diagonal and the sums of its rows, `right` and `rows_of`. Of more than
-        `top_k`, `in_top_k`: how many rows have their class among the highest scores.
+        Of more than 200 classes only its diagonal and the sums of its rows and columns, `right`, `rows_of` and
+        `predicted`. Of more than `top_k`, `in_top_k`: how many rows have their class among the highest scores.
         """
         count, targets, predicted = len(self.classes), batch["targets"].long(), outputs.argmax(1)
         highest = {}
@@ -201,16 +201,31 @@ class Classification:
             highest["in_top_k"] = (outputs.topk(self.top_k, dim=1).indices == targets[:, None]).sum()
         if count > _MOST_CONFUSED:
             right = torch.bincount(targets[targets == predicted], minlength=count)
-            return {"right": right, "rows_of": torch.bincount(targets, minlength=count), **highest}
+            rows_of, taken = (torch.bincount(each, minlength=count) for each in (targets, predicted))
+            return {"right": right, "rows_of": rows_of, "predicted": taken, **highest}
         cells = targets * count + predicted
         return {"confusion": torch.bincount(cells, minlength=count * count).reshape(count, count), **highest}
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """`accuracy`, `top_<k>_accuracy`, and `accuracy/<class>` for each class that occurs."""
+        """`accuracy`, `top_<k>_accuracy`, `balanced_accuracy`, `f1_macro`, and `accuracy/<class>` for each that occurs.
+
+        Balanced accuracy is the mean accuracy of the classes that occur; macro F1 the mean over the classes that occur
+        or are predicted, as scikit-learn defines both.
+        """
         by_class, total = self.by_class(sums), self.total(sums)
         values = {"accuracy": total.right / max(1, total.rows)}
         if "in_top_k" in sums:
             values[f"top_{self.top_k}_accuracy"] = sums["in_top_k"].item() / max(1, total.rows)
+        recalls = [each.accuracy for each in by_class if each.rows]
+        values["balanced_accuracy"] = sum(recalls) / max(1, len(recalls))
+        predicted = (sums["confusion"].sum(0) if "confusion" in sums else sums["predicted"]).tolist()
+        # 2 · precision · recall / (precision + recall)
+        found = [
+            2 * each.right / (each.rows + taken)
+            for each, taken in zip(by_class, predicted, strict=True)
+            if each.rows + taken
+        ]
+        values["f1_macro"] = sum(found) / max(1, len(found))
         return values | {f"accuracy/{each.name}": each.accuracy for each in by_class if each.rows}
 
     def by_class(self, sums: Mapping[str, Tensor]) -> list[ClassAccuracy]:

@@ -102,7 +102,7 @@ def _lines(records: Sequence[Record], names: dict[str, str], *, title: str, step
     if any("low" in point for point in points):
         band = {"y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": color}
         layers.insert(0, {"mark": {"type": "area", "opacity": 0.2, "clip": True}, "encoding": band})
-    layers += _event_layers(records)
+    layers += _best_layers(records, names, y, color) + _event_layers(records)
     return {
         "data": {"values": points},
         "params": ZOOM,
@@ -123,6 +123,33 @@ def _points(series: Series | None) -> Iterable[dict[str, Any]]:
     for point in series.points if series else ():
         band = {"low": point.low, "high": point.high} if series and series.is_thinned else {}
         yield {"step": point.step, "epoch": point.epoch, "value": point.mean, **band}
+
+
+def _best_layers(records: Sequence[Record], names: dict[str, str], y: Chart, color: Chart) -> list[Chart]:
+    """The best checkpoint's metrics, as diamonds on the curves of the validation rows."""
+    marks = [
+        {"run": record.name, "series": called, "step": record.evaluation["step"], "value": record.metrics[name]}
+        for record in records
+        for name, called in names.items()
+        if name.startswith("val/") and record.evaluation and name in record.metrics
+    ]
+    if not marks:
+        return []
+    tooltip = [
+        *([{"field": "run", "type": "nominal"}] if len(records) > 1 else []),
+        {"field": "series", "type": "nominal", "title": "best checkpoint"},
+        {"field": "value", "type": "quantitative", "format": ".5~g"},
+        {"field": "step", "type": "quantitative", "format": ","},
+    ]
+    encoding = {"x": step_axis(), "y": y, "color": color, "tooltip": tooltip}
+    diamond = {"type": "point", "shape": "diamond", "filled": True, "size": 150, "opacity": 1, "clip": True}
+    if len(records) > 1:
+        return [{"data": {"values": marks}, "mark": diamond, "encoding": encoding}]
+    label = {"type": "text", "text": "best", "dy": -12, "fontSize": 11, "color": {"expr": "ink"}, "clip": True}
+    return [
+        {"data": {"values": marks}, "mark": diamond, "encoding": encoding},
+        {"data": {"values": marks}, "mark": label, "encoding": {"x": step_axis(), "y": y}},
+    ]
 
 
 def _event_layers(records: Sequence[Record]) -> list[Chart]:

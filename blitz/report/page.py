@@ -185,10 +185,12 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         value = evaluation["figures"].get(evaluation["best"])
         overall = evaluation["by_class"][0] if evaluation.get("by_class") else None
         interval = overall["interval"] if overall and evaluation["best"] == "accuracy" else None
-        share = f"95 %: {interval[0]:.1%} to {interval[1]:.1%}" if interval else f"step {evaluation['step']:,}"
-        tiles.append((f"{value:.1%}" if interval else number(value), record.best, share))
+        where = f"best, at step {evaluation['step']:,}"
+        share = f"{where}; 95 %: {interval[0]:.1%} to {interval[1]:.1%}" if interval else where
+        tiles.append((f"{value:.1%}" if interval else number(value), record.best, share + _last(record, record.best)))
         if evaluation["best"] != "loss":
-            tiles.append((number(evaluation["figures"]["loss"]), "val/loss", f"step {evaluation['step']:,}"))
+            loss = number(evaluation["figures"]["loss"])
+            tiles.append((loss, "val/loss", f"at step {evaluation['step']:,}{_last(record, 'val/loss')}"))
     planned = record.plan.get("total_steps")
     tiles.append(
         (f"{record.step:,}", f"of {planned:,} steps" if planned else "steps", f"{number(record.curves.epoch)} epochs")
@@ -200,6 +202,13 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         remark = "in one go" if starts == 1 else f"of the steps that count, in {starts} starts"
         tiles.append((duration(sum(record.seconds.values())), "training", remark))
     return tiles
+
+
+def _last(record: Record, name: str) -> str:
+    """The same metric at the last step, if that is not the best."""
+    result = record.result or {}
+    last = result.get("last_metrics", {}).get(name)
+    return f"; last {number(last)}" if last is not None and result["best_checkpoint"] != result["steps"] else ""
 
 
 def _workers(record: Record) -> str:

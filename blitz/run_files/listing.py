@@ -172,6 +172,9 @@ def _last_step(run: RunDirectory) -> int:
 def _best(recipe: dict[str, Any], checkpoint: dict[str, Any] | None) -> tuple[str, float] | None:
     if checkpoint is None or checkpoint.get("best") is None:
         return None
+    if name := checkpoint["best"].get("metric"):
+        return f"val/{name}", checkpoint["best"]["value"]
+    # Checkpoints of older versions lack its name.
     try:
         name = recipe_from_json(recipe).metrics().best
     except Exception:

@@ -174,8 +174,8 @@ def stored_recipe(run: RunDirectory) -> Recipe:
         raise UserError(f"{run}/recipe.json: {error}{where}") from error
 
 
-def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:
-    """The content of result.json if the run is finished.
+def finished_result(run: RunDirectory, plan: Plan, *, patience: int | None) -> dict[str, Any] | None:
+    """The content of result.json if the run is finished; `patience` is that of its recipe now.
 
     Raises:
         UserError: if it has already gone further than the plan.
@@ -187,9 +187,12 @@ def finished_result(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:
             "ask for more, or name another run with --run"
         )
     result = run.read_json("result.json")
-    # A run that its `after_evaluation` has stopped is finished as long as no more steps are asked for.
-    ends = result and plan.total_steps in (result["steps"], result.get("stopped_before"))
-    return result if ends else None
+    if result is None or plan.total_steps == result["steps"]:
+        return result
+    # A run that was stopped early is finished as long as neither more steps nor more patience is asked for.
+    had = result.get("patience")
+    is_same = had is None or (patience is not None and patience <= had)
+    return result if plan.total_steps == result.get("stopped_before") and is_same else None
 
 
 def changed_schedule(run: RunDirectory, recipe: Recipe, plan: Plan) -> str:

@@ -65,6 +65,7 @@ _EVALUATION = {
     "split": str,
     "step": _is_int,
     "best?": str,
+    "why_best?": str,
     "figures": {"loss": _is_number, str: _is_number},
     "sums": {"rows": _is_int, "confusion?": [[_is_number]]},
     "by_class?": [{"name": str, "rows": _is_int, "right": _is_int, "interval": (type(None), _is_interval)}],
@@ -78,13 +79,17 @@ _EVALUATION = {
 
 _METRICS = {"step": _is_int, str: (type(None), _is_number)}
 _NUMBERS = {int, float}
-_BEST = {"step": _is_int, "value": _is_number}
+_VALUES = {str: _is_number}
+_BEST = {"step": _is_int, "value": _is_number, "metric?": str, "loss?": _is_number, "metrics?": _VALUES}
 _SHAPES: dict[str, Shape] = {
     "recipe.json": {"recipe": str},
     "plan.json": {"total_steps": _is_int},
     "result.json": {
         "steps": _is_int,
-        "metrics": {str: _is_number},
+        "metrics": _VALUES,
+        "last_metrics?": _VALUES,
+        "best_metric?": str,
+        "patience?": _is_int,
         "best_checkpoint": _is_int,
         "rows_digest": str,
         "stopped_before?": _is_int,

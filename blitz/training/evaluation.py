@@ -11,6 +11,7 @@ from torch import nn
 from blitz.data.order import Rows
 from blitz.data.plan import Block, Plan, Split
 from blitz.errors import DataError, StorageError, UserError
+from blitz.outputs.best import deciding_metric
 from blitz.outputs.metrics import Classification, Sums
 from blitz.recipe import Batch, Recipe
 from blitz.run_files.directory import RunDirectory
@@ -115,12 +116,13 @@ class Evaluation:
 
         The first entry of `by_class` is that of all rows; `interval` is that of the accuracy.
         """
-        metrics = self._metrics
+        metrics, deciding = self._metrics, deciding_metric(self._recipe.best, self._metrics, sums)
         by_class = [metrics.total(sums), *metrics.by_class(sums)] if isinstance(metrics, Classification) else []
         return {
             "split": split,
             "step": step,
-            "best": metrics.best,
+            "best": deciding.metric,
+            "why_best": deciding.why,
             "figures": values,
             "sums": {name: value.tolist() for name, value in sums.items()},
             "by_class": [{**asdict(one), "interval": one.interval if one.rows else None} for one in by_class],

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from blitz.data.plan import Block, Plan
 from blitz.errors import RunFailed, Stopped, require
+from blitz.outputs.best import deciding_metric
 from blitz.outputs.metrics import format_metric
 from blitz.randomness import MASK64, Use, key_for
 from blitz.recipe import Recipe
@@ -33,6 +34,7 @@ from blitz.training.evaluation import Evaluation
 from blitz.training.initial_weights import load_initial
 from blitz.training.model import Forward, batch_norm_explained, build_model, forward_and_loss, oom_hint
 from blitz.training.optimizer import Optimizers
+from blitz.training.progress import Progress
 from blitz.training.session import Preemption, Session
 from blitz.training.world import World
 
@@ -86,59 +88,6 @@ class TrainJob:
             or steps % self.plan.evaluate_every_steps == 0
             or steps == self.plan.total_steps
         )
-
-
-@dataclass(frozen=True)
-class Best:
-    """The checkpoint with the best value of the deciding metric so far."""
-
-    step: int
-    value: float
-
-
-@dataclass
-class Progress:
-    """The progress of a run, which a checkpoint holds beside the weights and the optimizer's state."""
-
-    step: int = 0
-    rows_digest: int = 0
-    """This rank's share since it started; rank 0 starts with the sum over all ranks. `loss_sum` likewise."""
-    loss_sum: float = 0.0
-    """Sum of the losses of the rows since the last logged step."""
-    loss_rows: int = 0
-    """Rows, over all ranks, since the last logged step."""
-    best: Best | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Those of the newest evaluation."""
-
-    def update_best(self, value: float, *, higher_is_better: bool) -> bool:
-        """Update `best`; returns whether `value`, that of the deciding metric, is the best so far."""
-        best = math.nan if self.best is None else self.best.value
-        # Any value is better than none, or than NaN.
-        better = math.isnan(best) or (value > best if higher_is_better else value < best)
-        if better:
-            self.best = Best(self.step, value)
-        return better
-
-    def result(self, plan: Plan) -> dict[str, Any]:
-        """What result.json holds; `rows_digest` must be the sum over all ranks."""
-        return {
-            "steps": self.step,
-            "epochs": self.step / plan.steps_per_epoch,
-            "metrics": self.metrics,
-            "best_checkpoint": self.best.step if self.best else self.step,
-            "rows_digest": f"{self.rows_digest:016x}",
-        }
-
-    @classmethod
-    def of(cls, state: dict[str, Any], world: World) -> "Progress":
-        """The progress that a checkpoint's state holds, as this rank resumes from it."""
-        missing = [spec.name for spec in fields(cls) if spec.name not in state]
-        lacks = f"the state.json of checkpoint {state['step']} lacks {', '.join(missing)}; delete its folder"
-        require(not missing, lacks)
-        known = {spec.name: state[spec.name] for spec in fields(cls)}
-        progress = cls(**{**known, "best": Best(**state["best"]) if state["best"] else None})
-        return progress if world.leads else replace(progress, rows_digest=0, loss_sum=0.0)
 
 
 def train(job: TrainJob, blocks: Iterable[Block], writer: CheckpointWriter, session: Session) -> None:
@@ -321,15 +270,19 @@ class _Training:
     def _finish_evaluation(self, evaluation: Evaluation) -> None:
         """Write the metrics of the pass and see whether they are the best."""
         sums, values = evaluation.finish()
-        progress, metrics = self.progress, self.recipe.metrics()
-        progress.metrics = {f"val/{name}": value for name, value in values.items()}
-        if progress.update_best(values[metrics.best], higher_is_better=metrics.higher_is_better):
+        progress, recipe = self.progress, self.recipe
+        deciding = deciding_metric(recipe.best, recipe.metrics(), sums)
+        is_first = progress.best is None
+        if progress.evaluated(values, deciding, min_delta=recipe.min_delta):
             record = evaluation.record(sums, values, split="val", step=progress.step)
             self.beside_checkpoint = {"evaluations/best.json": record}
         evaluation.close()
         self.evaluation = None
         self._write(progress.metrics)
-        shown = "  ".join(f"val/{name} {format_metric(values[name])}" for name in dict.fromkeys(("loss", metrics.best)))
+        if is_first and deciding.why:
+            self.display.line(deciding.why)
+        names = dict.fromkeys(("loss", deciding.metric))
+        shown = "  ".join(f"val/{name} {format_metric(values[name])}" for name in names)
         self.display.line(f"step {progress.step}: {shown}")
 
     def save(self) -> None:
@@ -354,9 +307,15 @@ class _Training:
         self.beside_checkpoint = {}
 
     def is_stopped(self, *, resumes: bool = False) -> bool:
-        """Call `after_evaluation`, if there is one; whether it stops the run."""
+        """Call `after_evaluation`, if there is one; whether it, or the recipe's patience, stops the run."""
+        progress, patience, plan = self.progress, self.recipe.patience, self.job.plan
         with self.clock.on("evaluation"):
-            return self.after_evaluation(self.model, {**self._at, **self.progress.metrics}, resumes=resumes)
+            stops = self.after_evaluation(self.model, {**self._at, **progress.metrics}, resumes=resumes)
+            if patience is not None:
+                # Rank 0 decides: metrics that machines of two kinds compute may differ in their last bit.
+                runs_out = self.world.leads and progress.is_out_of_patience(patience, plan)
+                stops |= bool(self.world.sum(torch.tensor(int(runs_out))))
+        return stops
 
     def finish(self) -> None:
         """Write result.json, after everything else is written."""
@@ -366,7 +325,7 @@ class _Training:
             with self.clock.on("checkpoint"):
                 self.writer.finish()
             self._note("finished", **self.clock.lap())
-            result = replace(progress, rows_digest=digest).result(self.job.plan)
+            result = replace(progress, rows_digest=digest).result(self.job.plan, patience=self.recipe.patience)
             self.job.run.write_json("result.json", {**result, **self.after_evaluation.outcome()})
 
     @contextmanager

@@ -24,6 +24,10 @@ QUICK = ["--epochs", "3", "--scale.num-workers", "0"]
 ALONE = ["--packed", "no"]
 EACH_WAY = pytest.mark.parametrize("way", [ALONE, []], ids=["alone", "packed"])
 
+CLOSE = 0.01
+"""Relative. That packs and workers compute what a solo run does is shown in float64 (tests/training). Here fp32 rounds
+for 96 steps, so this only says that a result is its trial's: those of others differ by far more."""
+
 
 def sweep(place: Path, *words: str, space: str = "optimizers", run: str = "s") -> list[dict[str, str]]:
     """The rows of trials.csv of a sweep, run or gone on with."""
@@ -75,8 +79,8 @@ def test_a_sweep_leaves_its_trials_its_best_run_and_the_command_that_repeats_it(
     if way == ALONE:
         assert losses(again) == losses(run)
         assert result(again) == result(run)
-    assert losses(again) == pytest.approx(losses(run), rel=1e-4)
-    assert result(again)["metrics"] == pytest.approx(result(run)["metrics"], rel=1e-4)
+    assert losses(again) == pytest.approx(losses(run), rel=CLOSE)
+    assert result(again)["metrics"] == pytest.approx(result(run)["metrics"], rel=CLOSE)
     assert {**result(again), "metrics": None} == {**result(run), "metrics": None}
     assert json.loads((tmp_path / "again" / "recipe.json").read_text()) == run.read_json("recipe.json")
     evaluate.main([str(run), "--scale.num-workers", "0"])
@@ -93,7 +97,7 @@ def test_a_sweep_is_extended_by_the_draws_that_a_longer_one_has(way: list[str], 
     whole = sweep(tmp_path, *way, "--num-trials", "4", run="whole")
     assert [settings_of(row) for row in longer] == [settings_of(row) for row in whole]
     for name in ("last", "best"):
-        assert [float(row[name]) for row in longer] == pytest.approx([float(row[name]) for row in whole], rel=1e-4)
+        assert [float(row[name]) for row in longer] == pytest.approx([float(row[name]) for row in whole], rel=CLOSE)
 
 
 def test_asha_stops_the_worse_early_and_goes_on_alike(tmp_path: Path) -> None:
@@ -177,7 +181,7 @@ def test_packs_of_several_shapes_and_beginnings(tmp_path: Path, monkeypatch: pyt
     space_here(monkeypatch, Space(recipe="parabola", parameters=parameters, search="grid"))
     in_packs, alone = sweep(tmp_path), sweep(tmp_path, *ALONE, run="alone")
     assert [settings_of(row) for row in in_packs] == [settings_of(row) for row in alone]
-    assert [float(row["best"]) for row in in_packs] == pytest.approx([float(row["best"]) for row in alone], rel=1e-4)
+    assert [float(row["best"]) for row in in_packs] == pytest.approx([float(row["best"]) for row in alone], rel=CLOSE)
     assert len({row["best"] for row in alone}) == 8
 
 

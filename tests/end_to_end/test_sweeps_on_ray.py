@@ -10,7 +10,7 @@ from blitz.cli import tune
 from blitz.launch.tune.space import Space
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.sweep_directory import NotMeasured
-from tests.cli.test_tune import rows_of, space_here
+from tests.cli.test_tune import CLOSE, rows_of, space_here
 from tests.clusters import Head
 from tests.end_to_end.test_sweeps import start, wait_for
 from tests.running import losses
@@ -61,7 +61,7 @@ def test_packs_spread_over_the_cluster(tmp_path: Path) -> None:
     rows = sweep(tmp_path, "ray", "--num-trials", "6")
     here = sweep(tmp_path, "here", "--num-trials", "6", "--scale.num-workers", "0")
     assert columns(rows, "last", "best") == columns(here, "last", "best")
-    assert [float(row["best"]) for row in rows] == pytest.approx([float(row["best"]) for row in here], rel=1e-4)
+    assert [float(row["best"]) for row in rows] == pytest.approx([float(row["best"]) for row in here], rel=CLOSE)
 
 
 def test_each_trial_on_two_workers(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_each_trial_on_two_workers(tmp_path: Path) -> None:
     rows = sweep(tmp_path, "workers", *words, "2")
     here = sweep(tmp_path, "here", "--packed", "no", *words, "0")
     assert [row["state"] for row in rows] == ["finished"]
-    assert [float(row["best"]) for row in rows] == pytest.approx([float(row["best"]) for row in here], rel=1e-4)
+    assert [float(row["best"]) for row in rows] == pytest.approx([float(row["best"]) for row in here], rel=CLOSE)
 
 
 @pytest.mark.parametrize("way", [["--packed", "no"], []], ids=["alone", "packed"])

@@ -1,116 +1,169 @@
-"""The rows of a run as one stream through Ray Data, in the global order.
+"""The rows of a run as a stream through Ray Data, for a group of ranks.
 
 Every (chunk, rank) of the plan is one read task, in that order, and each makes one block of equally many rows. The
-tasks fetch and decode on any node's CPUs; with `preserve_order`, `streaming_split` then hands out the blocks in turn,
-so that each rank receives its own. One stream spans all epochs and evaluations: the pipeline never drains between them.
+tasks fetch and decode on any node's CPUs, and with `preserve_order` their blocks come out in that order.
+
+Ray Data plans a whole data set before its first block flows, and remembers each of its blocks. So the stream is cut
+into windows of some hundred tasks, each a data set of its own, and the next is started while one is consumed: neither
+the start nor memory depends on the length of the run.
 
 Nothing here imports torch, which would cost each process of Ray Data seconds.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import ray
 import ray.data
-from ray.data import ExecutionOptions
+from ray.data import DataContext, ExecutionOptions
 from ray.data.block import BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
-from ray.train import DataConfig
 
 from blitz.data.arrays import FAULT
-from blitz.data.plan import Block, Chunk, Plan, Shares, Split, fetch
+from blitz.data.plan import Chunk, Shares, Split, fetch
 from blitz.launch.cluster.ray_internals import pausing_callback
 
-STREAM = "rows"
-_SECONDS_BETWEEN_POLLS = 0.02
-_ROW, _WEIGHT, _FIRST = "_row", "_weight", "_first_batch"
+ROW, WEIGHT = "_row", "_weight"
 """Columns of a block beside the fetched ones."""
+_TASKS_PER_WINDOW = 256
+"""Few enough that a window starts within half a second; enough that a new one is rare."""
+_READY = 4
+"""Blocks that are kept ready for each rank, beside those that Ray Data keeps."""
+_SECONDS_BETWEEN_POLLS = 0.02
 
-DatasetRefs = Mapping[Split, "ray.ObjectRef[Any]"]
+Refs = Mapping[Split, "ray.ObjectRef[Any]"]
 
 
-class RowStream(DataConfig):
-    """Ray Train's hook at which the world size is known; called again whenever a group of workers starts.
+class RowStream:
+    """An actor from which the ranks of a group take their blocks.
 
-    The stream starts at the newest checkpoint's step and is dealt to the number of workers at that moment.
+    It outlives the ranks: when they are restarted they begin it again, and no process has to start for that.
     """
 
-    def __init__(
-        self, plan: Plan, first_step: Callable[[], int], datasets: DatasetRefs, row_bytes: int, *, task_cpus: float
-    ) -> None:
-        super().__init__()
-        self._plan, self._first_step, self._refs, self._row_bytes = plan, first_step, datasets, row_bytes
-        self._task_cpus = task_cpus
+    def __init__(self) -> None:
+        context = DataContext.get_current()
+        # Its progress bars would overwrite ours.
+        context.enable_progress_bars = False
+        context.execution_options = ExecutionOptions(preserve_order=True)
+        context.custom_execution_callback_classes = [pausing_callback(_SECONDS_BETWEEN_POLLS)]
+        self._changed = threading.Condition()
+        self._start: int | None = None
+        self._ready: list[deque[ray.ObjectRef[Any]]] = []
+        self._ended = False
+        self._error: BaseException | None = None
 
-    def configure(self, datasets: Any, world_size: int, *_: Any, **__: Any) -> list[dict[str, Any]]:
-        """One iterator over blocks for each rank; None where the run has nothing left to consume."""
-        shares = Shares.of(self._plan, world_size=world_size, row_bytes=self._row_bytes)
-        chunks = list(shares.chunks(self._first_step()))
-        if not chunks:
-            return [{STREAM: None}] * world_size
-        tasks = [
-            partial(_read, self._refs[chunk.split], shares, chunk, rank)
-            for chunk in chunks
-            for rank in range(world_size)
+    def begin(
+        self, start: int, refs: Refs, shares: Shares, first_step: int, ranks: range, row_bytes: int, task_cpus: float
+    ) -> None:
+        """Begin the stream of `ranks` at `first_step`, unless another rank has begun this `start` of the ranks."""
+        with self._changed:
+            if self._start == start:
+                return
+            self._start, self._ended, self._error = start, False, None
+            self._ready = [deque() for _ in ranks]
+            self._changed.notify_all()
+        source = _Source(refs, shares, row_bytes, task_cpus)
+        tasks = ((chunk, rank) for chunk in shares.chunks(first_step) for rank in ranks)
+        threading.Thread(target=self._fill, args=(start, source, tasks), daemon=True).start()
+
+    def take(self, start: int, index: int) -> "list[ray.ObjectRef[Any]]":
+        """The blocks that are ready for the rank of that index in the group: at least one, until its last is taken."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._start != start or self._ready[index] or self._ended)
+            if self._start != start:
+                return []  # The rank is no more: others have begun again.
+            if self._error is not None and not self._ready[index]:
+                raise self._error
+            taken = list(self._ready[index])
+            self._ready[index].clear()
+            self._changed.notify_all()
+            return taken
+
+    def _fill(self, start: int, source: "_Source", tasks: Iterator[tuple[Chunk, int]]) -> None:
+        error: BaseException | None = None
+        try:
+            for number, block in enumerate(source.blocks(tasks)):
+                with self._changed:
+                    if self._start != start:
+                        return
+                    ready = self._ready[number % len(self._ready)]
+                    self._changed.wait_for(lambda: self._start != start or len(ready) < _READY)  # noqa: B023
+                    ready.append(block)
+                    self._changed.notify_all()
+        except BaseException as failure:
+            error = failure
+        with self._changed:
+            if self._start == start:
+                self._ended, self._error = True, error
+                self._changed.notify_all()
+
+
+class _Source:
+    """Fetches blocks by Ray Data, window by window."""
+
+    def __init__(self, refs: Refs, shares: Shares, row_bytes: int, task_cpus: float) -> None:
+        self._refs, self._shares, self._task_cpus = refs, shares, task_cpus
+        rows = shares.share * shares.block_batches
+        self._metadata = BlockMetadata(rows, rows * row_bytes, None, None)
+
+    def blocks(self, tasks: Iterator[tuple[Chunk, int]]) -> "Iterator[ray.ObjectRef[Any]]":
+        """The block of each task, in their order."""
+        windows = iter(lambda: list(islice(tasks, _TASKS_PER_WINDOW)), [])
+        with ThreadPoolExecutor(1) as ahead:
+            first = next(windows, None)
+            following = ahead.submit(self._window, first) if first else None
+            while following is not None:
+                window, following = following.result(), None
+                for number, bundle in enumerate(window):
+                    # The first block of the next is then fetched before the last of this one is consumed.
+                    if number == _TASKS_PER_WINDOW // 2 and (tasks_of_next := next(windows, None)):
+                        following = ahead.submit(self._window, tasks_of_next)
+                    yield from (entry.ref for entry in bundle.blocks)
+
+    def _window(self, tasks: list[tuple[Chunk, int]]) -> Iterator[Any]:
+        """The blocks of some tasks, once the first is there."""
+        reads = [
+            ReadTask(partial(_read, self._refs[chunk.split], self._shares, chunk, rank), self._metadata)
+            for chunk, rank in tasks
         ]
-        block_rows = shares.share * shares.block_batches
         # A larger `override_num_blocks` than there are tasks would split every block.
         dataset = ray.data.read_datasource(
-            _Rows(tasks, block_rows, self._row_bytes), num_cpus=self._task_cpus, override_num_blocks=len(tasks)
+            _Rows(reads, self._metadata), num_cpus=self._task_cpus, override_num_blocks=len(reads)
         )
-        dataset.context.execution_options = ExecutionOptions(preserve_order=True)
-        dataset.context.custom_execution_callback_classes = [pausing_callback(_SECONDS_BETWEEN_POLLS)]
-        # Blocks are equally large, so handing them out in turn is an equal split; `equal=True` would withhold some.
-        return [{STREAM: shard} for shard in dataset.streaming_split(world_size, equal=False)]
+        bundles: Iterator[Any] = dataset.iter_internal_ref_bundles()
+        return bundles
 
 
 class _Rows(Datasource):
-    def __init__(self, tasks: list[Any], block_rows: int, row_bytes: int) -> None:
+    def __init__(self, reads: list[ReadTask], metadata: BlockMetadata) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._tasks, self._block_rows, self._row_bytes = tasks, block_rows, row_bytes
+        self._reads, self._metadata = reads, metadata
 
     def get_name(self) -> str:
         return "Rows"
 
     def estimate_inmemory_data_size(self) -> int:
-        return len(self._tasks) * self._block_rows * self._row_bytes
+        return len(self._reads) * (self._metadata.size_bytes or 0)
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        metadata = BlockMetadata(self._block_rows, self._block_rows * self._row_bytes, None, None)
-        return [ReadTask(task, metadata) for task in self._tasks]
+        return self._reads
 
 
 def _read(dataset: "ray.ObjectRef[Any]", shares: Shares, chunk: Chunk, rank: int) -> list[Any]:
-    block = fetch(ray.get(dataset), shares, chunk, rank)
-    first = np.full(len(block.rows), chunk.start)
-    columns = {**block.columns, _ROW: block.rows, _WEIGHT: block.weights, _FIRST: first}
+    block = fetch(local_dataset(dataset), shares, chunk, rank)
+    columns = {**block.columns, ROW: block.rows, WEIGHT: block.weights}
     if block.faults is not None:
         columns[FAULT] = block.faults
     return [BlockAccessor.batch_to_block(columns)]
 
 
-def blocks_of(shard: Any, shares: Shares) -> tuple[int, Iterator[Block]]:
-    """The step at which a rank's stream starts, and its blocks.
-
-    The step comes from the stream itself, so a rank never loads another checkpoint than the one its rows start from.
-    """
-    if shard is None:
-        return shares.plan.total_steps, iter(())
-    fetched = iter(shard.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1))
-    columns = next(fetched)
-    first_step = int(columns[_FIRST][0])
-    return first_step, _blocks(chain([columns], fetched), shares, first_step)
-
-
-def _blocks(fetched: Iterable[dict[str, Any]], shares: Shares, first_step: int) -> Iterator[Block]:
-    for chunk, columns in zip(shares.chunks(first_step), fetched, strict=True):
-        # Arrays from Ray's object store are read-only, which tensors cannot be.
-        faults = columns.pop(FAULT, None)
-        arrays = {name: np.require(column, requirements="W") for name, column in columns.items()}
-        rows, weights, first = (arrays.pop(name) for name in (_ROW, _WEIGHT, _FIRST))
-        assert first[0] == chunk.start
-        assert len(rows) == shares.share * shares.block_batches
-        yield Block(chunk, shares.share, rows, weights, arrays, faults)
+@functools.lru_cache(maxsize=2)
+def local_dataset(dataset: "ray.ObjectRef[Any]") -> Any:
+    """A data set of the object store, read once in a process that fetches block after block."""
+    return ray.get(dataset)

@@ -1,15 +1,15 @@
-"""A job on Ray: N Ray Train workers, fed by one stream through Ray Data."""
+"""A job on Ray: N Ray Train workers, and a feed that gives them their rows."""
 
 import os
+import secrets
 import signal
 import tempfile
 import threading
 from dataclasses import dataclass
 
-import ray
-import ray.data
 import ray.train
 import ray.train.torch
+import torch
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
@@ -17,7 +17,7 @@ from blitz.data.plan import Datasets, Shares
 from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.connection import alive_nodes, connected, on_the_drivers_node
 from blitz.launch.cluster.failures import DEATHS, StopAtUserErrors, explain_failure
-from blitz.launch.cluster.ray_stream import STREAM, RowStream, blocks_of
+from blitz.launch.cluster.feeds import Feed, feed_of
 from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.cluster.user_code import require_picklable
 from blitz.launch.cluster.worker_display import displayed, worker_display
@@ -58,28 +58,22 @@ def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
             print(f"waits for the cluster to grow: {explain_wait(workers)}", flush=True)
         check_every_node_sees(job.run)
         row_bytes = row_bytes_of(datasets)
-        refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
-        stream = RowStream(job.plan, job.first_step, refs, row_bytes, task_cpus=workers.task_cpus)
+        feed = feed_of(scale.feed, datasets, row_bytes=row_bytes, task_cpus=workers.task_cpus)
         # Restarted on another node if the driver's is lost: without the queue every restart of the workers would fail.
         restarted = {"max_restarts": -1, "max_task_retries": -1}
         queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_the_drivers_node(), **restarted})
-        # Ray Data's progress bars would overwrite ours.
-        ray.data.DataContext.get_current().enable_progress_bars = False
         for name, value in (_SETTINGS if scale.max_workers is None else {**_SETTINGS, **_ELASTIC_SETTINGS}).items():
             os.environ.setdefault(name, value)
         with tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
             trainer = TorchTrainer(
                 _work,
-                train_loop_config={"work": _Work(job, row_bytes, queue)},
+                train_loop_config={"work": _Work(job, feed, row_bytes, queue)},
                 scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
                     num_workers=workers.count,  # type: ignore[arg-type]
                     use_gpu=workers.gpus > 0,
                     resources_per_worker={"CPU": workers.cpus, "GPU": workers.gpus},
                     elastic_resize_monitor_interval_s=scale.resize_every_s,
                 ),
-                # A placeholder: `stream` makes the data set once the number of workers is known.
-                datasets={STREAM: ray.data.from_items([])},
-                dataset_config=stream,
                 run_config=ray.train.RunConfig(
                     storage_path=scratch,
                     # Preemption does not count as a failure: it says nothing about whether the run can finish.
@@ -114,6 +108,7 @@ def _fit(trainer: TorchTrainer, run: RunDirectory) -> None:
 @dataclass(frozen=True)
 class _Work:
     job: Job
+    feed: Feed
     row_bytes: int
     queue: Queue
 
@@ -124,7 +119,10 @@ def _work(config: dict[str, _Work]) -> None:
     world = World.of(ray.train.torch.get_device())
     with worker_display(work.queue, leads=world.leads) as display, collected(work.job.run, world):
         shares = Shares.of(work.job.plan, world_size=world.size, row_bytes=work.row_bytes)
-        first_step, blocks = blocks_of(ray.train.get_dataset_shard(STREAM), shares)
+        # Rank 0 decides for all: a checkpoint may turn out to be damaged, or a new one appear, between two looks.
+        decided = [work.job.first_step(), secrets.randbits(62)] if world.leads else [0, 0]
+        first_step, start = world.sum(torch.tensor(decided)).tolist()
+        blocks = work.feed.blocks(shares, first_step, world.rank, start=start)
         work.job.start(blocks, Session(world, first_step, display, _preemption))
 
 

@@ -20,8 +20,8 @@ from blitz.run_files.code import write_sources
 from blitz.run_files.sweep_directory import Goal, Trial, TrialState, each
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Silence
-from blitz.training.loop import Progress
 from blitz.training.packed import LaneEnd, PackJob, common_part, train_pack
+from blitz.training.progress import Progress
 from blitz.training.trial import evaluation_metrics
 from blitz.training.world import World
 
@@ -132,7 +132,7 @@ def record_pack(sweep: Sweep, trials: Sequence[Trial], job: PackJob, lanes: Sequ
             checkpoint.save(run)
         if lane.checkpoints:
             progress = Progress.of(lane.checkpoints[-1].state, World.of(torch.device("cpu")))
-            run.write_json("result.json", progress.result(job.plan))
+            run.write_json("result.json", progress.result(job.plan, patience=recipe.patience))
 
     together = list(zip(trials, job.recipes, lanes, strict=True))
     each(write, together)

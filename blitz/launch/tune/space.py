@@ -12,8 +12,10 @@ from typing import Any, Literal, get_args
 import typeguard
 from ray import tune
 from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
+from torch import Tensor
 
 from blitz.errors import UserError, require
+from blitz.outputs.best import deciding_metric
 from blitz.recipe import Recipe
 from blitz.recipes import find_recipe
 from blitz.run_files.sweep_directory import Goal, Mode
@@ -64,12 +66,15 @@ class Space:
         require(self.metric is None or self.mode is not None, f"the space's metric is {self.metric}; say its mode")
         return with_settings(kind(), self.overrides)
 
-    def goal(self, recipe: Recipe) -> Goal:
-        """The metric that ranks trials; `recipe` is fitted."""
-        if self.metric is not None and self.mode is not None:
+    def goal(self, recipe: Recipe, sums: Mapping[str, Tensor] | None = None) -> Goal:
+        """The metric that ranks trials: `--best.metric`, or the space's, or else that of the checkpoints of a run.
+
+        `recipe` is fitted; `sums` are the counts of its classes in `Classification.sums`, where they are known.
+        """
+        if recipe.best.metric is None and self.metric is not None and self.mode is not None:
             return Goal(self.metric, self.mode)
-        metrics = recipe.metrics()
-        return Goal(f"val/{metrics.best}", "max" if metrics.higher_is_better else "min")
+        deciding = deciding_metric(recipe.best, recipe.metrics(), sums)
+        return Goal(f"val/{deciding.metric}", "max" if deciding.higher_is_better else "min")
 
     @property
     def dimensions(self) -> dict[str, Domain]:

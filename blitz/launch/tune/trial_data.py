@@ -4,14 +4,23 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from blitz.data.arrays import ArrayDataset
+from blitz.data.csv.tabular import CsvRows
 from blitz.data.plan import Datasets, Plan
 from blitz.errors import require
+from blitz.outputs.metrics import Classification
 from blitz.recipe import Recipe
 from blitz.recipes import code_of
 from blitz.settings import with_settings
 
 _TRAINING_SETTINGS = {spec.name for spec in fields(Recipe)} - {"seed"} | {"model"}
 """Settings, or groups of settings, of the training rather than of the data."""
+
+_ROWS_AT_ONCE = 4096
 
 
 class TrialData:
@@ -34,6 +43,22 @@ class TrialData:
     def plan(self) -> Plan:
         """The plan of the newest data with the settings that all trials share."""
         return self.fitted.plan(len(self.datasets["train"]), len(self.datasets["val"]))
+
+    def class_counts(self) -> dict[str, Tensor] | None:
+        """How many of the rows to evaluate on are of each class, as the sums of `Classification`.
+
+        None where there are no classes, or where reading a row's class would mean decoding its image.
+        """
+        metrics, rows = self.fitted.metrics(), self.datasets["val"]
+        if not isinstance(metrics, Classification) or not isinstance(rows, ArrayDataset | CsvRows):
+            return None
+        counts = torch.zeros(len(metrics.classes), dtype=torch.int64)
+        for start in range(0, self.plan.eval_rows, _ROWS_AT_ONCE):
+            columns = rows.__getitems__(np.arange(start, min(start + _ROWS_AT_ONCE, self.plan.eval_rows)))
+            if "targets" not in columns:
+                return None
+            counts += torch.bincount(torch.from_numpy(columns["targets"]).long(), minlength=len(counts))
+        return {"right": torch.zeros_like(counts), "rows_of": counts}
 
     def of(self, settings: Mapping[str, Any]) -> tuple[Recipe, Datasets]:
         """The fitted recipe of a trial with these settings, and its data sets.

@@ -33,7 +33,8 @@ def train_trial(
         should_continue: Asked after each evaluation.
         was_stopped: Whether the scheduler stopped the trial before the sweep was resumed.
     """
-    if finished_result(run, recipe.plan(len(datasets["train"]), len(datasets["val"]))) is not None:
+    plan = recipe.plan(len(datasets["train"]), len(datasets["val"]))
+    if finished_result(run, plan, patience=recipe.patience) is not None:
         return True
     if was_stopped:
         return False
@@ -41,4 +42,4 @@ def train_trial(
     trial = prepared(recipe, datasets, code=code)
     trial.begin(run)
     launch(TrialJob(trial.recipe, trial.plan, run, Checkpoints(keep=1), should_continue=should_continue))
-    return finished_result(run, trial.plan) is not None
+    return finished_result(run, trial.plan, patience=recipe.patience) is not None

@@ -56,8 +56,8 @@ class StackedEvaluation:
             stacked = {name: torch.stack([sums[name] for sums in lanes]) for name in lanes[0]}
         return stacked
 
-    def finish(self) -> list[dict[str, float]]:
-        """The metrics of each lane.
+    def finish(self) -> list[tuple[Sums, dict[str, float]]]:
+        """The sums and the metrics of each lane.
 
         Raises:
             DataError: if none of the rows is valid.
@@ -67,7 +67,8 @@ class StackedEvaluation:
         if not self._sums["rows"].any():
             raise DataError("of the rows to evaluate on, none is valid")
         lanes: dict[str, tuple[Tensor, ...]] = {name: one.cpu().unbind() for name, one in self._sums.items()}
-        return [self._values({name: one[n] for name, one in lanes.items()}) for n in range(self._lanes)]
+        sums = [{name: one[n] for name, one in lanes.items()} for n in range(self._lanes)]
+        return [(each, self._values(each)) for each in sums]
 
     def _values(self, sums: Sums) -> dict[str, float]:
         return {"loss": sums["loss"].item() / sums["rows"].item(), **self._metrics.compute(sums)}

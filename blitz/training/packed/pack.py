@@ -11,17 +11,19 @@ from torch import Tensor
 from blitz.data.plan import Block, Plan
 from blitz.errors import require
 from blitz.optim import Optim
+from blitz.outputs.best import deciding_metric
+from blitz.outputs.metrics import Sums
 from blitz.randomness import MASK64, Use, key_for
 from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint, Tensors
-from blitz.training.loop import Progress
 from blitz.training.model import oom_hint
 from blitz.training.packed.lane import Ending, LaneEnd, Listener
 from blitz.training.packed.lane_evaluation import StackedEvaluation
 from blitz.training.packed.optimizers import StackedOptimizer, kind_of
 from blitz.training.packed.rungs import Rungs
 from blitz.training.packed.stack import Stack
+from blitz.training.progress import Progress
 from blitz.training.world import World
 
 
@@ -187,32 +189,43 @@ class _Pack:
             self.evaluation = StackedEvaluation(self.recipe, self.stack, len(self.lanes), self.world)
         self.evaluation.add(block)
         if block.chunk.ends_pass:
-            values, self.evaluation = self.evaluation.finish(), None
-            self._update_best(values)
+            evaluated, self.evaluation = self.evaluation.finish(), None
+            self._update_best(evaluated)
+            if self.steps < self.job.plan.total_steps:
+                self._end_early()
 
-    def _update_best(self, values: Sequence[dict[str, float]]) -> None:
-        """Write the metrics of each lane, update its best, and stop lanes at a rung."""
-        best, higher = self.metrics.best, self.metrics.higher_is_better
-        for row, (lane, found) in enumerate(zip(self.lanes, values, strict=True)):
+    def _update_best(self, evaluated: Sequence[tuple[Sums, dict[str, float]]]) -> None:
+        """Write the metrics of each lane, and update its best."""
+        for row, (lane, (sums, values)) in enumerate(zip(self.lanes, evaluated, strict=True)):
             progress = self.progress[row]
             progress.step, progress.rows_digest = self.steps, self.digest
-            progress.metrics = {f"val/{name}": value for name, value in found.items()}
-            if progress.update_best(found[best], higher_is_better=higher):
+            deciding = deciding_metric(self.recipe.best, self.metrics, sums)
+            if progress.evaluated(values, deciding, min_delta=self.recipe.min_delta):
                 self.best[row] = self._snapshot(row)
             self._write(lane, progress.metrics)
-        if self.next_rung and self.next_rung <= self.steps < self.job.plan.total_steps:
-            self._halve()
 
-    def _halve(self) -> None:
+    def _end_early(self) -> None:
+        """End the lanes that are out of patience, which are finished, and those that do not pass a rung."""
+        patience = self.recipe.patience
+        losers = self._halve() if self.next_rung and self.next_rung <= self.steps else {}
+        done = {row for row, one in enumerate(self.progress) if one.is_out_of_patience(patience, self.job.plan)}
+        for row in range(len(self.lanes)):
+            if row in done:
+                self._end(row, "finished", self.steps, f"no improvement in {patience} evaluations")
+            elif row in losers:
+                self._end(row, "stopped", self.steps, losers[row])
+        self._keep([row for row in range(len(self.lanes)) if row not in done and row not in losers])
+
+    def _halve(self) -> dict[int, str]:
+        """The lanes that do not pass the rung that is reached, and why."""
         rungs = self.job.rungs
         assert rungs is not None
         values = [self._value(progress, rungs.metric) for progress in self.progress]
         kept = rungs.kept(values)
         among = f"is not among the best {len(kept)} of {len(values)} at step {self.steps}"
-        for row in sorted({*range(len(values))} - {*kept}):
-            self._end(row, "stopped", self.steps, f"{rungs.metric} {values[row]:.6g} {among}")
-        self._keep(kept)
         self.next_rung = next(step for step in self.rungs if step > self.steps)
+        losers = sorted({*range(len(values))} - {*kept})
+        return {row: f"{rungs.metric} {values[row]:.6g} {among}" for row in losers}
 
     def _value(self, progress: Progress, metric: str) -> float:
         require(metric in progress.metrics, f"there is no metric {metric!r}; there are {', '.join(progress.metrics)}")

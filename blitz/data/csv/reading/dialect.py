@@ -116,7 +116,7 @@ def detect_dialect(
     errors = "surrogateescape" if options.encoding is None and encoding.startswith("utf-8") else "strict"
     try:
         text = codecs.getincrementaldecoder(encoding)(errors).decode(head, final=whole).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise DataError(f"{csv_name} is not encoded in {encoding}: {error}") from error
     delimiter = "\t" if options.delimiter == "\\t" else options.delimiter
     quote, flags = options.quote, options.flags

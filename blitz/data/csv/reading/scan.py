@@ -270,7 +270,7 @@ class _Pass:
             )
         except pyarrow.ArrowInvalid as error:
             raise self._what_to_do(str(error)) from error
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise DataError(f"{self.name} is not encoded in {self.dialect.encoding}: {error}") from error
 
     def _no_rows(self) -> DataError:

@@ -279,6 +279,11 @@ def test_an_encoding_that_does_not_fit_is_named(tmp_path: Path) -> None:
         indexed(tmp_path, b"a\n" + b"plain\n" * 100_000 + b"\x81\n", encoding="cp1252")
 
 
+def test_utf16_without_the_mark_of_its_byte_order_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.csv is not encoded in utf-16: UTF-16 stream does not start with BOM"):
+        indexed(tmp_path, "a,b\n1,2\n".encode("utf-16-le"), encoding="utf-16")
+
+
 def test_a_node_that_lacks_the_index_makes_its_own_of_the_same_csv_alone(tmp_path: Path) -> None:
     csv = tmp_path / "train.csv"
     csv.write_text("a,b\n1,x\n2,y\n")

@@ -1,0 +1,156 @@
+"""How a rank on Ray gets its blocks: by slicing rows in memory, from a stream of Ray Data, or by tasks of its own.
+
+The order of the rows is a pure function of the plan, so every feed gives the same blocks, from any step on, and holds
+and plans only what is consumed next.
+"""
+
+import functools
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+from ray.data.block import BlockAccessor
+
+from blitz.data.arrays import FAULT, in_memory
+from blitz.data.plan import Block, Chunk, Datasets, Shares, Split, fetch
+from blitz.launch.cluster.connection import on_the_drivers_node
+from blitz.launch.cluster.ray_stream import ROW, WEIGHT, RowStream, local_dataset
+from blitz.launch.scale import FeedName
+
+_BLOCKS_AHEAD = 3
+"""Blocks that a rank requests before it needs them."""
+_RANKS_PER_STREAM = 8
+"""So many ranks share a stream, as many as the largest common nodes have GPUs."""
+
+DatasetRefs = Mapping[Split, "ray.ObjectRef[Any]"]
+
+
+class Feed(Protocol):
+    """Gives each rank its blocks; every rank is sent a copy."""
+
+    def blocks(self, shares: Shares, first_step: int, rank: int, *, start: int) -> Iterator[Block]:
+        """The blocks of a rank from `first_step` on; `start` is a number that tells this start of the ranks apart."""
+
+
+def feed_of(name: FeedName, datasets: Datasets, *, row_bytes: int, task_cpus: float) -> Feed:
+    """The feed of that name, or for auto the one that suits the data sets, which go into Ray's object store.
+
+    `task_cpus` are the CPUs that a task reserves.
+    """
+    if name == "auto":
+        name = "memory" if all(map(in_memory, datasets.values())) else "stream"
+    refs = {split: ray.put(dataset) for split, dataset in datasets.items()}
+    match name:
+        case "memory":
+            return MemoryFeed(refs)
+        case "tasks":
+            return TaskFeed(refs, task_cpus)
+        case "stream":
+            # Started here, while the workers are: it imports Ray Data for seconds. Ray starts it elsewhere if its node
+            # is lost, and it begins again where the restarted workers do.
+            options = {"scheduling_strategy": on_the_drivers_node(), "max_restarts": -1}
+            return StreamFeed(refs, row_bytes, task_cpus, _stream_actor(**options))
+
+
+@dataclass(frozen=True)
+class MemoryFeed:
+    """Every rank slices its rows from arrays in the object store, which the ranks of a node share without a copy."""
+
+    datasets: DatasetRefs
+
+    def blocks(self, shares: Shares, first_step: int, rank: int, *, start: int) -> Iterator[Block]:
+        """Fetched in this process when they are needed."""
+        datasets = {split: ray.get(ref) for split, ref in self.datasets.items()}
+        for chunk in shares.chunks(first_step):
+            yield _writable(fetch(datasets[chunk.split], shares, chunk, rank))
+
+
+@dataclass(frozen=True)
+class TaskFeed:
+    """Every rank has its blocks fetched by plain tasks, on any node."""
+
+    datasets: DatasetRefs
+    task_cpus: float
+
+    def blocks(self, shares: Shares, first_step: int, rank: int, *, start: int) -> Iterator[Block]:
+        """Requested some blocks ahead."""
+        task = ray.remote(num_cpus=self.task_cpus)(_fetch)
+        requested: deque[ray.ObjectRef[Block]] = deque()
+        for chunk in shares.chunks(first_step):
+            # In a list, as Ray would otherwise pass the data set itself, read anew for each task.
+            requested.append(task.remote([self.datasets[chunk.split]], shares, chunk, rank))
+            if len(requested) > _BLOCKS_AHEAD:
+                yield _next(requested)
+        while requested:
+            yield _next(requested)
+
+
+def _fetch(dataset: "list[ray.ObjectRef[Any]]", shares: Shares, chunk: Chunk, rank: int) -> Block:
+    return fetch(local_dataset(dataset[0]), shares, chunk, rank)
+
+
+def _next(requested: "deque[ray.ObjectRef[Block]]") -> Block:
+    _start_to_copy(requested)
+    return _writable(ray.get(requested.popleft()))
+
+
+@dataclass(frozen=True)
+class StreamFeed:
+    """The ranks take their blocks from streams of Ray Data, one for every `ranks_per_stream` ranks."""
+
+    datasets: DatasetRefs
+    row_bytes: int
+    task_cpus: float
+    first: Any
+    """The actor of the first stream."""
+    ranks_per_stream: int = _RANKS_PER_STREAM
+
+    def blocks(self, shares: Shares, first_step: int, rank: int, *, start: int) -> Iterator[Block]:
+        """Taken from the stream of the rank's group as they are ready."""
+        group, index = divmod(rank, self.ranks_per_stream)
+        ranks = range(rank - index, min(rank - index + self.ranks_per_stream, shares.world_size))
+        stream = self.first if group == 0 else _stream_of_group(f"blitz-rows-{start}-{group}")
+        # The group's first call begins it.
+        ray.get(stream.begin.remote(start, self.datasets, shares, first_step, ranks, self.row_bytes, self.task_cpus))
+        ready: deque[ray.ObjectRef[Any]] = deque()
+        requested = stream.take.remote(start, index)
+        for chunk in shares.chunks(first_step):
+            if not ready:
+                ready.extend(ray.get(requested))
+                requested = stream.take.remote(start, index)
+                _start_to_copy(ready)
+            yield _block(ray.get(ready.popleft()), chunk, shares)
+
+
+@functools.cache
+def _stream_of_group(name: str) -> Any:
+    """The stream that the ranks of a group share: made by the first to ask; ends with the process of that rank."""
+    return _stream_actor(name=name, get_if_exists=True)
+
+
+def _stream_actor(**options: Any) -> Any:
+    # A call waits for each rank, and when ranks are restarted theirs must get past those of the dead.
+    actor = ray.remote(num_cpus=0, max_concurrency=3 * _RANKS_PER_STREAM)(RowStream)
+    return actor.options(**options).remote()
+
+
+def _start_to_copy(blocks: "deque[ray.ObjectRef[Any]]") -> None:
+    """Have Ray copy blocks that are ready on other nodes to this one, without waiting for them."""
+    ray.wait(list(blocks), num_returns=len(blocks), timeout=0)
+
+
+def _block(table: Any, chunk: Chunk, shares: Shares) -> Block:
+    columns = dict(BlockAccessor.for_block(table).to_batch_format("numpy"))
+    faults = columns.pop(FAULT, None)
+    rows, weights = columns.pop(ROW), columns.pop(WEIGHT)
+    return _writable(Block(chunk, shares.share, rows, weights, columns, faults))
+
+
+def _writable(block: Block) -> Block:
+    """A block whose arrays can be tensors: those in the object store are read-only."""
+    arrays = {name: np.require(column, requirements="W") for name, column in block.columns.items()}
+    rows, weights = (np.require(one, requirements="W") for one in (block.rows, block.weights))
+    return replace(block, rows=rows, weights=weights, columns=arrays)
