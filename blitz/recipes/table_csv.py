@@ -88,6 +88,12 @@ class TableCsv(Recipe):
         return replace(plan, evaluate_every_steps=plan.steps_per_epoch * -(-self.epochs // _MOST_EVALUATIONS))
 
     @property
+    def cpu_threads(self) -> int | None:
+        # Threads wait for each other in every operation: of so few rows that costs more than they save, and on a
+        # machine that does other work it makes steps many times slower.
+        return 1 if (self.global_batch_size or 1) <= 128 else None
+
+    @property
     def fit(self) -> CsvFit:
         """What was fitted on the training rows."""
         assert self.fitted_on is not None
