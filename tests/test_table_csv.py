@@ -23,12 +23,12 @@ from blitz.cli.train import main as train_command
 from blitz.data.csv.tabular import CsvData
 from blitz.data.plan import Split
 from blitz.errors import DataError, UserError
-from blitz.models.table import TableModelName
+from blitz.models.table import Layers, TableModelName
 from blitz.models.tabular_mlp import TabularMLP
 from blitz.outputs.metrics import Regression
 from blitz.recipe import Batch
 from blitz.recipes import recipe_from_json, recipe_to_json
-from blitz.recipes.table_csv import Layers, TableCsv
+from blitz.recipes.table_csv import TableCsv
 from blitz.settings import differences
 from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, same_bits, train, weights
@@ -156,7 +156,7 @@ def test_regression_adds_up_over_batches_to_what_scikit_learn_says() -> None:
     assert metric.compute(metric.sums(torch.ones(3), {"targets": torch.zeros(3)})) == {"mae": 7.0, "rmse": 7.0}
 
 
-def test_a_run_that_stops_and_goes_on_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_a_run_that_stops_and_resumes_ends_with_the_same_bits(tmp_path: Path) -> None:
     table = numbers_and_colours(tmp_path / "table.csv", rows=100)
     whole = recipe(tmp_path, table, val_fraction=0.2, epochs=4, optim=replace(TableCsv().optim, schedule="constant"))
     at_once = train(whole, tmp_path / "at_once")
@@ -297,7 +297,7 @@ def test_bad_rows_are_refused_or_left_out_and_listed(tmp_path: Path, capsys: pyt
         ({"val_fraction": 0.01}, "--data.val-fraction 0.01 of the 20 rows"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(settings: dict[str, Any], says: str, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_in_one_line(settings: dict[str, Any], says: str, tmp_path: Path) -> None:
     table = write(tmp_path / "table.csv", "x,one,name,y", *(f"{i},1,n{i},{'ab'[i % 2]}" for i in range(20)))
     right = recipe(tmp_path, table)
     with pytest.raises(UserError) as error:
@@ -394,7 +394,7 @@ def test_settings_that_are_not_given_are_those_of_the_model(tmp_path: Path) -> N
     table = numbers_and_colours(tmp_path / "table.csv", rows=60)
     tabm = recipe(tmp_path, table).fitted()
     realmlp = recipe(tmp_path, table, model=Layers("realmlp"), optim=replace(TableCsv().optim, lr=0.5)).fitted()
-    assert (tabm.optim.schedule, realmlp.optim.schedule) == ("flat_cosine", "coslog")
+    assert (tabm.optim.schedule, realmlp.optim.schedule) == ("wsd", "coslog")
     assert realmlp.optim.lr == 0.5
     assert recipe(tmp_path, table, epochs=7, global_batch_size=9).fitted().plan(60, 0).total_steps == 49
 

@@ -1,11 +1,13 @@
 """The models of tables by their names, and the part that they share: scaled numbers."""
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from blitz.errors import require
 from blitz.models.mlp import Activation
 from blitz.models.number_embeddings import clipped, robust_scale, scaled_knots
 from blitz.models.realmlp import RealMLP
@@ -34,56 +36,65 @@ def scaled(numbers: Tensor, *, quantiles: Sequence[Sequence[float]], has_missing
     return torch.cat([found.masked_fill(missing, 0), missing[:, flagged]], 1).float()
 
 
-def table_model(
-    name: TableModelName,
-    *,
-    flags: int,
-    quantiles: Sequence[Sequence[float]],
-    codes: Sequence[int],
-    outputs: int,
-    hidden: Sequence[int] | None,
-    dropout: float | None,
-    members: int,
-    activation: Activation,
-    classifies: bool,
-) -> nn.Module:
-    """A model of (batch, numbers + flags) and (batch, categories).
+@dataclass(frozen=True)
+class Layers:
+    """The model."""
 
-    Args:
-        flags: columns that flag where a number is missing.
-        quantiles: of each number.
-        codes: for each category the number of its codes.
-        outputs: classes, or 1 number.
-    """
-    numbers = len(quantiles) + flags
-    hidden = HIDDEN[name] if hidden is None else hidden
-    dropout = DROPOUT[name] if dropout is None else dropout
-    if name == "mlp":
-        return TabularMLP(
-            numbers=numbers, codes=codes, hidden=hidden, dropout=dropout, outputs=outputs, activation=activation
-        )
-    edges = [scaled_knots(one) for one in quantiles]
-    if name == "realmlp":
-        return RealMLP(
-            numbers=numbers,
-            quantiles=edges,
-            codes=codes,
-            outputs=outputs,
-            hidden=hidden,
-            dropout=dropout,
-            classifies=classifies,
-        )
-    return TabM(
-        numbers=numbers,
-        edges=edges,
-        codes=codes,
-        outputs=outputs,
-        members=members,
-        hidden=hidden,
-        embedding_width=max(4, min(16, _MOST_EMBEDDED // max(1, len(edges)))),
-        dropout=dropout,
-        classifies=classifies,
-    )
+    name: TableModelName = "tabm"
+    """tabm: an ensemble in one network; realmlp: a tuned multilayer perceptron; mlp: a plain one."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers; by default those of the model."""
+    dropout: float | None = None
+    """Dropout probability after each hidden layer; by default that of the model."""
+    members: int = 16
+    """tabm: networks in the ensemble."""
+    activation: Activation = "relu"
+    """mlp: the activation after each hidden layer."""
+
+    def __post_init__(self) -> None:
+        widths, dropout = self.hidden or (), self.dropout or 0.0
+        require(all(width >= 1 for width in widths), f"--model.hidden is {self.hidden}; each must be at least 1")
+        require(0 <= dropout < 1, f"--model.dropout is {self.dropout}; it must be in [0, 1)")
+        require(self.members >= 1, f"--model.members is {self.members}; it must be at least 1")
+
+    def build(
+        self, *, flags: int, quantiles: Sequence[Sequence[float]], codes: Sequence[int], outputs: int, classifies: bool
+    ) -> nn.Module:
+        """A model of (batch, numbers + flags) and (batch, categories).
+
+        Args:
+            flags: columns that flag where a number is missing.
+            quantiles: of each number.
+            codes: for each category the number of its codes.
+            outputs: classes, or 1 number.
+            classifies: whether these are classes.
+        """
+        shape: dict[str, Any] = {
+            "numbers": len(quantiles) + flags,
+            "codes": codes,
+            "outputs": outputs,
+            "hidden": HIDDEN[self.name] if self.hidden is None else self.hidden,
+            "dropout": DROPOUT[self.name] if self.dropout is None else self.dropout,
+        }
+        if self.name == "mlp":
+            return TabularMLP(**shape, activation=self.activation)
+        edges = [scaled_knots(one) for one in quantiles]
+        if self.name == "realmlp":
+            return RealMLP(**shape, quantiles=edges, classifies=classifies)
+        width = max(4, min(16, _MOST_EMBEDDED // max(1, len(edges))))
+        return TabM(**shape, edges=edges, members=self.members, embedding_width=width, classifies=classifies)
+
+
+def usual_optim(name: TableModelName, *, classifies: bool) -> dict[str, Any]:
+    """Settings of the optimizer, where nothing else is asked for."""
+    match name:
+        case "tabm":
+            return {"name": "adamw", "lr": 3e-3, "weight_decay": 3e-4, "schedule": "wsd", "decay_fraction": 0.5}
+        case "realmlp":
+            lr = 0.04 if classifies else 0.2
+            return {"name": "adamw", "lr": lr, "betas": (0.9, 0.95), "weight_decay": 0.02, "schedule": "coslog"}
+        case "mlp":
+            return {"name": "adamw", "lr": 1e-2, "weight_decay": 0.01, "schedule": "cosine"}
 
 
 def usual_batch(name: TableModelName, rows: int) -> int:

@@ -1,6 +1,6 @@
 """Images that a CSV names: any classifier of torchvision, for classes, numbers or points in the image."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -9,11 +9,11 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.crops import Crops, middle, recolored
-from blitz.data.csv.image_dataset import CsvImages, FileChecks, ImageFit, fit_images, image_inputs, image_rows
+from blitz.data.csv.image_dataset import CsvImages, ImageFit, TrainingImages, fit_images, image_inputs, image_rows
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.errors import require
-from blitz.fields import HELD
+from blitz.fields import held
 from blitz.models.vision import require_fits, vision_model
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Distance, Regression
@@ -60,18 +60,17 @@ class ImageCsv(Recipe):
     model: VisionModel = VisionModel()
     augmentation: Augmentation = Augmentation()
     fitted_on: Annotated[ImageFit | None, tyro.conf.Suppress] = None
-    checks: Annotated[FileChecks | None, tyro.conf.Suppress] = field(default=None, compare=False, metadata={HELD: True})
+    opened: Annotated[TrainingImages | None, tyro.conf.Suppress] = held()
 
     def fitted(self) -> Self:
         # Before the check of all files, which may take minutes.
         require_fits(self.model.name, outputs=2, size=self.data.size)
-        checks = FileChecks()
-        fit = fit_images(self.data, self.seed, checks)
+        fit, images = fit_images(self.data, self.seed)
         require(
             not (self.augmentation.flip and fit.task == "points"),
             "--augmentation.flip would swap left and right points, whose names it cannot swap; leave it out",
         )
-        return replace(self, fitted_on=fit, checks=checks)
+        return replace(self, fitted_on=fit, opened=images)
 
     @property
     def fit(self) -> ImageFit:
@@ -93,7 +92,7 @@ class ImageCsv(Recipe):
         return self.data.loader_workers
 
     def dataset(self, split: Split) -> CsvImages:
-        return image_rows(self.data, self.fit, split, self.seed, self.checks or FileChecks())
+        return image_rows(self.data, self.fit, split, self.seed, self.opened)
 
     def inputs(self, csv: str) -> CsvImages:
         return image_inputs(self.data, self.fit, csv)
@@ -176,5 +175,6 @@ class ImageCsv(Recipe):
             case "numbers":
                 return Regression(
                     units=tuple(number.std for number in fit.numbers),
+                    means=tuple(number.mean for number in fit.numbers),
                     names=fit.targets if len(fit.targets) > 1 else (),
                 )

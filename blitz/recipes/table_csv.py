@@ -7,47 +7,18 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, csv_inputs, csv_rows, fit_csv
+from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
 from blitz.data.plan import Plan, Split
-from blitz.errors import require
-from blitz.fields import may_change
-from blitz.models.mlp import Activation
-from blitz.models.table import TableModelName, scaled, table_model, usual_batch, usual_epochs
+from blitz.fields import held, may_change
+from blitz.models.table import Layers, scaled, usual_batch, usual_epochs, usual_optim
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch, Recipe
 
-_OPTIMS: dict[TableModelName, Optim] = {
-    "tabm": Optim(name="adamw", lr=3e-3, weight_decay=3e-4, schedule="flat_cosine"),
-    "realmlp": Optim(name="adamw", lr=0.04, betas=(0.9, 0.95), weight_decay=0.02, schedule="coslog"),
-    "mlp": Optim(name="adamw", lr=1e-2, weight_decay=0.01, schedule="cosine"),
-}
-"""Optimizers by default."""
+_OPTIM = Optim(**usual_optim("tabm", classifies=True))
 _MOST_EVALUATIONS = 25
 """In a run, where nothing else is asked for."""
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The model."""
-
-    name: TableModelName = "tabm"
-    """tabm: an ensemble in one network; realmlp: a tuned multilayer perceptron; mlp: a plain one."""
-    hidden: tuple[int, ...] | None = None
-    """Widths of the hidden layers; by default those of the model."""
-    dropout: float | None = None
-    """Dropout probability after each hidden layer; by default that of the model."""
-    members: int = 16
-    """tabm: networks in the ensemble."""
-    activation: Activation = "relu"
-    """mlp: the activation after each hidden layer."""
-
-    def __post_init__(self) -> None:
-        widths, dropout = self.hidden or (), self.dropout or 0.0
-        require(all(width >= 1 for width in widths), f"--model.hidden is {self.hidden}; each must be at least 1")
-        require(0 <= dropout < 1, f"--model.dropout is {self.dropout}; it must be in [0, 1)")
-        require(self.members >= 1, f"--model.members is {self.members}; it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -59,23 +30,23 @@ class TableCsv(Recipe):
     """Passes over the training rows; by default the fewer the more rows there are."""
     global_batch_size: int | None = None  # type: ignore[assignment]
     """Rows a step, over all workers; by default the more the more rows there are."""
-    optim: Optim = _OPTIMS["tabm"]
+    optim: Optim = _OPTIM
     """What is not set is as suits the model."""
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
+    opened: Annotated[TrainingTable | None, tyro.conf.Suppress] = held()
 
     def fitted(self) -> Self:
-        fit, usual = fit_csv(self.data, self.seed), _OPTIMS[self.model.name]
-        if self.model.name == "realmlp" and not fit.target.classes:
-            usual = replace(usual, lr=0.2)
-        given = {spec.name: getattr(self.optim, spec.name) for spec in fields(Optim)}
-        set_here = {name: value for name, value in given.items() if value != getattr(_OPTIMS["tabm"], name)}
+        fit, table = fit_csv(self.data, self.seed)
+        usual = Optim(**usual_optim(self.model.name, classifies=bool(fit.target.classes)))
+        unset = [spec.name for spec in fields(Optim) if getattr(self.optim, spec.name) == getattr(_OPTIM, spec.name)]
         rows = min(fit.rows, self.max_train_rows or fit.rows)
         return replace(
             self,
             fitted_on=fit,
-            optim=replace(usual, **set_here),
+            opened=table,
+            optim=replace(self.optim, **{name: getattr(usual, name) for name in unset}),
             epochs=self.epochs or usual_epochs(self.model.name, rows),
             global_batch_size=self.global_batch_size or usual_batch(self.model.name, rows),
         )
@@ -100,23 +71,18 @@ class TableCsv(Recipe):
         return self.fitted_on
 
     def dataset(self, split: Split) -> CsvRows:
-        return csv_rows(self.data, self.fit, split, self.seed)
+        return csv_rows(self.data, self.fit, split, self.seed, self.opened)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)
 
     def build_model(self) -> nn.Module:
-        fit, model = self.fit, self.model
-        return table_model(
-            model.name,
+        fit = self.fit
+        return self.model.build(
             flags=fit.number_columns - len(fit.numbers),
             quantiles=[one.quantiles for one in fit.numbers],
             codes=fit.codes,
             outputs=len(fit.target.classes) or 1,
-            hidden=model.hidden,
-            dropout=model.dropout,
-            members=model.members,
-            activation=model.activation,
             classifies=bool(fit.target.classes),
         )
 
@@ -163,12 +129,12 @@ class TableCsv(Recipe):
             **super().signature(),
             "numbers": [one.name for one in fit.numbers],
             "missing_number": "nan",
-            "categories": {
-                one.name: {value: code for code, value in enumerate(one.values, start=1)} for one in fit.categories
-            },
+            "categories": {one.name: one.codes for one in fit.categories},
             "unknown_category": 0,
         }
 
     def metrics(self) -> Classification | Regression:
         target = self.fit.target
-        return Classification(target.classes) if target.classes else Regression(units=(target.std,))
+        return (
+            Classification(target.classes) if target.classes else Regression(units=(target.std,), means=(target.mean,))
+        )
