@@ -21,6 +21,8 @@ class Categories(nn.Module):
         self.columns = tuple(many)
         self.embeddings = nn.ModuleList(nn.Embedding(codes[column], embedding_width) for column in many)
         for embedding in self.embeddings:
+            # Small, as what a rare value adds is a guess for long.
+            nn.init.normal_(embedding.weight, std=0.1)
             # It may never occur in training: then it adds nothing rather than random numbers.
             nn.init.zeros_(embedding.weight[0])
         widths = [1 if count == 3 else count - 1 for count in codes]

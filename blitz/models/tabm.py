@@ -79,7 +79,7 @@ class TabM(nn.Module):
         super().__init__()
         self.classifies = classifies
         self.embeddings = PiecewiseLinearEmbeddings(edges, embedding_width) if edges else None
-        self.categories = Categories(codes, one_hot=32, embedding_width=16)
+        self.categories = Categories(codes, one_hot=128, embedding_width=16)
         chunks = [*(embedding_width for _ in edges), *(1 for _ in range(numbers - len(edges))), *self.categories.widths]
         widths = [sum(chunks), *hidden]
         self.layers = nn.ModuleList(
