@@ -37,9 +37,10 @@ class Optim:
     """For fine-tuning: a layer's learning rate as a multiple of that of the next layer; the last has the full one."""
     grad_clip_norm: float | None = None
     """Scale gradients down to this global L2 norm."""
-    schedule: Literal["constant", "cosine", "linear", "polynomial", "step", "one_cycle", "wsd"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "polynomial", "step", "one_cycle", "wsd", "coslog"] = "constant"
     """The learning rate after warm-up; all but constant and step end at 0, or near it, with the last step. one_cycle
-    warms up by itself, wsd (warm-up, stable, decay) is constant until its end falls linearly."""
+    warms up by itself, wsd (warm-up, stable, decay) is constant until its end falls linearly, coslog rises and falls
+    four times, each time over twice as many steps."""
     schedule_epochs: float | None = may_change(None)
     """Epochs after which the schedule ends, if that is not the end of the run: set it from the start for a run that
     will be extended later, or when a run is extended, to follow the new schedule from its current step."""

@@ -355,6 +355,15 @@ class Recipe(ABC):
         """Processes that fetch rows for a run in this process; 0 is this one. On Ray, the cluster's CPUs fetch them."""
         return 0
 
+    @property
+    def cpu_threads(self) -> int | None:
+        """Threads that torch computes with on the CPU, for a run in this process; None is torch's own choice.
+
+        The environment variable OMP_NUM_THREADS overrides it. A function of the settings alone: another number of
+        threads sums in another order.
+        """
+        return None
+
     def plan(self, train_rows: int, eval_rows: int) -> Plan:
         """The order of the data.
 

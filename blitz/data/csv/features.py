@@ -17,7 +17,7 @@ MOST_WHOLE_CLASSES = 20
 
 @dataclass(frozen=True)
 class NumberFeature:
-    """A number column, standardised as (number - mean) / std, and 0 where it is missing."""
+    """A number column: moments and quantiles of the training rows, and whether some of those lack it."""
 
     name: str
     mean: float
@@ -25,13 +25,20 @@ class NumberFeature:
     """3e38 if all numbers are the same, so that only the missing flag is a feature."""
     has_missing: bool
     """Whether it is missing in some training rows: then another column flags these by 1."""
+    quantiles: tuple[float, ...] = ()
+    """At even levels from 0 to 1, quartiles among them: models scale by them, and embeddings have their bins there."""
 
     @classmethod
-    def fitted(cls, report: ColumnReport) -> Self:
-        """From the statistics of the training rows, of which some have a number."""
+    def fitted(cls, report: ColumnReport, quantiles: tuple[float, ...]) -> Self:
+        """From the statistics of the training rows, of which some have a number, and the quantiles of a sample."""
         assert report.mean is not None
+        if not quantiles:
+            # So few rows have a number that none of them is in the sample.
+            assert report.min is not None
+            assert report.max is not None
+            quantiles = (report.min, report.mean, report.mean, report.mean, report.max)
         std = LARGEST_NUMBER if report.is_constant or report.std is None else report.std
-        return cls(report.name, report.mean, std, report.missing > 0)
+        return cls(report.name, report.mean, std, report.missing > 0, quantiles)
 
     @property
     def inputs(self) -> int:
@@ -61,10 +68,10 @@ class CategoryFeature:
 Feature = NumberFeature | CategoryFeature
 
 
-def feature_of(report: ColumnReport) -> Feature | None:
+def feature_of(report: ColumnReport, quantiles: tuple[float, ...]) -> Feature | None:
     """What a column is for the model; None if it is text or empty, from which nothing is learned."""
     if report.mean is not None:
-        return NumberFeature.fitted(report)
+        return NumberFeature.fitted(report, quantiles)
     return CategoryFeature.fitted(report) if report.values else None
 
 

@@ -17,6 +17,7 @@ from blitz.data.csv.features import (
     feature_of,
     whole_numbers,
 )
+from blitz.data.csv.quantiles import quantiles_of
 from blitz.data.csv.reading.bad_rows import BadRows
 from blitz.data.csv.reading.columns import ColumnType, are_identifiers, are_whole, are_words
 from blitz.data.csv.reading.index import CsvIndex, index_csv
@@ -70,6 +71,8 @@ class CsvFit:
     categories: tuple[CategoryFeature, ...] = may_change()
     decimal: Decimal = may_change(".")
     """The decimal mark of another CSV, if its cells do not show it."""
+    rows: int = may_change(0)
+    """How many rows it was fitted on."""
 
     @property
     def number_columns(self) -> int:
@@ -186,6 +189,8 @@ def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
     else:
         target = Target.of_numbers(index, reports[data.target])
     columns = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
+    numeric = [report.name for report in columns if report.mean is not None]
+    quantiles = quantiles_of(index, numeric, table.train, seed)
     features: list[Feature] = []
     constant: list[str] = []
     unused: list[str] = []
@@ -193,7 +198,7 @@ def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
         # A constant that is missing in some rows may still be informative.
         if report.count and report.is_constant and not report.missing:
             constant.append(report.name)
-        elif feature := feature_of(report):
+        elif feature := feature_of(report, quantiles.get(report.name, ())):
             features.append(feature)
         else:
             unused.append(report.name)
@@ -211,7 +216,7 @@ def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
             print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
     numbers = tuple(feature for feature in features if isinstance(feature, NumberFeature))
     categories = tuple(feature for feature in features if isinstance(feature, CategoryFeature))
-    return CsvFit(index.content, target, numbers, categories, index.decimal), table
+    return CsvFit(index.content, target, numbers, categories, index.decimal, int(table.train.sum())), table
 
 
 def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int, opened: TrainingTable | None = None) -> CsvRows:
