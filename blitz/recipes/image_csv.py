@@ -9,7 +9,16 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.crops import Crops, middle, recolored
-from blitz.data.csv.image_dataset import CsvImages, FileChecks, ImageFit, fit_images, image_inputs, image_rows
+from blitz.data.csv.image_dataset import (
+    CsvImages,
+    ImageFit,
+    TrainingImages,
+    fit_images,
+    image_inputs,
+    open_images,
+    training_images,
+    val_images,
+)
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.errors import require
@@ -60,18 +69,19 @@ class ImageCsv(Recipe):
     model: VisionModel = VisionModel()
     augmentation: Augmentation = Augmentation()
     fitted_on: Annotated[ImageFit | None, tyro.conf.Suppress] = None
-    checks: Annotated[FileChecks | None, tyro.conf.Suppress] = field(default=None, compare=False, metadata={HELD: True})
+    opened: Annotated[TrainingImages | None, tyro.conf.Suppress] = field(
+        default=None, compare=False, repr=False, metadata={HELD: True}
+    )
 
     def fitted(self) -> Self:
         # Before the check of all files, which may take minutes.
         require_fits(self.model.name, outputs=2, size=self.data.size)
-        checks = FileChecks()
-        fit = fit_images(self.data, self.seed, checks)
+        fit, images = fit_images(self.data, self.seed)
         require(
             not (self.augmentation.flip and fit.task == "points"),
             "--augmentation.flip would swap left and right points, whose names it cannot swap; leave it out",
         )
-        return replace(self, fitted_on=fit, checks=checks)
+        return replace(self, fitted_on=fit, opened=images)
 
     @property
     def fit(self) -> ImageFit:
@@ -93,7 +103,12 @@ class ImageCsv(Recipe):
         return self.data.loader_workers
 
     def dataset(self, split: Split) -> CsvImages:
-        return image_rows(self.data, self.fit, split, self.seed, self.checks or FileChecks())
+        data, fit, images = self.data, self.fit, self.opened
+        if split == "val" and data.val_source is not None:
+            return val_images(data, fit, data.val_source)
+        if images is None or not images.is_of(data, self.seed):
+            images = open_images(data, fit, self.seed)
+        return training_images(images, fit, split)
 
     def inputs(self, csv: str) -> CsvImages:
         return image_inputs(self.data, self.fit, csv)

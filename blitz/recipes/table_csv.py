@@ -1,15 +1,26 @@
 """Any CSV: a multilayer perceptron over its numbers and categories, which classifies or predicts a number."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self
 
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, csv_inputs, csv_rows, fit_csv
+from blitz.data.csv.tabular import (
+    CsvData,
+    CsvFit,
+    CsvRows,
+    TrainingTable,
+    csv_inputs,
+    fit_csv,
+    open_table,
+    training_rows,
+    val_rows,
+)
 from blitz.data.plan import Split
 from blitz.errors import require
+from blitz.fields import HELD
 from blitz.models.mlp import Activation
 from blitz.models.tabular_mlp import TabularMLP, standardised
 from blitz.optim import Optim
@@ -43,9 +54,14 @@ class TableCsv(Recipe):
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
+    opened: Annotated[TrainingTable | None, tyro.conf.Suppress] = field(
+        default=None, compare=False, repr=False, metadata={HELD: True}
+    )
 
     def fitted(self) -> Self:
-        return replace(self, fitted_on=fit_csv(self.data, self.seed))
+        self.data.check()
+        table = open_table(self.data, self.seed)
+        return replace(self, fitted_on=fit_csv(table), opened=table)
 
     @property
     def fit(self) -> CsvFit:
@@ -54,7 +70,12 @@ class TableCsv(Recipe):
         return self.fitted_on
 
     def dataset(self, split: Split) -> CsvRows:
-        return csv_rows(self.data, self.fit, split, self.seed)
+        data, fit, table = self.data, self.fit, self.opened
+        if split == "val" and data.val_csv is not None:
+            return val_rows(data, fit, data.val_csv)
+        if table is None or not table.is_of(data, self.seed):
+            table = open_table(data, self.seed, content=fit.content)
+        return training_rows(table, fit, split)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)

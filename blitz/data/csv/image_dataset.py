@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.scan import CsvOptions
 from blitz.data.csv.reading.statistics import statistics_of
-from blitz.data.csv.source import Mask
+from blitz.data.csv.source import Mask, TrainingCsv
 from blitz.data.csv.table import CsvTable, unknown_labels
 from blitz.data.order import Rows
 from blitz.data.plan import Split
@@ -27,6 +27,8 @@ from blitz.errors import DataError, require
 from blitz.fields import may_change
 from blitz.storage import Folder, absolute, folder_of, is_folder
 from blitz.visible import visible
+
+LearnedTask = Literal["classification", "numbers", "points"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,22 @@ class NumberTarget:
     mean: float
     std: float
 
+    @classmethod
+    def fitted(cls, index: CsvIndex, report: ColumnReport) -> Self:
+        """From the statistics of the training rows.
+
+        Raises:
+            DataError: if they all hold the same number.
+        """
+        if report.is_constant:
+            raise DataError(
+                f"{index.csv}: column '{report.name}' holds {report.mean} in all rows to train on; "
+                "there must be at least two values"
+            )
+        assert report.mean is not None
+        assert report.std is not None
+        return cls(report.name, report.mean, report.std)
+
 
 @dataclass(frozen=True)
 class ImageFit:
@@ -45,7 +63,7 @@ class ImageFit:
     content: str
     """SHA-256 of the CSV, hexadecimal."""
     image_column: str
-    task: Literal["classification", "numbers", "points"]
+    task: LearnedTask
     targets: tuple[str, ...]
     """The columns to learn."""
     classes: tuple[str, ...] = may_change(())
@@ -154,26 +172,17 @@ class CsvImages:
         return records.astype(np.str_)
 
 
-class FileChecks:
-    """Which rows have invalid files, as found since the fit.
+@dataclass(frozen=True)
+class TrainingImages(TrainingCsv):
+    """The CSV of images to train on, its rows split, and which of them have invalid files."""
 
-    A run asks three times, and checking a million files takes minutes.
-    """
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, ...], BadRows] = {}
-
-    def bad_rows(self, index: CsvIndex, data: ImageCsvData, image_column: str) -> BadRows:
-        """Rows of an index whose files are missing or invalid."""
-        root = _root(data, index)
-        key = (index.path, index.csv, image_column, root, data.image_check)
-        if key not in self._found:
-            self._found[key] = check_images(index, image_column, root, data.image_check)
-        return self._found[key]
+    data: ImageCsvData
+    files: BadRows
+    """They are in a part all the same; `bad` are those that the CSV's content shows to be bad."""
 
 
-def fit_images(data: ImageCsvData, seed: int, checks: FileChecks) -> ImageFit:
-    """Columns, classes, means and deviations, from the training rows; prints the columns.
+def fit_images(data: ImageCsvData, seed: int) -> tuple[ImageFit, TrainingImages]:
+    """Columns, classes, means and deviations, from the training rows; prints the columns. With the CSV, opened.
 
     Raises:
         DataError: if the CSV, a column of it or too many of its rows cannot be used.
@@ -184,76 +193,61 @@ def fit_images(data: ImageCsvData, seed: int, checks: FileChecks) -> ImageFit:
     index = data.train_index(_train_options(data, image_column, targets))
     if data.train_dir is None:
         print(f"{index.csv}: {index.described()}")
-    kinds = {index.column(name).type for name in targets}
-    task = data.task
-    if task == "auto":
-        task = "classification" if kinds == {"category"} else "numbers"
-    fit = ImageFit(index.content, image_column, task, targets, decimal=index.decimal)
-    bad = _faults(index, targets)
-    data.rows_to_leave_out(bad + checks.bad_rows(index, data, image_column), index)
-    kept, held_out = data.parts(index, bad.rows(), seed)
-    if task == "classification":
-        # Including classes that occur only in held-out rows.
-        classes = statistics_of(index, targets, kept | held_out)[targets[0]].values or ()
-        if len(classes) < 2:
-            raise DataError(
-                f"{index.csv}: column '{targets[0]}' holds {', '.join(classes) or 'nothing'} in all rows; "
-                "there must be at least two classes"
-            )
-        what = f"{len(classes)} classes in column '{targets[0]}'"
-        print(visible(f"{index.csv}: images in column '{image_column}'; learns {what}"))
-        return replace(fit, classes=classes)
-    if not kept.any():
-        raise DataError(f"{index.csv} has no row to train on")
-    reports = statistics_of(index, targets, kept)
-    for name, report in reports.items():
-        if task == "numbers" and report.is_constant:
-            raise DataError(
-                f"{index.csv}: column '{name}' holds {report.mean} in all rows to train on; "
-                "there must be at least two values"
-            )
+    fit = ImageFit(index.content, image_column, _task(data, index, targets), targets, decimal=index.decimal)
+    images = _training_images(data, seed, index, fit)
     what = f"column '{targets[0]}'" if len(targets) == 1 else f"{len(targets)} columns of numbers"
-    for report in reports.values():
-        if report.note:
-            print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
+    if fit.task == "classification":
+        fit = replace(fit, classes=_classes(images, targets[0]))
+        what = f"{len(fit.classes)} classes in {what}"
+    else:
+        if not images.train.any():
+            raise DataError(f"{index.csv} has no row to train on")
+        reports = statistics_of(index, targets, images.train).values()
+        if fit.task == "numbers":
+            fit = replace(fit, numbers=tuple(NumberTarget.fitted(index, report) for report in reports))
+        for report in reports:
+            if report.note:
+                print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
     print(visible(f"{index.csv}: images in column '{image_column}'; learns {what}"))
-    if task == "points":
-        return fit
-    return replace(fit, numbers=tuple(_number_target(report) for report in reports.values()))
+    return fit, images
 
 
-def _number_target(report: ColumnReport) -> NumberTarget:
-    assert report.mean is not None
-    assert report.std is not None
-    return NumberTarget(report.name, report.mean, report.std)
-
-
-def image_rows(data: ImageCsvData, fit: ImageFit, split: Split, seed: int, checks: FileChecks) -> CsvImages:
-    """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
+def open_images(data: ImageCsvData, fit: ImageFit, seed: int) -> TrainingImages:
+    """The CSV that was fitted on, opened again.
 
     Raises:
-        DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
+        DataError: if it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
-    if split == "val" and data.val_source is not None:
-        options = data.options(
-            types=fit.types,
-            label_columns=fit.targets,
-            image_column=fit.image_column,
-            usual_decimal=fit.decimal,
-            verbatim=fit.targets if data.val_dir is not None or are_words(fit.classes) else (),
-        )
-        index = index_csv(data.val_source, data.cache, options)
-        bad = _faults(index, fit.targets)
-        if fit.classes:
-            bad += unknown_labels(index, fit.targets[0], fit.classes, data.train_source)
-        kept = np.ones(index.rows, bool)
-        kept[bad.rows()] = False
-    else:
-        index = data.train_index(_train_options(data, fit.image_column, fit.targets), content=fit.content)
-        bad = _faults(index, fit.targets)
-        train, val = data.parts(index, bad.rows(), seed)
-        kept = train if split == "train" else val
-    files = checks.bad_rows(index, data, fit.image_column)
+    index = data.train_index(_train_options(data, fit.image_column, fit.targets), content=fit.content)
+    return _training_images(data, seed, index, fit)
+
+
+def training_images(images: TrainingImages, fit: ImageFit, split: Split) -> CsvImages:
+    """The rows of the training CSV that a split has."""
+    kept = images.train if split == "train" else images.val
+    return CsvImages(images.index, images.data, fit, kept, images.bad + images.files, images.files)
+
+
+def val_images(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
+    """The rows of another CSV or folder to evaluate on.
+
+    Raises:
+        DataError: if it, a column of it or too many of its rows cannot be used.
+    """
+    options = data.options(
+        types=fit.types,
+        label_columns=fit.targets,
+        image_column=fit.image_column,
+        usual_decimal=fit.decimal,
+        verbatim=fit.targets if data.val_dir is not None or are_words(fit.classes) else (),
+    )
+    index = index_csv(csv, data.cache, options)
+    bad = _faults(index, fit.targets)
+    if fit.classes:
+        bad += unknown_labels(index, fit.targets[0], fit.classes, data.train_source)
+    kept = np.ones(index.rows, bool)
+    kept[bad.rows()] = False
+    files = check_images(index, fit.image_column, _root(data, index), data.image_check)
     data.rows_to_leave_out(bad + files, index)
     return CsvImages(index, data, fit, kept, bad + files, files)
 
@@ -274,6 +268,37 @@ def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
         _faults(index, ()),
         join_faults(csv, []),
     )
+
+
+def _task(
+    data: ImageCsvData, index: CsvIndex, targets: tuple[str, ...]
+) -> Literal["classification", "numbers", "points"]:
+    if data.task != "auto":
+        return data.task
+    return "classification" if {index.column(name).type for name in targets} == {"category"} else "numbers"
+
+
+def _training_images(data: ImageCsvData, seed: int, index: CsvIndex, fit: ImageFit) -> TrainingImages:
+    bad = _faults(index, fit.targets)
+    files = check_images(index, fit.image_column, _root(data, index), data.image_check)
+    data.rows_to_leave_out(bad + files, index)
+    train, val = data.parts(index, bad.rows(), seed)
+    return TrainingImages(data, seed, index, bad, train, val, files)
+
+
+def _classes(images: TrainingImages, column: str) -> tuple[str, ...]:
+    """The classes, including those that occur only in held-out rows.
+
+    Raises:
+        DataError: if there are less than two.
+    """
+    classes = statistics_of(images.index, [column], images.train | images.val)[column].values or ()
+    if len(classes) < 2:
+        raise DataError(
+            f"{images.index.csv}: column '{column}' holds {', '.join(classes) or 'nothing'} in all rows; "
+            "there must be at least two classes"
+        )
+    return classes
 
 
 def _faults(index: CsvIndex, targets: Collection[str]) -> BadRows:

@@ -154,3 +154,26 @@ class CsvSource:
             keys = np.full(count, key_for(Use.HELD_OUT, seed), np.uint64)
             val[rows[shuffled_rows(np.arange(count), num_rows=len(rows), keys=keys)]] = True
         return good & ~val, val
+
+
+@dataclass(frozen=True)
+class TrainingCsv:
+    """The CSV to train on, opened once for the fit and the data sets of a run."""
+
+    data: CsvSource
+    seed: int
+    index: CsvIndex
+    bad: BadRows
+    """Rows that are in neither part."""
+    train: Mask
+    """Which rows of the index to train on, of shape (rows of the index,)."""
+    val: Mask
+    """Which to evaluate on, if it holds them, too."""
+
+    def is_of(self, data: CsvSource, seed: int) -> bool:
+        """Whether a recipe's settings still are those that it was opened with."""
+        return (self.data, self.seed) == (data, seed)
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        # As None: a worker gets the recipe and its data sets, and has no use for masks of all rows.
+        return type(None), ()

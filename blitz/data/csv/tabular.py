@@ -6,15 +6,23 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
 from blitz.data.arrays import Columns
+from blitz.data.csv.features import (
+    MOST_WHOLE_CLASSES,
+    CategoryFeature,
+    Feature,
+    NumberFeature,
+    Target,
+    feature_of,
+    whole_numbers,
+)
 from blitz.data.csv.reading.bad_rows import BadRows
-from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_identifiers, are_whole, are_words, in_order
+from blitz.data.csv.reading.columns import ColumnType, are_identifiers, are_whole, are_words
 from blitz.data.csv.reading.index import CsvIndex, index_csv
-from blitz.data.csv.reading.numbers import LARGEST_NUMBER, Decimal
-from blitz.data.csv.reading.statistics import kept_batches, statistics_of
-from blitz.data.csv.source import CsvSource, Mask
+from blitz.data.csv.reading.numbers import Decimal
+from blitz.data.csv.reading.statistics import statistics_of
+from blitz.data.csv.source import CsvSource, Mask, TrainingCsv
 from blitz.data.csv.table import CsvTable, unknown_labels
 from blitz.data.order import Rows
 from blitz.data.plan import Split
@@ -23,8 +31,6 @@ from blitz.fields import may_change
 from blitz.visible import visible
 
 Task = Literal["auto", "classification", "regression"]
-
-_MOST_WHOLE_CLASSES = 20
 
 
 @dataclass(frozen=True)
@@ -38,36 +44,15 @@ class CsvData(CsvSource):
     task: Task = "auto"
     """auto classifies a category, or a number with at most 20 distinct values that are all whole."""
 
+    def check(self) -> None:
+        """Refuse what cannot be trained on.
 
-@dataclass(frozen=True)
-class NumberFeature:
-    """A number column, standardised as (number - mean) / std, and 0 where it is missing."""
-
-    name: str
-    mean: float
-    std: float
-    """3e38 if all numbers are the same, so that only the missing flag is a feature."""
-    has_missing: bool
-    """Whether it is missing in some training rows: then another column flags these by 1."""
-
-
-@dataclass(frozen=True)
-class CategoryFeature:
-    """A category column: the code of its value i is i + 1, that of a missing or unknown value 0."""
-
-    name: str
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Target:
-    """The target: one of `classes`, or if there are none a number, standardised as (number - mean) / std."""
-
-    name: str
-    type: ColumnType
-    classes: tuple[str, ...] = ()
-    mean: float = 0.0
-    std: float = 1.0
+        Raises:
+            UserError: if no CSV or no target is named, or two ways to evaluate are.
+        """
+        super().check()
+        require(bool(self.target), "name the column to learn with --data.target COLUMN")
+        require(self.target not in self.ignore, f"--data.ignore names '{self.target}', which is to be learned")
 
 
 @dataclass(frozen=True)
@@ -89,12 +74,12 @@ class CsvFit:
     @property
     def number_columns(self) -> int:
         """Numbers of a row, including the flags for missing ones."""
-        return len(self.numbers) + sum(feature.has_missing for feature in self.numbers)
+        return sum(feature.inputs for feature in self.numbers)
 
     @property
     def codes(self) -> tuple[int, ...]:
         """For each category the number of its codes."""
-        return tuple(len(feature.values) + 1 for feature in self.categories)
+        return tuple(feature.codes for feature in self.categories)
 
     @property
     def types(self) -> dict[str, ColumnType]:
@@ -154,51 +139,57 @@ class CsvRows:
         return {**features, "targets": targets}
 
 
-def fit_csv(data: CsvData, seed: int) -> CsvFit:
+@dataclass(frozen=True)
+class TrainingTable(TrainingCsv):
+    """The CSV to train on, its rows split, and whether its target is to be classified."""
+
+    data: CsvData
+    classifies: bool
+
+
+def open_table(data: CsvData, seed: int, *, content: str | None = None) -> TrainingTable:
+    """The CSV to train on; `content` is that of the run's start.
+
+    Raises:
+        DataError: if the CSV or too many of its rows cannot be used, or if it is not what was fitted on.
+    """
+    index, classifies = _train_index(data, content)
+    bad = _faults(index, {column.name for column in index.columns} - set(data.ignore))
+    train, val = data.parts(index, data.rows_to_leave_out(bad, index), seed)
+    return TrainingTable(data, seed, index, bad, train, val, classifies)
+
+
+def fit_csv(table: TrainingTable) -> CsvFit:
     """Means, deviations, vocabularies and classes of the training rows, in one pass over the index.
 
     Prints the columns that are left out.
 
     Raises:
-        DataError: if the CSV, a column of it or too many of its rows cannot be used.
-        UserError: if `data` names no CSV or no target, or two ways to evaluate.
+        DataError: if there is nothing to learn, or nothing to learn it from.
     """
-    data.check()
-    require(bool(data.target), "name the column to learn with --data.target COLUMN")
-    require(data.target not in data.ignore, f"--data.ignore names '{data.target}', which is to be learned")
-    index, classifies = _train_index(data)
-    bad = _train_faults(index, data)
-    kept, held_out = data.parts(index, data.rows_to_leave_out(bad, index), seed)
+    data, index = table.data, table.index
     print(f"{index.csv}: {index.described()}")
-    reports = statistics_of(index, index.dialect.names, kept)
-    if classifies:
+    reports = statistics_of(index, index.dialect.names, table.train)
+    if table.classifies:
         # Including classes that occur only in held-out rows.
-        kept |= held_out
-        reports |= statistics_of(index, [data.target], kept)
-    target = _target(index, reports[data.target], kept, classifies=classifies)
-    features = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
-    # A constant that is missing in some rows may still be informative.
-    constant = dict.fromkeys(
-        report.name for report in features if report.count and report.is_constant and not report.missing
-    )
-    fit = CsvFit(
-        index.content,
-        target,
-        tuple(
-            NumberFeature(report.name, report.mean, _scale(report), report.missing > 0)
-            for report in features
-            if report.mean is not None and report.name not in constant
-        ),
-        tuple(
-            CategoryFeature(report.name, report.values)
-            for report in features
-            if report.values and report.name not in constant
-        ),
-        index.decimal,
-    )
-    used = {*fit.types, *constant}
-    unused = [report.name for report in features if report.name not in used]
-    if not fit.numbers and not fit.categories:
+        labeled = table.train | table.val
+        reports |= statistics_of(index, [data.target], labeled)
+        target = Target.of_classes(index, reports[data.target], labeled)
+    else:
+        target = Target.of_numbers(index, reports[data.target])
+    columns = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
+    features: list[Feature] = []
+    constant: list[str] = []
+    unused: list[str] = []
+    for report in columns:
+        # A constant that is missing in some rows may still be informative.
+        if report.count and report.is_constant and not report.missing:
+            constant.append(report.name)
+        elif feature := feature_of(report):
+            features.append(feature)
+        else:
+            unused.append(report.name)
+    if not features:
         raise DataError(
             f"{index.csv} has no column to learn '{data.target}' from: numbers and categories are learned from, "
             f"and there is {', '.join([*unused, *constant]) or 'none'}; declare types with --data.types COLUMN category"
@@ -207,33 +198,34 @@ def fit_csv(data: CsvData, seed: int) -> CsvFit:
         print(f"{index.csv}: not learned from, because they are text or empty: {visible(', '.join(unused))}")
     if constant:
         print(f"{index.csv}: not learned from, because they are the same in all rows: {visible(', '.join(constant))}")
-    for report in (reports[data.target], *features):
+    for report in (reports[data.target], *columns):
         if report.note:
             print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
-    return fit
+    numbers = tuple(feature for feature in features if isinstance(feature, NumberFeature))
+    categories = tuple(feature for feature in features if isinstance(feature, CategoryFeature))
+    return CsvFit(index.content, target, numbers, categories, index.decimal)
 
 
-def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int) -> CsvRows:
-    """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
+def training_rows(table: TrainingTable, fit: CsvFit, split: Split) -> CsvRows:
+    """The rows of the training CSV that a split has."""
+    return CsvRows(table.index, fit, table.train if split == "train" else table.val, table.bad)
+
+
+def val_rows(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
+    """The rows of another CSV to evaluate on.
 
     Raises:
-        DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
+        DataError: if it, a column of it or too many of its rows cannot be used.
     """
-    if split == "val" and data.val_csv is not None:
-        options = data.options(
-            types=fit.types, label_columns=(data.target,), usual_decimal=fit.decimal, verbatim=fit.verbatim
-        )
-        index = index_csv(data.val_csv, data.cache, options)
-        bad = _faults(index, fit.types)
-        if fit.target.classes:
-            bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
-        kept = np.ones(index.rows, bool)
-        kept[data.rows_to_leave_out(bad, index)] = False
-    else:
-        index = _train_index(data, fit.content)[0]
-        bad = _train_faults(index, data)
-        train, val = data.parts(index, data.rows_to_leave_out(bad, index), seed)
-        kept = train if split == "train" else val
+    options = data.options(
+        types=fit.types, label_columns=(data.target,), usual_decimal=fit.decimal, verbatim=fit.verbatim
+    )
+    index = index_csv(csv, data.cache, options)
+    bad = _faults(index, fit.types)
+    if fit.target.classes:
+        bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
+    kept = np.ones(index.rows, bool)
+    kept[data.rows_to_leave_out(bad, index)] = False
     return CsvRows(index, fit, kept, bad)
 
 
@@ -252,19 +244,19 @@ def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
     return CsvRows(index, read, np.ones(index.rows, bool), _faults(index, types))
 
 
-def _train_index(data: CsvData, content: str | None = None) -> tuple[CsvIndex, bool]:
-    """The training CSV, and whether its target is to be classified."""
+def _train_index(data: CsvData, content: str | None) -> tuple[CsvIndex, bool]:
+    """The training CSV, and whether its target is to be classified; a target of another type is read again."""
     index = data.train_index(data.options(types=data.types, label_columns=(data.target,)), content=content)
     for name in data.ignore:
         index.column(name)
     report = index.column(data.target)
-    few = report.type == "number" and _whole_numbers(index, data.target, np.ones(index.rows, bool)) is not None
+    few = report.type == "number" and whole_numbers(index, data.target, np.ones(index.rows, bool)) is not None
     if data.task != "auto":
         classifies = data.task == "classification"
     elif data.target in data.types or report.values is None:
         classifies = few or report.type == "category"
     else:
-        few_or_named = len(report.values) <= _MOST_WHOLE_CLASSES or are_identifiers(report.values)
+        few_or_named = len(report.values) <= MOST_WHOLE_CLASSES or are_identifiers(report.values)
         classifies = few_or_named or not are_whole(report.values)
     kind: ColumnType = "category" if classifies else "number"
     if report.type == kind or (classifies and few):
@@ -273,47 +265,5 @@ def _train_index(data: CsvData, content: str | None = None) -> tuple[CsvIndex, b
     return data.train_index(data.options(types=types, label_columns=(data.target,))), classifies
 
 
-def _whole_numbers(index: CsvIndex, column: str, kept: Mask) -> tuple[str, ...] | None:
-    """Distinct values of a number column if they are whole and few, in order."""
-    found: set[float] = set()
-    for batch in kept_batches(index, [column], kept):
-        found.update(pc.unique(batch[column].drop_null()).to_pylist())
-        if len(found) > _MOST_WHOLE_CLASSES or not all(value.is_integer() for value in found):
-            return None
-    return in_order(str(int(value)) for value in found)
-
-
-def _train_faults(index: CsvIndex, data: CsvData) -> BadRows:
-    return _faults(index, {column.name for column in index.columns} - set(data.ignore))
-
-
 def _faults(index: CsvIndex, read: Collection[str]) -> BadRows:
     return index.bad_rows().without_numbers_of(column.name for column in index.columns if column.name not in read)
-
-
-def _target(index: CsvIndex, report: ColumnReport, kept: Mask, *, classifies: bool) -> Target:
-    """The target of the rows that are kept.
-
-    Raises:
-        DataError: if it is the same in all of them.
-    """
-    classes: tuple[str, ...] = ()
-    if classifies:
-        classes = (_whole_numbers(index, report.name, kept) if report.type == "number" else report.values) or ()
-    if report.mean is None and not classes:
-        raise DataError(f"{index.csv} has no row to train on whose '{report.name}' is there")
-    if len(classes) == 1 or (not classes and report.is_constant):
-        raise DataError(
-            f"{index.csv}: column '{report.name}' holds {', '.join(classes) or report.mean} in all rows to train on; "
-            "there must be at least two values"
-        )
-    if classes:
-        return Target(report.name, report.type, classes)
-    assert report.mean is not None
-    assert report.std is not None
-    return Target(report.name, "number", mean=report.mean, std=report.std)
-
-
-def _scale(report: ColumnReport) -> float:
-    """The divisor of a feature's numbers."""
-    return LARGEST_NUMBER if report.is_constant or report.std is None else report.std
