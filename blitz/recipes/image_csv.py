@@ -102,10 +102,19 @@ class ImageCsv(Recipe):
     def loader_workers(self) -> Literal["auto"] | int:
         return self.data.loader_workers
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        return ("train", "val", "test") if self.data.has_test else ("train", "val")
+
+    @property
+    def is_tested(self) -> bool:
+        return self.data.has_test
+
     def dataset(self, split: Split) -> CsvImages:
         data, fit, images = self.data, self.fit, self.opened
-        if split == "val" and data.val_source is not None:
-            return val_images(data, fit, data.val_source)
+        other: dict[Split, str | None] = {"train": None, "val": data.val_source, "test": data.test_csv}
+        if (csv := other[split]) is not None:
+            return val_images(data, fit, csv)
         if images is None or not images.is_of(data, self.seed):
             images = open_images(data, fit, self.seed)
         return training_images(images, fit, split)

@@ -69,10 +69,19 @@ class TableCsv(Recipe):
         assert self.fitted_on is not None
         return self.fitted_on
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        return ("train", "val", "test") if self.data.has_test else ("train", "val")
+
+    @property
+    def is_tested(self) -> bool:
+        return self.data.has_test
+
     def dataset(self, split: Split) -> CsvRows:
         data, fit, table = self.data, self.fit, self.opened
-        if split == "val" and data.val_csv is not None:
-            return val_rows(data, fit, data.val_csv)
+        other: dict[Split, str | None] = {"train": None, "val": data.val_csv, "test": data.test_csv}
+        if (csv := other[split]) is not None:
+            return val_rows(data, fit, csv)
         if table is None or not table.is_of(data, self.seed):
             table = open_table(data, self.seed, content=fit.content)
         return training_rows(table, fit, split)

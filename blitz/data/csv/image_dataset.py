@@ -200,9 +200,9 @@ def fit_images(data: ImageCsvData, seed: int) -> tuple[ImageFit, TrainingImages]
         fit = replace(fit, classes=_classes(images, targets[0]))
         what = f"{len(fit.classes)} classes in {what}"
     else:
-        if not images.train.any():
+        if not images.parts.train.any():
             raise DataError(f"{index.csv} has no row to train on")
-        reports = statistics_of(index, targets, images.train).values()
+        reports = statistics_of(index, targets, images.parts.train).values()
         if fit.task == "numbers":
             fit = replace(fit, numbers=tuple(NumberTarget.fitted(index, report) for report in reports))
         for report in reports:
@@ -224,8 +224,7 @@ def open_images(data: ImageCsvData, fit: ImageFit, seed: int) -> TrainingImages:
 
 def training_images(images: TrainingImages, fit: ImageFit, split: Split) -> CsvImages:
     """The rows of the training CSV that a split has."""
-    kept = images.train if split == "train" else images.val
-    return CsvImages(images.index, images.data, fit, kept, images.bad + images.files, images.files)
+    return CsvImages(images.index, images.data, fit, images.parts.of(split), images.bad + images.files, images.files)
 
 
 def val_images(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
@@ -282,8 +281,9 @@ def _training_images(data: ImageCsvData, seed: int, index: CsvIndex, fit: ImageF
     bad = _faults(index, fit.targets)
     files = check_images(index, fit.image_column, _root(data, index), data.image_check)
     data.rows_to_leave_out(bad + files, index)
-    train, val = data.parts(index, bad.rows(), seed)
-    return TrainingImages(data, seed, index, bad, train, val, files)
+    classes = fit.targets[0] if fit.task == "classification" else None
+    parts = data.parts(index, bad.rows(), seed, classes=classes)
+    return TrainingImages(data, seed, index, bad, parts, files)
 
 
 def _classes(images: TrainingImages, column: str) -> tuple[str, ...]:
@@ -292,7 +292,7 @@ def _classes(images: TrainingImages, column: str) -> tuple[str, ...]:
     Raises:
         DataError: if there are less than two.
     """
-    classes = statistics_of(images.index, [column], images.train | images.val)[column].values or ()
+    classes = statistics_of(images.index, [column], images.parts.labeled)[column].values or ()
     if len(classes) < 2:
         raise DataError(
             f"{images.index.csv}: column '{column}' holds {', '.join(classes) or 'nothing'} in all rows; "

@@ -197,7 +197,7 @@ def _keys(index: CsvIndex, column: str) -> Rows:
     for batch in index.batches([column]):
         cells = batch[column]
         if kind == "number":
-            found.append(cells.to_numpy(zero_copy_only=False).view(np.int64))
+            found.append((cells.to_numpy(zero_copy_only=False) + 0.0).view(np.int64))
         elif kind == "category":
             found.append(cells.to_numpy().astype(np.int64))
         else:
@@ -233,16 +233,16 @@ def _require_all(index: CsvIndex, rows: Rows, column: str) -> None:
         DataError: with the first such line.
     """
     kind = index.column(column).type
-    present = []
+    found = []
     for batch in index.batches([column]):
         cells = batch[column]
-        missing = {"number": pc.is_null, "category": lambda codes: pc.less(codes, 0), "text": lambda one: pc.equal(one, "")}
-        present.append(~missing[kind](cells).to_numpy(zero_copy_only=False))
-    absent = rows[~np.concatenate(present)[rows]]
+        missing = pc.is_null(cells) if kind == "number" else pc.equal(cells, -1 if kind == "category" else "")
+        found.append(missing.to_numpy(zero_copy_only=False))
+    absent = rows[np.concatenate(found)[rows]]
     if len(absent):
         raise DataError(
-            f"{index.csv}:{_lines(index)[absent[0]]}: column '{column}' is empty, here and in {len(absent)} rows in all; "
-            "the rows are split by it: fill it, or leave those rows out of the file"
+            f"{index.csv}:{_lines(index)[absent[0]]}: column '{column}' is empty, as in {len(absent)} rows in all, and "
+            "--data.split needs it in each; fill it, or take those rows out of the file"
         )
 
 

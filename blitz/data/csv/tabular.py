@@ -155,8 +155,9 @@ def open_table(data: CsvData, seed: int, *, content: str | None = None) -> Train
     """
     index, classifies = _train_index(data, content)
     bad = _faults(index, {column.name for column in index.columns} - set(data.ignore))
-    train, val = data.parts(index, data.rows_to_leave_out(bad, index), seed)
-    return TrainingTable(data, seed, index, bad, train, val, classifies)
+    left_out = data.rows_to_leave_out(bad, index)
+    parts = data.parts(index, left_out, seed, classes=data.target if classifies else None)
+    return TrainingTable(data, seed, index, bad, parts, classifies)
 
 
 def fit_csv(table: TrainingTable) -> CsvFit:
@@ -169,15 +170,20 @@ def fit_csv(table: TrainingTable) -> CsvFit:
     """
     data, index = table.data, table.index
     print(f"{index.csv}: {index.described()}")
-    reports = statistics_of(index, index.dialect.names, table.train)
+    reports = statistics_of(index, index.dialect.names, table.parts.train)
     if table.classifies:
         # Including classes that occur only in held-out rows.
-        labeled = table.train | table.val
+        labeled = table.parts.labeled
         reports |= statistics_of(index, [data.target], labeled)
         target = Target.of_classes(index, reports[data.target], labeled)
     else:
         target = Target.of_numbers(index, reports[data.target])
-    columns = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
+    by, ignored = data.split_by, [data.target, *data.ignore]
+    if by.kind == "group" and by.column not in ignored:
+        # No value of it is both trained and evaluated on.
+        print(visible(f"{index.csv}: not learned from, because rows are split by its groups: {by.column}"))
+        ignored.append(by.column)
+    columns = [report for report in reports.values() if report.name not in ignored]
     features: list[Feature] = []
     constant: list[str] = []
     unused: list[str] = []
@@ -208,7 +214,7 @@ def fit_csv(table: TrainingTable) -> CsvFit:
 
 def training_rows(table: TrainingTable, fit: CsvFit, split: Split) -> CsvRows:
     """The rows of the training CSV that a split has."""
-    return CsvRows(table.index, fit, table.train if split == "train" else table.val, table.bad)
+    return CsvRows(table.index, fit, table.parts.of(split), table.bad)
 
 
 def val_rows(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
