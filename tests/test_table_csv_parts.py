@@ -43,9 +43,11 @@ def test_a_run_ends_with_the_test_rows_as_blitz_evaluate_finds_them(
     # Nothing of a curve, and so no checkpoint, depends on them.
     assert not any("test" in name for line in trained.run.metrics() for name in line)
     capsys.readouterr()
-    words = "table_csv --data.target y --data.val-fraction 0.2 --data.test-fraction 0.1 --epochs 1 --no-report".split()
+    words = ["table_csv", "--data.target", "y", "--data.val-fraction", "0.2", "--data.test-fraction", "0.1"]
     folders = ["--storage", str(tmp_path), "--data.cache", str(tmp_path / "cache")]
-    train_command([*words, "--data.train-csv", str(tmp_path / "table.csv"), "--run", "other", *folders])
+    train_command(
+        [*words, "--data.train-csv", str(tmp_path / "table.csv"), "--run", "other", "--epochs", "1", *folders]
+    )
     assert "test/rmse  " in capsys.readouterr().out
 
 

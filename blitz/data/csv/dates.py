@@ -44,7 +44,8 @@ def seconds_of(cells: pyarrow.Array, order: DateOrder) -> Seconds:
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
     # The last is that of code -1.
     of_value: Seconds = np.append(_each(encoded.dictionary, order), np.nan)
-    return of_value[codes]
+    found: Seconds = of_value[codes]
+    return found
 
 
 def _each(values: pyarrow.StringArray, order: DateOrder) -> Seconds:
@@ -65,7 +66,8 @@ def _seconds(parts: Any) -> Seconds:
         if name not in names:
             return np.zeros(len(parts))
         cells = parts.field(name)
-        return pc.cast(pc.if_else(pc.equal(cells, ""), "0", cells), pyarrow.float64()).to_numpy(zero_copy_only=False)
+        read: Seconds = pc.cast(pc.if_else(pc.equal(cells, ""), "0", cells), pyarrow.float64()).to_numpy()
+        return read
 
     year, day, hour, minute, second = map(numbers, ("year", "day", "hour", "minute", "second"))
     if "word" in names:
