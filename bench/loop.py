@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import transforms
 
-from blitz.data.vision import VisionData
+from blitz.data.torchvision_images import VisionData
 from blitz.launch.launch import launch
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
-from blitz.models.lenet import LeNet
+from blitz.models.lenet5 import LeNet
 from blitz.recipes.cifar10 import Cifar10
 from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import TrainJob

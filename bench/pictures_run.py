@@ -23,7 +23,7 @@ from blitz.launch.launch import launch
 from blitz.launch.placement import Placement
 from blitz.launch.progress_bar import ProgressBar
 from blitz.launch.scale import Scale
-from blitz.models.lenet import LeNet
+from blitz.models.lenet5 import LeNet
 from blitz.recipe import Batch, Recipe, may_change
 from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import TrainJob

@@ -27,7 +27,7 @@ from torch import nn
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Datasets, Shares, Split
-from blitz.data.vision import VisionData
+from blitz.data.torchvision_images import VisionData
 from blitz.launch.job import row_bytes_of
 from blitz.launch.local.loader import Loader
 from blitz.optim import Optim

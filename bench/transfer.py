@@ -24,7 +24,7 @@ from blitz.api.train_run import TrainSettings
 from blitz.cli.train import train
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
-from blitz.data.vision import VisionData, cifar10
+from blitz.data.torchvision_images import VisionData, cifar10
 from blitz.launch.scale import Scale
 from blitz.optim import Optim
 from blitz.recipes.cifar10 import CLASSES

@@ -11,3 +11,8 @@ def may_change(default: Any = MISSING) -> Any:
 
 HELD = "held"
 """Metadata of a field that holds an object of the program: it is no setting, and is neither stored nor compared."""
+
+
+def held(default: Any = None) -> Any:
+    """A field with that metadata."""
+    return field(default=default, compare=False, repr=False, metadata={HELD: True})

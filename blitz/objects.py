@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from blitz.data.arrays import ArrayDataset, Columns, MapStyleDataset
 from blitz.data.items import INPUTS, TARGETS, Collate, ItemDataset, generators_restored, nested
 from blitz.data.plan import Split
 from blitz.errors import UserError, first_line, require
-from blitz.fields import HELD
+from blitz.fields import held
 from blitz.object_identity import code_of, hash_of, name_of_object, object_of, short_name
 from blitz.outputs.metrics import Classification, Loss, Means, Metrics, Regression
 from blitz.outputs.row_loss import LossFunction, per_row, require_rows_apart, row_losses
@@ -90,7 +90,7 @@ class ObjectRecipe(Recipe):
     """A hash of the code of the model, the loss and the functions: what it has learned is learned with that."""
     rows: str = ""
     """A hash of how many training rows there are, their types and some of their targets."""
-    objects: Objects = field(default=Objects(), compare=False, repr=False, metadata={HELD: True})
+    objects: Objects = held(Objects())
 
     @classmethod
     def of(cls, objects: Objects, **settings: Any) -> "ObjectRecipe":
@@ -151,7 +151,7 @@ class ObjectRecipe(Recipe):
         batch = self.preprocess({name: torch.from_numpy(column) for name, column in columns.items()})
         shapes = ", ".join(f"{name} {column.dtype} {tuple(column.shape)}" for name, column in columns.items())
         with torch.no_grad(), warnings.catch_warnings():
-            # Of shapes that differ torch only warns, and what comes of them is refused here.
+            # Torch only warns of shapes that differ; the loss that follows is refused here.
             warnings.filterwarnings("ignore", "Using a target size")
             with _explained(f"model={short_name(self.model)} does not take rows of {split} ({shapes})"):
                 outputs = self.forward(model, batch)
@@ -219,7 +219,7 @@ class ObjectRecipe(Recipe):
         model = self.objects.model
         if model is None:
             model = object_of(self.model, what="model")
-        # Copied: training in place what the program holds would change what the next call begins with.
+        # Copied: training in place what the program holds would change what the next call starts from.
         return copy.deepcopy(model if isinstance(model, nn.Module) else model())
 
     def preprocess(self, batch: Batch) -> Batch:
@@ -282,7 +282,7 @@ class ObjectRecipe(Recipe):
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """An error in the user's code as one line that begins with `what`."""
+    """An error in the user's code as one line that starts with `what`."""
     try:
         yield
     except UserError:

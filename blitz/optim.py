@@ -15,8 +15,12 @@ from blitz.fields import may_change
 class Optim:
     """The optimizer and its learning-rate schedule."""
 
-    name: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = "adam"
-    """`momentum` is SGD with a momentum of 0.9 unless it is set."""
+    name: Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "muon"] = "adam"
+    """`momentum` is SGD with a momentum of 0.9 unless it is set; `muon` is for matrices, with AdamW for the rest."""
+    custom: str | None = None
+    """Another optimizer instead: a class as package.module:Class, such as torch.optim:NAdam."""
+    arguments: tuple[tuple[str, float | bool | str], ...] = ()
+    """Arguments of that class by name, such as momentum_decay 0.01; the learning rate is passed as lr."""
     lr: float = 1e-3
     """Learning rate: that of the schedule's peak."""
     momentum: float | None = None
@@ -26,16 +30,32 @@ class Optim:
     alpha: float = 0.99
     """For rmsprop: decay rate of the squared gradients."""
     weight_decay: float = 0.0
-    """L2 penalty; for adamw decoupled from the gradient."""
+    """L2 penalty; for adamw and muon decoupled from the gradient."""
+    decay_all: bool = True
+    """Whether weight decay holds for all parameters, or not for norms, biases and embeddings."""
+    layer_decay: float | None = None
+    """For fine-tuning: a layer's learning rate as a multiple of that of the next layer; the last has the full one."""
     grad_clip_norm: float | None = None
     """Scale gradients down to this global L2 norm."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """The learning rate after warm-up; cosine ends at 0 with the last step."""
+    schedule: Literal["constant", "cosine", "linear", "polynomial", "step", "one_cycle", "wsd", "coslog"] = "constant"
+    """The learning rate after warm-up; all but constant and step end at 0, or near it, with the last step. one_cycle
+    warms up by itself, wsd (warm-up, stable, decay) is constant until its end falls linearly, coslog rises and falls
+    four times, each time over twice as many steps."""
     schedule_epochs: float | None = may_change(None)
-    """Epochs after which cosine ends, if that is not the end of the run: set it from the start for a run that will be
-    extended later, or when a run is extended, to follow the new schedule from its current step."""
+    """Epochs after which the schedule ends, if that is not the end of the run: set it from the start for a run that
+    will be extended later, or when a run is extended, to follow the new schedule from its current step."""
+    power: float = 2.0
+    """For polynomial: its power."""
+    step_epochs: float = 10.0
+    """For step: epochs after which the learning rate falls, each time."""
+    step_factor: float = 0.1
+    """For step: the factor by which it falls."""
+    decay_fraction: float = 0.2
+    """For wsd: the share of the steps in which it falls."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
+    warmup_fraction: float | None = None
+    """The same as a share of the schedule's steps."""
 
     def __post_init__(self) -> None:
         for name, rate in (("betas", min(self.betas)), ("betas", max(self.betas)), ("alpha", self.alpha)):
@@ -43,6 +63,22 @@ class Optim:
         require(self.lr > 0, f"--optim.lr is {self.lr}; it must be above 0")
         require(self.weight_decay >= 0, f"--optim.weight-decay is {self.weight_decay}; it must not be below 0")
         require(self.warmup_steps >= 0, f"--optim.warmup-steps is {self.warmup_steps}; it must not be below 0")
+        layer, warm = self.layer_decay, self.warmup_fraction
+        require(layer is None or 0 < layer <= 1, f"--optim.layer-decay is {layer}; it must be above 0 and at most 1")
+        require(warm is None or 0 < warm < 1, f"--optim.warmup-fraction is {warm}; it must be between 0 and 1")
+        require(warm is None or not self.warmup_steps, "--optim.warmup-fraction: give it or --optim.warmup-steps")
+        warms = self.schedule == "one_cycle" and (self.warmup_steps or warm is not None)
+        require(not warms, "--optim.schedule one_cycle warms up by itself; leave --optim.warmup-… out")
+        require(self.power > 0, f"--optim.power is {self.power}; it must be above 0")
+        require(self.step_epochs > 0, f"--optim.step-epochs is {self.step_epochs}; it must be above 0")
+        require(self.step_factor > 0, f"--optim.step-factor is {self.step_factor}; it must be above 0")
+        share = self.decay_fraction
+        require(0 < share <= 1, f"--optim.decay-fraction is {share}; it must be above 0 and at most 1")
+        require(
+            self.custom is None or self.custom.partition(":")[2].isidentifier(),
+            f"--optim.custom is {self.custom}; give package.module:Class",
+        )
+        require(self.custom is not None or not self.arguments, "--optim.arguments are for --optim.custom")
         epochs = self.schedule_epochs
         require(epochs is None or epochs > 0, f"--optim.schedule-epochs is {epochs}; it must be above 0")
         clip = self.grad_clip_norm
@@ -53,6 +89,16 @@ class Optim:
                 self.name in ("sgd", "momentum", "rmsprop"),
                 f"--optim.momentum does not apply to {self.name}; use --optim.betas",
             )
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the learning rate depends on the length of the run."""
+        return self.schedule not in ("constant", "step") or self.warmup_fraction is not None
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether there is a warm-up before the schedule."""
+        return self.warmup_steps > 0 or self.warmup_fraction is not None
 
     def schedule_steps(self, plan: Plan) -> int:
         """Steps after which the schedule ends."""

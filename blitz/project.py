@@ -10,9 +10,9 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
@@ -94,14 +94,14 @@ def is_project_code(module: ModuleType) -> bool:
     """
     file = getattr(module, "__file__", None)
     try:
-        places = [file] if file else list(getattr(module, "__path__", ()))
+        found = [file] if file else list(getattr(module, "__path__", ()))
     except KeyError:
-        # A namespace package looks its parent up, which may be imported no more.
+        # A namespace package looks its parent up, which may no longer be imported.
         return False
     # Most of thousands of modules are known by the text of their path alone.
-    if any(f"/{name}/" in str(place) for name in _SITE_FOLDERS for place in places):
+    if any(f"/{name}/" in str(path) for name in _SITE_FOLDERS for path in found):
         return False
-    paths = [Path(place).resolve() for place in places if Path(place).exists()]
+    paths = [Path(path).resolve() for path in found if Path(path).exists()]
     return bool(paths) and not any(
         path.is_relative_to(folder) or any(name in path.parts for name in _SITE_FOLDERS)
         for path in paths
@@ -146,6 +146,21 @@ def sources_of(*owners: Any) -> dict[str, str]:
     root = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
     found = {file.relative_to(root).as_posix(): _text_of(file) for file in sorted(files)}
     return {path: text for path, text in {**found, **texts}.items() if text}
+
+
+def source_files(owners: Sequence[Path], paths: Iterable[str]) -> dict[str, str]:
+    """The text of the files that `sources_of` named by `paths`, as they are now and without importing them.
+
+    Their common folder is found by one of `owners`, which is among them; files that are not there are left out.
+    """
+    parts = {path: PurePosixPath(path).parts for path in paths if ".." not in PurePosixPath(path).parts}
+    for owner in (one.resolve() for one in owners if one.is_file()):
+        same = [len(each) for each in parts.values() if owner.parts[-len(each) :] == each]
+        if same:
+            root = owner.parents[max(same) - 1]
+            files = {path: root.joinpath(*each) for path, each in parts.items()}
+            return {path: _text_of(file) for path, file in files.items() if file.is_file()}
+    return {}
 
 
 def _modules_in(program: ModuleType | None) -> Iterator[ModuleType]:

@@ -20,6 +20,8 @@ from blitz.fields import may_change as may_change
 from blitz.optim import Group, Optim
 from blitz.outputs.best import Best
 from blitz.outputs.examples import Example, class_examples, number_examples
+from blitz.outputs.extra_metrics import is_extra
+from blitz.outputs.metric_set import MetricSet
 from blitz.outputs.metrics import Classification, Distance, Loss, Metrics, Regression
 from blitz.outputs.predictions import class_predictions
 from blitz.project import name_of, sources_of
@@ -119,10 +121,13 @@ class Recipe(ABC):
     evaluate_every_steps: int | None = None
     """Evaluate after every so many steps; by default after each epoch."""
     best: Best = Best()
+    extra_metrics: tuple[str, ...] = may_change(())
+    """Further metrics of evaluations: for classes f1, auroc, average_precision, threshold, log_loss, perplexity, brier
+    and calibration_error; for numbers mape and quantile_loss_0.9 or another level; for translations chrf."""
     patience: int | None = may_change(None)
     """Stop early once so many evaluations in a row have not improved the metric that --best.metric names."""
     min_delta: float = 0.0
-    """The least change of that metric that counts as an improvement for --patience."""
+    """The least change of that metric that counts as an improvement."""
     log_every_steps: int = may_change(50)
     """Write the mean training loss after every so many steps."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -139,6 +144,8 @@ class Recipe(ABC):
     sync_batch_norm: bool = False
     """Batch statistics over all workers rather than over each one's share."""
     optim: Optim = Optim()
+    ema: float | None = None
+    """Average the weights over the steps with this decay, such as 0.999, and evaluate and keep the average."""
     init_from: str | None = may_change(None)
     """Initialise from the weights of another run, or of a file (.safetensors, .pth or .pt), as far as they fit."""
     init_checkpoint: Literal["best", "last"] | int = may_change("best")
@@ -149,6 +156,8 @@ class Recipe(ABC):
         for name in _COUNTS:
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+        within = self.ema is None or 0 < self.ema < 1
+        require(within, f"--ema is {self.ema}; it must be above 0 and below 1, such as 0.999")
         require(self.min_delta >= 0, f"--min-delta is {self.min_delta}; it must not be below 0")
         for name in ("seed", "init_seed"):
             value = getattr(self, name)
@@ -326,6 +335,21 @@ class Recipe(ABC):
         """The metrics of the evaluation; the mean loss is always reported."""
         return Loss()
 
+    def row_metrics(self, outputs: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Further metrics as means over the rows: named tensors with a number for each row; by default none."""
+        return {}
+
+    def evaluated_metrics(self) -> MetricSet:
+        """All metrics of an evaluation.
+
+        Raises:
+            UserError: if `extra_metrics` names one that is not for the recipe's outputs.
+        """
+        names = dict.fromkeys(self.extra_metrics)
+        if self.best.name is not None and is_extra(kind := self.best.name.partition("/")[0]):
+            names[kind] = None
+        return MetricSet.of(self.metrics(), [*names], self.row_metrics)
+
     @property
     def max_bad_fraction(self) -> float:
         """Share of the training rows that may turn out to be invalid while training before that is an error."""
@@ -335,6 +359,15 @@ class Recipe(ABC):
     def loader_workers(self) -> Literal["auto"] | int:
         """Processes that fetch rows for a run in this process; 0 is this one. On Ray, the cluster's CPUs fetch them."""
         return 0
+
+    @property
+    def cpu_threads(self) -> int | None:
+        """Threads that torch computes with on the CPU, for a run in this process; None is torch's own choice.
+
+        The environment variable OMP_NUM_THREADS overrides it. A function of the settings alone: another number of
+        threads sums in another order.
+        """
+        return None
 
     def plan(self, train_rows: int, eval_rows: int) -> Plan:
         """The order of the data.
@@ -357,6 +390,8 @@ class Recipe(ABC):
             evaluate_every_steps=self.evaluate_every_steps or steps_per_epoch,
             seed=self.seed,
         )
+        if self.extra_metrics:
+            self.evaluated_metrics()
         for name, optim in self.schedules().items():
             ends = optim.schedule_steps(plan)
             require(
@@ -369,4 +404,4 @@ class Recipe(ABC):
     def schedules(self) -> dict[str, Optim]:
         """The optimizers among the fields whose learning rate depends on the length of the run, by their names."""
         own = {spec.name: getattr(self, spec.name) for spec in fields(self)}
-        return {name: one for name, one in own.items() if isinstance(one, Optim) and one.schedule != "constant"}
+        return {name: one for name, one in own.items() if isinstance(one, Optim) and one.has_end}

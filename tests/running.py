@@ -16,7 +16,7 @@ from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.loop import Checkpoints, TrainJob
-from blitz.training.prepare import prepare
+from blitz.training.prepared import prepare
 
 
 def train(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.recipes import HEADLINES
-from blitz.export.export import export
+from blitz.export.checked_export import export
 from blitz.recipe import Recipe
 from blitz.recipes import recipe_names
 from blitz.run_files.directory import RunDirectory
@@ -64,14 +64,14 @@ def run_of_two_processes(small_of: SmallOf, tmp_path_factory: pytest.TempPathFac
 
 
 @every_recipe
-def test_a_recipe_learns_one_batch_by_heart(name: str, small_of: SmallOf, tmp_path: Path) -> None:
+def test_a_recipe_overfits_one_batch(name: str, small_of: SmallOf, tmp_path: Path) -> None:
     seen = losses(train(small_of(name).one_batch, tmp_path))
     assert len(seen) == 100
     assert seen[-1] < 0.1 * seen[0]
 
 
 @every_recipe
-def test_a_recipe_goes_on_after_a_kill_to_the_bits_of_the_whole_run(
+def test_a_recipe_resumes_after_a_kill_to_the_bits_of_the_whole_run(
     name: str, small_of: SmallOf, whole_run: RunOf, tmp_path: Path
 ) -> None:
     whole = whole_run(name)

@@ -22,7 +22,7 @@ from blitz.cli.train import main as train_command
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.csv.tabular import CsvData
 from blitz.errors import UserError
-from blitz.export.export import Exported, export
+from blitz.export.checked_export import Exported, export
 from blitz.export.formats import Format
 from blitz.recipe import Batch, Recipe
 from blitz.recipes.digits import Digits
@@ -97,7 +97,7 @@ def test_onnx_gives_what_the_model_gives(name: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """Digits that are told with some certainty."""
+    """Digits that are classified with some certainty."""
     storage = tmp_path_factory.mktemp("runs")
     train_command(["digits", "--epochs", "3", "--run", "one", "--storage", str(storage), "--scale.num-workers", "0"])
     return RunDirectory.of(str(storage), "one")
@@ -185,13 +185,13 @@ def test_what_differs_from_the_model_is_refused(tmp_path: Path) -> None:
         exported(Wavering(max_steps=1), tmp_path, "torch_export")
 
 
-def test_what_cannot_be_traced_is_told_in_a_line(tmp_path: Path) -> None:
+def test_what_cannot_be_traced_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be exported as torch_export \(.*\); try another --format") as refused:
         exported(Undecided(max_steps=1), tmp_path, "torch_export")
     assert "\n" not in str(refused.value)
 
 
-def test_mistakes_are_told_before_anything_is_made(
+def test_mistakes_are_reported_before_anything_is_made(
     digits_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="--quantize is for --format onnx"):

@@ -114,7 +114,7 @@ def test_a_new_head_alone_is_learned_and_what_is_before_it_stays_with_its_statis
 
 
 @pytest.mark.parametrize("stop", [4, 6])
-def test_unfrozen_from_the_middle_it_goes_on_to_the_same_bits(
+def test_unfrozen_from_the_middle_it_resumes_to_the_same_bits(
     recipe: Finetune, source: RunDirectory, tmp_path: Path, stop: int
 ) -> None:
     halfway = replace(recipe, init_from=source.uri, freeze="backbone", unfreeze_after_epochs=1.5)
@@ -172,7 +172,7 @@ def test_from_folders_to_predictions_by_commands(
         ({"train_dir": "MISSING"}, "MISSING is not there"),
     ],
 )
-def test_folders_that_cannot_be_used_are_told(
+def test_folders_that_cannot_be_used_are_refused(
     fields: dict[str, str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -126,6 +126,6 @@ def test_every_command_of_a_page_does_what_it_says(page: Path, folder: Path, tes
 
 def test_what_is_run_elsewhere_is_run_there() -> None:
     shown = [command for page in PAGES for command, _ in commands_of(page)]
-    for beginning, test in ELSEWHERE.items():
+    for start, test in ELSEWHERE.items():
         assert (ROOT / test).exists(), test
-        assert any(command.startswith(beginning) for command in shown), beginning
+        assert any(command.startswith(start) for command in shown), start

@@ -117,7 +117,7 @@ def white(pixels: torch.Tensor, x: float, y: float) -> bool:
 
 @pytest.mark.parametrize("fit", ["crop", "stretch"])
 @pytest.mark.parametrize("min_area", [None, 0.6])
-def test_points_move_with_the_image_and_are_told_in_its_own_pixels(
+def test_points_move_with_the_image_and_are_reported_in_its_own_pixels(
     fit: Any, min_area: float | None, tmp_path: Path
 ) -> None:
     settings: Any = {"task": "points", "size": 64, "resize": 72, "fit": fit, "global_batch_size": 12}

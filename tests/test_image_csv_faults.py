@@ -22,7 +22,7 @@ from tests.test_image_csv import recipe
 
 
 class Corrupted:
-    """Pictures and a CSV that names them, with faults of every kind at random places, and the lines they are on."""
+    """Pictures and a CSV that names them, with faults of every kind in random rows, and the lines they are on."""
 
     REASONS = (
         "there is no such file",

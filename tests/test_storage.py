@@ -87,7 +87,7 @@ def test_a_writer_of_a_local_file_deletes_what_a_dead_one_left_and_nothing_of_a_
     assert [*tmp_path.iterdir()] == [target]
 
 
-def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_instead_of_a_temporary_file_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / ".file.1-00000000.tmp").symlink_to(tmp_path / "mine")

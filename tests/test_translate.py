@@ -53,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(root: Path, name: Name = "gru", **settings: Any) -> Translate:
-    """A small one that learns the pairs by heart."""
+    """A small one that overfits the pairs."""
     data = PairData(root=str(root), test="test", vocabulary=320, max_tokens=24, cache=str(root / "cache"))
     standard: dict[str, Any] = {
         "data": data,
@@ -102,11 +102,11 @@ def test_padding_changes_nothing_and_is_not_looked_at(name: Name) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_the_search_takes_the_best_token_of_each_place_step_by_step(name: Name) -> None:
+def test_the_search_takes_the_best_token_of_each_position_step_by_step(name: Name) -> None:
     model, source = model_of(name), rows_of(7, 3, 5, width=7)
     tokens = GreedySearch(model, 9)(source)
     assert tokens.shape == (3, 9)
-    # All places at once, given what the search has found, must say the same.
+    # All positions at once, given what the search has found, must say the same.
     kept = tokens != PAD
     assert torch.equal(model(source, tokens).argmax(1), tokens[kept])
     for row in tokens.tolist():
@@ -115,7 +115,7 @@ def test_the_search_takes_the_best_token_of_each_place_step_by_step(name: Name) 
 
 
 @torch.no_grad()
-def test_teacher_forcing_goes_on_from_the_target_or_from_what_was_predicted() -> None:
+def test_teacher_forcing_continues_from_the_target_or_from_what_was_predicted() -> None:
     model, source, target = model_of("gru"), rows_of(7, 3, width=7), rows_of(6, 6, width=6, seed=1)
     all_forced, none = torch.ones(2, 6, dtype=torch.bool), torch.zeros(2, 6, dtype=torch.bool)
     assert torch.allclose(model(source, target, all_forced), model(source, target), atol=1e-5)
@@ -132,12 +132,12 @@ def test_the_loss_is_that_of_a_loop_over_tokens(root: Path, smoothing: float) ->
     target = rows_of(4, 7, 2, width=9).int()
     scores = torch.randn(13, 50, generator=torch.Generator().manual_seed(1))
     found = trained.loss(Translation(scores), {"target": target})
-    places = iter(scores.log_softmax(1))
+    positions = iter(scores.log_softmax(1))
     for row, loss in zip(target.tolist(), found.tolist(), strict=True):
         total = 0.0
         for token in row:
             if token != PAD:
-                logs = next(places)
+                logs = next(positions)
                 total -= (1 - smoothing) * logs[token].item() + smoothing * logs.mean().item()
         assert loss == pytest.approx(total / trained.fit.target_tokens, rel=1e-5)
     # Evaluation is without smoothing.
@@ -159,9 +159,9 @@ def test_bleu_adds_up_to_sacrebleu_s_own_at_any_split_into_batches() -> None:
     assert 10 < truth < 90
     for parts in (1, 2, 5, len(texts)):
         total: dict[str, Tensor] = {"loss": torch.tensor(36.0)}
-        for places in torch.arange(len(texts)).chunk(parts):
-            batch = {"reference": references[places], "target": tokens[places]}
-            for name, value in metric.sums(Translation(None, tokens[places]), batch).items():
+        for chosen in torch.arange(len(texts)).chunk(parts):
+            batch = {"reference": references[chosen], "target": tokens[chosen]}
+            for name, value in metric.sums(Translation(None, tokens[chosen]), batch).items():
                 total[name] = total.get(name, torch.tensor(0)) + value
         figures = metric.compute(total)
         assert figures["bleu"] == pytest.approx(truth, abs=1e-9)
@@ -170,14 +170,14 @@ def test_bleu_adds_up_to_sacrebleu_s_own_at_any_split_into_batches() -> None:
 
 @pytest.fixture(scope="module", params=NAMES)
 def learned(request: pytest.FixtureRequest, root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """A run that has the pairs by heart, as `blitz train` leaves it."""
+    """A run that has overfitted the pairs, as `blitz train` leaves it."""
     fitted = recipe(root, request.param).fitted()
     run = train(fitted, tmp_path_factory.mktemp("run") / "run")
     run.write_json("recipe.json", recipe_to_json(fitted))
     return run
 
 
-def test_a_batch_is_learned_by_heart_and_translated_by_the_command(
+def test_a_batch_is_overfitted_and_translated_by_the_command(
     learned: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert result(learned)["metrics"]["val/bleu"] == pytest.approx(100)
@@ -220,7 +220,7 @@ def test_a_batch_is_learned_by_heart_and_translated_by_the_command(
     ]
 
 
-def test_what_cannot_be_translated_is_told_in_one_line(learned: RunDirectory, tmp_path: Path) -> None:
+def test_what_cannot_be_translated_is_reported_in_one_line(learned: RunDirectory, tmp_path: Path) -> None:
     name, out = str(learned), str(tmp_path / "out.txt")
     (tmp_path / "in.txt").write_bytes(b"\xff\xfe\xff")
     (tmp_path / "in.csv").write_text("english\na\n")
@@ -235,7 +235,7 @@ def test_what_cannot_be_translated_is_told_in_one_line(learned: RunDirectory, tm
 
 
 @pytest.mark.parametrize("settings", [{"teacher_forcing": 0.5}, {"name": "transformer"}])
-def test_a_run_that_stops_goes_on_to_the_same_bits(root: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_a_run_that_stops_resumes_to_the_same_bits(root: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     dropout = TranslatorModel(name=settings.get("name", "gru"), width=32, layers=1, heads=2, dropout=0.2)
     # A cosine depends on how many steps there are in all.
     small = recipe(root, **settings, model=dropout, optim=Optim(grad_clip_norm=1.0), global_batch_size=6, epochs=2)

@@ -9,7 +9,7 @@ import tyro
 
 from blitz.api.evaluate_run import warn
 from blitz.errors import StorageError, UserError, require
-from blitz.export.export import Exported, export
+from blitz.export.checked_export import Exported, export
 from blitz.export.formats import SUFFIXES, Format
 from blitz.recipe import Recipe
 from blitz.run_files.checkpoint_files import Which

@@ -31,7 +31,7 @@ from blitz.trackers.tracker import TrackerName, require_clients
 from blitz.training.after_evaluation import Callback, require_callback
 from blitz.training.best_plot import draw
 from blitz.training.loop import Checkpoints, TrainJob
-from blitz.training.prepare import Prepared, prepare
+from blitz.training.prepared import Prepared, prepare
 
 Say = Callable[[str], None]
 """Where a line for the user goes."""

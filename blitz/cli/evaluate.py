@@ -41,9 +41,15 @@ def _print(result: dict[str, Any], recipe: Recipe) -> None:
     print(f"step {result['step']}, {result['sums']['rows']} rows of {result['split']}")
     for name, value in result["figures"].items():
         if not (isinstance(metrics, Classification) and name.startswith("accuracy/")):
-            print(f"{visible(name):24} {format_metric(value)}")
+            low_high = result.get("intervals", {}).get(name)
+            shown = f"   95 % interval {format_metric(low_high[0])} to {format_metric(low_high[1])}" if low_high else ""
+            print(f"{visible(name):24} {format_metric(value)}{shown}")
     if isinstance(metrics, Classification):
         sums = sums_of(result)
         print(f"\n{accuracies(metrics.total(sums), metrics.by_class(sums))}")
         if "confusion" in sums:
             print(f"\n{confusion(metrics.classes, result['sums']['confusion'])}")
+        if at := result.get("threshold"):
+            name = visible(at["class"])
+            print(f"\npredicting {name} from a probability of {at['probability']:.4f}, chosen on the validation rows:")
+            print(confusion(metrics.classes, at["confusion"]))

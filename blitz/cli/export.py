@@ -10,7 +10,7 @@ state_dict is the weights alone, for `load_state_dict`. torchscript is for old r
 from blitz.api.export_run import ExportSettings, export_checkpoint
 from blitz.cli.stored_run import parse_for_run
 from blitz.errors import require
-from blitz.export.export import Exported
+from blitz.export.checked_export import Exported
 
 PROG = "blitz export"
 

@@ -61,6 +61,13 @@ class Plan:
         largest_batch = min(self.global_batch_size, max(self.train_rows, self.eval_rows))
         return -(-largest_batch // world_size)
 
+    def batch_rows(self, chunk: "Chunk") -> list[int]:
+        """Rows of each global batch of a chunk."""
+        train = chunk.split == "train"
+        split_rows, batches = (self.train_rows, self.steps_per_epoch) if train else (self.eval_rows, self.eval_batches)
+        size = self.global_batch_size
+        return [min(size, split_rows - batch % batches * size) for batch in range(chunk.start, chunk.stop)]
+
     def evaluates_after(self, steps: int) -> bool:
         """Whether the model is evaluated once it has taken `steps` steps."""
         return self.eval_rows > 0 and (steps == self.total_steps or steps % self.evaluate_every_steps == 0)
@@ -160,10 +167,9 @@ class Block:
         """Lines of bad_rows.csv for the invalid rows."""
         return [] if self.faults is None else sorted(set(self.faults[self.faults != ""].tolist()))
 
-    def batch_weights(self) -> Weights:
-        """This rank's share of the weight of each batch, of shape (block_batches,)."""
-        totals: Weights = self.weights.reshape(-1, self.share).sum(1)
-        return totals
+    def valid_rows(self) -> Rows:
+        """The number of this rank's rows of each batch that count, of shape (block_batches,)."""
+        return np.count_nonzero(self.weights.reshape(-1, self.share), axis=1).astype(np.int64)
 
     def digests(self) -> list[int]:
         """For each batch the sum modulo 2^64 of a hash of every (step, row) that counts."""

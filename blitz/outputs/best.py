@@ -9,8 +9,13 @@ from torch import Tensor
 from blitz.errors import require
 from blitz.outputs.metrics import Classification, Metrics
 
-_LOWER = frozenset({"loss", "mae", "rmse", "pixel_error"})
-_HIGHER = frozenset({"accuracy", "balanced_accuracy", "f1_macro", "r2", "bleu"})
+_LOWER = frozenset(
+    {"loss", "mae", "rmse", "mape", "pixel_error", "log_loss", "perplexity", "brier", "calibration_error"}
+)
+_HIGHER = frozenset(
+    {"balanced_accuracy", "f1", "f1_macro", "f1_micro", "f1_at_threshold", "auroc", "average_precision", "r2"}
+    | {"bleu", "chrf"}
+)
 _MAJORITY = 0.8
 """Share of the most frequent class from which on accuracy does not decide."""
 
@@ -62,7 +67,9 @@ class Deciding:
 
 def _direction(name: str) -> Literal["min", "max"] | None:
     kind = name.partition("/")[0]
-    return "min" if kind in _LOWER else "max" if kind in _HIGHER else None
+    if kind in _LOWER or kind.startswith("quantile_loss_"):
+        return "min"
+    return "max" if kind in _HIGHER or kind.endswith("accuracy") else None
 
 
 def deciding_metric(best: Best, metrics: Metrics, sums: Mapping[str, Tensor] | None) -> Deciding:

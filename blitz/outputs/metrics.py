@@ -104,6 +104,8 @@ class Regression:
     units: tuple[float, ...] = (1.0,)
     names: tuple[str, ...] = ()
     """Names of the columns, if there are several: each then also has its own error."""
+    means: tuple[float, ...] = ()
+    """What the targets' own numbers are above those that are learned, in their own units; by default 0."""
     best: str = "rmse"
     higher_is_better: bool = False
 
@@ -119,6 +121,13 @@ class Regression:
             "target": targets.sum(0),
             "squared_target": targets.square().sum(0),
         }
+
+    def errors(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Errors and targets in the targets' own units, float64 of shape (batch, columns)."""
+        targets = batch["targets"].double().reshape(-1, len(self.units))
+        errors = outputs.double().reshape(targets.shape) - targets
+        units, means = (targets.new_tensor(each) for each in (self.units, self.means or (0.0,) * len(self.units)))
+        return errors * units, targets * units + means
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """`mae` and `rmse` over all columns, `mae/<name>` of each, and `r2` unless all targets are the same."""
@@ -218,13 +227,7 @@ class Classification:
             values[f"top_{self.top_k}_accuracy"] = sums["in_top_k"].item() / max(1, total.rows)
         recalls = [each.accuracy for each in by_class if each.rows]
         values["balanced_accuracy"] = sum(recalls) / max(1, len(recalls))
-        predicted = (sums["confusion"].sum(0) if "confusion" in sums else sums["predicted"]).tolist()
-        # 2 · precision · recall / (precision + recall)
-        found = [
-            2 * each.right / (each.rows + taken)
-            for each, taken in zip(by_class, predicted, strict=True)
-            if each.rows + taken
-        ]
+        found = self.f1_by_class(sums).values()
         values["f1_macro"] = sum(found) / max(1, len(found))
         return values | {f"accuracy/{each.name}": each.accuracy for each in by_class if each.rows}
 
@@ -236,6 +239,15 @@ class Classification:
             right, rows = sums["right"], sums["rows_of"]
         counts = zip(self.classes, rows.tolist(), right.tolist(), strict=True)
         return [ClassAccuracy(name, total, correct) for name, total, correct in counts]
+
+    def f1_by_class(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """F1, 2 · precision · recall / (precision + recall), of each class that occurs or is predicted."""
+        predicted = (sums["confusion"].sum(0) if "confusion" in sums else sums["predicted"]).tolist()
+        return {
+            each.name: 2 * each.right / (each.rows + taken)
+            for each, taken in zip(self.by_class(sums), predicted, strict=True)
+            if each.rows + taken
+        }
 
     def total(self, sums: Mapping[str, Tensor]) -> ClassAccuracy:
         """The accuracy over all classes."""

@@ -131,11 +131,14 @@ def recipe_to_json(recipe: Recipe, code: Code | None = None) -> dict[str, Any]:
     return {"recipe": code.reference, **source, **to_json(recipe)}
 
 
-def recipe_from_json(stored: Mapping[str, Any]) -> Recipe:
-    """The recipe that `recipe_to_json` was given; fields that it lacks take their defaults."""
+def recipe_from_json(stored: Mapping[str, Any], kind: type[Recipe] | None = None) -> Recipe:
+    """The recipe that `recipe_to_json` was given; fields that it lacks take their defaults.
+
+    `kind` is its class, where that is at hand: else it is found by what names it.
+    """
     settings = {name: value for name, value in stored.items() if name not in ("recipe", SOURCE_KEY)}
     try:
-        return from_json(find_recipe(stored["recipe"]), settings)
+        return from_json(kind or find_recipe(stored["recipe"]), settings)
     except (TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError):
             raise

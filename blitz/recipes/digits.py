@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blitz.data.arrays import ArrayDataset
-from blitz.data.digits import SIDE, digits
+from blitz.data.digits_images import SIDE, digits
 from blitz.data.plan import Split
 from blitz.models.small_cnn import SmallCNN
 from blitz.optim import Optim

@@ -9,7 +9,7 @@ from blitz.data.arrays import ArrayDataset
 from blitz.data.noise import noise
 from blitz.data.plan import Split
 from blitz.errors import require
-from blitz.models.dynamic_net import DynamicNet
+from blitz.models.random_depth_net import DynamicNet
 from blitz.optim import Optim
 from blitz.recipe import Batch, Recipe, StepDraws
 

@@ -1,6 +1,6 @@
 """Images that a CSV names: any classifier of torchvision, for classes, numbers or points in the image."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -9,20 +9,11 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.crops import Crops, middle, recolored
-from blitz.data.csv.image_dataset import (
-    CsvImages,
-    ImageFit,
-    TrainingImages,
-    fit_images,
-    image_inputs,
-    open_images,
-    training_images,
-    val_images,
-)
+from blitz.data.csv.image_dataset import CsvImages, ImageFit, TrainingImages, fit_images, image_inputs, image_rows
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.errors import require
-from blitz.fields import HELD
+from blitz.fields import held
 from blitz.models.vision import require_fits, vision_model
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Distance, Regression
@@ -69,9 +60,7 @@ class ImageCsv(Recipe):
     model: VisionModel = VisionModel()
     augmentation: Augmentation = Augmentation()
     fitted_on: Annotated[ImageFit | None, tyro.conf.Suppress] = None
-    opened: Annotated[TrainingImages | None, tyro.conf.Suppress] = field(
-        default=None, compare=False, repr=False, metadata={HELD: True}
-    )
+    opened: Annotated[TrainingImages | None, tyro.conf.Suppress] = held()
 
     def fitted(self) -> Self:
         # Before the check of all files, which may take minutes.
@@ -111,13 +100,7 @@ class ImageCsv(Recipe):
         return self.data.has_test
 
     def dataset(self, split: Split) -> CsvImages:
-        data, fit, images = self.data, self.fit, self.opened
-        other: dict[Split, str | None] = {"train": None, "val": data.val_source, "test": data.test_csv}
-        if (csv := other[split]) is not None:
-            return val_images(data, fit, csv)
-        if images is None or not images.is_of(data, self.seed):
-            images = open_images(data, fit, self.seed)
-        return training_images(images, fit, split)
+        return image_rows(self.data, self.fit, split, self.seed, self.opened)
 
     def inputs(self, csv: str) -> CsvImages:
         return image_inputs(self.data, self.fit, csv)
@@ -200,5 +183,6 @@ class ImageCsv(Recipe):
             case "numbers":
                 return Regression(
                     units=tuple(number.std for number in fit.numbers),
+                    means=tuple(number.mean for number in fit.numbers),
                     names=fit.targets if len(fit.targets) > 1 else (),
                 )

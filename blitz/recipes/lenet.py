@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
-from blitz.data.vision import VisionData, mnist
-from blitz.models.lenet import LeNet
+from blitz.data.torchvision_images import VisionData, mnist
+from blitz.models.lenet5 import LeNet
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification
 from blitz.recipe import Batch, Recipe, may_change

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
-from blitz.data.vision import VisionData, mnist
+from blitz.data.torchvision_images import VisionData, mnist
 from blitz.models.small_cnn import SmallCNN
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification

@@ -1,67 +1,68 @@
-"""Any CSV: a multilayer perceptron over its numbers and categories, which classifies or predicts a number."""
+"""Any CSV: a model of its numbers and categories, which classifies or predicts a number."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Self
 
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from blitz.data.csv.tabular import (
-    CsvData,
-    CsvFit,
-    CsvRows,
-    TrainingTable,
-    csv_inputs,
-    fit_csv,
-    open_table,
-    training_rows,
-    val_rows,
-)
-from blitz.data.plan import Split
-from blitz.errors import require
-from blitz.fields import HELD
-from blitz.models.mlp import Activation
-from blitz.models.tabular_mlp import TabularMLP, standardised
+from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
+from blitz.data.plan import Plan, Split
+from blitz.fields import held, may_change
+from blitz.models.table import Layers, scaled, usual_batch, usual_epochs, usual_optim
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch, Recipe
 
-
-@dataclass(frozen=True)
-class Layers:
-    """The hidden layers."""
-
-    hidden: tuple[int, ...] = (64, 32)
-    """Widths of the hidden layers."""
-    dropout: float = 0.1
-    """Dropout probability after each hidden layer."""
-    activation: Activation = "relu"
-    """The activation after each hidden layer."""
-
-    def __post_init__(self) -> None:
-        require(all(width >= 1 for width in self.hidden), f"--model.hidden is {self.hidden}; each must be at least 1")
-        require(0 <= self.dropout < 1, f"--model.dropout is {self.dropout}; it must be in [0, 1)")
+_OPTIM = Optim(**usual_optim("tabm", classifies=True))
+_MOST_EVALUATIONS = 25
+"""In a run, where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
 class TableCsv(Recipe):
-    """An MLP on the numbers and categories of a CSV; it classifies or predicts a number, depending on the target."""
+    """A model of the numbers and categories of a CSV; it classifies or predicts a number, depending on the target."""
 
-    epochs: int = 30
-    optim: Optim = Optim(name="adamw", lr=1e-2, weight_decay=0.01, schedule="cosine")
+    # None until it is fitted, which chooses a number.
+    epochs: int | None = may_change(None)  # type: ignore[assignment]
+    """Passes over the training rows; by default the fewer the more rows there are."""
+    global_batch_size: int | None = None  # type: ignore[assignment]
+    """Rows a step, over all workers; by default the more the more rows there are."""
+    optim: Optim = _OPTIM
+    """What is not set is as suits the model."""
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
-    opened: Annotated[TrainingTable | None, tyro.conf.Suppress] = field(
-        default=None, compare=False, repr=False, metadata={HELD: True}
-    )
+    opened: Annotated[TrainingTable | None, tyro.conf.Suppress] = held()
 
     def fitted(self) -> Self:
-        self.data.check()
-        table = open_table(self.data, self.seed)
-        return replace(self, fitted_on=fit_csv(table), opened=table)
+        fit, table = fit_csv(self.data, self.seed)
+        usual = Optim(**usual_optim(self.model.name, classifies=bool(fit.target.classes)))
+        unset = [spec.name for spec in fields(Optim) if getattr(self.optim, spec.name) == getattr(_OPTIM, spec.name)]
+        rows = min(fit.rows, self.max_train_rows or fit.rows)
+        return replace(
+            self,
+            fitted_on=fit,
+            opened=table,
+            optim=replace(self.optim, **{name: getattr(usual, name) for name in unset}),
+            epochs=self.epochs or usual_epochs(self.model.name, rows),
+            global_batch_size=self.global_batch_size or usual_batch(self.model.name, rows),
+        )
+
+    def plan(self, train_rows: int, eval_rows: int) -> Plan:
+        plan = super().plan(train_rows, eval_rows)
+        if self.evaluate_every_steps or self.epochs is None:
+            return plan
+        # Epochs of a small table are short: to evaluate after each would take longer than to train.
+        return replace(plan, evaluate_every_steps=plan.steps_per_epoch * -(-self.epochs // _MOST_EVALUATIONS))
+
+    @property
+    def cpu_threads(self) -> int | None:
+        # Threads wait for each other in every operation: of so few rows that costs more than they save, and on a
+        # machine that does other work it makes steps many times slower.
+        return 1 if (self.global_batch_size or 1) <= 128 else None
 
     @property
     def fit(self) -> CsvFit:
@@ -78,45 +79,44 @@ class TableCsv(Recipe):
         return self.data.has_test
 
     def dataset(self, split: Split) -> CsvRows:
-        data, fit, table = self.data, self.fit, self.opened
-        other: dict[Split, str | None] = {"train": None, "val": data.val_csv, "test": data.test_csv}
-        if (csv := other[split]) is not None:
-            return val_rows(data, fit, csv)
-        if table is None or not table.is_of(data, self.seed):
-            table = open_table(data, self.seed, content=fit.content)
-        return training_rows(table, fit, split)
+        return csv_rows(self.data, self.fit, split, self.seed, self.opened)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)
 
     def build_model(self) -> nn.Module:
-        return TabularMLP(
-            numbers=self.fit.number_columns,
-            codes=self.fit.codes,
-            hidden=self.model.hidden,
-            dropout=self.model.dropout,
-            outputs=len(self.fit.target.classes) or 1,
-            activation=self.model.activation,
+        fit = self.fit
+        return self.model.build(
+            flags=fit.number_columns - len(fit.numbers),
+            quantiles=[one.quantiles for one in fit.numbers],
+            codes=fit.codes,
+            outputs=len(fit.target.classes) or 1,
+            classifies=bool(fit.target.classes),
         )
 
     def preprocess(self, batch: Batch) -> Batch:
         numbers = self.fit.numbers
-        scaled = standardised(
+        found = scaled(
             batch["numbers"],
-            means=[one.mean for one in numbers],
-            stds=[one.std for one in numbers],
+            quantiles=[one.quantiles for one in numbers],
             has_missing=[one.has_missing for one in numbers],
         )
-        return {**batch, "numbers": scaled}
+        return {**batch, "numbers": found}
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         outputs: Tensor = model(batch["numbers"], batch["categories"])
         return outputs
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        if self.fit.target.classes:
-            return F.cross_entropy(outputs, batch["targets"], reduction="none")
-        return (outputs.squeeze(1) - batch["targets"]).square()
+        # In training an ensemble gives (batch, members, outputs), and the loss is the mean of its members'.
+        members = outputs if outputs.dim() == 3 else outputs[:, None]
+        if not self.fit.target.classes:
+            return (members.squeeze(2) - batch["targets"][:, None]).square().mean(1)
+        targets = batch["targets"][:, None].expand(-1, members.shape[1])
+        # As RealMLP is trained; what is evaluated is the plain loss.
+        smoothing = 0.1 if self.model.name == "realmlp" and outputs.dim() == 3 else 0.0
+        losses = F.cross_entropy(members.transpose(1, 2), targets, reduction="none", label_smoothing=smoothing)
+        return losses.mean(1)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
         target = self.fit.target
@@ -137,12 +137,12 @@ class TableCsv(Recipe):
             **super().signature(),
             "numbers": [one.name for one in fit.numbers],
             "missing_number": "nan",
-            "categories": {
-                one.name: {value: code for code, value in enumerate(one.values, start=1)} for one in fit.categories
-            },
+            "categories": {one.name: one.codes for one in fit.categories},
             "unknown_category": 0,
         }
 
     def metrics(self) -> Classification | Regression:
         target = self.fit.target
-        return Classification(target.classes) if target.classes else Regression(units=(target.std,))
+        return (
+            Classification(target.classes) if target.classes else Regression(units=(target.std,), means=(target.mean,))
+        )

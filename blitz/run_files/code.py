@@ -18,7 +18,7 @@ _SHOWN_FUNCTIONS = 4
 
 
 def write_sources(run: RunDirectory, sources: Mapping[str, str]) -> None:
-    """Keep the source files of a run or a sweep in it, in the place of those that it has."""
+    """Keep the source files of a run or a sweep in it, replacing those that it has."""
     if sources and run.exists("code"):
         run.delete_folder("code")
     for path, text in sources.items():

@@ -126,8 +126,8 @@ class Directory:
         Raises:
             FileNotFoundError: if it is not there.
         """
-        files, place = self._open(path)
-        return files.open_input_file(place)
+        files, full = self._open(path)
+        return files.open_input_file(full)
 
     def tail(self, path: str, most: int) -> bytes:
         """The last bytes of a file, `most` at most.

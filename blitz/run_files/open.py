@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 from blitz.data.plan import Plan
 from blitz.errors import UserError, require
+from blitz.project import source_files
 from blitz.recipe import Recipe
-from blitz.recipes import recipe_from_json, reference_of
+from blitz.recipes import SOURCE_KEY, recipe_from_json, reference_of
 from blitz.run_files.code import changed_code
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.folder import Directory
 from blitz.settings import differences, settings_of
 from blitz.storage import folder_of
+from blitz.uris import is_uri
 
 Resume = Literal["never", "auto", "must"]
 
@@ -132,7 +134,8 @@ def _changes(stored: dict[str, Any], recipe: Recipe) -> list[str]:
     # The same file may be referred to from another folder.
     if PurePath(stored["recipe"]).name != PurePath(reference).name:
         return [f"recipe (was {stored['recipe']}, is {reference})"]
-    return differences(recipe_from_json(stored), recipe)
+    # The stored reference may be relative to another folder than the current one.
+    return differences(recipe_from_json(stored, type(recipe)), recipe)
 
 
 def code_change(run: RunDirectory, recipe: Recipe, *, in_both: bool = False) -> str:
@@ -151,11 +154,35 @@ def note_on_code(run: RunDirectory, recipe: Recipe) -> str:
     return f"{run}: its code has changed since it was made, and is used as it is now: {change}" if change else ""
 
 
+def note_on_files(run: RunDirectory) -> str:
+    """The same of a run or a sweep without importing its recipe, as far as its files are found; of a class of a program
+    nothing is known."""
+    stored = run.read_json("recipe.json")
+    named = [stored["recipe"], stored.get("model")] if stored else []
+    if stored is None and (stored := run.read_json("sweep.json")) is not None:
+        named = [dict(stored["recipe"]).get("recipe")]
+    paths = (stored or {}).get(SOURCE_KEY)
+    files = [_located(one, run).partition(":")[0] for one in named if isinstance(one, str)]
+    sources = source_files([Path(file) for file in files], paths) if isinstance(paths, dict) else {}
+    change = changed_code(run, stored or {}, sources, in_both=True)
+    return f"{run}: its code has changed since it was made: {change}" if change else ""
+
+
+def _located(reference: str, run: RunDirectory) -> str:
+    """A reference to a file that is not below the current folder, as one to the file beside or above its run."""
+    file, colon, member = reference.partition(":")
+    if file.endswith(".py") and not Path(file).exists() and not is_uri(run.uri):
+        for folder in Path(run.uri).parents:
+            if (folder / file).is_file():
+                return f"{folder / file}{colon}{member}"
+    return reference
+
+
 def stored_recipe(run: RunDirectory) -> Recipe:
-    """The recipe that a run was made with.
+    """The recipe that a run was made with. Its file is looked for from here, then from the folders of the run.
 
     Raises:
-        UserError: if there is no run, or if its recipe cannot be found from the current folder.
+        UserError: if there is no run, or if its recipe cannot be found.
     """
     stored = run.read_json("recipe.json")
     if stored is None:
@@ -166,7 +193,7 @@ def stored_recipe(run: RunDirectory) -> Recipe:
             f"blitz runs --storage {shlex.quote(folder_of(run.uri))} lists those that are there"
         )
     try:
-        return recipe_from_json(stored)
+        return recipe_from_json({**stored, "recipe": _located(str(stored["recipe"]), run)})
     except UserError as error:
         file = str(stored["recipe"]).partition(":")[0]
         elsewhere = file.endswith(".py") and not Path(file).exists()
@@ -207,7 +234,7 @@ def changed_schedule(run: RunDirectory, recipe: Recipe, plan: Plan) -> str:
     stored, planned = run.read_json("recipe.json"), run.read_json("plan.json")
     if not step or stored is None or planned is None:
         return ""
-    before, changes = recipe_from_json(stored), []
+    before, changes = recipe_from_json(stored, type(recipe)), []
     for name, optim in recipe.schedules().items():
         was, now = getattr(before, name).schedule_steps(Plan(**planned)), optim.schedule_steps(plan)
         if was == now:

@@ -69,6 +69,8 @@ _EVALUATION = {
     "figures": {"loss": _is_number, str: _is_number},
     "sums": {"rows": _is_int, "confusion?": [[_is_number]]},
     "by_class?": [{"name": str, "rows": _is_int, "right": _is_int, "interval": (type(None), _is_interval)}],
+    "threshold?": {"class": str, "probability": _is_number, "cut": _is_int, "confusion": [[_is_int]]},
+    "intervals?": {str: _is_interval},
     "examples?": {
         "mistakes?": [_EXAMPLE],
         "random?": [_EXAMPLE],

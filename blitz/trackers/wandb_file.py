@@ -21,12 +21,12 @@ _WHOLE, _LAST = 1, 4
 def records(path: Path) -> Iterator[Any]:
     """The records of a .wandb file; one that was cut off at the end is left out."""
     with path.open("rb") as file:
-        place = len(file.read(_MAGIC_BYTES))
+        position = len(file.read(_MAGIC_BYTES))
         parts = b""
         while True:
-            left = _BLOCK_BYTES - place % _BLOCK_BYTES
+            left = _BLOCK_BYTES - position % _BLOCK_BYTES
             if left < _HEADER.size:
-                place += len(file.read(left))
+                position += len(file.read(left))
                 continue
             header = file.read(_HEADER.size)
             if len(header) < _HEADER.size:
@@ -35,7 +35,7 @@ def records(path: Path) -> Iterator[Any]:
             data = file.read(length)
             if len(data) < length:
                 return
-            place += _HEADER.size + length
+            position += _HEADER.size + length
             parts += data
             if kind in (_WHOLE, _LAST):
                 yield Record.FromString(parts)

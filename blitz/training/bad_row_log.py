@@ -1,11 +1,10 @@
 """Rows that are found to be invalid while a run consumes them: they are left out and recorded."""
 
-import torch
-
 from blitz.data.plan import Block, Plan
 from blitz.errors import DataError, StorageError
 from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
+from blitz.training.batches import valid_rows
 from blitz.training.display import Display
 from blitz.training.world import World
 
@@ -28,22 +27,26 @@ class BadRowLog:
         self.unwritten: StorageError | None = None
         """The error that kept bad_rows.csv from being written, if not `must_be_written`."""
         self._must_be_written = must_be_written
-        self._run, self._world, self._display = run, world, display
+        self._plan, self._run, self._world, self._display = plan, run, world, display
         self._fraction, self._rows = recipe.max_bad_fraction, plan.train_rows + plan.eval_rows
         self._known = set(run.bad_rows())
         self._found: set[str] = set()
 
-    def note(self, block: Block) -> None:
+    def note(self, block: Block) -> list[int]:
         """Record a block's faults; must be called on every rank, for its block of the same chunk.
+
+        Returns:
+            `valid_rows` of the block.
 
         Raises:
             DataError: on every rank, once there are more than the recipe allows.
         """
-        if block.faults is None:
-            return
-        found = block.new_faults()
-        if not self._world.sum(torch.tensor(len(found))):
-            return
+        valid = valid_rows(block, self._plan, self._world)
+        if valid != self._plan.batch_rows(block.chunk):
+            self._record(block.new_faults())
+        return valid
+
+    def _record(self, found: list[str]) -> None:
         new = sorted(set(self._world.gather(found)) - self._known - self._found)
         for fault in new[: max(0, _SHOWN - len(self._found))]:
             self._display.line(f"left out: {fault}")

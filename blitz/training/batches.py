@@ -56,19 +56,31 @@ class StepBatch:
             yield {name: column[part] for name, column in columns.items()}, self.weights[part]
 
 
-def step_batches(block: Block, plan: Plan, world: World) -> Iterator[StepBatch]:
-    """The batches of a block of training rows, in the order of their steps."""
-    # One small sum a block gives the number of valid rows of each batch over all ranks.
-    rows = world.sum(torch.from_numpy(block.batch_weights()))
-    scale = world.size / rows.clamp(min=1).double()
-    weights = (torch.from_numpy(block.weights).reshape(-1, block.share) * scale[:, None]).to(world.device)
+def valid_rows(block: Block, plan: Plan, world: World) -> list[int]:
+    """The number of rows that count in each global batch of a block.
+
+    The plan knows it. Only where rows can turn out to be invalid do the ranks add up what they found, which waits.
+    """
+    planned = plan.batch_rows(block.chunk)
+    if block.faults is None:
+        return planned
+    found: list[int] = world.sum(torch.from_numpy(block.valid_rows())).tolist()
+    return found[: len(planned)]
+
+
+def step_batches(block: Block, plan: Plan, world: World, rows: list[int] | None = None) -> Iterator[StepBatch]:
+    """The batches of a block of training rows, in the order of their steps; `rows` are its `valid_rows`, if known."""
+    rows = valid_rows(block, plan, world) if rows is None else rows
+    scale = world.size / torch.tensor(rows, dtype=torch.float64).clamp(min=1)
+    weights = torch.from_numpy(block.weights).reshape(-1, block.share)[: len(rows)]
+    weights = (weights * scale[:, None]).to(world.device)
     columns = on_device(block.columns, world.device)
     # `split` cuts a whole block into its batches in one call: a slice for each would cost as much as a small layer.
     pieces = zip(*(column.split(block.share) for column in columns.values()), strict=True)
     steps = range(block.chunk.start, block.chunk.stop)
     numbers = block.rows.reshape(-1, block.share)
     for step, piece, weight, count, digest, taken in zip(
-        steps, pieces, weights, rows.long().tolist(), block.digests(), numbers, strict=False
+        steps, pieces, weights, rows, block.digests(), numbers, strict=False
     ):
         # Copies, because a copy starts at an aligned address: the order in which CPU kernels sum depends on it, and
         # where a batch lies in its block depends on where the run started.

@@ -79,7 +79,7 @@ class Evaluation:
     def __init__(self, recipe: Recipe, model: nn.Module, world: World) -> None:
         self._recipe, self._world = recipe, world
         self._forward = Forward(recipe, model)
-        self._metrics = recipe.metrics()
+        self._metrics, self._all = recipe.metrics(), recipe.evaluated_metrics()
         self._sums: Sums = {}
         self._examples = Examples(recipe, model, world)
         # A recipe may have frozen a part of its model, which stays in eval mode afterwards.
@@ -96,7 +96,7 @@ class Evaluation:
             if counts:
                 self._examples.add(part.fetched, part.rows, outputs, losses, part.batch)
             count = torch.tensor(len(losses), device=losses.device)
-            sums = {"rows": count, "loss": losses.double().sum(), **self._metrics.sums(outputs, part.batch)}
+            sums = {"rows": count, "loss": losses.double().sum(), **self._all.sums(outputs, part.batch)}
             for name, value in sums.items():
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * counts
 
@@ -109,13 +109,25 @@ class Evaluation:
         sums = {name: self._world.sum(value) for name, value in sorted(self._sums.items())}
         if not sums["rows"]:
             raise DataError("of the rows to evaluate on, none is valid")
-        return sums, {"loss": sums["loss"].item() / sums["rows"].item(), **self._metrics.compute(sums)}
+        return sums, {"loss": sums["loss"].item() / sums["rows"].item(), **self._all.compute(sums)}
 
-    def record(self, sums: Sums, values: dict[str, float], *, split: Split, step: int) -> dict[str, Any]:
+    def record(
+        self,
+        sums: Sums,
+        values: dict[str, float],
+        *,
+        split: Split,
+        step: int,
+        cut: int | None = None,
+        intervals: bool = False,
+    ) -> dict[str, Any]:
         """What a file in evaluations/ holds of the pass; must be called on every rank.
 
-        The first entry of `by_class` is that of all rows; `interval` is that of the accuracy.
+        The first entry of `by_class` is that of all rows; `interval` is that of the accuracy. `cut` is that of the
+        threshold between two classes, which by default is chosen on these rows. `intervals` are those of other metrics.
         """
+        ranking = self._all.ranking
+        at = ranking.at_threshold(sums, cut) if ranking is not None and "threshold" in ranking.names else None
         metrics, deciding = self._metrics, deciding_metric(self._recipe.best, self._metrics, sums)
         by_class = [metrics.total(sums), *metrics.by_class(sums)] if isinstance(metrics, Classification) else []
         return {
@@ -124,7 +136,9 @@ class Evaluation:
             "best": deciding.metric,
             "why_best": deciding.why,
             "figures": values,
-            "sums": {name: value.tolist() for name, value in sums.items()},
+            **({"threshold": at} if at else {}),
+            **({"intervals": self._all.intervals(sums)} if intervals else {}),
+            "sums": {name: value.tolist() for name, value in sums.items() if name != "scores"},
             "by_class": [{**asdict(one), "interval": one.interval if one.rows else None} for one in by_class],
             "examples": self._examples.found(),
         }
@@ -171,9 +185,17 @@ class EvaluateJob:
             bad_rows.note(block)
             evaluation.add(block)
         sums, values = evaluation.finish()
-        result = evaluation.record(sums, values, split=self.split, step=self.step)
+        cut = self._threshold() if world.leads else None
+        result = evaluation.record(sums, values, split=self.split, step=self.step, cut=cut, intervals=world.leads)
         if world.leads:
             self._write(result, bad_rows.unwritten)
+
+    def _threshold(self) -> int | None:
+        """The threshold that the validation rows chose, for other rows; None if there is none or it is to be chosen."""
+        names = ("best", f"val-{self.step}") if self.split != "val" else ()
+        stored = [one for name in names if (one := self.run.read_json(f"evaluations/{name}.json"))]
+        cuts = [one["threshold"]["cut"] for one in stored if one["step"] == self.step and "threshold" in one]
+        return cuts[-1] if cuts else None
 
     def _write(self, result: dict[str, Any], unwritten: StorageError | None) -> None:
         try:

@@ -36,6 +36,7 @@ from blitz.training.model import Forward, batch_norm_explained, build_model, for
 from blitz.training.optimizer import Optimizers
 from blitz.training.progress import Progress
 from blitz.training.session import Preemption, Session
+from blitz.training.weight_average import WeightAverage, optimizer_state
 from blitz.training.world import World
 
 
@@ -107,9 +108,9 @@ def train(job: TrainJob, blocks: Iterable[Block], writer: CheckpointWriter, sess
         if training.is_stopped(resumes=True):
             blocks = ()
         for block in training.clock.timed(blocks):
-            bad_rows.note(block)
+            valid = bad_rows.note(block)
             if block.chunk.split == "train":
-                for batch in step_batches(block, job.plan, world):
+                for batch in step_batches(block, job.plan, world, valid):
                     training.step(batch)
                     step = training.progress.step
                     if step % job.recipe.log_every_steps == 0 or step == job.plan.total_steps:
@@ -145,6 +146,7 @@ class _Training:
         if not first_step:
             load_initial(recipe, self.model, job.run)
         self.optimizers = Optimizers(recipe, self.model, job.plan)
+        self.average = None if recipe.ema is None else WeightAverage(self.model, recipe.ema)
         self.progress = self._restore(first_step) if first_step else Progress()
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=world.device)
         self.evaluation: Evaluation | None = None
@@ -177,7 +179,9 @@ class _Training:
     def _restore(self, step: int) -> Progress:
         checkpoint = Checkpoint.load(self.job.run, step)
         checkpoint.give_weights(self.model, self.job.run)
-        self.optimizers.load_state(checkpoint.optimizer)
+        if self.average is not None:
+            self.average.restore(checkpoint.optimizer)
+        self.optimizers.load_state(optimizer_state(checkpoint.optimizer))
         return Progress.of(checkpoint.state, self.world)
 
     def step(self, batch: StepBatch) -> None:
@@ -205,6 +209,8 @@ class _Training:
             self.display.line(f"step {progress.step + 1} is left out: its gradient is not finite")
         else:
             self.optimizers.step(progress.step)
+            if self.average is not None:
+                self.average.update(progress.step + 1)
             progress.loss_rows += batch.rows
         self.optimizers.zero_grad()
 
@@ -260,12 +266,16 @@ class _Training:
 
     def evaluate(self, block: Block) -> None:
         """Add a block of evaluation rows to the pass in progress, or start one."""
-        with self.clock.on("evaluation"):
+        with self.clock.on("evaluation"), self._averaged():
             if self.evaluation is None:
                 self.evaluation = Evaluation(self.recipe, self.model, self.world)
             self.evaluation.add(block)
             if block.chunk.ends_pass:
                 self._finish_evaluation(self.evaluation)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Within this context the model has the weights that are evaluated and kept."""
+        return nullcontext() if self.average is None else self.average.in_model()
 
     def _finish_evaluation(self, evaluation: Evaluation) -> None:
         """Write the metrics of the pass and see whether they are the best."""
@@ -300,16 +310,19 @@ class _Training:
         self._require_finite("norm of the weights", nn.utils.get_total_norm(self.model.parameters()).item())
         self.world.share_buffers(self.model)
         if self.world.leads:
-            optimizer, state = self.optimizers.state(), asdict(progress)
-            checkpoint = Checkpoint(progress.step, self.model.state_dict(), optimizer, state)
-            best = progress.best.step if progress.best else None
-            self.writer.save(checkpoint, best=best, beside=self.beside_checkpoint)
+            optimizer, best = self.optimizers.state(), progress.best.step if progress.best else None
+            if self.average is not None:
+                # Copied, because the model gets the averages for as long as the checkpoint is taken.
+                optimizer |= {name: weight.detach().clone() for name, weight in self.average.trained().items()}
+            with self._averaged():
+                checkpoint = Checkpoint(progress.step, self.model.state_dict(), optimizer, asdict(progress))
+                self.writer.save(checkpoint, best=best, beside=self.beside_checkpoint)
         self.beside_checkpoint = {}
 
     def is_stopped(self, *, resumes: bool = False) -> bool:
         """Call `after_evaluation`, if there is one; whether it, or the recipe's patience, stops the run."""
         progress, patience, plan = self.progress, self.recipe.patience, self.job.plan
-        with self.clock.on("evaluation"):
+        with self.clock.on("evaluation"), self._averaged():
             stops = self.after_evaluation(self.model, {**self._at, **progress.metrics}, resumes=resumes)
             if patience is not None:
                 # Rank 0 decides: metrics that machines of two kinds compute may differ in their last bit.

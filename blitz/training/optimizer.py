@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,8 +13,12 @@ from blitz.data.plan import Plan
 from blitz.errors import require
 from blitz.optim import Group, Optim
 from blitz.recipe import Recipe
+from blitz.training.parameter_rules import custom_optimizer, hidden_matrices, torch_groups
 
 State = dict[str, Tensor]
+
+_NUMBER = "number:"
+"""Begins the names of what an optimizer keeps as a number rather than a tensor."""
 
 
 class Optimizers:
@@ -39,7 +44,11 @@ class Optimizers:
         shared = [group for group in ever if group.optim is None]
         own = [(group.optim, [group]) for group in ever if group.optim is not None]
         each = [(recipe.optim, shared), *own] if shared else own
-        self._each = [(settings, build_optimizer(settings, map(_as_torch_has_it, groups))) for settings, groups in each]
+        self._each = [
+            (settings, optimizer)
+            for settings, groups in each
+            for optimizer in build_optimizers(settings, groups, model)
+        ]
 
     def freeze(self, step: int) -> bool:
         """Freeze the parameters that are not trained in `step`; returns whether that is a change."""
@@ -57,10 +66,12 @@ class Optimizers:
     def clip(self, *, look: bool) -> bool:
         """Clip gradients as the settings say; with `look`, returns whether all are finite."""
         finite = True
-        for settings, optimizer in self._each:
+        # Two optimizers may share their settings, and so the norm.
+        for settings in {id(settings): settings for settings, _ in self._each}.values():
             clip = settings.grad_clip_norm
             if clip or look:
-                parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+                groups = [group for own, one in self._each if own is settings for group in one.param_groups]
+                parameters = [parameter for group in groups for parameter in group["params"]]
                 norm = nn.utils.clip_grad_norm_(parameters, clip or math.inf)
                 finite = finite and (not look or bool(norm.isfinite()))
         return finite
@@ -68,7 +79,7 @@ class Optimizers:
     def step(self, step: int) -> None:
         """Take step `step`, counted from 0."""
         for settings, optimizer in self._each:
-            rate = learning_rate(settings, step, settings.schedule_steps(self._plan))
+            rate = learning_rate(settings, step, self._plan)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["lr_factor"]
             optimizer.step()
@@ -82,18 +93,22 @@ class Optimizers:
         """The learning rate of the last step as `lr`, and for each of several groups as `lr/<name>`."""
         learned = {group.name for group in self._learned}
         groups = [group for _, optimizer in self._each for group in optimizer.param_groups]
-        rates = {f"lr/{group['name']}": group["lr"] if group["name"] in learned else 0.0 for group in groups}
+        # The first of a name has the highest rate.
+        firsts = {group["name"]: group["lr"] for group in reversed(groups)}
+        rates = {f"lr/{name}": firsts[name] if name in learned else 0.0 for name in dict.fromkeys(firsts)}
         return {"lr": groups[0]["lr"], **(rates if len(rates) > 1 else {})}
 
     def state(self) -> State:
         """The optimizers' tensors by name, as `exp_avg/<parameter>`; settings are the recipe's and not among them."""
         names: dict[Tensor, str] = {parameter: name for name, parameter in self._model.named_parameters()}
         return {
-            f"{key}/{names[parameter]}": value
+            f"{key}/{names[parameter]}" if isinstance(value, Tensor) else f"{_NUMBER}{key}/{names[parameter]}": (
+                value if isinstance(value, Tensor) else torch.tensor(value)
+            )
             for _, optimizer in self._each
             for parameter, state in optimizer.state.items()
             for key, value in state.items()
-            if isinstance(value, Tensor)
+            if isinstance(value, Tensor | int | float)
         }
 
     def load_state(self, stored: State) -> None:
@@ -106,12 +121,43 @@ class Optimizers:
             if value.shape == parameter.shape:
                 # In the parameter's memory format: fused updates walk both in memory order.
                 value = torch.empty_like(parameter, device="cpu").copy_(value)
-            of_each.setdefault(parameter, {})[key] = value
+            of_each.setdefault(parameter, {})[key.removeprefix(_NUMBER)] = (
+                value.item() if key.startswith(_NUMBER) else value  # type: ignore[assignment]
+            )
         for _, optimizer in self._each:
             ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             state = {n: of_each[parameter] for n, parameter in enumerate(ordered) if parameter in of_each}
             # torch knows which of its tensors belongs on which device.
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def build_optimizers(settings: Optim, groups: Sequence[Group], model: nn.Module) -> list[optim.Optimizer]:
+    """torch's optimizers of some groups of a model's parameters: one, or for Muon one beside it for what is no matrix.
+
+    Raises:
+        UserError: if the class that the settings name does not exist or cannot be used, or if Muon has no matrix.
+    """
+    if settings.custom is not None:
+        return [custom_optimizer(settings, torch_groups(settings, groups, model))]
+    if settings.name != "muon":
+        return [build_optimizer(settings, torch_groups(settings, groups, model))]
+    matrices = hidden_matrices(model)
+    split = [
+        [replace(group, parameters=[p for p in group.parameters if (p in matrices) == is_matrix]) for group in groups]
+        for is_matrix in (True, False)
+    ]
+    muon, rest = ([group for group in each if group.parameters] for each in split)
+    require(bool(muon), "--optim.name muon: the model has no matrices before its head; take another optimizer")
+    # Updates as large as AdamW's, so that both share one learning rate.
+    found: list[optim.Optimizer] = [
+        optim.Muon(
+            torch_groups(settings, muon, model),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+    ]
+    return [*found, build_optimizer(settings, torch_groups(settings, rest, model))] if rest else found
 
 
 def build_optimizer(settings: Optim, parameters: Iterable[Any]) -> optim.Optimizer:
@@ -134,7 +180,7 @@ def build_optimizer(settings: Optim, parameters: Iterable[Any]) -> optim.Optimiz
             return optim.RMSprop(parameters, lr=lr, alpha=settings.alpha, momentum=momentum, weight_decay=decay)
         case "adam":
             return optim.Adam(parameters, lr=lr, betas=settings.betas, weight_decay=decay, fused=True)
-        case "adamw":
+        case "adamw" | "muon":
             return optim.AdamW(parameters, lr=lr, betas=settings.betas, weight_decay=decay, fused=True)
 
 
@@ -145,21 +191,44 @@ def momentum_of(settings: Optim) -> float:
     return settings.momentum
 
 
-def learning_rate(settings: Optim, step: int, schedule_steps: int) -> float:
+def learning_rate(settings: Optim, step: int, plan: Plan) -> float:
     """The learning rate of step `step`, counted from 0.
 
-    Linear warm-up, then constant or half a cosine to 0 (Loshchilov & Hutter 2017, without restarts).
+    Linear warm-up, then the schedule. Cosine is half a cosine to 0 (Loshchilov & Hutter 2017, without restarts),
+    one_cycle that of Smith & Topin 2017 as `torch.optim.lr_scheduler.OneCycleLR` has it, coslog RealMLP's with 4 cycles
+    (Holzmüller et al. 2024).
     """
-    if step < settings.warmup_steps:
-        return settings.lr * (step + 1) / settings.warmup_steps
-    if settings.schedule == "constant":
-        return settings.lr
-    progress = (step - settings.warmup_steps) / max(1, schedule_steps - settings.warmup_steps)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    end, peak = settings.schedule_steps(plan), settings.lr
+    warmup = settings.warmup_steps if settings.warmup_fraction is None else round(settings.warmup_fraction * end)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, end - warmup)
+    match settings.schedule:
+        case "constant":
+            return peak
+        case "cosine":
+            return peak * 0.5 * (1 + math.cos(math.pi * progress))
+        case "linear":
+            return peak * (1 - progress)
+        case "polynomial":
+            return peak * (1 - progress) ** settings.power
+        case "step":
+            return peak * settings.step_factor ** int(step / (settings.step_epochs * plan.steps_per_epoch))
+        case "wsd":
+            return peak * min(1.0, (end - step) / max(1, round(settings.decay_fraction * end)))
+        case "coslog":
+            return peak * 0.5 * (1 - math.cos(2 * math.pi * math.log2(1 + 15 * progress)))
+        case "one_cycle":
+            return peak * _one_cycle(step, end)
 
 
-def _as_torch_has_it(group: Group) -> dict[str, Any]:
-    return {"params": list(group.parameters), "name": group.name, "lr_factor": group.lr_factor}
+def _one_cycle(step: int, end: int) -> float:
+    """Up a half cosine from 1/25 to 1 in 30 % of the steps, then down another to 1/250,000."""
+    up = 0.3 * end - 1
+    start, stop, share = (
+        (1 / 25, 1.0, step / max(up, 1e-9)) if step <= up else (1.0, 4e-6, (step - up) / (end - 1 - up))
+    )
+    return stop + (start - stop) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _require_whole(recipe: Recipe, model: nn.Module, groups: Sequence[Group]) -> None:

@@ -308,7 +308,7 @@ def test_an_interrupted_run_resumes_to_the_bits_of_one_that_was_not(train: Calla
     assert losses(cut.directory) == losses(whole.directory)
 
 
-def test_the_same_call_finds_its_run_and_one_with_another_model_loss_or_data_begins_another(
+def test_the_same_call_finds_its_run_and_one_with_another_model_loss_or_data_starts_another(
     train: Callable[..., blitz.Run],
 ) -> None:
     first = train(model=Net, train=Pairs(), loss=my_loss)

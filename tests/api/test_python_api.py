@@ -16,7 +16,7 @@ from ray import tune
 from torch import nn
 
 import blitz
-from blitz.data.digits import digits
+from blitz.data.digits_images import digits
 from blitz.recipes.digits import Digits
 
 train: Any = blitz.train

@@ -37,7 +37,7 @@ def test_a_path_that_cannot_be_a_folder_is_refused_by_its_flag(blocked: str, fol
     assert (folder / "file").read_text() == "of someone's\n"
 
 
-def test_a_file_in_the_place_of_runs_is_one(folder: Path) -> None:
+def test_a_file_instead_of_the_folder_runs_is_one(folder: Path) -> None:
     (folder / "runs").touch()
     assert refusal(train.main, TABLE).startswith("--data.cache: ")
     assert refusal(train.main, DIGITS).startswith("--storage: ")

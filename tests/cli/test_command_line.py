@@ -82,7 +82,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         (["digits", "--resume", "must", "--run", "none"], "none has no checkpoint; start with --resume auto"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_exit_code_2(words: list[str], says: str, call: Call) -> None:
+def test_a_mistake_is_reported_in_one_line_with_exit_code_2(words: list[str], says: str, call: Call) -> None:
     called = call(train, *words)
     assert called.code == 2
     assert says in called.err
@@ -172,8 +172,8 @@ def test_a_schedule_of_another_length_must_be_asked_for_and_is_said(call: Call, 
     of_two = [peak * (1 + math.cos(math.pi * step / 2)) / 2 for step in range(2)]
     of_six = [peak * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(2, 6)]
     assert rates == pytest.approx(of_two + of_six)
-    told = "schedule changed at step 2: cosine schedule over 6 steps, before over 2"
-    assert told in (place / "report.html").read_text()
+    change = "schedule changed at step 2: cosine schedule over 6 steps, before over 2"
+    assert change in (place / "report.html").read_text()
 
 
 def test_another_setting_is_another_run_and_under_one_name_it_is_refused(call: Call, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_name_that_is_none_says_which_there_are(call: Call) -> None:
     assert "swept is a sweep; name its best run, " in call(evaluate, "swept").err
 
 
-def test_a_storage_that_does_not_answer_is_told_in_one_line(call: Call) -> None:
+def test_a_storage_that_does_not_answer_is_reported_in_one_line(call: Call) -> None:
     with socket.socket() as closed:
         # Bound and not listening: nothing else can answer there.
         closed.bind(("127.0.0.1", 0))

@@ -116,7 +116,7 @@ def test_evaluate_prints_what_it_found_where_it_cannot_be_written(
 
 
 @pytest.mark.parametrize("kind", ["full", "read-only"])
-def test_export_and_report_name_what_cannot_be_written_and_the_flag_for_another_place(
+def test_export_and_report_name_what_cannot_be_written_and_the_flag_for_another_path(
     trained: RunDirectory, disk: Path, kind: str, call: Callable[..., tuple[str, str]], tmp_path: Path
 ) -> None:
     fill(disk) if kind == "full" else make_read_only(disk)

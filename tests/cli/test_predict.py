@@ -118,7 +118,7 @@ def test_numbers_are_predicted_in_their_own_unit(folder: Path, tmp_path: Path) -
     assert np.std(errors) < 2.5
 
 
-def test_images_are_predicted_and_files_of_no_use_are_marked(tmp_path: Path) -> None:
+def test_images_are_predicted_and_invalid_files_are_marked(tmp_path: Path) -> None:
     source = coloured(tmp_path / "images", 24)
     run = trained(image_recipe(tmp_path, source), tmp_path)
     (tmp_path / "images" / "0-003.png").write_bytes(b"no image")
@@ -230,7 +230,7 @@ def test_three_workers_write_the_same_file_as_this_process(colours: RunDirectory
 
 
 @pytest.mark.slow
-def test_a_killed_prediction_goes_on_and_writes_the_same_file(colours: RunDirectory, tmp_path: Path) -> None:
+def test_a_killed_prediction_resumes_and_writes_the_same_file(colours: RunDirectory, tmp_path: Path) -> None:
     source = numbers_and_colours(tmp_path / "in.csv", rows=200_000)
     predict_csv(colours, str(source), str(tmp_path / "whole.csv"), stored(colours))
 

@@ -35,7 +35,7 @@ def test_the_report_shows_dialect_columns_classes_and_bad_rows(
     main([str(csv), *flags, "--bad-rows", "skip", "--max-bad-fraction", "0.1"])
 
 
-def test_a_validation_csv_is_held_against_the_training_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_validation_csv_is_compared_with_the_training_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, rows in {"train": "a.gif,cat\n", "val": "b.gif,dog\na.gif,cat\n"}.items():
         (tmp_path / f"{name}.csv").write_text("image,kind\n" + rows)
     picture(tmp_path / "a.gif", "red", seed=0)

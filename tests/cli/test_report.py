@@ -87,7 +87,7 @@ def test_pictures_have_names_in_any_script() -> None:
     assert [*page.Page("run.html", charts, {}).pngs()] == ["number-身高.png", "number-体重.png", "number-body-mass.png"]
 
 
-def test_figures_that_are_no_numbers_leave_the_page_whole(call: Call, tmp_path: Path) -> None:
+def test_metrics_that_are_no_numbers_leave_the_page_whole(call: Call, tmp_path: Path) -> None:
     train.main([*DIGITS, "--run", "one", "--no-report"])
     run = RunDirectory.find("one")
     run.append_metrics([{"step": 3, "epoch": 1.5, "val/loss": math.nan, "val/accuracy": math.inf}])
@@ -97,8 +97,8 @@ def test_figures_that_are_no_numbers_leave_the_page_whole(call: Call, tmp_path: 
     def refuse(constant: str) -> None:
         raise ValueError(constant)
 
-    told = json.loads(charts, parse_constant=refuse)
-    assert {"step": 3, "value": None}.items() <= told["curve loss"]["data"]["values"][-1].items()
+    drawn = json.loads(charts, parse_constant=refuse)
+    assert {"step": 3, "value": None}.items() <= drawn["curve loss"]["data"]["values"][-1].items()
 
 
 def test_a_run_in_an_object_store_has_its_report_there(call: Call, s3_port: int) -> None:
@@ -119,14 +119,14 @@ def test_a_run_in_an_object_store_has_its_report_there(call: Call, s3_port: int)
         (["nowhere", "--pgn"], "Unrecognized options: --pgn"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_exit_code_2(words: list[str], says: str, call: Call) -> None:
+def test_a_mistake_is_reported_in_one_line_with_exit_code_2(words: list[str], says: str, call: Call) -> None:
     code, _, err = call(*words)
     assert code == 2
     assert says in err
     assert err.count("\n") == 1
 
 
-def test_a_place_that_cannot_be_written_is_named(call: Call) -> None:
+def test_a_path_that_cannot_be_written_is_named(call: Call) -> None:
     train.main([*DIGITS, "--run", "one", "--no-report"])
     code, _, err = call("one", "--out", "/dev/null/page.html")
     assert code == 2

@@ -47,7 +47,7 @@ def storage(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_runs_are_listed_newest_first_with_state_step_figure_and_age(
+def test_runs_are_listed_newest_first_with_state_step_metric_and_age(
     storage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
@@ -64,7 +64,7 @@ def test_runs_are_listed_newest_first_with_state_step_figure_and_age(
     assert [line[-1] for line in lines[1:]] == ["3 min ago", "2 h ago"]
 
 
-def test_the_best_figure_is_that_of_the_best_checkpoint(storage: str) -> None:
+def test_the_best_metric_is_that_of_the_best_checkpoint(storage: str) -> None:
     (whole,) = [run for run in list_runs(storage) if run.name == "whole"]
     values = [line["val/accuracy"] for line in RunDirectory.of(storage, "whole").metrics() if "val/accuracy" in line]
     assert whole.best == ("val/accuracy", max(values))
@@ -104,7 +104,7 @@ def test_on_an_object_store_age_tells_what_runs(s3_port: int) -> None:
 def test_a_recipe_that_is_gone_is_listed_all_the_same(storage: str) -> None:
     recipe = Path(storage, "whole", "recipe.json")
     recipe.write_text(recipe.read_text().replace('"digits"', '"gone"'))
-    assert [run.best[0] for run in list_runs(storage) if run.name == "whole" and run.best] == ["val/best"]
+    assert [run.best[0] for run in list_runs(storage) if run.name == "whole" and run.best] == ["val/accuracy"]
 
 
 def test_a_storage_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

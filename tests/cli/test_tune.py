@@ -1,4 +1,4 @@
-"""`blitz tune` in this process: what it leaves, what it prints, how it goes on."""
+"""`blitz tune` in this process: what it leaves, what it prints, how it resumes."""
 
 import csv
 import json
@@ -100,7 +100,7 @@ def test_a_sweep_is_extended_by_the_draws_that_a_longer_one_has(way: list[str], 
         assert [float(row[name]) for row in longer] == pytest.approx([float(row[name]) for row in whole], rel=CLOSE)
 
 
-def test_asha_stops_the_worse_early_and_goes_on_alike(tmp_path: Path) -> None:
+def test_asha_stops_the_worse_early_and_resumes_alike(tmp_path: Path) -> None:
     words = [*ALONE, "--scheduler", "asha", "--epochs", "4", "--search-seed", "3"]
     rows = sweep(tmp_path, *words, "--num-trials", "7")
     steps = [int(row["step"]) for row in rows]
@@ -124,7 +124,7 @@ def test_a_trial_that_was_killed_after_its_last_checkpoint_is_finished(tmp_path:
 
 
 @EACH_WAY
-def test_a_trial_that_raises_is_recorded_and_the_others_go_on(
+def test_a_trial_that_raises_is_recorded_and_the_others_continue(
     way: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build = Parabola.build_model
@@ -172,7 +172,7 @@ def test_optuna_draws_the_trials_of_a_pack_once_it_knows_of_the_pack_before(tmp_
     assert [json.loads(file.read_text())["batch"] for file in files] == [0] * 10 + [10] * 2
 
 
-def test_packs_of_several_shapes_and_beginnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packs_of_several_shapes_and_initial_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = {
         "hidden": ray_tune.grid_search([(4,), (8, 8)]),
         "init_seed": ray_tune.grid_search([1, 2]),

@@ -1,6 +1,7 @@
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -53,6 +54,36 @@ def test_a_run_from_any_step_is_the_rest_of_the_whole_run(first_step: int) -> No
     passes_before = first_step // PLAN.evaluate_every_steps + (first_step == PLAN.total_steps)
     done = first_step + 3 * passes_before
     assert consumed(PLAN, 2, first_step=first_step) == consumed(PLAN, 1)[done:]
+
+
+def test_a_plan_of_a_trillion_rows_and_steps_starts_anywhere_and_holds_no_list_of_either() -> None:
+    trillion = 10**12
+    plan = Plan(trillion, trillion, 1000, total_steps=trillion, evaluate_every_steps=trillion // 10, seed=3)
+    tracemalloc.start()
+    try:
+        shares = Shares.of(plan, world_size=8, row_bytes=1000)
+        for first_step in (0, trillion // 2, trillion - 10):
+            chunks = list(islice(shares.chunks(first_step), 20))
+            assert chunks[0].start == first_step
+            for chunk in chunks:
+                rows, weights = shares.rows_of(chunk, rank=7)
+                assert 0 <= rows.min() <= rows.max() < trillion
+                assert weights.reshape(-1, shares.share).sum(1)[: chunk.stop - chunk.start].tolist() == [125] * (
+                    chunk.stop - chunk.start
+                )
+        # The arrays of one block of 4,000 rows, and those of its computation.
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_the_plan_knows_how_many_rows_of_every_batch_count(world_size: int) -> None:
+    shares = Shares.of(PLAN, world_size=world_size, row_bytes=8)
+    dataset = ArrayDataset(inputs=np.arange(23))
+    for chunk in shares.chunks(0):
+        found = sum(fetch(dataset, shares, chunk, rank).valid_rows() for rank in range(world_size))
+        assert PLAN.batch_rows(chunk) == np.asarray(found)[: chunk.stop - chunk.start].tolist()
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])

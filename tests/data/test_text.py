@@ -99,7 +99,7 @@ def test_files_and_a_csv_of_the_same_pairs_give_the_same_rows(tmp_path: Path) ->
     assert bytes(reference).rstrip(b"\0").decode() == targets[0]
 
 
-def test_pairs_with_an_empty_line_are_left_out_and_long_ones_are_told(
+def test_pairs_with_an_empty_line_are_left_out_and_long_ones_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few: Any = {"max_tokens": 9, "vocabulary": 300}
@@ -124,7 +124,7 @@ def test_sentences_to_translate_have_no_target(vocabulary: Vocabulary, tmp_path:
     assert rows.vocabulary.decode(rows.__getitems__(np.arange(2))["source"].tolist()) == ["猫", TEXTS[0]]
 
 
-def test_what_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported_in_one_line(tmp_path: Path) -> None:
     root = files(tmp_path, ["one", "two"], ["eins"])
     (tmp_path / "bad.en.gz").write_bytes(b"no gzip")
     (tmp_path / "bad.de").write_bytes(b"\xff\xfe\xff")

@@ -87,7 +87,7 @@ def wait_for(workers: int, folder: Path, run: subprocess.Popen[bytes]) -> int:
 
 
 def preempt(node: Any, cluster: Cluster, printed: Path) -> int:
-    """Give notice of a node's end, and take it away when it is time; the step that the run has saved by then."""
+    """Announce a node's preemption, and end it at its deadline; the step that the run has saved by then."""
     end = time.time() + SECONDS_OF_NOTICE
     gcs = GcsClient(address=cluster.address)
     reason = autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
@@ -105,7 +105,7 @@ def preempt(node: Any, cluster: Cluster, printed: Path) -> int:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_nodes_that_join_are_killed_or_taken_away_change_the_number_of_workers_and_nothing_else(
+def test_nodes_that_join_are_killed_or_preempted_change_the_number_of_workers_and_nothing_else(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = {**env_of_driver(cluster.address), **SETTINGS}
@@ -129,7 +129,7 @@ def test_nodes_that_join_are_killed_or_taken_away_change_the_number_of_workers_a
         run.kill()
 
     sizes = [size for _, size in world_sizes(tmp_path)]
-    assert [size for place, size in enumerate(sizes) if sizes[place - 1 : place] != [size]] == [1, 3, 2, 1]
+    assert [size for i, size in enumerate(sizes) if sizes[i - 1 : i] != [size]] == [1, 3, 2, 1]
     # What is left is done in this process, from wherever the workers had come to; the same steps without a change are
     # another run.
     elastic = RunDirectory.of(str(tmp_path), "elastic")

@@ -1,4 +1,4 @@
-"""Runs that are killed with SIGKILL at some step, and go on: in this process, on Ray, and from one to the other."""
+"""Runs that are killed with SIGKILL at some step, and resume: in this process, on Ray, and from one to the other."""
 
 import json
 import os
@@ -18,7 +18,9 @@ import psutil
 import pytest
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
+from torch import nn
 
+import blitz
 from blitz.errors import RunFailed
 from blitz.optim import Optim
 from blitz.recipes.digits import Digits
@@ -26,6 +28,7 @@ from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints
 from tests.clusters import env_of_driver
 from tests.float64 import TOLERANCE, in_float64
+from tests.miniature_objects import Net, Noisy, Pairs
 from tests.running import losses, result, same_bits, train, train_workers, weights
 
 RECIPE = Digits(epochs=12, global_batch_size=31, log_every_steps=1, optim=Optim(name="momentum", lr=0.01))
@@ -112,6 +115,39 @@ def test_a_killed_run_resumes_to_the_bits_of_one_that_was_never_stopped(
     assert result(killed) == result(undisturbed)
 
 
+def train_objects(storage: str) -> blitz.Run:
+    """A run of plain objects, whose rows draw from the ambient generators: 600 steps."""
+    return blitz.train(
+        model=Net,
+        train=Noisy(400),
+        val=Pairs(),
+        loss=nn.CrossEntropyLoss(),
+        optim=Optim("adam"),
+        epochs=12,
+        global_batch_size=8,
+        log_every_steps=1,
+        checkpoint=CHECKPOINTS,
+        num_workers=0,
+        storage=storage,
+        run="objects",
+        report=False,
+    )
+
+
+def test_a_killed_run_of_plain_objects_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    program = "import sys; from tests.end_to_end.test_kills import train_objects; train_objects(sys.argv[1])"
+    storage = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-c", program, str(storage)], stdout=subprocess.DEVNULL)
+    with at_step(RANDOM.randrange(100, 400), storage / "objects", process.kill):
+        assert process.wait() == -signal.SIGKILL
+    assert RunDirectory.of(str(storage), "objects").checkpoint_steps()
+    killed, whole = train_objects(str(storage)), train_objects(str(tmp_path / "whole"))
+    assert [event["what"] for event in killed.directory.events()] == ["started", "resumed", "finished"]
+    assert killed.result == whole.result
+    assert losses(killed.directory) == losses(whole.directory)
+    assert same_bits(weights(killed.directory), weights(whole.directory))
+
+
 @pytest.mark.cluster
 def test_a_killed_worker_is_replaced_and_the_run_ends_with_the_same_bits(
     undisturbed: RunDirectory, calm: RunDirectory, tmp_path: Path
@@ -158,7 +194,7 @@ def test_a_killed_driver_and_then_a_killed_node_change_no_bit(
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_runtime")
-def test_a_run_begun_in_this_process_goes_on_on_two_workers(undisturbed_exact: RunDirectory, tmp_path: Path) -> None:
+def test_a_run_started_in_this_process_resumes_on_two_workers(undisturbed_exact: RunDirectory, tmp_path: Path) -> None:
     run = kill_in_process(tmp_path, at=RANDOM.randrange(15, 450), exact=True)
     train(EXACT, Path(run.uri), num_workers=2, checkpoints=CHECKPOINTS)
     assert losses(run) == pytest.approx(losses(undisturbed_exact), rel=TOLERANCE)
@@ -167,7 +203,7 @@ def test_a_run_begun_in_this_process_goes_on_on_two_workers(undisturbed_exact: R
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_runtime")
-def test_a_run_killed_on_two_workers_goes_on_in_this_process(undisturbed_exact: RunDirectory, tmp_path: Path) -> None:
+def test_a_run_killed_on_two_workers_resumes_in_this_process(undisturbed_exact: RunDirectory, tmp_path: Path) -> None:
     with (
         at_step(RANDOM.randrange(15, 300), tmp_path, kill_a_worker),
         pytest.raises(RunFailed, match="a worker died"),
@@ -178,7 +214,7 @@ def test_a_run_killed_on_two_workers_goes_on_in_this_process(undisturbed_exact: 
     assert result(run)["rows_digest"] == result(undisturbed_exact)["rows_digest"]
 
 
-def test_a_run_that_is_told_to_leave_saves_the_step_that_it_is_at(tmp_path: Path) -> None:
+def test_a_run_that_is_asked_to_stop_saves_the_step_that_it_is_at(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*train_command(tmp_path), "--epochs", "10000", "--checkpoint.every-steps", "1000000"],
         stdout=subprocess.DEVNULL,

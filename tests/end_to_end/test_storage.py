@@ -63,7 +63,7 @@ def test_a_run_on_s3_is_stopped_continued_and_evaluated_as_on_a_disk(
     assert f"{figures['figures']['accuracy']:.4f}" in capsys.readouterr().out
 
 
-def test_a_run_killed_while_it_uploads_a_checkpoint_goes_on_from_the_one_before(
+def test_a_run_killed_while_it_uploads_a_checkpoint_resumes_from_the_one_before(
     on_disk: RunDirectory, s3_port: int, tmp_path: Path
 ) -> None:
     storage = uri_of(s3_port, tmp_path.name)

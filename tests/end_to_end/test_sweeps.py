@@ -1,4 +1,4 @@
-"""Sweeps that are killed with SIGKILL, or stopped by Ctrl-C, and go on."""
+"""Sweeps that are killed with SIGKILL, or stopped by Ctrl-C, and resume."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
         pytest.param(PACKED, "0005/trial.json", id="packed"),
     ],
 )
-def test_a_killed_sweep_goes_on_to_the_same_best_trial(words: list[str], sign: str, tmp_path: Path) -> None:
+def test_a_killed_sweep_resumes_to_the_same_best_trial(words: list[str], sign: str, tmp_path: Path) -> None:
     process = start(words, tmp_path, "killed")
     wait_for(tmp_path / "killed" / "trials" / sign, process)
     process.kill()

@@ -97,7 +97,7 @@ def test_a_trial_that_fails_before_its_first_evaluation_fails_alone(
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_driver_is_killed_goes_on(head: Head, tmp_path: Path) -> None:
+def test_a_sweep_whose_driver_is_killed_resumes(head: Head, tmp_path: Path) -> None:
     words = ["optimizers", "--epochs", "20", "--packed", "no", "--num-trials", "4", "--max-concurrent", "2"]
     env = {**head.env, "RAY_ADDRESS": head.address}
     process = start(words, tmp_path, "killed", env)

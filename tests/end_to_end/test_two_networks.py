@@ -26,7 +26,7 @@ from tests.two_processes import run_on_two
 RANDOM = random.Random(6)
 
 
-def test_two_networks_that_are_killed_go_on_to_the_bits_of_a_run_that_was_never_stopped(tmp_path: Path) -> None:
+def test_two_networks_that_are_killed_resume_to_the_bits_of_a_run_that_was_never_stopped(tmp_path: Path) -> None:
     calm = train(TwoNetworks(), tmp_path / "calm", checkpoints=CHECKPOINTS)
     command = [sys.executable, "-m", "tests.two_networks", str(tmp_path / "killed")]
     process = subprocess.Popen(command)
@@ -54,7 +54,9 @@ def job_of(recipe: Recipe, folder: Path) -> TrainJob:
     return TrainJob(recipe, plan, RunDirectory.of(str(folder)))
 
 
-def test_two_processes_learn_two_networks_unfreeze_layers_and_begin_elsewhere_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_learn_two_networks_unfreeze_layers_and_take_other_initial_weights_as_one_does(
+    tmp_path: Path,
+) -> None:
     networks = in_float64(TwoNetworks(epochs=3))
     layers = in_float64(AlikeAnywhere(optim=Optim(name="momentum", lr=0.1)))
     source = train(replace(layers, body_from_step=0), tmp_path / "source")

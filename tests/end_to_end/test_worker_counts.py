@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from blitz.api.evaluate_run import EvaluateSettings, evaluate
 from blitz.data.plan import Split
-from blitz.data.vision import VisionData
+from blitz.data.torchvision_images import VisionData
 from blitz.errors import DataError, RunFailed, UserError
 from blitz.launch.scale import Scale
 from blitz.optim import Optim
@@ -124,7 +124,7 @@ class Broken:
         ("exception", RunFailed, r"(?m)^KeyError in rank \d: 'my own mistake'$"),
     ],
 )
-def test_what_goes_wrong_in_a_worker_or_in_a_task_of_ray_data_is_told_in_one_line(
+def test_an_error_in_a_worker_or_in_a_task_of_ray_data_is_reported_in_one_line(
     fault: str, kind: type[Exception], says: str, tmp_path: Path
 ) -> None:
     # A mistake of the user is not tried again.

@@ -92,7 +92,7 @@ def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch: pytest
         check(Placement(Scale()))
 
 
-def test_the_address_of_a_dashboard_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_of_a_dashboard_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(UserError, match="use `ray job submit"):
         check(Placement(Scale()))

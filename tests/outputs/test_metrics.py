@@ -33,7 +33,7 @@ def scores() -> tuple[Tensor, Tensor]:
     return outputs, (outputs[:, :-1] + noise).argmax(1)
 
 
-def test_figures_of_classes_are_those_of_scikit_learn(scores: tuple[Tensor, Tensor]) -> None:
+def test_metrics_of_classes_are_those_of_scikit_learn(scores: tuple[Tensor, Tensor]) -> None:
     outputs, targets = scores
     metrics = Classification(CLASSES, top_k=3)
     sums = added_up(metrics, outputs, targets, 1, 8, 500)
@@ -54,14 +54,14 @@ def test_sums_do_not_depend_on_how_the_rows_are_cut(scores: tuple[Tensor, Tensor
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-@pytest.mark.parametrize(("classes", "told"), [(2, False), (5, False), (6, True), (201, True)])
-def test_the_five_highest_scores_are_told_of_more_than_five_classes(classes: int, told: bool) -> None:
+@pytest.mark.parametrize(("classes", "reported"), [(2, False), (5, False), (6, True), (201, True)])
+def test_top_five_accuracy_is_reported_for_more_than_five_classes(classes: int, reported: bool) -> None:
     metrics = Classification(tuple(map(str, range(classes))))
     # The class of each row has the fourth highest score.
     outputs, targets = torch.arange(classes).float().expand(10, classes), torch.full((10,), max(0, classes - 4))
     figures = metrics.compute(metrics.sums(outputs, {"targets": targets}))
     assert figures["accuracy"] == 0
-    assert figures.get("top_5_accuracy") == (1.0 if told else None)
+    assert figures.get("top_5_accuracy") == (1.0 if reported else None)
 
 
 def outcomes() -> Iterator[tuple[int, int]]:
@@ -86,7 +86,7 @@ def test_intervals_hold_what_they_promise() -> None:
 
 
 @pytest.mark.parametrize("shape", [(300,), (300, 1)])
-def test_figures_of_numbers_are_those_of_scikit_learn(shape: tuple[int, ...]) -> None:
+def test_metrics_of_numbers_are_those_of_scikit_learn(shape: tuple[int, ...]) -> None:
     random = np.random.default_rng(0)
     outputs, noise = (torch.from_numpy(random.normal(size=shape)) for _ in range(2))
     targets = 0.7 * outputs + 0.3 * noise + 5
@@ -102,5 +102,5 @@ def test_figures_of_numbers_are_those_of_scikit_learn(shape: tuple[int, ...]) ->
     ("value", "shown"),
     [(0.0, "0.0000"), (0.98333, "0.9833"), (0.00005123, "5.123e-05"), (-0.0004, "-0.0004"), (2.5e9, "2.5e+09")],
 )
-def test_a_figure_is_never_shown_as_nothing(value: float, shown: str) -> None:
+def test_a_metric_is_never_shown_as_empty(value: float, shown: str) -> None:
     assert format_metric(value) == shown

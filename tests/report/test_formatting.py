@@ -37,11 +37,11 @@ def test_a_sparkline_goes_from_the_lowest_to_the_highest_of_means() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "text"),
     [(0.123456, "0.1235"), (12, "12"), (1234567.0, "1,234,567"), (43210.9, "43,211"), (math.nan, "–"), (None, "–")],
 )
-def test_numbers_are_short(value: float | None, told: str) -> None:
-    assert number(value) == told
+def test_numbers_are_short(value: float | None, text: str) -> None:
+    assert number(value) == text
 
 
 def test_durations_and_cells_are_short() -> None:

@@ -27,7 +27,7 @@ RECIPE = Digits(epochs=3, max_train_rows=320, log_every_steps=2, optim=Optim(lr=
 
 
 def trained(recipe: Recipe, folder: Path) -> Path:
-    """The report of a run in this process, or of one that goes on."""
+    """The report of a run in this process, or of one that resumes."""
     scale = Scale(num_workers=0, use_gpu="no")
     jobs_train.train(TrainSettings(recipe, "run", str(folder), checkpoint=Checkpoints(every_steps=5), scale=scale))
     return folder / "run" / "report.html"
@@ -98,9 +98,9 @@ def test_where_it_went_on_is_marked_on_the_curves(browser: Browser, page: Path) 
     marked = browser.run(
         "return document.querySelector('[data-chart=\"curve loss\"]').textContent.match(/resumed/g).length"
     )
-    told = browser.run("return document.getElementById('events').innerText")
+    shown = browser.run("return document.getElementById('events').innerText")
     assert marked == 1
-    assert "resumed at step 25, having reached step 30" in told
+    assert "resumed at step 25, having reached step 30" in shown
 
 
 def test_dragging_across_a_curve_zooms_all_of_them_and_a_double_click_ends_it(browser: Browser, page: Path) -> None:
@@ -199,8 +199,8 @@ def test_a_sweep_is_sorted_by_a_click(browser: Browser, tmp_path: Path) -> None:
     def column(name: str) -> list[str]:
         found: list[str] = browser.run(
             "const heads = [...document.querySelectorAll('th')];"
-            "const place = heads.findIndex(one => one.innerText.trim() === arguments[0]);"
-            "return [...document.querySelectorAll('tbody tr')].map(row => row.cells[place].dataset.value)",
+            "const column = heads.findIndex(one => one.innerText.trim() === arguments[0]);"
+            "return [...document.querySelectorAll('tbody tr')].map(row => row.cells[column].dataset.value)",
             name,
         )
         return found

@@ -1,16 +1,20 @@
 """A run keeps the code of its recipe, and is not resumed with other code unless that is asked for."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import tune as ray_tune
 
 import blitz
 from blitz.api.run import open_run
+from blitz.cli import report
 from blitz.errors import UserError
+from blitz.launch.scale import Scale
 from blitz.project import digests
 from blitz.run_files.code import changed_code, write_sources
 from blitz.run_files.directory import RunDirectory
@@ -98,6 +102,42 @@ def test_a_run_keeps_its_code_and_resumes_with_other_code_only_if_asked(
                 train(epochs=3)
         else:
             assert train(epochs=2).finished
+
+
+def test_a_report_notes_that_the_code_has_changed_since(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train()
+    space = blitz.Space("seeds.py", {"optim.lr": ray_tune.grid_search([0.1, 0.2])})
+    blitz.tune(space, run="sweep", search="grid", num_trials=2, report=False, scale=Scale(num_workers=0))
+    report.main(["runs/one"])
+    assert capsys.readouterr().err == ""
+    (folder / "seed_sizes.py").write_text("# Larger.\nWIDTH = 2\n")
+    for name in ("one", "sweep", "sweep/best"):
+        report.main([f"runs/{name}"])
+        printed = capsys.readouterr()
+        assert printed.out.endswith("/report.html\n")
+        assert printed.err == (
+            f"{folder}/runs/{name}: its code has changed since it was made: "
+            "seed_sizes.py:1 (was nothing, is `# Larger.`)\n"
+        )
+    # What only this project says of itself is no error for whoever has the run alone.
+    (folder / "seeds.py").unlink()
+    report.main(["runs/one"])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_is_used_and_resumed_from_another_folder(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    assert open_run(run.uri).evaluate("val")["loss"] >= 0
+    again = blitz.train(folder / "seeds.py", run="one", storage=folder / "runs", epochs=2, report=False, num_workers=0)
+    assert [event["what"] for event in again.directory.events()] == ["started", "finished", "resumed", "finished"]
+    alone = RunDirectory.of(shutil.move(run.uri, elsewhere / "alone"))
+    alone.write_json("recipe.json", {**json.loads(alone.read("recipe.json")), "recipe": "seeds.py:Seeds"})
+    with pytest.raises(UserError, match=r"no file seeds\.py.*; give this command in the folder where"):
+        open_run(alone.uri)
 
 
 def test_what_has_changed_is_one_line(tmp_path: Path) -> None:

@@ -139,12 +139,12 @@ def test_of_a_damaged_best_checkpoint_the_best_before_it_is_taken(tmp_path: Path
 
 
 def test_of_a_best_checkpoint_that_is_not_whole_or_gone_the_best_before_it_is_taken(tmp_path: Path) -> None:
-    run, told = RunDirectory.of(str(tmp_path)), list[str]()
+    run, reported = RunDirectory.of(str(tmp_path)), list[str]()
     for step, best in ((3, 3), (6, 6), (9, 6)):
         saved(run, step, best=best)
     (tmp_path / "checkpoints" / "6" / "weights.safetensors").unlink()
-    assert run.checkpoint_step("best", report=told.append) == 3
-    assert told == [f"{run}/checkpoints/6 is damaged: it is not whole; an older one is taken"]
+    assert run.checkpoint_step("best", report=reported.append) == 3
+    assert reported == [f"{run}/checkpoints/6 is damaged: it is not whole; an older one is taken"]
     run.delete_folder("checkpoints/6")
     assert run.checkpoint_step("best") == 3
     run.delete_folder("checkpoints/3")

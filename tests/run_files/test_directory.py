@@ -34,7 +34,7 @@ def test_a_checkpoint_comes_back_as_it_was(run: RunDirectory) -> None:
 
 
 @pytest.mark.parametrize("damage", ["no state", "half a state", "half the weights", "no optimizer"])
-def test_a_half_written_checkpoint_is_taken_for_none(run: RunDirectory, damage: str) -> None:
+def test_a_half_written_checkpoint_counts_as_none(run: RunDirectory, damage: str) -> None:
     checkpoint(3).save(run)
     checkpoint(6).save(run)
     files, place = open_location(run.uri)

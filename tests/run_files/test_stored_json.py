@@ -100,7 +100,7 @@ def test_a_run_without_its_recipe_is_listed_as_damaged(storage: Path, instead: s
 
 
 @pytest.mark.parametrize("file", ["recipe.json", "result.json", "plan.json", "metrics.jsonl", "events.jsonl"])
-def test_a_folder_in_the_place_of_a_file_is_refused_in_one_line_by_every_command_that_reads_it(
+def test_a_folder_instead_of_a_file_is_refused_in_one_line_by_every_command_that_reads_it(
     storage: Path, refused: Callable[..., str], file: str
 ) -> None:
     one = storage / "one"

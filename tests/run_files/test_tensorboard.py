@@ -49,7 +49,7 @@ def test_a_damaged_event_file_stops_no_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("store", ["disk", "s3"])
-def test_runs_that_go_on_leave_neither_a_gap_nor_double_points(store: str, tmp_path: Path, s3_port: int) -> None:
+def test_runs_that_resume_leave_neither_a_gap_nor_double_points(store: str, tmp_path: Path, s3_port: int) -> None:
     place = str(tmp_path) if store == "disk" else uri_of(s3_port, "events")
     run = train(RECIPE, place, checkpoints=CHECKPOINTS)
     # As if killed after step 6: the steps 7 to 10 are made again, and five more.

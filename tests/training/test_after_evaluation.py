@@ -17,7 +17,7 @@ from blitz.launch.scale import Scale
 from blitz.recipe import RunFiles
 from blitz.recipes.digits import Digits
 from blitz.training.packed import why_not_packable
-from blitz.training.prepare import prepare
+from blitz.training.prepared import prepare
 from tests.running import result, same_bits, train, weights
 
 LAST = "calls.jsonl"

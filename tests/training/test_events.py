@@ -72,8 +72,8 @@ def test_events_tell_what_happened_also_before_a_rewind(tmp_path: Path, monkeypa
         with pytest.raises(Broken):
             train(SMALL, tmp_path)
     train(SMALL, tmp_path)
-    told = [(event["what"], event["step"], event.get("reached"), event.get("error")) for event in run.events()]
-    assert told == [
+    events = [(event["what"], event["step"], event.get("reached"), event.get("error")) for event in run.events()]
+    assert events == [
         ("started", 0, 0, None),
         ("finished", 7, None, None),
         ("resumed", 6, 7, None),

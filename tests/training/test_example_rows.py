@@ -46,12 +46,14 @@ def test_the_mistakes_are_those_that_the_model_is_surest_of(run: RunDirectory) -
     with torch.no_grad():
         sureness, predicted = model(torch.from_numpy(dataset["inputs"]).float() / 16).softmax(1).max(1)
     wrong = np.flatnonzero(predicted.numpy() != dataset["targets"])
-    surest = wrong[np.argsort(-sureness.numpy()[wrong])][:SHOWN]
+    most_confident = wrong[np.argsort(-sureness.numpy()[wrong])][:SHOWN]
     shown = record(run)["examples"]["mistakes"]
-    assert [one["row"] for one in shown] == surest.tolist()
-    assert [one["truth"] for one in shown] == [str(dataset["targets"][row]) for row in surest]
-    assert [one["prediction"] for one in shown] == [str(int(predicted[row])) for row in surest]
-    assert [one["probability"] for one in shown] == pytest.approx([sureness[row].item() for row in surest], abs=1e-5)
+    assert [one["row"] for one in shown] == most_confident.tolist()
+    assert [one["truth"] for one in shown] == [str(dataset["targets"][row]) for row in most_confident]
+    assert [one["prediction"] for one in shown] == [str(int(predicted[row])) for row in most_confident]
+    assert [one["probability"] for one in shown] == pytest.approx(
+        [sureness[row].item() for row in most_confident], abs=1e-5
+    )
 
 
 def test_a_picture_is_that_of_its_row(run: RunDirectory) -> None:

@@ -73,7 +73,7 @@ def test_what_is_never_learned_is_as_it_was_at_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [5, 8, 10])
-def test_a_run_that_is_stopped_before_at_or_after_the_step_of_unfreezing_goes_on_to_the_same_bits(
+def test_a_run_that_is_stopped_before_at_or_after_the_step_of_unfreezing_resumes_to_the_same_bits(
     tmp_path: Path, stop: int
 ) -> None:
     whole = train(Grouped(), tmp_path / "whole")

@@ -129,7 +129,7 @@ def test_weights_that_share_memory_are_kept_like_any_other(source: RunDirectory,
     assert same_bits(kept, {name: given[name] for name in kept})
 
 
-def test_a_run_that_goes_on_has_its_own_weights_and_notices_a_source_that_has_changed(
+def test_a_run_that_resumes_has_its_own_weights_and_detects_a_source_that_has_changed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = train(SMALL, tmp_path / "source")
@@ -225,7 +225,7 @@ def test_weights_are_read_as_people_store_them(name: str, data: bytes, tmp_path:
         ("w.pth", None, "cannot be read"),
     ],
 )
-def test_files_that_are_no_weights_are_told_in_one_line(
+def test_files_that_are_no_weights_are_refused_in_one_line(
     name: str, data: bytes | None, says: str, tmp_path: Path
 ) -> None:
     if data is not None:
@@ -235,7 +235,7 @@ def test_files_that_are_no_weights_are_told_in_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_the_trials_of_a_sweep_begin_with_them_too(source: RunDirectory, tmp_path: Path) -> None:
+def test_the_trials_of_a_sweep_are_initialised_from_them_too(source: RunDirectory, tmp_path: Path) -> None:
     recipe, run = only(SMALL, source), RunDirectory.of(str(tmp_path))
     run.probe()
     datasets: Datasets = {"train": recipe.dataset("train"), "val": recipe.dataset("val")}

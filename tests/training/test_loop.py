@@ -107,7 +107,7 @@ def test_a_run_in_two_parts_ends_with_the_bits_of_one_that_was_never_stopped(
     assert losses(parts) == losses(whole)
 
 
-def test_dropout_and_batch_norm_go_on_from_a_checkpoint_as_if_never_stopped(tmp_path: Path) -> None:
+def test_dropout_and_batch_norm_resume_from_a_checkpoint_as_if_never_stopped(tmp_path: Path) -> None:
     recipe = Noisy()
     whole = train(recipe, tmp_path / "whole")
     train(stop_after(recipe, 10), tmp_path / "parts")
@@ -146,7 +146,7 @@ class Augmented(Noisy):
 
 
 @pytest.mark.parametrize("stop", [5, 10])
-def test_random_preprocessing_and_frozen_layers_go_on_as_if_never_stopped(tmp_path: Path, stop: int) -> None:
+def test_random_preprocessing_and_frozen_layers_resume_as_if_never_stopped(tmp_path: Path, stop: int) -> None:
     whole = train(Augmented(), tmp_path / "whole")
     killed_after(Augmented(), tmp_path / "parts", stop)
     parts = train(Augmented(), tmp_path / "parts")
@@ -261,8 +261,8 @@ def test_all_workers_agree_on_the_steps_of_checkpoints_by_the_clock(tmp_path: Pa
 
 def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     run = train(replace(SMALL, epochs=8), tmp_path, checkpoints=Checkpoints(every_steps=2, keep=3))
-    by_step = {line["step"]: line["val/accuracy"] for line in run.metrics() if "val/accuracy" in line}
-    best = max(by_step, key=lambda step: (by_step[step], -step))
+    lines = [line for line in run.metrics() if "val/accuracy" in line]
+    best = min(lines, key=lambda line: (-line["val/accuracy"], line["val/loss"], line["step"]))["step"]
     assert result(run)["best_checkpoint"] == best == run.checkpoint_step("best")
     assert run.checkpoint_steps() == sorted({best, 36, 38, 40})
 

@@ -17,7 +17,7 @@ MOST_WHOLE_CLASSES = 20
 
 @dataclass(frozen=True)
 class NumberFeature:
-    """A number column, standardised as (number - mean) / std, and 0 where it is missing."""
+    """A number column: moments and quantiles of the training rows, and whether some of those lack it."""
 
     name: str
     mean: float
@@ -25,13 +25,15 @@ class NumberFeature:
     """3e38 if all numbers are the same, so that only the missing flag is a feature."""
     has_missing: bool
     """Whether it is missing in some training rows: then another column flags these by 1."""
+    quantiles: tuple[float, ...] = ()
+    """At the levels 0/48, 1/48, …, 48/48: models scale by them, and by them place the bins of embeddings."""
 
     @classmethod
-    def fitted(cls, report: ColumnReport) -> Self:
+    def fitted(cls, report: ColumnReport, quantiles: tuple[float, ...]) -> Self:
         """From the statistics of the training rows, of which some have a number."""
         assert report.mean is not None
         std = LARGEST_NUMBER if report.is_constant or report.std is None else report.std
-        return cls(report.name, report.mean, std, report.missing > 0)
+        return cls(report.name, report.mean, std, report.missing > 0, quantiles)
 
     @property
     def inputs(self) -> int:
@@ -53,18 +55,18 @@ class CategoryFeature:
         return cls(report.name, report.values)
 
     @property
-    def codes(self) -> int:
-        """How many codes there are."""
-        return len(self.values) + 1
+    def codes(self) -> dict[str, int]:
+        """The code of each value."""
+        return {value: code for code, value in enumerate(self.values, start=1)}
 
 
 Feature = NumberFeature | CategoryFeature
 
 
-def feature_of(report: ColumnReport) -> Feature | None:
+def feature_of(report: ColumnReport, quantiles: tuple[float, ...]) -> Feature | None:
     """What a column is for the model; None if it is text or empty, from which nothing is learned."""
     if report.mean is not None:
-        return NumberFeature.fitted(report)
+        return NumberFeature.fitted(report, quantiles)
     return CategoryFeature.fitted(report) if report.values else None
 
 

@@ -212,43 +212,24 @@ def fit_images(data: ImageCsvData, seed: int) -> tuple[ImageFit, TrainingImages]
     return fit, images
 
 
-def open_images(data: ImageCsvData, fit: ImageFit, seed: int) -> TrainingImages:
-    """The CSV that was fitted on, opened again.
+def image_rows(
+    data: ImageCsvData, fit: ImageFit, split: Split, seed: int, opened: TrainingImages | None = None
+) -> CsvImages:
+    """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
+
+    The training CSV is read again, and its files are checked, unless it is `opened`, with the same settings.
 
     Raises:
-        DataError: if it or too many of its rows cannot be used, or if it is not what was fitted on.
+        DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
-    index = data.train_index(_train_options(data, fit.image_column, fit.targets), content=fit.content)
-    return _training_images(data, seed, index, fit)
-
-
-def training_images(images: TrainingImages, fit: ImageFit, split: Split) -> CsvImages:
-    """The rows of the training CSV that a split has."""
-    return CsvImages(images.index, images.data, fit, images.parts.of(split), images.bad + images.files, images.files)
-
-
-def val_images(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
-    """The rows of another CSV or folder to evaluate on.
-
-    Raises:
-        DataError: if it, a column of it or too many of its rows cannot be used.
-    """
-    options = data.options(
-        types=fit.types,
-        label_columns=fit.targets,
-        image_column=fit.image_column,
-        usual_decimal=fit.decimal,
-        verbatim=fit.targets if data.val_dir is not None or are_words(fit.classes) else (),
-    )
-    index = index_csv(csv, data.cache, options)
-    bad = _faults(index, fit.targets)
-    if fit.classes:
-        bad += unknown_labels(index, fit.targets[0], fit.classes, data.train_source)
-    kept = np.ones(index.rows, bool)
-    kept[bad.rows()] = False
-    files = check_images(index, fit.image_column, _root(data, index), data.image_check)
-    data.rows_to_leave_out(bad + files, index)
-    return CsvImages(index, data, fit, kept, bad + files, files)
+    other: dict[Split, str | None] = {"train": None, "val": data.val_source, "test": data.test_csv}
+    if (csv := other[split]) is not None:
+        return _val_images(data, fit, csv)
+    images = opened
+    if images is None or not images.is_of(data, seed):
+        index = data.train_index(_train_options(data, fit.image_column, fit.targets), content=fit.content)
+        images = _training_images(data, seed, index, fit)
+    return CsvImages(images.index, data, fit, images.parts.of(split), images.bad + images.files, images.files)
 
 
 def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
@@ -299,6 +280,25 @@ def _classes(images: TrainingImages, column: str) -> tuple[str, ...]:
             "there must be at least two classes"
         )
     return classes
+
+
+def _val_images(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
+    options = data.options(
+        types=fit.types,
+        label_columns=fit.targets,
+        image_column=fit.image_column,
+        usual_decimal=fit.decimal,
+        verbatim=fit.targets if data.val_dir is not None or are_words(fit.classes) else (),
+    )
+    index = index_csv(csv, data.cache, options)
+    bad = _faults(index, fit.targets)
+    if fit.classes:
+        bad += unknown_labels(index, fit.targets[0], fit.classes, data.train_source)
+    kept = np.ones(index.rows, bool)
+    kept[bad.rows()] = False
+    files = check_images(index, fit.image_column, _root(data, index), data.image_check)
+    data.rows_to_leave_out(bad + files, index)
+    return CsvImages(index, data, fit, kept, bad + files, files)
 
 
 def _faults(index: CsvIndex, targets: Collection[str]) -> BadRows:

@@ -17,6 +17,7 @@ from blitz.data.csv.features import (
     feature_of,
     whole_numbers,
 )
+from blitz.data.csv.quantiles import quantiles_of
 from blitz.data.csv.reading.bad_rows import BadRows
 from blitz.data.csv.reading.columns import ColumnType, are_identifiers, are_whole, are_words
 from blitz.data.csv.reading.index import CsvIndex, index_csv
@@ -70,6 +71,8 @@ class CsvFit:
     categories: tuple[CategoryFeature, ...] = may_change()
     decimal: Decimal = may_change(".")
     """The decimal mark of another CSV, if its cells do not show it."""
+    rows: int = may_change(0)
+    """How many rows it was fitted on."""
 
     @property
     def number_columns(self) -> int:
@@ -79,7 +82,7 @@ class CsvFit:
     @property
     def codes(self) -> tuple[int, ...]:
         """For each category the number of its codes."""
-        return tuple(feature.codes for feature in self.categories)
+        return tuple(len(feature.values) + 1 for feature in self.categories)
 
     @property
     def types(self) -> dict[str, ColumnType]:
@@ -160,15 +163,18 @@ def open_table(data: CsvData, seed: int, *, content: str | None = None) -> Train
     return TrainingTable(data, seed, index, bad, parts, classifies)
 
 
-def fit_csv(table: TrainingTable) -> CsvFit:
-    """Means, deviations, vocabularies and classes of the training rows, in one pass over the index.
+def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
+    """Means, deviations, vocabularies and classes of the training rows, in one pass over the index; and the table.
 
     Prints the columns that are left out.
 
     Raises:
-        DataError: if there is nothing to learn, or nothing to learn it from.
+        DataError: if the CSV, a column of it or too many of its rows cannot be used.
+        UserError: if `data` names no CSV or no target, or two ways to evaluate.
     """
-    data, index = table.data, table.index
+    data.check()
+    table = open_table(data, seed)
+    index = table.index
     print(f"{index.csv}: {index.described()}")
     reports = statistics_of(index, index.dialect.names, table.parts.train)
     if table.classifies:
@@ -184,6 +190,8 @@ def fit_csv(table: TrainingTable) -> CsvFit:
         print(visible(f"{index.csv}: not learned from, because rows are split by its groups: {by.column}"))
         ignored.append(by.column)
     columns = [report for report in reports.values() if report.name not in ignored]
+    numeric = [report.name for report in columns if report.mean is not None]
+    quantiles = quantiles_of(index, numeric, table.parts.train, seed)
     features: list[Feature] = []
     constant: list[str] = []
     unused: list[str] = []
@@ -191,7 +199,7 @@ def fit_csv(table: TrainingTable) -> CsvFit:
         # A constant that is missing in some rows may still be informative.
         if report.count and report.is_constant and not report.missing:
             constant.append(report.name)
-        elif feature := feature_of(report):
+        elif feature := feature_of(report, quantiles.get(report.name, ())):
             features.append(feature)
         else:
             unused.append(report.name)
@@ -209,30 +217,24 @@ def fit_csv(table: TrainingTable) -> CsvFit:
             print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
     numbers = tuple(feature for feature in features if isinstance(feature, NumberFeature))
     categories = tuple(feature for feature in features if isinstance(feature, CategoryFeature))
-    return CsvFit(index.content, target, numbers, categories, index.decimal)
+    return CsvFit(index.content, target, numbers, categories, index.decimal, int(table.parts.train.sum())), table
 
 
-def training_rows(table: TrainingTable, fit: CsvFit, split: Split) -> CsvRows:
-    """The rows of the training CSV that a split has."""
-    return CsvRows(table.index, fit, table.parts.of(split), table.bad)
+def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int, opened: TrainingTable | None = None) -> CsvRows:
+    """The rows of a split; without a CSV or a share to evaluate on, `val` has none.
 
-
-def val_rows(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
-    """The rows of another CSV to evaluate on.
+    The training CSV is read again unless it is `opened`, with the same settings.
 
     Raises:
-        DataError: if it, a column of it or too many of its rows cannot be used.
+        DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
-    options = data.options(
-        types=fit.types, label_columns=(data.target,), usual_decimal=fit.decimal, verbatim=fit.verbatim
-    )
-    index = index_csv(csv, data.cache, options)
-    bad = _faults(index, fit.types)
-    if fit.target.classes:
-        bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
-    kept = np.ones(index.rows, bool)
-    kept[data.rows_to_leave_out(bad, index)] = False
-    return CsvRows(index, fit, kept, bad)
+    other: dict[Split, str | None] = {"train": None, "val": data.val_csv, "test": data.test_csv}
+    if (csv := other[split]) is not None:
+        return _val_rows(data, fit, csv)
+    table = opened
+    if table is None or not table.is_of(data, seed):
+        table = open_table(data, seed, content=fit.content)
+    return CsvRows(table.index, fit, table.parts.of(split), table.bad)
 
 
 def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
@@ -248,6 +250,19 @@ def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
     index = index_csv(csv, data.cache, options)
     read = replace(fit, target=replace(fit.target, name=""))
     return CsvRows(index, read, np.ones(index.rows, bool), _faults(index, types))
+
+
+def _val_rows(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
+    options = data.options(
+        types=fit.types, label_columns=(data.target,), usual_decimal=fit.decimal, verbatim=fit.verbatim
+    )
+    index = index_csv(csv, data.cache, options)
+    bad = _faults(index, fit.types)
+    if fit.target.classes:
+        bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
+    kept = np.ones(index.rows, bool)
+    kept[data.rows_to_leave_out(bad, index)] = False
+    return CsvRows(index, fit, kept, bad)
 
 
 def _train_index(data: CsvData, content: str | None) -> tuple[CsvIndex, bool]:

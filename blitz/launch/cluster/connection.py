@@ -33,6 +33,9 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         with _local_settings() if address == "local" else nullcontext():
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except RuntimeError as error:
+        # Ray Client compares versions of Python and Ray.
+        raise UserError(f"the cluster's address (RAY_ADDRESS) is {address}: {' '.join(str(error).split())}") from error
     except ConnectionError as error:
         raise UserError(
             f"the cluster's address (RAY_ADDRESS) is {address}, and no cluster lets this process in; if there is one, "

@@ -63,7 +63,8 @@ def _explain(failure: BaseException, rank: str) -> str:
         )
     if isinstance(failure, ray.exceptions.RayActorError):
         return _explain_death(str(failure), rank)
-    return f"{type(failure).__name__} in {rank}: {failure}"
+    # The first line only: Ray Data appends advice on its settings.
+    return f"{type(failure).__name__} in {rank}: {first_line(failure)}"
 
 
 def _explain_death(failure: str, rank: str) -> str:

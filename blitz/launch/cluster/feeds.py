@@ -17,13 +17,15 @@ from ray.data.block import BlockAccessor
 from blitz.data.arrays import FAULT, in_memory
 from blitz.data.plan import Block, Chunk, Datasets, Shares, Split, fetch
 from blitz.launch.cluster.connection import on_the_drivers_node
-from blitz.launch.cluster.ray_stream import ROW, WEIGHT, RowStream, local_dataset
+from blitz.launch.cluster.ray_stream import ROW, WEIGHT, RowStream, Source, local_dataset
 from blitz.launch.scale import FeedName
 
 _BLOCKS_AHEAD = 3
 """Blocks that a rank requests before it needs them."""
 _RANKS_PER_STREAM = 8
 """So many ranks share a stream, as many as the largest common nodes have GPUs."""
+_TASKS_PER_WINDOW = 256
+"""Few enough that a window starts within half a second, and many enough that it costs little more than its tasks."""
 
 DatasetRefs = Mapping[Split, "ray.ObjectRef[Any]"]
 
@@ -107,14 +109,16 @@ class StreamFeed:
     first: Any
     """The actor of the first stream."""
     ranks_per_stream: int = _RANKS_PER_STREAM
+    tasks_per_window: int = _TASKS_PER_WINDOW
 
     def blocks(self, shares: Shares, first_step: int, rank: int, *, start: int) -> Iterator[Block]:
         """Taken from the stream of the rank's group as they are ready."""
         group, index = divmod(rank, self.ranks_per_stream)
         ranks = range(rank - index, min(rank - index + self.ranks_per_stream, shares.world_size))
         stream = self.first if group == 0 else _stream_of_group(f"blitz-rows-{start}-{group}")
+        source = Source(self.datasets, shares, ranks, self.row_bytes, self.task_cpus, self.tasks_per_window)
         # The group's first call begins it.
-        ray.get(stream.begin.remote(start, self.datasets, shares, first_step, ranks, self.row_bytes, self.task_cpus))
+        ray.get(stream.begin.remote(start, source, first_step))
         ready: deque[ray.ObjectRef[Any]] = deque()
         requested = stream.take.remote(start, index)
         for chunk in shares.chunks(first_step):

@@ -10,11 +10,15 @@ from blitz.launch.cluster.ray_internals import address_of_local_cluster
 
 _SECONDS_TO_ANSWER = 5.0
 _FIRST_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-"""The first call of any Ray client; its request has no fields."""
+"""The first call to any head node; its request has no fields."""
+_CALL_OF_CLIENT = "/ray.rpc.RayletDriver/ClusterInfo"
+"""A call to Ray Client's server; whoever is let in without having connected is NOT_FOUND."""
+_PORTS = {"": 6379, "ray://": 10001}
+"""Ray's own default ports, of a head node and of its server for Ray Client."""
 
 
 def check_address(address: str) -> None:
-    """Call the head node at `address`, which is HOST:PORT, auto or local, as Ray will.
+    """Call the head node at `address`, which is HOST:PORT, ray://HOST:PORT, auto or local, as Ray will.
 
     Raises:
         UserError: if nothing answers there, if what answers is no head node, or if only one of it and this process
@@ -24,11 +28,6 @@ def check_address(address: str) -> None:
         return
     require(
         "@" not in address, "RAY_ADDRESS holds a user name or password, which Ray does not take; set it to HOST:6379"
-    )
-    require(
-        not address.startswith("ray://"),
-        f"the cluster's address (RAY_ADDRESS) is {address}, which is Ray Client's, with which blitz does not run; "
-        "set it to HOST:6379, or use `ray job submit`",
     )
     host, port = _host_and_port(_local_address() if address == "auto" else address)
     try:
@@ -41,7 +40,7 @@ def check_address(address: str) -> None:
     # With TLS, Ray itself checks the certificates.
     if os.environ.get("RAY_USE_TLS") != "1":
         token = _token()
-        refused = _refused(f"{host}:{port}", token)
+        refused = _refused(address, f"{host}:{port}", token)
         require(refused is None, f"the cluster's address (RAY_ADDRESS) is {address}, {refused}")
         # This process would require a token of the cluster too, and everything that it starts there would fail.
         require(
@@ -54,7 +53,7 @@ def check_address(address: str) -> None:
 def asks_for_token(address: str) -> bool:
     """Whether the head node at `address`, which has answered, refuses clients without a token."""
     host, port = _host_and_port(_local_address() if address == "auto" else address)
-    return _refused(f"{host}:{port}", token=None) is not None
+    return _refused(address, f"{host}:{port}", token=None) is not None
 
 
 def _local_address() -> str:
@@ -71,15 +70,21 @@ def _local_address() -> str:
 def _host_and_port(address: str) -> tuple[str, int]:
     url = urlsplit(address if "://" in address else f"ray://{address}")
     try:
-        port = url.port or 6379
+        port = url.port or _PORTS[_scheme(address)]
     except ValueError:
-        raise UserError(f"the cluster's address (RAY_ADDRESS) is {address}; it must be HOST:PORT or auto") from None
+        raise UserError(
+            f"the cluster's address (RAY_ADDRESS) is {address}; it must be HOST:PORT or auto, or ray://HOST:PORT"
+        ) from None
     require(
         url.scheme == "ray" and url.hostname is not None,
         f"the cluster's address (RAY_ADDRESS) is {address}, a dashboard's address, where jobs are submitted: "
         "use `ray job submit -- blitz train …`, or set RAY_ADDRESS to HOST:6379",
     )
     return url.hostname or "", port
+
+
+def _scheme(address: str) -> str:
+    return "ray://" if address.startswith("ray://") else ""
 
 
 def _token() -> str | None:
@@ -102,14 +107,15 @@ def _token() -> str | None:
         ) from None
 
 
-def _refused(address: str, token: str | None) -> str | None:
+def _refused(address: str, host_and_port: str, token: str | None) -> str | None:
     """Why the head node at `address` refuses a client with `token`, and what to do; None if it accepts it."""
     # Imported here: it is installed with Ray's dashboard, and a run in this process does not need it.
     import grpc
 
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    scheme = _scheme(address)
+    with grpc.insecure_channel(host_and_port, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            channel.unary_unary(_FIRST_CALL)(
+            channel.unary_unary(_CALL_OF_CLIENT if scheme else _FIRST_CALL)(
                 b"", timeout=_SECONDS_TO_ANSWER, metadata=[("authorization", f"Bearer {token}")] if token else None
             )
         except grpc.RpcError as error:
@@ -118,6 +124,15 @@ def _refused(address: str, token: str | None) -> str | None:
                     return "and the token is not the one of that cluster; copy the head node's ~/.ray/auth_token"
                 case grpc.StatusCode.UNAUTHENTICATED:
                     return "and the cluster wants a token; set RAY_AUTH_MODE=token"
+                case grpc.StatusCode.UNIMPLEMENTED if scheme:
+                    return f"and what answers there is the head node itself; set it to {host_and_port}, without ray://"
+                case grpc.StatusCode.UNIMPLEMENTED:
+                    return f"and what answers there is Ray Client's server; set it to ray://{host_and_port}"
+                case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED if scheme:
+                    return (
+                        "and what answers there is not Ray Client's server; its port is 10001, or what "
+                        "`ray start --ray-client-server-port` said"
+                    )
                 case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
                     return (
                         "and what answers there is not the head node of a Ray cluster; its port is 6379, or what "

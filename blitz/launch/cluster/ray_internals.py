@@ -48,6 +48,13 @@ def on_loopback() -> Iterator[None]:
             del os.environ[name]
 
 
+def through_client() -> bool:
+    """Whether this process is connected by Ray Client, from outside the cluster. Checked on Ray 2.60."""
+    from ray.util.client import ray as client
+
+    return client.is_connected()
+
+
 def silence_node_messages() -> None:
     """Keep what nodes report, such as a page for each that is lost, off this terminal. Checked on Ray 2.60.
 

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -31,13 +32,9 @@ from blitz.launch.cluster.ray_internals import pausing_callback
 
 ROW, WEIGHT = "_row", "_weight"
 """Columns of a block beside the fetched ones."""
-_TASKS_PER_WINDOW = 256
-"""Few enough that a window starts within half a second; enough that a new one is rare."""
 _READY = 4
 """Blocks that are kept ready for each rank, beside those that Ray Data keeps."""
 _SECONDS_BETWEEN_POLLS = 0.02
-
-Refs = Mapping[Split, "ray.ObjectRef[Any]"]
 
 
 class RowStream:
@@ -58,19 +55,15 @@ class RowStream:
         self._ended = False
         self._error: BaseException | None = None
 
-    def begin(
-        self, start: int, refs: Refs, shares: Shares, first_step: int, ranks: range, row_bytes: int, task_cpus: float
-    ) -> None:
-        """Begin the stream of `ranks` at `first_step`, unless another rank has begun this `start` of the ranks."""
+    def begin(self, start: int, source: "Source", first_step: int) -> None:
+        """Begin the stream at `first_step`, unless another rank has begun this `start` of the ranks."""
         with self._changed:
             if self._start == start:
                 return
             self._start, self._ended, self._error = start, False, None
-            self._ready = [deque() for _ in ranks]
+            self._ready = [deque() for _ in source.ranks]
             self._changed.notify_all()
-        source = _Source(refs, shares, row_bytes, task_cpus)
-        tasks = ((chunk, rank) for chunk in shares.chunks(first_step) for rank in ranks)
-        threading.Thread(target=self._fill, args=(start, source, tasks), daemon=True).start()
+        threading.Thread(target=self._fill, args=(start, source.blocks(first_step)), daemon=True).start()
 
     def take(self, start: int, index: int) -> "list[ray.ObjectRef[Any]]":
         """The blocks that are ready for the rank of that index in the group: at least one, until its last is taken."""
@@ -85,10 +78,10 @@ class RowStream:
             self._changed.notify_all()
             return taken
 
-    def _fill(self, start: int, source: "_Source", tasks: Iterator[tuple[Chunk, int]]) -> None:
+    def _fill(self, start: int, blocks: "Iterator[ray.ObjectRef[Any]]") -> None:
         error: BaseException | None = None
         try:
-            for number, block in enumerate(source.blocks(tasks)):
+            for number, block in enumerate(blocks):
                 with self._changed:
                     if self._start != start:
                         return
@@ -104,37 +97,44 @@ class RowStream:
                 self._changed.notify_all()
 
 
-class _Source:
-    """Fetches blocks by Ray Data, window by window."""
+@dataclass(frozen=True)
+class Source:
+    """What a stream gives to its ranks, fetched by Ray Data window by window."""
 
-    def __init__(self, refs: Refs, shares: Shares, row_bytes: int, task_cpus: float) -> None:
-        self._refs, self._shares, self._task_cpus = refs, shares, task_cpus
-        rows = shares.share * shares.block_batches
-        self._metadata = BlockMetadata(rows, rows * row_bytes, None, None)
+    datasets: Mapping[Split, "ray.ObjectRef[Any]"]
+    shares: Shares
+    ranks: range
+    row_bytes: int
+    task_cpus: float
+    """Reserved by a task."""
+    tasks_per_window: int
 
-    def blocks(self, tasks: Iterator[tuple[Chunk, int]]) -> "Iterator[ray.ObjectRef[Any]]":
-        """The block of each task, in their order."""
-        windows = iter(lambda: list(islice(tasks, _TASKS_PER_WINDOW)), [])
+    def blocks(self, first_step: int) -> "Iterator[ray.ObjectRef[Any]]":
+        """The blocks from `first_step` on: of each chunk one for each rank, in their order."""
+        tasks = ((chunk, rank) for chunk in self.shares.chunks(first_step) for rank in self.ranks)
+        windows = iter(lambda: list(islice(tasks, self.tasks_per_window)), [])
         with ThreadPoolExecutor(1) as ahead:
             first = next(windows, None)
             following = ahead.submit(self._window, first) if first else None
             while following is not None:
                 window, following = following.result(), None
                 for number, bundle in enumerate(window):
-                    # The first block of the next is then fetched before the last of this one is consumed.
-                    if number == _TASKS_PER_WINDOW // 2 and (tasks_of_next := next(windows, None)):
+                    # The first block of the next window is then fetched before the last of this one is consumed.
+                    if number == self.tasks_per_window // 2 and (tasks_of_next := next(windows, None)):
                         following = ahead.submit(self._window, tasks_of_next)
                     yield from (entry.ref for entry in bundle.blocks)
 
     def _window(self, tasks: list[tuple[Chunk, int]]) -> Iterator[Any]:
         """The blocks of some tasks, once the first is there."""
+        rows = self.shares.share * self.shares.block_batches
+        metadata = BlockMetadata(rows, rows * self.row_bytes, None, None)
         reads = [
-            ReadTask(partial(_read, self._refs[chunk.split], self._shares, chunk, rank), self._metadata)
+            ReadTask(partial(_read, self.datasets[chunk.split], self.shares, chunk, rank), metadata)
             for chunk, rank in tasks
         ]
         # A larger `override_num_blocks` than there are tasks would split every block.
         dataset = ray.data.read_datasource(
-            _Rows(reads, self._metadata), num_cpus=self._task_cpus, override_num_blocks=len(reads)
+            _Rows(reads, metadata), num_cpus=self.task_cpus, override_num_blocks=len(reads)
         )
         bundles: Iterator[Any] = dataset.iter_internal_ref_bundles()
         return bundles

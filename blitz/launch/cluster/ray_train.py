@@ -16,6 +16,7 @@ from ray.util.queue import Queue
 from blitz.data.plan import Datasets, Shares
 from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.connection import alive_nodes, connected, on_the_drivers_node
+from blitz.launch.cluster.driver import in_the_cluster
 from blitz.launch.cluster.failures import DEATHS, StopAtUserErrors, explain_failure
 from blitz.launch.cluster.feeds import Feed, feed_of
 from blitz.launch.cluster.storage_probe import check_every_node_sees
@@ -24,7 +25,7 @@ from blitz.launch.cluster.worker_display import displayed, worker_display
 from blitz.launch.cluster.worker_log import collected
 from blitz.launch.job import Job, row_bytes_of
 from blitz.launch.placement import Placement
-from blitz.launch.scale import explain_wait, workers_for
+from blitz.launch.scale import Scale, Workers, explain_wait, workers_for
 from blitz.run_files.directory import RunDirectory
 from blitz.training.session import Preemption, Session
 from blitz.training.world import World
@@ -53,38 +54,46 @@ def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
     scale = placement.scale
     require_picklable(recipe=job.recipe, **{f"data set '{split}'": dataset for split, dataset in datasets.items()})
     with connected(placement.address):
-        workers = workers_for(scale, alive_nodes(), grows=grows())
+        workers = in_the_cluster(_workers, scale)
         if workers.room_for is not None:
             print(f"waits for the cluster to grow: {explain_wait(workers)}", flush=True)
         check_every_node_sees(job.run)
-        row_bytes = row_bytes_of(datasets)
-        feed = feed_of(scale.feed, datasets, row_bytes=row_bytes, task_cpus=workers.task_cpus)
         # Restarted on another node if the driver's is lost: without the queue every restart of the workers would fail.
         restarted = {"max_restarts": -1, "max_task_retries": -1}
         queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_the_drivers_node(), **restarted})
-        for name, value in (_SETTINGS if scale.max_workers is None else {**_SETTINGS, **_ELASTIC_SETTINGS}).items():
-            os.environ.setdefault(name, value)
-        with tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
-            trainer = TorchTrainer(
-                _work,
-                train_loop_config={"work": _Work(job, feed, row_bytes, queue)},
-                scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
-                    num_workers=workers.count,  # type: ignore[arg-type]
-                    use_gpu=workers.gpus > 0,
-                    resources_per_worker={"CPU": workers.cpus, "GPU": workers.gpus},
-                    elastic_resize_monitor_interval_s=scale.resize_every_s,
+        with displayed(queue, first_step=job.first_step(), total_steps=job.plan.total_steps):
+            in_the_cluster(_train, job, datasets, scale, workers, queue)
+
+
+def _workers(scale: Scale) -> Workers:
+    return workers_for(scale, alive_nodes(), grows=grows())
+
+
+def _train(job: Job, datasets: Datasets, scale: Scale, workers: Workers, queue: Queue) -> None:
+    row_bytes = row_bytes_of(datasets)
+    feed = feed_of(scale.feed, datasets, row_bytes=row_bytes, task_cpus=workers.task_cpus)
+    for name, value in (_SETTINGS if scale.max_workers is None else {**_SETTINGS, **_ELASTIC_SETTINGS}).items():
+        os.environ.setdefault(name, value)
+    with tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"work": _Work(job, feed, row_bytes, queue)},
+            scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
+                num_workers=workers.count,  # type: ignore[arg-type]
+                use_gpu=workers.gpus > 0,
+                resources_per_worker={"CPU": workers.cpus, "GPU": workers.gpus},
+                elastic_resize_monitor_interval_s=scale.resize_every_s,
+            ),
+            run_config=ray.train.RunConfig(
+                storage_path=scratch,
+                # Preemption does not count as a failure: it says nothing about whether the run can finish.
+                failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
+                    max_failures=scale.max_failures, max_preemption_failures=-1
                 ),
-                run_config=ray.train.RunConfig(
-                    storage_path=scratch,
-                    # Preemption does not count as a failure: it says nothing about whether the run can finish.
-                    failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
-                        max_failures=scale.max_failures, max_preemption_failures=-1
-                    ),
-                    callbacks=[StopAtUserErrors()],  # type: ignore[list-item]
-                ),
-            )
-            with displayed(queue, first_step=job.first_step(), total_steps=job.plan.total_steps):
-                _fit(trainer, job.run)
+                callbacks=[StopAtUserErrors()],  # type: ignore[list-item]
+            ),
+        )
+        _fit(trainer, job.run)
 
 
 def _fit(trainer: TorchTrainer, run: RunDirectory) -> None:

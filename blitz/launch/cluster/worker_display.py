@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from typing import Any
 
+import ray
 from ray.util.queue import Queue
 
 from blitz.launch.progress_bar import ProgressBar
@@ -15,38 +16,40 @@ from blitz.training.display import Display, Silence
 _SECONDS_BETWEEN_UPDATES = 0.2
 
 
-@dataclass
-class _Update:
-    step: int | None = None
-    loss: float | None = None
-    lines: list[str] = field(default_factory=list)
+_Update = tuple[int | None, float | None, list[str]]
+"""Step, loss and lines: the queue's process reads it too, and would import torch for a class of this module."""
 
 
 class QueueDisplay:
     """Sends updates to the driver through a queue, at most a few times a second."""
 
     def __init__(self, queue: Queue) -> None:
-        self._queue, self._update, self._sent = queue, _Update(), time.monotonic()
+        self._queue, self._sent = queue, time.monotonic()
+        self._step: int | None = None
+        self._loss: float | None = None
+        self._lines: list[str] = []
 
     def step(self, number: int) -> None:
         """Report that `number` steps are done."""
-        self._update.step = number
+        self._step = number
         if time.monotonic() - self._sent > _SECONDS_BETWEEN_UPDATES:
             self.send()
 
     def loss(self, value: float) -> None:
         """Report the newest mean training loss."""
-        self._update.loss = value
+        self._loss = value
 
     def line(self, text: str) -> None:
         """Report a line for the user."""
-        self._update.lines.append(text)
+        self._lines.append(text)
         self.send()
 
-    def send(self) -> None:
-        """Send the pending update."""
-        self._queue.put(self._update)
-        self._update, self._sent = _Update(), time.monotonic()
+    def send(self) -> Any:
+        """Send the pending update without waiting for it to arrive; returns what to wait for."""
+        update: _Update = self._step, self._loss, self._lines
+        self._step, self._loss, self._lines, self._sent = None, None, [], time.monotonic()
+        # Not `Queue.put`, which waits for the answer: training would wait for a process that is starting.
+        return self._queue.actor.put_nowait.remote(update)
 
 
 class _Lines(io.TextIOBase):
@@ -71,7 +74,7 @@ def worker_display(queue: Queue, *, leads: bool) -> Iterator[Display]:
     display = QueueDisplay(queue)
     with redirect_stdout(_Lines(display)):
         yield display
-    display.send()
+    ray.get(display.send())
 
 
 @contextmanager
@@ -89,9 +92,10 @@ def displayed(queue: Queue, *, first_step: int, total_steps: int) -> Iterator[No
 
 def _draw(queue: Queue, bar: ProgressBar) -> None:
     while (update := queue.get()) is not None:
-        if update.step is not None:
-            bar.step(update.step)
-        if update.loss is not None:
-            bar.loss(update.loss)
-        for line in update.lines:
+        step, loss, lines = update
+        if step is not None:
+            bar.step(step)
+        if loss is not None:
+            bar.loss(loss)
+        for line in lines:
             bar.line(line)

@@ -15,6 +15,7 @@ from ray.util.state.exception import RayStateApiException
 from blitz.data.plan import Datasets
 from blitz.errors import UserError
 from blitz.launch.cluster.autoscaler import grows
+from blitz.launch.cluster.driver import in_the_cluster
 from blitz.launch.cluster.head_node import asks_for_token
 from blitz.launch.cluster.node_task import call_on_node
 from blitz.launch.cluster.storage_probe import check_every_node_sees
@@ -38,6 +39,8 @@ def examine_nodes(
     Raises:
         UserError: if it refuses this process after all, as a cluster of another Ray version does.
     """
+    # Ray Client does not look at `logging_level`.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError) as error:
@@ -103,14 +106,19 @@ def _authentication(address: str) -> Finding:
 
 def _dashboard(url: str | None) -> Finding:
     try:
-        # Not with list_nodes' own filter, which reports a truncated answer where a node has left.
-        count = sum(node.state == "ALIVE" for node in list_nodes(timeout=_SECONDS_FOR_STATE))
+        # Whoever comes by Ray Client may not reach the dashboard, and need not.
+        count = in_the_cluster(_known_nodes)
     except RayStateApiException as error:
         raise UserError(
             "the dashboard's State API does not answer, which Ray Train and `ray job submit` need; install "
             "ray[default] on the head and start it with --include-dashboard=true"
         ) from error
     return Finding("ok", "dashboard", f"its State API answers at http://{url} and knows {_nodes(count)}")
+
+
+def _known_nodes() -> int:
+    # Not with list_nodes' own filter, which reports a truncated answer where a node has left.
+    return sum(node.state == "ALIVE" for node in list_nodes(timeout=_SECONDS_FOR_STATE))
 
 
 def _machines(here: Future[Machine], answers: dict[str, Future[Any]], deadline: Deadline) -> Iterator[Finding]:

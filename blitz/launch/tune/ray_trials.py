@@ -12,7 +12,9 @@ from ray import tune
 from ray.tune.callback import Callback
 from ray.tune.search import Searcher
 
+from blitz.errors import require
 from blitz.launch.cluster.connection import connected, on_the_drivers_node
+from blitz.launch.cluster.ray_internals import through_client
 from blitz.launch.cluster.ray_train import run_on_ray
 from blitz.launch.cluster.user_code import require_picklable
 from blitz.launch.local.in_process import run_in_process
@@ -50,6 +52,11 @@ def tune_on_ray(sweep: Sweep, data: TrialData, placement: Placement, *, max_conc
     scale = placement.scale
     require_picklable(recipe=data.fitted, **{f"data set '{split}'": one for split, one in data.datasets.items()})
     with connected(placement.address), tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
+        require(
+            not through_client(),
+            "a sweep that is not packed cannot be started through Ray Client (ray://…); give HOST:6379 on a node of "
+            "the cluster, or use `ray job submit -- blitz tune …`",
+        )
         reserved = resources_on_cluster(sweep.directory.run, scale, max_concurrent)
         if scale.num_workers == "auto":
             scale = Scale(num_workers=0, use_gpu="yes" if reserved.use_gpu else "no")

@@ -170,7 +170,9 @@ def _type_of(types: Mapping[str, Any], name: str, *, where: str) -> Any:
     close = difflib.get_close_matches(name, types, n=1)
     if group:
         raise UserError(f"{where} names {name}, a group of settings; choose from dictionaries, or name {group[0]}")
-    raise UserError(f"{where} names {name}, which the recipe has not{f'; perhaps {close[0]}' if close else ''}")
+    raise UserError(
+        f"{where} names {name}, which is no setting of the recipe{f'; perhaps {close[0]}' if close else ''}"
+    )
 
 
 def _called(hint: Any) -> str:

@@ -8,7 +8,7 @@ from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import finished_result
 from blitz.training.loop import Checkpoints
-from blitz.training.prepare import prepared
+from blitz.training.prepared import prepared
 from blitz.training.trial import ShouldContinue, TrialJob
 
 

@@ -25,7 +25,7 @@ class StackedEvaluation:
 
     def __init__(self, recipe: Recipe, stack: Stack, lanes: int, world: World) -> None:
         self._recipe, self._stack, self._lanes, self._world = recipe, stack, lanes, world
-        self._metrics = recipe.metrics()
+        self._metrics = recipe.evaluated_metrics()
         self._sums: Sums = {}
         # A recipe may have frozen a part of its model, which stays in eval mode afterwards.
         self._modes = [(module, module.training) for module in stack.model.modules()]

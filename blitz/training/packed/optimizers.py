@@ -25,6 +25,17 @@ def kind_of(settings: Optim) -> str:
     return f"{family} with momentum" if momentum_of(settings) else family
 
 
+def why_not_stacked(settings: Optim) -> str | None:
+    """Why a pack has no such optimizer; None if it has."""
+    if settings.custom is not None:
+        return f"{settings.custom} is no optimizer that a stack has"
+    if settings.name == "muon":
+        return "muon is no optimizer that a stack has"
+    if settings.layer_decay is not None or not settings.decay_all:
+        return "its optimizer has groups of parameters by rule"
+    return None
+
+
 class StackedOptimizer:
     """The optimizers of all lanes.
 
@@ -45,7 +56,7 @@ class StackedOptimizer:
     def _take(self, weights: Tensor) -> None:
         self._weights = weights
         self._settings = settings = [one for group in self._groups for one in group.settings]
-        self._constant = all(one.schedule == "constant" and not one.warmup_steps for one in settings)
+        self._constant = all(one.schedule == "constant" and not one.warms_up for one in settings)
         self._lr = _column([one.lr for one in settings], weights.device)
         clips = [one.grad_clip_norm for one in settings]
         self._most = _column([clip or torch.inf for clip in clips], weights.device) if any(clips) else None
@@ -54,7 +65,7 @@ class StackedOptimizer:
         """The learning rate of each lane in step `step`, counted from 0: (lanes, 1)."""
         if self._constant:
             return self._lr
-        rates = [learning_rate(one, step, one.schedule_steps(self._plan)) for one in self._settings]
+        rates = [learning_rate(one, step, self._plan) for one in self._settings]
         return _column(rates, self._weights.device)
 
     @torch.no_grad()

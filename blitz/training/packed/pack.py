@@ -20,7 +20,7 @@ from blitz.training.checkpoint import Checkpoint, Tensors
 from blitz.training.model import oom_hint
 from blitz.training.packed.lane import Ending, LaneEnd, Listener
 from blitz.training.packed.lane_evaluation import StackedEvaluation
-from blitz.training.packed.optimizers import StackedOptimizer, kind_of
+from blitz.training.packed.optimizers import StackedOptimizer, kind_of, why_not_stacked
 from blitz.training.packed.rungs import Rungs
 from blitz.training.packed.stack import Stack
 from blitz.training.progress import Progress
@@ -29,7 +29,7 @@ from blitz.training.world import World
 
 def common_part(recipe: Recipe) -> Recipe:
     """The recipe without the settings that lanes may differ in: recipes that are equal otherwise can share a pack."""
-    return replace(recipe, optim=Optim(), init_seed=None)
+    return replace(recipe, optim=recipe.optim if why_not_stacked(recipe.optim) else Optim(), init_seed=None)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from blitz.errors import first_line
 from blitz.recipe import Recipe
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.model import Forward, build_model, forward_and_loss
+from blitz.training.packed.optimizers import why_not_stacked
 from blitz.training.packed.stack import Stack
 from blitz.training.world import World
 
@@ -32,6 +33,10 @@ def why_not_packable(recipe: Recipe, train_rows: MapStyleDataset, *, world: Worl
         return "--precision bf16 has no effect on the convolutions of a stack"
     if recipe.find_unused_parameters:
         return "a step may leave weights out, as --find-unused-parameters says, and optimizers then skip them"
+    if recipe.ema is not None:
+        return "--ema averages the weights of one model, not of a stack"
+    if reason := why_not_stacked(recipe.optim):
+        return reason
     if recipe.uses_other_weights:
         return "each trial is initialised from other weights"
     if type(recipe).parameter_groups is not Recipe.parameter_groups:

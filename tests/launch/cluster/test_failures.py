@@ -1,4 +1,4 @@
-"""What is told of a run that failed on Ray, from what Ray raises."""
+"""What is reported of a run that failed on Ray, from what Ray raises."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from blitz.errors import RunFailed, UserError
 from blitz.launch.cluster.failures import StopAtUserErrors, explain_failure
 from blitz.run_files.directory import RunDirectory
 
-# The beginning of what Ray 2.60 says.
+# The start of what Ray 2.60 says.
 OUT_OF_MEMORY = ray.exceptions.OutOfMemoryError(
     "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2, ID: 66e982a7) "
     "was 4.76GB used / 23.54GB limit (0.202406)\nOOM kill reason: Memory usage 4934447104B exceeded threshold"
@@ -38,7 +38,9 @@ LOST_ITS_PEERS = RuntimeError("[gloo/transport/tcp/pair.cc:536] Connection close
         (KeyError("age"), "^KeyError in rank 1: 'age'$"),
     ],
 )
-def test_the_rank_that_failed_first_is_told_and_its_log_named(failure: Exception, says: str, tmp_path: Path) -> None:
+def test_the_rank_that_failed_first_is_reported_and_its_log_named(
+    failure: Exception, says: str, tmp_path: Path
+) -> None:
     run = RunDirectory.of(str(tmp_path))
     for name in (
         "2026-01-01T00-00-00Z-rank-1.log",

@@ -22,7 +22,7 @@ from blitz.recipes.image_csv import ImageCsv
 
 @dataclass(frozen=True)
 class Numbers:
-    """Rows of numbers, of which row 5 is of no use, and the process that fetched them."""
+    """Rows of numbers, of which row 5 is invalid, and the process that fetched them."""
 
     rows: int = 50
     width: int = 3
@@ -60,7 +60,7 @@ class FailsByABug(Numbers):
 
 
 class Wider(Numbers):
-    """Its first row alone, which the room for a block is told from, is narrow."""
+    """Its first row alone, from which the room for a block is estimated, is narrow."""
 
     def __getitems__(self, rows: Rows) -> Columns:
         return replace(Numbers(), width=3 if len(rows) == 1 else 3000).__getitems__(rows)
@@ -107,7 +107,7 @@ def contents(loader: Loader, workers: int, first_step: int = 0) -> list[object]:
 
 
 def children() -> list[psutil.Process]:
-    """Processes that were forked off this one; servers of other tests are none."""
+    """Processes that were forked off this one; servers of other tests do not count."""
     this = psutil.Process()
     return [child for child in this.children() if child.cmdline() == this.cmdline()]
 
@@ -153,7 +153,7 @@ def test_a_block_lasts_until_the_next_but_one_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_mistake_that_a_loader_process_finds_is_told_in_its_one_line(workers: int) -> None:
+def test_a_mistake_that_a_loader_process_finds_is_reported_in_one_line(workers: int) -> None:
     loader = loader_of(Fails())
     with pytest.raises(DataError) as caught:
         contents(loader, workers)

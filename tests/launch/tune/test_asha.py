@@ -1,4 +1,4 @@
-"""Successive halving that begins with what the trials before have come to."""
+"""Successive halving that takes earlier trials into account."""
 
 from pathlib import Path
 

@@ -46,8 +46,14 @@ def test_every_space_that_ships_draws_settings_that_its_recipe_takes(name: str) 
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({"optim.lrr": tune.uniform(0, 1)}, "the space names optim.lrr, which the recipe has not; perhaps optim.lr"),
-        ({"optim": tune.choice([{"nam": "sgd"}])}, "names optim.nam, which the recipe has not; perhaps optim.name"),
+        (
+            {"optim.lrr": tune.uniform(0, 1)},
+            "the space names optim.lrr, which is no setting of the recipe; perhaps optim.lr",
+        ),
+        (
+            {"optim": tune.choice([{"nam": "sgd"}])},
+            "names optim.nam, which is no setting of the recipe; perhaps optim.name",
+        ),
         (
             {"optim": tune.choice(["sgd"])},
             "names optim, a group of settings; choose from dictionaries, or name optim.n",
@@ -57,7 +63,7 @@ def test_every_space_that_ships_draws_settings_that_its_recipe_takes(name: str) 
         ({"optim.name": tune.choice(["sdg"])}, "has 'sdg' for optim.name; it must be Literal"),
         ({"hidden": tune.choice([(20,), 20])}, "has 20 for hidden; it must be tuple[int, ...]"),
         ({"optim.lr": tune.sample_from(lambda _: 1.0)}, "by sample_from, which draws by itself"),
-        ({"nosuch": 3}, "the space names nosuch, which the recipe has not"),
+        ({"nosuch": 3}, "the space names nosuch, which is no setting of the recipe"),
     ],
 )
 def test_what_the_recipe_does_not_take_is_refused_by_name(parameters: dict[str, Any], says: str) -> None:
@@ -107,22 +113,22 @@ def test_a_grid_of_what_has_no_bounds_is_refused() -> None:
         GridSearch(Space(recipe="parabola", parameters={"optim.lr": tune.randn(1, 0.1)}))
 
 
-def test_optuna_goes_on_with_the_same_draws() -> None:
+def test_optuna_resumes_with_the_same_draws() -> None:
     def value(draw: dict[str, Any]) -> float:
         return abs(float(draw["optim.lr"]) - 0.03) + int(draw["optim"])
 
-    whole, told = OptunaSearch(NESTED, 1, "min"), []
+    whole, draws = OptunaSearch(NESTED, 1, "min"), []
     for number in range(20):
         draw = whole.draw(number)
         assert draw is not None
-        told.append(draw)
+        draws.append(draw)
         whole.tell(number, draw, value(draw))
     resumed = OptunaSearch(NESTED, 1, "min")
-    for number, draw in enumerate(told[:15]):
+    for number, draw in enumerate(draws[:15]):
         resumed.tell(number, draw, value(draw))
-    assert resumed.draw(15) == told[15]
+    assert resumed.draw(15) == draws[15]
     # By now it looks where it is best.
-    assert [draw["optim"] for draw in told[12:]].count(0) > 4
+    assert [draw["optim"] for draw in draws[12:]].count(0) > 4
 
 
 def test_flags_give_a_recipe_back() -> None:

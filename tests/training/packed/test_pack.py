@@ -90,7 +90,7 @@ def test_a_lane_that_failed_after_an_evaluation_keeps_its_best_checkpoint() -> N
     assert end.best.step < end.step
 
 
-def test_at_a_rung_the_best_go_on_and_a_figure_that_is_no_number_is_the_worst() -> None:
+def test_at_a_rung_the_best_continue_and_a_metric_that_is_no_number_is_the_worst() -> None:
     least = Rungs("val/loss", higher_is_better=False, grace_steps=1)
     most = replace(least, higher_is_better=True, reduction_factor=2)
     figures = [0.5, math.nan, 0.1, 0.9, 0.3]
@@ -99,7 +99,7 @@ def test_at_a_rung_the_best_go_on_and_a_figure_that_is_no_number_is_the_worst() 
     assert most.kept([math.nan]) == [0]
 
 
-def test_lanes_that_are_stopped_at_a_rung_leave_the_stack_and_can_go_on_alone(tmp_path: Path) -> None:
+def test_lanes_that_are_stopped_at_a_rung_leave_the_stack_and_can_resume_alone(tmp_path: Path) -> None:
     rates = (0.0001, 0.003, 0.02, 0.0003, 0.01, 0.001, 0.002, 0.0002, 0.005)
     recipes = [replace(EXACT, optim=Optim("adamw", lr=lr, schedule="cosine", weight_decay=0.1)) for lr in rates]
     whole = train_packed(recipes)
@@ -138,7 +138,7 @@ def test_recipes_that_differ_in_more_than_a_lane_may_are_refused() -> None:
         train_packed([SHORT, replace(SHORT, hidden=(10,))])
 
 
-def test_a_figure_that_is_not_there_is_named_with_those_that_are() -> None:
+def test_a_metric_that_is_missing_is_named_with_those_that_exist() -> None:
     with pytest.raises(UserError, match="no metric 'val/accuracy'; there are val/loss, val/mae, val/rmse, val/r2"):
         train_packed(GOOD, Rungs("val/accuracy", higher_is_better=True, grace_steps=1))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Split
-from blitz.models.lenet import LeNet
+from blitz.models.lenet5 import LeNet
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification
 from blitz.recipe import Batch, Draws, Recipe, StepDraws, may_change
@@ -100,8 +100,8 @@ def assert_equal_to_solo_runs(recipes: Sequence[Recipe], heard: Heard, folder: P
         solo = run.metrics()
         packed = heard.lines[lane]
         assert [without_times(line).keys() for line in packed] == [without_times(line).keys() for line in solo]
-        for told, written in zip(packed, solo, strict=True):
-            assert without_times(told) == pytest.approx(without_times(written), rel=TOLERANCE, abs=TOLERANCE)
+        for line, written in zip(packed, solo, strict=True):
+            assert without_times(line) == pytest.approx(without_times(written), rel=TOLERANCE, abs=TOLERANCE)
 
         end = heard.ends[lane]
         assert end.state == "finished"

@@ -37,7 +37,7 @@ def test_fail_names_the_first_ten_faults_and_counts_all(ages: CsvIndex) -> None:
     assert "\n" not in message
 
 
-def test_a_ragged_row_is_told_with_its_fields(ages: CsvIndex) -> None:
+def test_a_ragged_row_is_reported_with_its_fields(ages: CsvIndex) -> None:
     assert ages.bad_rows().messages(99)[-1] == f"{ages.csv}:102: the row has 3 fields; the header has 2"
 
 

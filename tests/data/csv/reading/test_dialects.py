@@ -30,7 +30,7 @@ def column(index: CsvIndex, name: str) -> list[object]:
 WORDS = "word,n,label\n'yes',1,a\n'tis,2,a\ndog,3,b\n'twas,4,b\ncat,5,a\n"
 
 
-def test_apostrophes_at_the_beginning_of_cells_swallow_no_row(tmp_path: Path) -> None:
+def test_apostrophes_at_the_start_of_cells_swallow_no_row(tmp_path: Path) -> None:
     index = indexed(tmp_path, WORDS, types={"word": "text"})
     assert column(index, "word") == ["'yes'", "'tis", "dog", "'twas", "cat"]
     assert (index.total_rows, len(index.bad_rows())) == (5, 0)
@@ -54,7 +54,7 @@ def test_single_quotes_that_may_be_either_are_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", [1, 90_000])
-def test_a_cell_that_goes_on_after_its_closing_quote_is_a_bad_row(tmp_path: Path, where: int) -> None:
+def test_a_cell_that_continues_after_its_closing_quote_is_a_bad_row(tmp_path: Path, where: int) -> None:
     rows = ['"x, y",1\n'] * 100_000
     rows[where] = '"say \\"no\\"",1\n'
     (fault,) = indexed(tmp_path, "a,b\n" + "".join(rows)).bad_rows().messages(9)

@@ -139,7 +139,7 @@ def test_thousands_are_grouped_only_where_the_whole_column_agrees(tmp_path: Path
     assert index.bad_rows().messages(9) == [f"{index.csv}:32: column 'x' holds '1,234'; expected a number"]
 
 
-def test_the_end_of_a_file_may_settle_how_its_beginning_is_read(tmp_path: Path) -> None:
+def test_the_end_of_a_file_may_settle_how_its_start_is_read(tmp_path: Path) -> None:
     filler = "x" * 50
     rows = f"1.234;5;{filler}\n" * 40_000
     assert indexed(tmp_path, "x;y;z\n" + rows).column("x").mean == pytest.approx(1.234)
