@@ -37,7 +37,7 @@ from blitz.errors import DataError, first_line
 from blitz.storage import absolute, fingerprint, open_location, replacing
 from blitz.uris import is_uri
 
-_FORMAT = 3
+_FORMAT = 4
 _HASHED_BYTES = 1 << 20
 _RACY_S = 2.0
 _REFUSALS = {
