@@ -75,6 +75,14 @@ class TableCsv(LearnsTargets):
         assert self.fitted_on is not None
         return self.fitted_on
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        return ("train", "val", "test") if self.data.has_test else ("train", "val")
+
+    @property
+    def is_tested(self) -> bool:
+        return self.data.has_test
+
     def dataset(self, split: Split) -> CsvRows:
         return csv_rows(self.data, self.fit, split, self.seed, self.opened)
 
