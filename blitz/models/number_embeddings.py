@@ -37,6 +37,14 @@ def scaled_knots(knots: Sequence[float]) -> Tensor:
     return scaled.unique()
 
 
+def embedded_rows(embeddings: nn.Module | None, count: int, numbers: Tensor, categories: Tensor) -> Tensor:
+    """Embeddings of the first `count` numbers, the other numbers and the categories' columns: (batch, width)."""
+    categories = categories.to(numbers.dtype)
+    if embeddings is None:
+        return torch.cat([numbers, categories], 1)
+    return torch.cat([embeddings(numbers[:, :count]).flatten(1), numbers[:, count:], categories], 1)
+
+
 class PiecewiseLinearEncoding(nn.Module):
     """Where each number lies among its bins: (batch, numbers) → (batch, numbers, bins).
 

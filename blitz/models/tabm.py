@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blitz.models.categories import Categories
-from blitz.models.number_embeddings import PiecewiseLinearEmbeddings
+from blitz.models.number_embeddings import PiecewiseLinearEmbeddings, embedded_rows
 
 
 def averaged(outputs: Tensor, *, classifies: bool) -> Tensor:
@@ -78,6 +78,7 @@ class TabM(nn.Module):
     ) -> None:
         super().__init__()
         self.classifies = classifies
+        self.embedded = len(edges)
         self.embeddings = PiecewiseLinearEmbeddings(edges, embedding_width) if edges else None
         self.categories = Categories(codes, one_hot=128, embedding_width=16)
         chunks = [*(embedding_width for _ in edges), *(1 for _ in range(numbers - len(edges))), *self.categories.widths]
@@ -93,11 +94,7 @@ class TabM(nn.Module):
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
         """Outputs: of each member in training, else averaged."""
-        parts = [numbers, self.categories(categories).to(numbers.dtype)]
-        if self.embeddings is not None:
-            embedded = len(self.embeddings.weight)
-            parts = [self.embeddings(numbers[:, :embedded]).flatten(1), numbers[:, embedded:], *parts[1:]]
-        hidden = torch.cat(parts, 1)[:, None]
+        hidden = embedded_rows(self.embeddings, self.embedded, numbers, self.categories(categories))[:, None]
         for layer in self.layers:
             hidden = layer(hidden).relu()
             if self.training and self.dropout:

@@ -77,7 +77,7 @@ class TableCsv(LearnsTargets):
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        return ("train", "val", "test") if self.data.has_test else ("train", "val")
+        return self.data.splits
 
     @property
     def is_tested(self) -> bool:
