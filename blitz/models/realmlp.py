@@ -50,7 +50,7 @@ class NtkLinear(nn.Module):
 
 
 class ParametricActivation(nn.Module):
-    """Between the identity and SELU or Mish: how far is learned for each unit."""
+    """A learned interpolation, for each unit, between the identity and SELU or Mish."""
 
     def __init__(self, units: int, *, classifies: bool) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class RealMLP(nn.Module):
         return embedded_rows(self.embeddings, self.embedded, numbers, self.categories(categories))
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
-        """Outputs: with a dimension for its one member in training."""
+        """The outputs; in training with a dimension for the single member."""
         hidden = self._inputs(numbers, categories) * self.scale()
         for layer, activation in zip(self.layers, self.activations, strict=True):
             hidden = self.dropout(activation(layer(hidden)))
