@@ -125,9 +125,9 @@ class Recipe(ABC):
     """Further metrics of evaluations: for classes f1, auroc, average_precision, threshold, log_loss, perplexity, brier
     and calibration_error; for numbers mape and quantile_loss_0.9 or another level; for translations chrf."""
     patience: int | None = may_change(None)
-    """Stop early once so many evaluations in a row have not improved the metric that --best.metric names."""
+    """Stop early after this many evaluations in a row without an improvement of --best.metric."""
     min_delta: float = 0.0
-    """The least change of that metric that counts as an improvement."""
+    """The metric must improve by more than this to count as an improvement."""
     log_every_steps: int = may_change(50)
     """Write the mean training loss after every so many steps."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -145,7 +145,7 @@ class Recipe(ABC):
     """Batch statistics over all workers rather than over each one's share."""
     optim: Optim = Optim()
     ema: float | None = None
-    """Average the weights over the steps with this decay, such as 0.999, and evaluate and keep the average."""
+    """Decay of an exponential moving average of the weights, such as 0.999; the average is evaluated and kept."""
     init_from: str | None = may_change(None)
     """Initialise from the weights of another run, or of a file (.safetensors, .pth or .pt), as far as they fit."""
     init_checkpoint: Literal["best", "last"] | int = may_change("best")
@@ -362,7 +362,7 @@ class Recipe(ABC):
 
     @property
     def cpu_threads(self) -> int | None:
-        """Threads that torch computes with on the CPU, for a run in this process; None is torch's own choice.
+        """CPU threads of torch, for a run in this process; None keeps torch's default.
 
         The environment variable OMP_NUM_THREADS overrides it. A function of the settings alone: another number of
         threads sums in another order.

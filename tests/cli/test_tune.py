@@ -29,10 +29,10 @@ CLOSE = 0.01
 for 96 steps, so this only says that a result is its trial's: those of others differ by far more."""
 
 
-def sweep(place: Path, *words: str, space: str = "optimizers", run: str = "s") -> list[dict[str, str]]:
+def sweep(folder: Path, *words: str, space: str = "optimizers", run: str = "s") -> list[dict[str, str]]:
     """The rows of trials.csv of a sweep, run or gone on with."""
-    tune.main([space, *QUICK, "--storage", str(place), "--run", run, *words])
-    return rows_of(place / run)
+    tune.main([space, *QUICK, "--storage", str(folder), "--run", run, *words])
+    return rows_of(folder / run)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
