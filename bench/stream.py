@@ -75,12 +75,7 @@ class Rank:
 
 def _kind(process: psutil.Process) -> str:
     name = " ".join(process.cmdline()[:1])
-    for kind, mark in {
-        "ranks": "ray::Rank",
-        "stream": "ray::RowStream",
-        "raylet": "raylet",
-        "GCS": "gcs_server",
-    }.items():
+    for kind, mark in {"ranks": "ray::Rank", "stream": "ray::RowStream", "raylet": "raylet", "GCS": "gcs_server"}.items():
         if mark in name:
             return kind
     return "tasks" if name.startswith("ray::") else "other"
@@ -141,10 +136,7 @@ def main() -> None:
     names = [name for name in get_args(FeedName) if name != "auto"]
     parser.add_argument("--feeds", nargs="+", choices=names, default=names)
     options = parser.parse_args()
-    table = [
-        "| rows | ranks | feed | first block | from the middle | blocks per second | CPU ms per block |",
-        "|---" * 7 + "|",
-    ]
+    table = ["| rows | ranks | feed | first block | from the middle | blocks per second | CPU ms per block |", "|---" * 7 + "|"]
     for rows in options.rows:
         for ranks in options.ranks:
             for name in options.feeds:
