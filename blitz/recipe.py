@@ -182,6 +182,11 @@ class Recipe(ABC):
         """The splits that the recipe has."""
         return ("train", "val")
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether the best checkpoint is evaluated on `test` at the end of the run; by default not."""
+        return False
+
     @abstractmethod
     def dataset(self, split: Split) -> MapStyleDataset:
         """The rows to train on or to evaluate on."""

@@ -155,7 +155,7 @@ def test_the_run_on_a_csv_is_what_its_guide_shows(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     shutil.copy(test_data / "tabular" / "titanic.csv", tmp_path)
-    (shown,) = re.findall(r"\$ (?:python -m jobs\.|blitz )train (table_csv .*?)```", CSV, re.DOTALL)
+    shown, *_ = re.findall(r"\$ (?:python -m jobs\.|blitz )train (table_csv .*?)```", CSV, re.DOTALL)
     words, _, output = shown.partition("\n")
     train.main([*words.split(), "--scale.num-workers", "0"])
     printed = capsys.readouterr().out

@@ -51,12 +51,13 @@ def evaluate(
     """
     placement = Placement(settings.scale)
     with placed(placement):
-        return _evaluate(directory, settings, placement, say)
+        return evaluate_placed(directory, settings, placement, say=say)
 
 
-def _evaluate(
-    directory: RunDirectory, settings: EvaluateSettings, placement: Placement, say: Callable[[str], None]
+def evaluate_placed(
+    directory: RunDirectory, settings: EvaluateSettings, placement: Placement, *, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
+    """`evaluate`, where the placement is checked and connected already."""
     recipe, split = settings.recipe, settings.split
     require(
         split in recipe.splits,

@@ -11,6 +11,7 @@ import tyro
 from torch import nn
 
 from blitz.api.bad_row_summary import list_left_out
+from blitz.api.evaluate_run import EvaluateSettings, evaluate_placed
 from blitz.api.run import Run
 from blitz.api.write_report import report_at_the_end
 from blitz.errors import require
@@ -101,6 +102,10 @@ def train_run(
         result = finished_result(run, prepared.plan, patience=prepared.recipe.patience)
         if result is not None:
             prepared.complete(run)
+            # A run that was killed before its test, or is given test rows only now.
+            if prepared.recipe.is_tested and "test_metrics" not in result:
+                with run.locked():
+                    result = _with_test(run, prepared.recipe, placement, result)
             if settings.track:
                 # What a tracker that was down has missed.
                 with run.locked(), tracked(run, settings.track, say=say):
@@ -140,6 +145,7 @@ def _train(
             launch(job, prepared.datasets, placement)
             result = run.read_json("result.json")
             assert result is not None
+            result = _with_test(run, recipe, placement, result)
             try:
                 if picture := draw(recipe, run, step=result["best_checkpoint"], split="val"):
                     say(f"picture: {picture}")
@@ -147,6 +153,17 @@ def _train(
                 say(str(missing))
             # Before the trackers end, so that they get the report too.
             return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None, recipe)
+
+
+def _with_test(run: RunDirectory, recipe: Recipe, placement: Placement, result: dict[str, Any]) -> dict[str, Any]:
+    """The content of result.json, to which the metrics of the best checkpoint on the test rows are added if missing."""
+    if not recipe.is_tested or "test_metrics" in result:
+        return result
+    settings = EvaluateSettings(recipe, checkpoint=result["best_checkpoint"], split="test", scale=placement.scale)
+    found = evaluate_placed(run, settings, placement)
+    result = {**result, "test_metrics": {f"test/{name}": value for name, value in found["figures"].items()}}
+    run.write_json("result.json", result)
+    return result
 
 
 def _finished(run: RunDirectory, recipe: Recipe) -> str:
@@ -177,7 +194,7 @@ def train(
     resume: Resume = "auto",
     resume_changed_code: bool = False,
     report: bool = True,
-    track: Sequence[TrackerName] = (),
+    track: TrackerName | Sequence[TrackerName] = (),
     checkpoint: Checkpoints | None = None,
     num_workers: Literal["auto"] | int | None = None,
     use_gpu: Literal["auto", "yes", "no"] | None = None,
@@ -213,7 +230,7 @@ def train(
         use_gpu: `auto` uses GPUs where there are some.
         max_failures: on Ray: restarts after failures.
         scale: all that there is to say of where it runs, instead of the three above.
-        address: the Ray cluster: `auto` or `HOST:PORT`; by default RAY_ADDRESS.
+        address: the Ray cluster: `auto`, `HOST:PORT`, or `ray://HOST:PORT` by Ray Client; by default RAY_ADDRESS.
         settings: fields of the recipe by their names: `epochs=5`, `optim=blitz.Optim(lr=0.1)`, `**{"optim.lr": 0.1}`.
 
     Raises:
@@ -238,7 +255,7 @@ def train(
         resume=resume,
         resume_changed_code=resume_changed_code,
         report=report,
-        track=tuple(track),
+        track=(track,) if isinstance(track, str) else tuple(track),
         checkpoint=checkpoint or Checkpoints(),
         scale=where,
     )

@@ -144,6 +144,11 @@ class CsvImages:
             columns["targets"] = self._targets(cells, frames)
         return columns
 
+    def labels(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """The number of the class of each row, int64 (batch,), without reading its image."""
+        found: npt.NDArray[np.int64] = self.table.__getitems__(rows)[self.fit.targets[0]]
+        return found
+
     def _targets(self, cells: Columns, frames: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         fit = self.fit
         if fit.task == "classification":
@@ -200,9 +205,9 @@ def fit_images(data: ImageCsvData, seed: int) -> tuple[ImageFit, TrainingImages]
         fit = replace(fit, classes=_classes(images, targets[0]))
         what = f"{len(fit.classes)} classes in {what}"
     else:
-        if not images.train.any():
+        if not images.parts.train.any():
             raise DataError(f"{index.csv} has no row to train on")
-        reports = statistics_of(index, targets, images.train).values()
+        reports = statistics_of(index, targets, images.parts.train).values()
         if fit.task == "numbers":
             fit = replace(fit, numbers=tuple(NumberTarget.fitted(index, report) for report in reports))
         for report in reports:
@@ -222,14 +227,14 @@ def image_rows(
     Raises:
         DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
-    if split == "val" and data.val_source is not None:
-        return _val_images(data, fit, data.val_source)
+    other: dict[Split, str | None] = {"train": None, "val": data.val_source, "test": data.test_csv}
+    if (csv := other[split]) is not None:
+        return _val_images(data, fit, csv)
     images = opened
     if images is None or not images.is_of(data, seed):
         index = data.train_index(_train_options(data, fit.image_column, fit.targets), content=fit.content)
         images = _training_images(data, seed, index, fit)
-    kept = images.train if split == "train" else images.val
-    return CsvImages(images.index, data, fit, kept, images.bad + images.files, images.files)
+    return CsvImages(images.index, data, fit, images.parts.of(split), images.bad + images.files, images.files)
 
 
 def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
@@ -262,8 +267,9 @@ def _training_images(data: ImageCsvData, seed: int, index: CsvIndex, fit: ImageF
     bad = _faults(index, fit.targets)
     files = check_images(index, fit.image_column, _root(data, index), data.image_check)
     data.rows_to_leave_out(bad + files, index)
-    train, val = data.parts(index, bad.rows(), seed)
-    return TrainingImages(data, seed, index, bad, train, val, files)
+    classes = fit.targets[0] if fit.task == "classification" else None
+    parts = data.parts(index, bad.rows(), seed, classes=classes)
+    return TrainingImages(data, seed, index, bad, parts, files)
 
 
 def _classes(images: TrainingImages, column: str) -> tuple[str, ...]:
@@ -272,7 +278,7 @@ def _classes(images: TrainingImages, column: str) -> tuple[str, ...]:
     Raises:
         DataError: if there are less than two.
     """
-    classes = statistics_of(images.index, [column], images.train | images.val)[column].values or ()
+    classes = statistics_of(images.index, [column], images.parts.labeled)[column].values or ()
     if len(classes) < 2:
         raise DataError(
             f"{images.index.csv}: column '{column}' holds {', '.join(classes) or 'nothing'} in all rows; "

@@ -141,6 +141,11 @@ class CsvRows:
             targets = np.searchsorted([float(name) for name in fit.target.classes], targets)
         return {**features, "targets": targets}
 
+    def labels(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """The number of the class of each row, int64 (batch,)."""
+        found: npt.NDArray[np.int64] = self.__getitems__(rows)["targets"]
+        return found
+
 
 @dataclass(frozen=True)
 class TrainingTable(TrainingCsv):
@@ -158,8 +163,9 @@ def open_table(data: CsvData, seed: int, *, content: str | None = None) -> Train
     """
     index, classifies = _train_index(data, content)
     bad = _faults(index, {column.name for column in index.columns} - set(data.ignore))
-    train, val = data.parts(index, data.rows_to_leave_out(bad, index), seed)
-    return TrainingTable(data, seed, index, bad, train, val, classifies)
+    left_out = data.rows_to_leave_out(bad, index)
+    parts = data.parts(index, left_out, seed, classes=data.target if classifies else None)
+    return TrainingTable(data, seed, index, bad, parts, classifies)
 
 
 def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
@@ -175,17 +181,22 @@ def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
     table = open_table(data, seed)
     index = table.index
     print(f"{index.csv}: {index.described()}")
-    reports = statistics_of(index, index.dialect.names, table.train)
+    reports = statistics_of(index, index.dialect.names, table.parts.train)
     if table.classifies:
         # Including classes that occur only in held-out rows.
-        labeled = table.train | table.val
+        labeled = table.parts.labeled
         reports |= statistics_of(index, [data.target], labeled)
         target = Target.of_classes(index, reports[data.target], labeled)
     else:
         target = Target.of_numbers(index, reports[data.target])
-    columns = [report for report in reports.values() if report.name not in (data.target, *data.ignore)]
+    by, ignored = data.split_by, [data.target, *data.ignore]
+    if by.kind == "group" and by.column not in ignored:
+        # No value of it is both trained and evaluated on.
+        print(visible(f"{index.csv}: not learned from, because rows are split by its groups: {by.column}"))
+        ignored.append(by.column)
+    columns = [report for report in reports.values() if report.name not in ignored]
     numeric = [report.name for report in columns if report.mean is not None]
-    quantiles = quantiles_of(index, numeric, table.train, seed)
+    quantiles = quantiles_of(index, numeric, table.parts.train, seed)
     features: list[Feature] = []
     constant: list[str] = []
     unused: list[str] = []
@@ -211,7 +222,7 @@ def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
             print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
     numbers = tuple(feature for feature in features if isinstance(feature, NumberFeature))
     categories = tuple(feature for feature in features if isinstance(feature, CategoryFeature))
-    return CsvFit(index.content, target, numbers, categories, index.decimal, int(table.train.sum())), table
+    return CsvFit(index.content, target, numbers, categories, index.decimal, int(table.parts.train.sum())), table
 
 
 def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int, opened: TrainingTable | None = None) -> CsvRows:
@@ -222,12 +233,13 @@ def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int, opened: Traini
     Raises:
         DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
-    if split == "val" and data.val_csv is not None:
-        return _val_rows(data, fit, data.val_csv)
+    other: dict[Split, str | None] = {"train": None, "val": data.val_csv, "test": data.test_csv}
+    if (csv := other[split]) is not None:
+        return _val_rows(data, fit, csv)
     table = opened
     if table is None or not table.is_of(data, seed):
         table = open_table(data, seed, content=fit.content)
-    return CsvRows(table.index, fit, table.train if split == "train" else table.val, table.bad)
+    return CsvRows(table.index, fit, table.parts.of(split), table.bad)
 
 
 def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
