@@ -113,4 +113,4 @@ def usual_epochs(name: TableModelName, rows: int) -> int:
         return 30
     if name == "realmlp":
         return round(max(32, min(256, 256 * math.sqrt(2000 / max(1, rows)))))
-    return round(max(16, min(80, 80 * math.sqrt(1000 / max(1, rows)))))
+    return round(max(8.0, min(80.0, float(80 * (1000 / max(1, rows)) ** 0.45))))
