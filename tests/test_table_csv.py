@@ -368,7 +368,7 @@ def test_one_cell_of_ten_million_changes_neither_the_other_rows_nor_the_accuracy
     rows = [f"{a[i]},{b[i]},{'yes' if a[i] + 0.3 * random.normal() > b[i] else 'no'}" for i in range(1600)]
     clean = write(tmp_path / "clean.csv", "a,b,y", *rows)
     dirty = write(tmp_path / "dirty.csv", "a,b,y", "1e7,0.1,no", *rows[1:])
-    small = {"val_fraction": 0.25, "epochs": 5, "model": Layers(members=2, hidden=(16,)), "global_batch_size": 64}
+    small: Any = {"val_fraction": 0.25, "epochs": 5, "model": Layers(members=2, hidden=(16,)), "global_batch_size": 64}
     accuracy, numbers = {}, {}
     for table in (clean, dirty):
         fitted = recipe(tmp_path, table, **small).fitted()
@@ -384,7 +384,7 @@ def test_one_cell_of_ten_million_changes_neither_the_other_rows_nor_the_accuracy
 @pytest.mark.parametrize("name", get_args(TableModelName))
 def test_every_model_learns_classes_and_numbers(name: TableModelName, target: str, tmp_path: Path) -> None:
     table = numbers_and_colours(tmp_path / "table.csv", rows=400, noise=0.1)
-    small = {"model": Layers(name, hidden=(32, 32), members=4), "epochs": 20, "global_batch_size": 32}
+    small: Any = {"model": Layers(name, hidden=(32, 32), members=4), "epochs": 20, "global_batch_size": 32}
     metrics = result(train(recipe(tmp_path, table, target, val_fraction=0.25, **small), tmp_path / "run"))["metrics"]
     # Red shows in y, which differs by 4 for it; green and blue are alike. So 1/3 + 2/3 · 1/2 is all that can be known.
     assert metrics["val/r2"] > 0.9 if target == "y" else metrics["val/accuracy"] > 0.52

@@ -50,7 +50,7 @@ def without_seconds(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 def test_without_words_the_spaces_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     tune.main([])
     listed = re.findall(r"^  (\w+) +\S", capsys.readouterr().out, re.MULTILINE)
-    assert listed == space_names() == ["cifar10", "digits", "mnist", "optimizers", "table_csv"]
+    assert listed == space_names() == ["cifar10", "digits", "mnist", "optimizers", "table_csv", "table_csv_realmlp"]
 
 
 @EACH_WAY
