@@ -39,7 +39,8 @@ class Categories(nn.Module):
     def forward(self, categories: Tensor) -> Tensor:
         """Numbers of shape (batch, width)."""
         if not self.codes:
-            return torch.zeros(len(categories), 0, device=categories.device)
+            # Not new zeros: an exporter would take their number of rows for a constant.
+            return categories.float()
         parts: list[Tensor] = []
         embeddings = dict(zip(self.columns, self.embeddings, strict=True))
         for column, count in enumerate(self.codes):

@@ -122,14 +122,14 @@ class TableCsv(Recipe):
         target = self.fit.target
         if target.classes:
             return class_predictions(outputs, target.classes)
-        return number_predictions(outputs, {target.name: (target.mean, target.std)})
+        return number_predictions(target.undone(outputs.double()), {target.name: (0.0, 1.0)})
 
     def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         target = self.fit.target
         if target.classes:
             return super().deployed(model, batch)
         outputs = self.forward(model, self.preprocess(batch))
-        return {"prediction": outputs.squeeze(1) * target.std + target.mean}
+        return {"prediction": target.undone(outputs.squeeze(1))}
 
     def signature(self) -> dict[str, Any]:
         fit = self.fit
@@ -139,10 +139,18 @@ class TableCsv(Recipe):
             "missing_number": "nan",
             "categories": {one.name: one.codes for one in fit.categories},
             "unknown_category": 0,
+            "hashed_categories": {
+                one.name: {"first_code": 1 + len(one.values), "codes": one.buckets}
+                for one in fit.categories
+                if one.buckets
+            },
+            "dates": {one.name: {"order": one.order, "numbers": list(one.names)} for one in fit.dates},
         }
 
     def metrics(self) -> Classification | Regression:
         target = self.fit.target
-        return (
-            Classification(target.classes) if target.classes else Regression(units=(target.std,), means=(target.mean,))
-        )
+        if target.classes:
+            return Classification(target.classes)
+        if target.log_unit:
+            return Regression(undo=target.undone)
+        return Regression(units=(target.std,), means=(target.mean,))

@@ -8,18 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from blitz.data.arrays import Columns
+from blitz.data.csv.date_features import DateFeature, DateNumbers, DateRows, date_columns, date_features
 from blitz.data.csv.features import (
     MOST_WHOLE_CLASSES,
     CategoryFeature,
-    Feature,
     NumberFeature,
     Target,
-    feature_of,
+    TargetScale,
+    identifies_rows,
+    seem_to_count,
     whole_numbers,
 )
 from blitz.data.csv.quantiles import quantiles_of
 from blitz.data.csv.reading.bad_rows import BadRows
-from blitz.data.csv.reading.columns import ColumnType, are_identifiers, are_whole, are_words
+from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_identifiers, are_whole, are_words
 from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.statistics import statistics_of
@@ -44,6 +46,10 @@ class CsvData(CsvSource):
     """Columns that are not features."""
     task: Task = "auto"
     """auto classifies a category, or a number with at most 20 distinct values that are all whole."""
+    target_scale: TargetScale = "auto"
+    """How a number is learned: as it is, or its logarithm, which is undone in predictions and metrics. auto takes the
+    logarithm of numbers from 0 on whose standard deviation is above three times their mean, or whose largest is more
+    than 15 standard deviations above it."""
 
     def check(self) -> None:
         """Refuse what cannot be trained on.
@@ -73,6 +79,8 @@ class CsvFit:
     """The decimal mark of another CSV, if its cells do not show it."""
     rows: int = may_change(0)
     """How many rows it was fitted on."""
+    dates: tuple[DateFeature, ...] = may_change(())
+    """Columns of dates, whose numbers are the last of `numbers`."""
 
     @property
     def number_columns(self) -> int:
@@ -82,13 +90,19 @@ class CsvFit:
     @property
     def codes(self) -> tuple[int, ...]:
         """For each category the number of its codes."""
-        return tuple(len(feature.values) + 1 for feature in self.categories)
+        return tuple(feature.number_of_codes for feature in self.categories)
+
+    @property
+    def plain_numbers(self) -> tuple[NumberFeature, ...]:
+        """The numbers that are columns of the CSV."""
+        return self.numbers[: len(self.numbers) - sum(len(one.parts) for one in self.dates)]
 
     @property
     def types(self) -> dict[str, ColumnType]:
         """The type of every column that is read."""
-        types: dict[str, ColumnType] = {feature.name: "number" for feature in self.numbers}
+        types: dict[str, ColumnType] = {feature.name: "number" for feature in self.plain_numbers}
         types |= {feature.name: "category" for feature in self.categories}
+        types |= {feature.name: "text" for feature in self.dates}
         return types | {self.target.name: self.target.type}
 
     @property
@@ -106,9 +120,16 @@ class CsvRows:
 
     def __init__(self, index: CsvIndex, fit: CsvFit, kept: Mask, left_out: BadRows) -> None:
         self.fit, self.left_out = fit, left_out
-        known = {feature.name: feature.values for feature in fit.categories} | {fit.target.name: fit.target.classes}
-        columns = [name for name in fit.types if name in index.dialect.names]
-        self.table = CsvTable(index, columns, categories=known, without=np.flatnonzero(~kept))
+        codes_of = {one.name: one.codes_of(index.codes[one.name]) for one in fit.categories}
+        # Code 0 is of an index that does not exist.
+        known = {name: {value: code - 1 for value, code in codes.items()} for name, codes in codes_of.items()}
+        dates = {one.name for one in fit.dates}
+        columns = [name for name in fit.types if name in index.dialect.names and name not in dates]
+        without = np.flatnonzero(~kept)
+        self.table = CsvTable(
+            index, columns, categories={**known, fit.target.name: fit.target.classes}, without=without
+        )
+        self._dates = DateRows(index, fit.dates, without) if fit.dates else None
         self._has_targets = fit.target.name in columns
 
     def __len__(self) -> int:
@@ -128,15 +149,16 @@ class CsvRows:
         fit = self.fit
         # The target is the last column of its type.
         numbers, categories = self.table.number_matrix(rows), self.table.category_matrix(rows)
+        learned = numbers[:, : len(fit.plain_numbers)]
         features: Columns = {
-            "numbers": numbers[:, : len(fit.numbers)],
+            "numbers": learned if self._dates is None else np.hstack([learned, self._dates.numbers(rows)]),
             "categories": categories[:, : len(fit.categories)] + 1,
         }
         if not self._has_targets:
             return features
         targets: npt.NDArray[Any] = (numbers if fit.target.type == "number" else categories)[:, -1]
         if not fit.target.classes:
-            targets = ((targets - fit.target.mean) / fit.target.std).astype(np.float32)
+            targets = fit.target.standardised(targets)
         elif fit.target.type == "number":
             targets = np.searchsorted([float(name) for name in fit.target.classes], targets)
         return {**features, "targets": targets}
@@ -177,47 +199,85 @@ def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
     index = table.index
     print(f"{index.csv}: {index.described()}")
     reports = statistics_of(index, index.dialect.names, table.parts.train)
+    train = table.parts.train
     if table.classifies:
         # Including classes that occur only in held-out rows.
         labeled = table.parts.labeled
         reports |= statistics_of(index, [data.target], labeled)
         target = Target.of_classes(index, reports[data.target], labeled)
+        if data.task == "auto" and seem_to_count(index, target, train):
+            print(
+                visible(
+                    f"{index.csv}: column '{data.target}' is learned as {len(target.classes)} classes, "
+                    f"{target.classes[0]} to {target.classes[-1]}; if it counts or rates, predict a number with "
+                    "--data.task regression"
+                )
+            )
     else:
-        target = Target.of_numbers(index, reports[data.target])
-    by, ignored = data.split_by, [data.target, *data.ignore]
+        levels = quantiles_of(index, [data.target], train, seed)[data.target]
+        median = levels[len(levels) // 2] if levels else 0.0
+        target = Target.of_numbers(index, reports[data.target], train, median, data.target_scale)
+        if target.log_unit:
+            print(visible(f"{index.csv}: learns the logarithm of column '{data.target}', and predicts the column"))
+    numbers, categories, dates = _features(table, reports)
+    return CsvFit(index.content, target, numbers, categories, index.decimal, int(train.sum()), dates), table
+
+
+def _features(
+    table: TrainingTable, reports: Mapping[str, ColumnReport]
+) -> tuple[tuple[NumberFeature, ...], tuple[CategoryFeature, ...], tuple[DateFeature, ...]]:
+    """What is learned from; prints which columns are not, and how some are read.
+
+    Raises:
+        DataError: if there is no such column.
+    """
+    data, index, train = table.data, table.index, table.parts.train
+    by, ignored = data.split_by, {data.target, *data.ignore}
+    left_out: dict[str, list[str]] = {}
     if by.kind == "group" and by.column not in ignored:
         # No value of it is both trained and evaluated on.
-        print(visible(f"{index.csv}: not learned from, because rows are split by its groups: {by.column}"))
-        ignored.append(by.column)
+        left_out["rows are split by its groups"] = [by.column]
+        ignored.add(by.column)
     columns = [report for report in reports.values() if report.name not in ignored]
-    numeric = [report.name for report in columns if report.mean is not None]
-    quantiles = quantiles_of(index, numeric, table.parts.train, seed)
-    features: list[Feature] = []
-    constant: list[str] = []
-    unused: list[str] = []
+    words = [one.name for one in columns if one.type != "number" and not one.is_constant and one.name not in data.types]
+    evidence = date_columns(index, words, train)
+    dates, of_dates = date_features(index, evidence, train)
+    numeric = [one for one in columns if one.mean is not None]
+    quantiles = quantiles_of(index, [one.name for one in numeric], train, table.seed)
+    numbers: list[NumberFeature] = []
+    categories: list[CategoryFeature] = []
     for report in columns:
         # A constant that is missing in some rows may still be informative.
         if report.count and report.is_constant and not report.missing:
-            constant.append(report.name)
-        elif feature := feature_of(report, quantiles.get(report.name, ())):
-            features.append(feature)
+            left_out.setdefault("they are the same in all rows", []).append(report.name)
+        elif report.name in evidence:
+            continue
+        elif report.mean is not None:
+            numbers.append(NumberFeature.fitted(report, quantiles[report.name]))
+        elif identifies_rows(report) and report.name not in data.types:
+            left_out.setdefault("most rows have a value of their own", []).append(report.name)
+        elif report.values:
+            categories.append(CategoryFeature.fitted(report))
         else:
-            unused.append(report.name)
-    if not features:
+            left_out.setdefault("they are text or empty", []).append(report.name)
+    levels = quantiles_of(DateNumbers(index, dates), list(of_dates), train, table.seed)
+    numbers += [NumberFeature.fitted(report, levels[name]) for name, report in of_dates.items()]
+    if not numbers and not categories:
         raise DataError(
-            f"{index.csv} has no column to learn '{data.target}' from: numbers and categories are learned from, "
-            f"and there is {', '.join([*unused, *constant]) or 'none'}; declare types with --data.types COLUMN category"
+            f"{index.csv} has no column to learn '{data.target}' from: numbers and categories are learned from, and "
+            f"there is {', '.join(name for names in left_out.values() for name in names) or 'none'}; declare types "
+            "with --data.types COLUMN category"
         )
-    if unused:
-        print(f"{index.csv}: not learned from, because they are text or empty: {visible(', '.join(unused))}")
-    if constant:
-        print(f"{index.csv}: not learned from, because they are the same in all rows: {visible(', '.join(constant))}")
+    for why, names in left_out.items():
+        print(visible(f"{index.csv}: not learned from, because {why}: {', '.join(names)}"))
+    for one in dates:
+        first = {"dmy": "; ambiguous: the day is read first", "mdy": "; ambiguous: the month is read first"}
+        doubt = first.get(one.order, "") if evidence[one.name].is_ambiguous else ""
+        print(visible(f"{index.csv}: column '{one.name}': dates, as {', '.join(one.parts)}{doubt}"))
     for report in (reports[data.target], *columns):
-        if report.note:
+        if report.note and report.name not in evidence:
             print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
-    numbers = tuple(feature for feature in features if isinstance(feature, NumberFeature))
-    categories = tuple(feature for feature in features if isinstance(feature, CategoryFeature))
-    return CsvFit(index.content, target, numbers, categories, index.decimal, int(table.parts.train.sum())), table
+    return tuple(numbers), tuple(categories), tuple(dates)
 
 
 def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int, opened: TrainingTable | None = None) -> CsvRows:
