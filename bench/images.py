@@ -204,15 +204,10 @@ def _ray() -> Iterator[None]:
 
 def _stream(here: Here) -> Iterator[int]:
     """Rows of each block of this project's stream."""
-    import ray
+    from blitz.launch.cluster.feeds import feed_of
 
-    from blitz.launch.cluster.ray_stream import STREAM, RowStream, blocks_of
-
-    plan = here.plan(1)
-    refs = {"train": ray.put(here.dataset)}
-    stream = RowStream(plan, lambda: 0, refs, here.row_bytes, task_cpus=1.0)  # type: ignore[arg-type]
-    shard = stream.configure({}, 1)[0][STREAM]
-    _, blocks = blocks_of(shard, Shares.of(plan, world_size=1, row_bytes=here.row_bytes))
+    feed = feed_of("stream", {"train": here.dataset}, row_bytes=here.row_bytes, task_cpus=1.0)
+    blocks = feed.blocks(Shares.of(here.plan(1), world_size=1, row_bytes=here.row_bytes), 0, 0, start=1)
     return (int(block.weights.sum()) for block in blocks)
 
 

@@ -1,10 +1,12 @@
 """The same plain model and data set with the quick starts of blitz, Lightning and Accelerate.
 
-    python -m bench.quick_start [--rounds 3]
+    OMP_NUM_THREADS=1 python -m bench.quick_start [--rounds 5]
 
 Each program of bench/quick_starts is run as a process of its own, in turns: 1,000 steps of 64 rows on the CPU and one
 evaluation. Lines are those of code, without imports, docstrings and blank ones. The first step is timed from the shell,
-with all imports; steps a second are those from the 100th on. Tools that are not installed are left out.
+with all imports; steps a second are those from the 100th on. Both are measured by the clock and in CPU seconds of the
+process, which a busy machine changes less. Ratios are to blitz in the same round, and medians over rounds. Tools that
+are not installed are left out.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,11 +29,11 @@ steps = []
 real = torch.optim.Adam.step
 def step(*args, **kwargs):
     found = real(*args, **kwargs)
-    steps.append(time.time())
+    steps.append((time.time(), time.process_time()))
     return found
 torch.optim.Adam.step = step
 runpy.run_module(sys.argv[1], run_name="__main__")
-print("steps", steps[0], steps[99], steps[-1], len(steps))
+print("steps", *steps[0], *steps[99], *steps[-1], len(steps))
 """
 
 
@@ -45,8 +48,20 @@ def lines_of(tool: str) -> int:
     return len(lines)
 
 
-def timed(tool: str) -> tuple[float, float, str]:
-    """Seconds to the first step, steps a second, and what the quick start prints: loss and accuracy."""
+@dataclass(frozen=True)
+class Timed:
+    """One quick start: seconds to the first step and seconds a step, by the clock and of the CPU."""
+
+    first: float
+    first_cpu: float
+    step: float
+    step_cpu: float
+    printed: str
+    """Loss and accuracy."""
+
+
+def timed(tool: str) -> Timed:
+    """Run a quick start."""
     import time
 
     with tempfile.TemporaryDirectory() as folder:
@@ -57,24 +72,37 @@ def timed(tool: str) -> tuple[float, float, str]:
     if done.returncode:
         raise RuntimeError(done.stderr)
     *_, printed, clock = done.stdout.strip().splitlines()
-    first, hundredth, last, count = map(float, clock.split()[1:])
-    return first - started, (count - 100) / (last - hundredth), printed
+    first, first_cpu, hundredth, hundredth_cpu, last, last_cpu, count = map(float, clock.split()[1:])
+    steps = count - 100
+    return Timed(first - started, first_cpu, (last - hundredth) / steps, (last_cpu - hundredth_cpu) / steps, printed)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     tools = [tool for tool in TOOLS if find_spec(tool)]
-    found = {tool: [] for tool in tools}  # type: dict[str, list[tuple[float, float, str]]]
+    found: dict[str, list[Timed]] = {tool: [] for tool in tools}
     for _ in range(rounds):
         for tool in tools:
             found[tool].append(timed(tool))
-    print(f"{'':12}{'lines':>6}{'first step, s':>15}{'steps/s':>9}  loss and accuracy")
+    ratios = "first step and a step of blitz's: clock, CPU"
+    print(f"{'':12}{'lines':>6}{'first step, s':>15}{'CPU s':>7}{'steps/s':>9}{'CPU':>7}  {ratios}; loss and accuracy")
     for tool, times in found.items():
-        first, rate = statistics.median(one[0] for one in times), statistics.median(one[1] for one in times)
-        print(f"{tool:12}{lines_of(tool):6}{first:15.1f}{rate:9.0f}  {times[0][2]}")
+
+        def median(name: str, times: list[Timed] = times) -> float:
+            return float(statistics.median(getattr(one, name) for one in times))
+
+        def ratio(name: str, times: list[Timed] = times) -> str:
+            pairs = zip(times, found[tools[0]], strict=True)
+            return f"{statistics.median(getattr(one, name) / getattr(ours, name) for one, ours in pairs):.2f}"
+
+        said = f"{ratio('first')} {ratio('first_cpu')}, {ratio('step')} {ratio('step_cpu')}; {times[0].printed}"
+        seconds = (
+            f"{median('first'):15.1f}{median('first_cpu'):7.1f}{1 / median('step'):9.0f}{1 / median('step_cpu'):7.0f}"
+        )
+        print(f"{tool:12}{lines_of(tool):6}{seconds}  {said}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import logging
 import os
 import statistics
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -75,10 +75,14 @@ class Rank:
 
 def _kind(process: psutil.Process) -> str:
     name = " ".join(process.cmdline()[:1])
-    for kind, mark in {"ranks": "ray::Rank", "stream": "ray::RowStream", "raylet": "raylet", "GCS": "gcs_server"}.items():
-        if mark in name:
-            return kind
-    return "tasks" if name.startswith("ray::") else "other"
+    marks = {
+        "ranks": "ray::Rank",
+        "stream": "ray::RowStream",
+        "tasks": "ray::",
+        "raylet": "raylet",
+        "GCS": "gcs_server",
+    }
+    return next((kind for kind, mark in marks.items() if mark in name), "other")
 
 
 def _processes() -> dict[int, tuple[str, float, float]]:
@@ -103,9 +107,9 @@ def measure(feed_name: FeedName, *, rows: str, ranks: int, blocks: int, take: in
     steps = blocks * block_batches
     plan = Plan(count, 0, _SHARE * ranks, total_steps=steps, evaluate_every_steps=steps, seed=0)
     shares = Shares(plan, ranks, block_batches)
-    actor = ray.remote(num_cpus=0)(Rank)
+    actor: Any = ray.remote(num_cpus=0)(Rank)
     consumers = [actor.remote() for _ in range(ranks)]
-    ray.get([one.__ray_ready__.remote() for one in consumers])  # type: ignore[attr-defined]
+    ray.get([one.__ray_ready__.remote() for one in consumers])
 
     began = time.perf_counter()
     feed = feed_of(feed_name, {"train": dataset}, row_bytes=size, task_cpus=1.0)
@@ -117,7 +121,7 @@ def measure(feed_name: FeedName, *, rows: str, ranks: int, blocks: int, take: in
     before, started = _processes(), time.perf_counter()
     taken = sum(ray.get([one.take.remote(take) for one in consumers]))
     seconds, after = time.perf_counter() - started, _processes()
-    cpu: Counter[str] = Counter()
+    cpu: dict[str, float] = defaultdict(float)
     memory: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
     for pid, (kind, used, last) in after.items():
         _, used_before, first = before.get(pid, (kind, 0.0, last))
@@ -136,7 +140,8 @@ def main() -> None:
     names = [name for name in get_args(FeedName) if name != "auto"]
     parser.add_argument("--feeds", nargs="+", choices=names, default=names)
     options = parser.parse_args()
-    table = ["| rows | ranks | feed | first block | from the middle | blocks per second | CPU ms per block |", "|---" * 7 + "|"]
+    columns = ["rows", "ranks", "feed", "first block", "from the middle", "blocks per second", "CPU ms per block"]
+    table = [columns, ["---"] * len(columns)]
     for rows in options.rows:
         for ranks in options.ranks:
             for name in options.feeds:
@@ -151,14 +156,13 @@ def main() -> None:
                         measured.append(one)
                         where = "the middle" if middle else "the beginning"
                         print(f"{rows} rows, {ranks} ranks, {name}, {blocks} blocks from {where}: {one}", flush=True)
-                first, later = ([f"{one.first_s:.1f}" for one in each] for each in found.values())
+                starts = [" · ".join(f"{one.first_s:.1f}" for one in each) + " s" for each in found.values()]
                 every = [*found[False], *found[True]]
                 rate = statistics.median(one.blocks_per_s for one in every)
                 cpu = statistics.median(sum(one.cpu_ms.values()) for one in every)
-                table.append(
-                    f"| {rows} | {ranks} | {name} | {' · '.join(first)} s | {' · '.join(later)} s | {rate:.0f} | {cpu:.1f} |"
-                )
-    print("\n".join(table))
+                table.append([rows, str(ranks), name, *starts, f"{rate:.0f}", f"{cpu:.1f}"])
+    for line in table:
+        print(f"| {' | '.join(line)} |")
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     print(f"{os.cpu_count()} cores, load {load}; plans of {' · '.join(map(str, options.blocks))} blocks a rank")
 

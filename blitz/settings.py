@@ -159,8 +159,9 @@ def require_settings(kind: type[Recipe], settings: Mapping[str, Any]) -> None:
     groups = typing.get_type_hints(kind)
     known = {**{spec.name: groups[spec.name] for spec in dataclasses.fields(kind)}, **setting_types(kind)}
     for name, value in settings.items():
-        near = get_close_matches(name, known, n=1)
-        hint = f"; perhaps {near[0]}" if near else ""
+        # `lr` may mean `optim.lr`, and `batch_size` one of two.
+        near = [one for one in known if one.endswith((f".{name}", f"_{name}"))] or get_close_matches(name, known, n=1)
+        hint = f"; perhaps {' or '.join(near)}" if near else ""
         require(name in known, f"{kind.__name__} has no setting '{name}'{hint}")
         require_type(name, value, known[name])
 

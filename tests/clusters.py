@@ -32,6 +32,8 @@ class Head:
     process: psutil.Process
     folder: Path
     """Ray's folder of sessions and uploads."""
+    client: str
+    """The address of its server for Ray Client."""
     bin: Path = _BIN
     """The folder of its `ray` and `python`."""
 
@@ -77,7 +79,7 @@ def head_node(
     path = f"{bin}{os.pathsep}{os.environ['PATH']}"
     # The timeout of `ray job stop`: its 3 seconds are too short on a machine with more work than cores.
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60", "OMP_NUM_THREADS": "1"}
-    # No process waits for a node's drain notice here; and workers must not have a lower priority than other tests.
+    # Nothing here waits for a node to drain; and workers must not have a lower priority than other tests.
     settings |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_worker_niceness": "0"}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     outer = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -98,7 +100,8 @@ def head_node(
         )
     try:
         _wait_until_started(head, log)
-        yield Head(f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard}", environment, head, folder, bin)
+        addresses = (f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard}")
+        yield Head(*addresses, environment, head, folder, f"ray://127.0.0.1:{client}", bin)
     finally:
         _stop(head)
         shutil.rmtree(folder, ignore_errors=True)

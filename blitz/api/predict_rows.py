@@ -180,6 +180,7 @@ def _exclusively(target: str, *, overwrite: bool) -> Iterator[None]:
     Raises:
         UserError: if another process does, or if the file exists already or cannot be written.
     """
+    parts = Directory(beside(target, ".parts"), flag="OUTPUT")
     with ExitStack() as held:
         try:
             # Not in the folder of parts, because that is deleted at the end.
@@ -192,7 +193,12 @@ def _exclusively(target: str, *, overwrite: bool) -> Iterator[None]:
         except (OSError, UserError) as error:
             raise UserError(f"{target} cannot be written; name a file in a folder that can be") from error
         require(is_free, f"{target} exists already; name another file, or add --overwrite")
-        yield
+        try:
+            yield
+        finally:
+            # What is refused before there is a part leaves none of them to resume from.
+            if not parts.paths():
+                parts.delete()
 
 
 def _columns(job: PredictJob) -> Iterator[pyarrow.Table]:

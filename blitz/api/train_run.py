@@ -194,7 +194,7 @@ def train(
     resume: Resume = "auto",
     resume_changed_code: bool = False,
     report: bool = True,
-    track: Sequence[TrackerName] = (),
+    track: TrackerName | Sequence[TrackerName] = (),
     checkpoint: Checkpoints | None = None,
     num_workers: Literal["auto"] | int | None = None,
     use_gpu: Literal["auto", "yes", "no"] | None = None,
@@ -230,7 +230,7 @@ def train(
         use_gpu: `auto` uses GPUs where there are some.
         max_failures: on Ray: restarts after failures.
         scale: all that there is to say of where it runs, instead of the three above.
-        address: the Ray cluster: `auto` or `HOST:PORT`; by default RAY_ADDRESS.
+        address: the Ray cluster: `auto`, `HOST:PORT`, or `ray://HOST:PORT` by Ray Client; by default RAY_ADDRESS.
         settings: fields of the recipe by their names: `epochs=5`, `optim=blitz.Optim(lr=0.1)`, `**{"optim.lr": 0.1}`.
 
     Raises:
@@ -255,7 +255,7 @@ def train(
         resume=resume,
         resume_changed_code=resume_changed_code,
         report=report,
-        track=tuple(track),
+        track=(track,) if isinstance(track, str) else tuple(track),
         checkpoint=checkpoint or Checkpoints(),
         scale=where,
     )

@@ -1,6 +1,8 @@
 """Any map-style `torch.utils.data.Dataset` as columns of arrays: tuples, dictionaries, nested ones, images."""
 
+import os
 import random
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from blitz.data.arrays import Columns
 from blitz.data.order import Rows
-from blitz.errors import DataError, UserError, require
+from blitz.errors import DataError, UserError, first_line, require
 from blitz.randomness import Use, key_for
 
 INPUTS, TARGETS = "inputs", "targets"
@@ -62,7 +64,11 @@ class ItemDataset:
         require(hasattr(items, "__len__"), f"{what}={kind} has no __len__: the number of its rows must be known")
         self._items, self._collate, self._seed, self._what, self._target = items, collate_fn, seed, what, target
         self._draws = False
-        require(len(items) > 0, f"{what}={kind} is empty")
+        try:
+            rows = len(items)
+        except Exception as error:
+            raise DataError(f"{what}={kind}: its __len__ fails: {type(error).__name__}: {error}") from error
+        require(rows > 0, f"{what}={kind} is empty")
         self.names = tuple(self.__getitems__(np.arange(1)))
 
     def __len__(self) -> int:
@@ -106,12 +112,28 @@ class ItemDataset:
 
     def _batch(self, rows: list[int]) -> list[Any]:
         if not hasattr(self._items, "__getitems__"):
-            return [self._items[row] for row in rows]
+            return [self._item(row) for row in rows]
         found = self._items.__getitems__(rows)
         if isinstance(found, Mapping):
             # Columns, as blitz's own data sets give them.
             return [{name: column[at] for name, column in found.items()} for at in range(len(rows))]
         return list(found)
+
+    def _item(self, row: int) -> Any:
+        try:
+            item = self._items[row]
+        except (UserError, OSError):
+            # A file or a connection that fails now may be there at a retry.
+            raise
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{os.path.basename(last.filename)}:{last.lineno}"
+            raise DataError(
+                f"{self._what}={type(self._items).__name__}: row {row} cannot be read ({where}): "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
+        require(item is not None, f"{self._what}={type(self._items).__name__}: row {row} is None")
+        return item
 
     def _named(self, values: Any, rows: int, *, stacked: bool) -> Columns:
         columns: dict[str, npt.NDArray[Any]] = {}

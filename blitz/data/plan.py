@@ -169,7 +169,8 @@ class Block:
 
     def valid_rows(self) -> Rows:
         """The number of this rank's rows of each batch that count, of shape (block_batches,)."""
-        return np.count_nonzero(self.weights.reshape(-1, self.share), axis=1).astype(np.int64)
+        counts: Rows = np.count_nonzero(self.weights.reshape(-1, self.share), axis=1).astype(np.int64)
+        return counts
 
     def digests(self) -> list[int]:
         """For each batch the sum modulo 2^64 of a hash of every (step, row) that counts."""

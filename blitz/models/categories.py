@@ -19,8 +19,9 @@ class Categories(nn.Module):
         self.one_hot = one_hot
         many = [column for column, count in enumerate(codes) if count - 1 > one_hot]
         self.columns = tuple(many)
-        self.embeddings = nn.ModuleList(nn.Embedding(codes[column], embedding_width) for column in many)
-        for embedding in self.embeddings:
+        embeddings = [nn.Embedding(codes[column], embedding_width) for column in many]
+        self.embeddings = nn.ModuleList(embeddings)
+        for embedding in embeddings:
             # Small, as what a rare value adds is a guess for long.
             nn.init.normal_(embedding.weight, std=0.1)
             # It may never occur in training: then it adds nothing rather than random numbers.
@@ -39,7 +40,6 @@ class Categories(nn.Module):
     def forward(self, categories: Tensor) -> Tensor:
         """Numbers of shape (batch, width)."""
         if not self.codes:
-            # Not new zeros: an exporter would take their number of rows for a constant.
             return categories.float()
         parts: list[Tensor] = []
         embeddings = dict(zip(self.columns, self.embeddings, strict=True))

@@ -26,7 +26,8 @@ def clipped(scaled: Tensor) -> Tensor:
     """Smooth clipping to (-3, 3): one far value cannot drown the others. The identity near 0 (ibid.)."""
     # So that no square overflows.
     scaled = scaled.clamp(-1e15, 1e15)
-    return scaled / (1 + (scaled / _LARGEST).square()).sqrt()
+    found: Tensor = scaled / (1 + (scaled / _LARGEST).square()).sqrt()
+    return found
 
 
 def scaled_knots(knots: Sequence[float]) -> Tensor:
@@ -41,7 +42,7 @@ class PiecewiseLinearEncoding(nn.Module):
 
     Bins left of a number are 1, those right of it 0, its own the share of the bin that is left of it (Gorishniy et al.
     2022, "On Embeddings for Numerical Features in Tabular Deep Learning"). Beyond the first and the last edge the outer
-    bins go on linearly, so that no two numbers look the same.
+    bins go on linearly for once their width: one of them may be so narrow that a far number would drown all others.
 
     Args:
         edges: for each number the edges of its bins, ascending: one edge alone is a constant, which is always 0.
@@ -51,14 +52,14 @@ class PiecewiseLinearEncoding(nn.Module):
         super().__init__()
         bins = max(1, *(len(own) - 1 for own in edges))
         slopes, offsets = torch.zeros(2, len(edges), bins)
-        # A bin's value is bounded on each side but at the outer ends. Unused bins have slope 0.
+        # Unused bins have slope 0.
         least, most = torch.zeros(len(edges), bins), torch.ones(len(edges), bins)
         for row, own in enumerate(edges):
             count = len(own) - 1
             if count > 0:
                 slopes[row, :count] = 1 / own.diff()
                 offsets[row, :count] = -own[:-1] / own.diff()
-                least[row, 0], most[row, count - 1] = -torch.inf, torch.inf
+                least[row, 0], most[row, count - 1] = -1, 2
         for name, value in (("slopes", slopes), ("offsets", offsets), ("least", least), ("most", most)):
             self.register_buffer(name, value, persistent=False)
 

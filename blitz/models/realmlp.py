@@ -40,8 +40,8 @@ class NtkLinear(nn.Module):
         """
         outputs = F.linear(inputs, self.weight * self._factor)
         scale = outputs.std(0, correction=0).clamp_min(1e-6)
-        self.weight /= scale[:, None]
-        outputs /= scale
+        self.weight.div_(scale[:, None])
+        outputs.div_(scale)
         units = outputs.shape[1]
         shares = torch.empty(5, units).exponential_()
         rows = torch.randint(len(outputs), (5, units))
@@ -107,6 +107,7 @@ class RealMLP(nn.Module):
     def _fit_start(self, numbers: Tensor, categories: Tensor) -> None:
         hidden = self._inputs(numbers, categories)
         for layer, activation in zip(self.layers, self.activations, strict=True):
+            assert isinstance(layer, NtkLinear)
             hidden = activation(layer.fit_start(hidden))
         self.last.fit_start(hidden)
 

@@ -5,6 +5,7 @@ layers are those of the authors' package `tabm`, and tests compare with it. The 
 Tran & Ba 2020).
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -23,8 +24,7 @@ def averaged(outputs: Tensor, *, classifies: bool) -> Tensor:
     """
     if not classifies:
         return outputs.mean(1)
-    members: float = outputs.new_tensor(outputs.shape[1]).log()  # type: ignore[assignment]
-    return outputs.log_softmax(2).logsumexp(1) - members
+    return outputs.log_softmax(2).logsumexp(1) - math.log(outputs.shape[1])
 
 
 class MembersLinear(nn.Module):

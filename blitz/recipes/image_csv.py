@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 import torch
-import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
@@ -14,11 +13,12 @@ from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
 from blitz.errors import require
 from blitz.fields import held
+from blitz.losses import LearnsTargets
 from blitz.models.vision import require_fits, vision_model
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Distance, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
-from blitz.recipe import Batch, Draws, Recipe
+from blitz.recipe import Batch, Draws
 
 # ImageNet's, which torchvision's weights are made for.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,7 +51,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class ImageCsv(Recipe):
+class ImageCsv(LearnsTargets):
     """A classifier of torchvision on the images of a CSV; it learns classes, numbers or points."""
 
     epochs: int = 10
@@ -70,7 +70,9 @@ class ImageCsv(Recipe):
             not (self.augmentation.flip and fit.task == "points"),
             "--augmentation.flip would swap left and right points, whose names it cannot swap; leave it out",
         )
-        return replace(self, fitted_on=fit, opened=images)
+        fitted = replace(self, fitted_on=fit, opened=images)
+        rows = fitted.dataset("train")
+        return fitted.checked_losses(fit.classes, len(rows), rows.labels)
 
     @property
     def fit(self) -> ImageFit:
@@ -138,8 +140,8 @@ class ImageCsv(Recipe):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         if self.fit.task == "classification":
-            return F.cross_entropy(outputs, batch["targets"], reduction="none")
-        return (outputs - batch["targets"]).square().mean(1)
+            return self.loss_of_classes(outputs, batch["targets"])
+        return self.loss_of_numbers(outputs, batch["targets"]).mean(1)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
         fit = self.fit
@@ -185,4 +187,5 @@ class ImageCsv(Recipe):
                     units=tuple(number.std for number in fit.numbers),
                     means=tuple(number.mean for number in fit.numbers),
                     names=fit.targets if len(fit.targets) > 1 else (),
+                    best=self.deciding_number,
                 )

@@ -3,18 +3,18 @@
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Self
 
-import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
 from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
 from blitz.data.plan import Plan, Split
 from blitz.fields import held, may_change
+from blitz.losses import LearnsTargets
 from blitz.models.table import Layers, scaled, usual_batch, usual_epochs, usual_optim
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
-from blitz.recipe import Batch, Recipe
+from blitz.recipe import Batch
 
 _OPTIM = Optim(**usual_optim("tabm", classifies=True))
 _MOST_EVALUATIONS = 25
@@ -22,7 +22,7 @@ _MOST_EVALUATIONS = 25
 
 
 @dataclass(frozen=True)
-class TableCsv(Recipe):
+class TableCsv(LearnsTargets):
     """A model of the numbers and categories of a CSV; it classifies or predicts a number, depending on the target."""
 
     # None until it is fitted, which chooses a number.
@@ -42,14 +42,19 @@ class TableCsv(Recipe):
         usual = Optim(**usual_optim(self.model.name, classifies=bool(fit.target.classes)))
         unset = [spec.name for spec in fields(Optim) if getattr(self.optim, spec.name) == getattr(_OPTIM, spec.name)]
         rows = min(fit.rows, self.max_train_rows or fit.rows)
-        return replace(
+        # As its authors train it.
+        smooths = self.model.name == "realmlp" and fit.target.classes and not self.label_smoothing
+        fitted = replace(
             self,
             fitted_on=fit,
             opened=table,
             optim=replace(self.optim, **{name: getattr(usual, name) for name in unset}),
             epochs=self.epochs or usual_epochs(self.model.name, rows),
             global_batch_size=self.global_batch_size or usual_batch(self.model.name, rows),
+            label_smoothing=0.1 if smooths else self.label_smoothing,
         )
+        trained_on = fitted.dataset("train")
+        return fitted.checked_losses(fit.target.classes, len(trained_on), trained_on.labels)
 
     def plan(self, train_rows: int, eval_rows: int) -> Plan:
         plan = super().plan(train_rows, eval_rows)
@@ -110,12 +115,11 @@ class TableCsv(Recipe):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         # In training an ensemble gives (batch, members, outputs), and the loss is the mean of its members'.
         members = outputs if outputs.dim() == 3 else outputs[:, None]
-        if not self.fit.target.classes:
-            return (members.squeeze(2) - batch["targets"][:, None]).square().mean(1)
         targets = batch["targets"][:, None].expand(-1, members.shape[1])
-        # As RealMLP is trained; what is evaluated is the plain loss.
-        smoothing = 0.1 if self.model.name == "realmlp" and outputs.dim() == 3 else 0.0
-        losses = F.cross_entropy(members.transpose(1, 2), targets, reduction="none", label_smoothing=smoothing)
+        if self.fit.target.classes:
+            losses = self.loss_of_classes(members.flatten(0, 1), targets.flatten()).view_as(targets)
+        else:
+            losses = self.loss_of_numbers(members.squeeze(2), targets)
         return losses.mean(1)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
@@ -152,5 +156,5 @@ class TableCsv(Recipe):
         if target.classes:
             return Classification(target.classes)
         if target.log_unit:
-            return Regression(undo=target.undone)
-        return Regression(units=(target.std,), means=(target.mean,))
+            return Regression(undo=target.undone, best=self.deciding_number)
+        return Regression((target.std,), means=(target.mean,), best=self.deciding_number)

@@ -22,7 +22,7 @@ def class_chart(evaluation: dict[str, Any]) -> tuple[Chart | None, str]:
             "rows": one["rows"],
         }
         for one in classes
-        if one["rows"]
+        if one["rows"] and one["interval"]
     ]
     if not shown:
         return None, ""

@@ -24,6 +24,7 @@ from blitz.visible import all_visible, visible
 _TEMPLATES = Path(__file__).with_name("templates")
 _MOST_ATTENTIONS = 8
 _PNG_WIDTH, _PNG_SCALE = 560, 2.0
+_OFF: tuple[Any, ...] = (None, "", [], {}, "none")
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ def run_page(record: Record) -> Page:
         "numbers": list(numbers),
         "examples": (evaluation or {}).get("examples", {}),
         "seconds": _seconds(record),
+        # A value that says that something is not there, not used or not done.
+        "settings_on": {name: value for name, value in record.settings.items() if value not in _OFF},
+        "settings_off": {name: value for name, value in record.settings.items() if value in _OFF},
     }
     return Page("run.html", _present(charts), context)
 

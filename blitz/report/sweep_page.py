@@ -14,6 +14,10 @@ _MOST_CURVES, _POINTS_A_CURVE = 128, 60
 _MOST_LINES = 500
 _WIDE = 50
 """A setting whose values span a larger ratio gets a logarithmic axis."""
+_FEW = 8
+"""Of fewer values none is left out."""
+_SQUASHED = 4
+"""How many times as long as for most values a scale may be before the rest is left out."""
 _OPTIMIZER = "optim.name"
 Row = dict[str, str]
 
@@ -34,6 +38,8 @@ class Sweep:
     """By trial number: steps and values of the deciding metric."""
     best: dict[str, Any] | None
     """The recipe of the best trial."""
+    importance: dict[str, float]
+    """How much each setting decides, as shares; empty if it is not known."""
     command: str
 
     @property
@@ -75,6 +81,7 @@ def read_sweep(run: RunDirectory) -> Sweep:
         varied=[name for name in rows[0] if name not in own] if rows else [],
         curves=curves,
         best=run.part("best").read_json("recipe.json"),
+        importance=run.read_json("importance.json") or {},
         command=next((str(event["command"]) for event in reversed(run.events()) if event.get("command")), ""),
     )
 
@@ -107,7 +114,27 @@ def _thinned(lines: Iterable[dict[str, Any]], metric: str) -> list[tuple[int, fl
 
 def sweep_charts(sweep: Sweep) -> dict[str, Chart | None]:
     """Charts by their names."""
-    return {"parallel": parallel_coordinates(sweep), "trials": _curves(sweep)}
+    return {"parallel": parallel_coordinates(sweep), "importance": _importance(sweep), "trials": _curves(sweep)}
+
+
+def _importance(sweep: Sweep) -> Chart | None:
+    """A bar for each setting: how much of the differences between trials it explains."""
+    if not sweep.importance:
+        return None
+    bars = [{"setting": name, "share": share} for name, share in sweep.importance.items()]
+    return {
+        "data": {"values": bars},
+        "height": 26 * len(bars),
+        "mark": {"type": "bar", "cornerRadius": 2},
+        "encoding": {
+            "y": {"field": "setting", "type": "nominal", "sort": "-x", "title": None, "axis": {"labelLimit": 260}},
+            "x": {"field": "share", "type": "quantitative", "title": "importance", "axis": {"format": "%"}},
+            "tooltip": [
+                {"field": "setting", "type": "nominal"},
+                {"field": "share", "type": "quantitative", "format": ".1%"},
+            ],
+        },
+    }
 
 
 def parallel_coordinates(sweep: Sweep) -> Chart | None:
@@ -222,6 +249,25 @@ def curves_by(sweep: Sweep) -> str:
     return named[0] if named else ""
 
 
+def _scale_of_curves(values: Sequence[float], *, mode: str) -> Chart:
+    """The scale of the deciding metric: where a few bad values would squash all others, logarithmic or cut off.
+
+    It is cut off at that quarter of the values that is the worst, as far beyond it as the others reach.
+    """
+    found = sorted(value for value in values if math.isfinite(value))
+    if len(found) < _FEW:
+        return {"zero": False}
+    low, high, quarter = found[0], found[-1], len(found) // 4
+    if mode == "min":
+        bound = found[-1 - quarter] + (found[-1 - quarter] - low)
+        if high - low <= _SQUASHED * (bound - low):
+            return {"zero": False}
+        return {"type": "log"} if low > 0 else {"zero": False, "domain": [low, bound], "nice": False}
+    bound = found[quarter] - (high - found[quarter])
+    far = high - low > _SQUASHED * (high - bound)
+    return {"zero": False, "domain": [bound, high], "nice": False} if far else {"zero": False}
+
+
 def _curves(sweep: Sweep) -> Chart | None:
     """The deciding metric of each trial, over the steps."""
     by, rows = curves_by(sweep), {row["trial"]: row for row in sweep.rows}
@@ -236,7 +282,9 @@ def _curves(sweep: Sweep) -> Chart | None:
         "name": "over",
         "select": {"type": "point", "on": "pointerover", "fields": ["trial"], "clear": "pointerout"},
     }
-    y = {"field": "value", "type": "quantitative", "title": sweep.metric, "scale": {"zero": False}}
+    values = [value for curve in sweep.curves.values() for _, value in curve]
+    scale = _scale_of_curves(values, mode=sweep.settings["mode"])
+    y = {"field": "value", "type": "quantitative", "title": sweep.metric, "scale": scale}
     return {
         "data": {"values": points},
         "params": [*ZOOM, hover],

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar, Literal, Protocol
 
+from blitz.errors import require
 from blitz.extras import require_extra
 
 TrackerName = Literal["wandb", "mlflow", "trackio", "comet"]
@@ -85,12 +86,14 @@ _CLIENTS: Mapping[TrackerName, tuple[str, str]] = {
 
 
 def require_clients(names: Sequence[TrackerName]) -> None:
-    """Refuse a tracker whose client is not installed; none is imported for it.
+    """Refuse a tracker that is not known, or whose client is not installed; none is imported for it.
 
     Raises:
-        MissingExtra: if one is not.
+        UserError: if there is no such tracker.
+        MissingExtra: if its client is not installed.
     """
     for name in names:
+        require(name in _CLIENTS, f"--track {name}: there is no such tracker; there are {', '.join(_CLIENTS)}")
         require_extra(name, _CLIENTS[name][0], what=f"--track {name}")
 
 

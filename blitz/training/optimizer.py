@@ -211,9 +211,9 @@ def learning_rate(settings: Optim, step: int, plan: Plan) -> float:
         case "linear":
             return peak * (1 - progress)
         case "polynomial":
-            return peak * (1 - progress) ** settings.power
+            return peak * float((1 - progress) ** settings.power)
         case "step":
-            return peak * settings.step_factor ** int(step / (settings.step_epochs * plan.steps_per_epoch))
+            return peak * float(settings.step_factor) ** int(step / (settings.step_epochs * plan.steps_per_epoch))
         case "wsd":
             return peak * min(1.0, (end - step) / max(1, round(settings.decay_fraction * end)))
         case "coslog":

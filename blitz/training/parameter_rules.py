@@ -31,7 +31,8 @@ def torch_groups(settings: Optim, groups: Sequence[Group], model: nn.Module) -> 
 def _not_decayed(model: nn.Module) -> set[nn.Parameter]:
     """Biases and the weights of norms, which are vectors, and embeddings."""
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-    return {parameter for parameter in model.parameters() if parameter.dim() < 2} | {one.weight for one in embeddings}
+    tables = {parameter for one in embeddings for parameter in one.parameters()}
+    return tables | {parameter for parameter in model.parameters() if parameter.dim() < 2}
 
 
 def _layer_factors(decay: float, model: nn.Module) -> dict[nn.Parameter, float]:

@@ -58,8 +58,12 @@ class Progress:
         sign = -1.0 if deciding.higher_is_better else 1.0
         best = self.best
         # Any value is better than none, or than NaN.
-        first = best is None or math.isnan(best.value)
-        is_best = first or sign * value < sign * best.value or (value == best.value and loss < best.loss)
+        is_best = (
+            best is None
+            or math.isnan(best.value)
+            or sign * value < sign * best.value
+            or (value == best.value and loss < best.loss)
+        )
         if is_best:
             self.best = BestEvaluation(self.step, value, deciding.metric, loss, self.metrics)
         start = self.improved_from

@@ -41,6 +41,35 @@ class Learned(nn.Module):
         return F.cross_entropy(outputs, targets, reduction="none") * self.scale
 
 
+class Odd(Dataset[Any]):
+    """Cannot read one of its rows."""
+
+    def __init__(self, rows: int, odd: int = -1) -> None:
+        self.rows, self.odd = rows, odd
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, row: int) -> Any:
+        if row == self.odd:
+            raise KeyError("age")
+        return torch.zeros(3, dtype=torch.float64), 0
+
+
+class Broken(nn.Module):
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        raise RuntimeError("no weights")
+
+
+class Pair(nn.Module):
+    """Gives a tuple."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
 LINEAR = partial(nn.Linear, 3, 2)
 NUMBERS = TensorDataset(torch.randn(20, 3), torch.randn(20))
 
@@ -73,7 +102,7 @@ def mean_of(outputs: Tensor, targets: Tensor) -> Tensor:
         ),
         (
             {"train": TensorDataset(torch.randn(20, 3), torch.zeros(20, 1, dtype=torch.long)), "model": LINEAR},
-            "loss=CrossEntropyLoss does not take the outputs and targets of rows of train: RuntimeError: ",
+            r"does not take the outputs and targets of rows of train \(.* int64 \(8, 1\)\): RuntimeError: ",
         ),
         ({"train": NUMBERS, "model": LINEAR}, "does not take the outputs and targets of rows of train"),
         (
@@ -83,7 +112,7 @@ def mean_of(outputs: Tensor, targets: Tensor) -> Tensor:
         # Only the last rows are of the class that the model does not have: where rows are sorted by class.
         (
             {"train": TensorDataset(torch.randn(20, 3), torch.arange(20) // 8), "model": LINEAR},
-            "of rows of train: IndexError: Target 2 is out of bounds",
+            r"of rows of train \(.*\): IndexError: Target 2 is out of bounds",
         ),
         (
             {"train": [(torch.zeros(3), 0), (torch.zeros(4), 1)], "model": LINEAR},
@@ -99,6 +128,15 @@ def mean_of(outputs: Tensor, targets: Tensor) -> Tensor:
             "metrics: 'right' must be a tensor with a number for each of the 8 rows, not their mean",
         ),
         ({"epoch": 5}, "has no setting 'epoch'; perhaps epochs"),
+        ({"lr": 5}, "has no setting 'lr'; perhaps optim.lr"),
+        ({"batch_size": 5}, "has no setting 'batch_size'; perhaps global_batch_size or micro_batch_size"),
+        ({"track": "mlfow"}, "--track mlfow: there is no such tracker; there are wandb, mlflow, trackio, comet"),
+        ({"model": Broken}, "model=Broken cannot be made: RuntimeError: no weights"),
+        ({"model": Pair, "loss": nn.MSELoss()}, r"rows of train \(outputs tuple of 2, targets int64 \(8,\)\): "),
+        ({"train": torch.ones(20, 3), "model": LINEAR}, r"its items have no targets; give \(inputs, targets\)"),
+        ({"train": Odd(-1)}, "train=Odd: its __len__ fails: ValueError: __len__"),
+        ({"val": Odd(20, odd=19)}, r"val=Odd: row 19 cannot be read \(test_bad_objects\.py:\d+\): KeyError: 'age'"),
+        ({"train": [(torch.ones(3), 0), None]}, "train=list: row 1 is None"),
         ({"collate_fn": lambda items: torch.stack([x for x, _ in items]).T}, "the first dimension of all that"),
         (
             {"train": [{"image": torch.zeros(2), "mask": torch.zeros(2), "y": 0}] * 3, "model": nn.Bilinear(2, 2, 2)},
@@ -112,6 +150,11 @@ def test_what_does_not_go_together_is_one_line(given: dict[str, Any], says: str,
         blitz.train(**objects, storage=tmp_path / "runs")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_row_that_fails_later_is_named_too(tmp_path: Path) -> None:
+    with pytest.raises(blitz.DataError, match=r"train=Odd: row 3 cannot be read .*: KeyError: 'age'"):
+        blitz.train(model=Net, train=Odd(20, odd=3), loss=nn.CrossEntropyLoss(), storage=tmp_path, report=False)
 
 
 def test_images_of_different_sizes_are_one_line(tmp_path: Path) -> None:

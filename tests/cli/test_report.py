@@ -55,6 +55,10 @@ def test_a_run_ends_with_its_report_a_curve_and_what_its_time_went_to(
     assert "% compute, " in printed
     text = (tmp_path / "one" / "report.html").read_text()
     assert "blitz train digits --epochs 1 --max-train-rows 64" in text
+    shown, _, folded = text.partition('id="settings"')[2].partition("settings that are off</summary>")
+    assert "<dt>max_train_rows</dt><dd>64</dd>" in shown
+    assert "<dt>max_steps</dt>" not in shown
+    assert "<dt>max_steps</dt>" in folded
 
 
 def test_a_run_may_end_without_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

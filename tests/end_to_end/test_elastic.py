@@ -53,10 +53,10 @@ FLAGS = shlex.split(
     "--epochs 10000 --global-batch-size 31 --log-every-steps 10 --evaluate-every-steps 100000"
     " --checkpoint.every-steps 100 --optim.name momentum --optim.lr 0.001 --optim.schedule constant"
     " --optim.warmup-steps 0 --run elastic --scale.min-workers 1 --scale.max-workers 3 --scale.resize-every-s 1"
-    " --max-failures 1"
+    " --max-failures 1 --scale.feed stream"
 )
 SECONDS_TO_WAIT = 300
-SECONDS_OF_NOTICE = 15
+SECONDS_TO_PREEMPTION = 15
 SETTINGS = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
     # A node that has been taken still counts for one with room.
@@ -88,7 +88,7 @@ def wait_for(workers: int, folder: Path, run: subprocess.Popen[bytes]) -> int:
 
 def preempt(node: Any, cluster: Cluster, printed: Path) -> int:
     """Announce a node's preemption, and end it at its deadline; the step that the run has saved by then."""
-    end = time.time() + SECONDS_OF_NOTICE
+    end = time.time() + SECONDS_TO_PREEMPTION
     gcs = GcsClient(address=cluster.address)
     reason = autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
     accepted, why = gcs.drain_node(node.node_id, reason, "", int(end * 1000))

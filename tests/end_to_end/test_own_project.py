@@ -12,6 +12,7 @@ from blitz.run_files.directory import RunDirectory
 from tests.clusters import Head, blind_to, head_node, joined_node
 from tests.object_store import uri_of
 from tests.running import result
+from tests.trackers.stores import in_mlflow, mlflow_server
 from tests.wheels import Installed
 
 pytestmark = [pytest.mark.slow]
@@ -165,6 +166,32 @@ def test_recipes_and_spaces_by_file_module_and_entry_point(with_roses: Installed
     (elsewhere := project.parent / "elsewhere").mkdir()
     used = with_roses.run("blitz", "evaluate", str(runs / "file"), "--scale.num-workers", "0", cwd=elsewhere)
     assert used.stdout.startswith("step 8, 64 rows of val\n")
+
+
+@pytest.mark.cluster
+def test_a_users_run_is_tracked_from_this_process_and_from_two_workers(with_roses: Installed, project: Path) -> None:
+    pytest.importorskip("mlflow")
+    flags = "--no-report --log-every-steps 1 --track mlflow"
+    with mlflow_server(project.parent / "mlflow") as uri:
+        printed = commands(
+            with_roses,
+            project,
+            f"train flowers.py --scale.num-workers 0 --run here {flags}",
+            f"train flowers.py --scale.num-workers 2 --run workers {flags}",
+            MLFLOW_TRACKING_URI=uri,
+        )
+        stored = in_mlflow(uri)
+    assert "Error" not in printed
+    assert digest_of(project, "here") == digest_of(project, "workers")
+    for name in ("here", "workers"):
+        (one,) = [one for one in stored if one.name.startswith(name)]
+        lines = RunDirectory.of(str(project / "runs"), name).metrics()
+        assert {(step, metric) for step, metric, _ in one.logged} == {
+            (line["step"], metric) for line in lines for metric in line if metric != "step"
+        }
+        assert max(one.logged.values()) == 1
+        assert (one.config["width"], one.state) == ("7", "FINISHED")
+        assert one.summary["rows_digest"] == digest_of(project, name)
 
 
 @pytest.fixture

@@ -104,6 +104,8 @@ def test_an_address_without_a_number_for_a_port_is_refused(monkeypatch: pytest.M
         check(Placement(Scale()))
 
 
-def test_an_address_of_ray_client_is_refused() -> None:
-    with pytest.raises(UserError, match="is Ray Client's, with which blitz does not run; set it to HOST:6379"):
-        check(Placement(Scale(num_workers=2), "ray://127.0.0.1:10001"))
+def test_an_address_of_ray_client_where_nothing_listens_is_refused_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        with pytest.raises(UserError, match=r"is ray://127\.0\.0\.1:\d+, and nothing answers there"):
+            check(Placement(Scale(num_workers=2), f"ray://127.0.0.1:{free.getsockname()[1]}"))

@@ -88,14 +88,16 @@ def test_in_training_it_gives_the_outputs_of_every_member_and_otherwise_their_av
     torch.testing.assert_close(model.eval()(numbers, NO_CATEGORIES), averaged(each, classifies=True))
 
 
-def test_an_embedding_is_linear_in_each_bin_and_beyond_the_outer_ones() -> None:
+def test_an_embedding_is_linear_in_each_bin_and_for_a_bins_width_beyond_the_outer_ones() -> None:
     edges = [torch.tensor([0.0, 1.0, 4.0])]
     embeddings = PiecewiseLinearEmbeddings(edges, 2)
     nn.init.normal_(embeddings.bin_weight)
-    at = embeddings(torch.tensor([[-2.0], [0.0], [1.0], [2.5], [4.0], [7.0]]))[:, 0]
+    at = embeddings(torch.tensor([[-1.0], [0.0], [1.0], [2.5], [4.0], [7.0], [8.0]]))[:, 0]
     torch.testing.assert_close(at[3], (at[2] + at[4]) / 2)
     torch.testing.assert_close(at[5] - at[4], at[4] - at[2])
-    torch.testing.assert_close(at[1] - at[0], 2 * (at[2] - at[1]))
+    torch.testing.assert_close(at[1] - at[0], at[2] - at[1])
+    # From there on only the part that is linear in the number goes on.
+    torch.testing.assert_close(at[6] - at[5], embeddings.weight[0])
 
 
 def test_a_constant_and_a_number_of_two_values_have_no_bin_and_one() -> None:

@@ -134,7 +134,7 @@ def test_a_run_is_used_and_resumed_from_another_folder(
     assert open_run(run.uri).evaluate("val")["loss"] >= 0
     again = blitz.train(folder / "seeds.py", run="one", storage=folder / "runs", epochs=2, report=False, num_workers=0)
     assert [event["what"] for event in again.directory.events()] == ["started", "finished", "resumed", "finished"]
-    alone = RunDirectory.of(shutil.move(run.uri, elsewhere / "alone"))
+    alone = RunDirectory.of(shutil.move(run.uri, str(elsewhere / "alone")))
     alone.write_json("recipe.json", {**json.loads(alone.read("recipe.json")), "recipe": "seeds.py:Seeds"})
     with pytest.raises(UserError, match=r"no file seeds\.py.*; give this command in the folder where"):
         open_run(alone.uri)

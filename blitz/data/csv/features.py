@@ -46,12 +46,17 @@ class NumberFeature:
     has_missing: bool
     """Whether it is missing in some training rows: then another column flags these by 1."""
     quantiles: tuple[float, ...] = ()
-    """At the levels 0/48, 1/48, …, 48/48: models scale by them, and by them place the bins of embeddings."""
+    """At even levels from 0 to 1, quartiles among them: models scale by them, and embeddings have their bins there."""
 
     @classmethod
     def fitted(cls, report: ColumnReport, quantiles: tuple[float, ...]) -> Self:
-        """From the statistics of the training rows, of which some have a number."""
+        """From the statistics of the training rows, of which some have a number, and the quantiles of a sample."""
         assert report.mean is not None
+        if not quantiles:
+            # So few rows have a number that none of them is in the sample.
+            assert report.min is not None
+            assert report.max is not None
+            quantiles = (report.min, report.mean, report.mean, report.mean, report.max)
         std = LARGEST_NUMBER if report.is_constant or report.std is None else report.std
         return cls(report.name, report.mean, std, report.missing > 0, quantiles)
 

@@ -144,6 +144,11 @@ class CsvImages:
             columns["targets"] = self._targets(cells, frames)
         return columns
 
+    def labels(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """The number of the class of each row, int64 (batch,), without reading its image."""
+        found: npt.NDArray[np.int64] = self.table.__getitems__(rows)[self.fit.targets[0]]
+        return found
+
     def _targets(self, cells: Columns, frames: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         fit = self.fit
         if fit.task == "classification":

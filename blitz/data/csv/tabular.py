@@ -163,6 +163,11 @@ class CsvRows:
             targets = np.searchsorted([float(name) for name in fit.target.classes], targets)
         return {**features, "targets": targets}
 
+    def labels(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """The number of the class of each row, int64 (batch,)."""
+        found: npt.NDArray[np.int64] = self.__getitems__(rows)["targets"]
+        return found
+
 
 @dataclass(frozen=True)
 class TrainingTable(TrainingCsv):

@@ -14,6 +14,8 @@ from blitz.launch.cluster.connection import on_the_drivers_node
 from blitz.launch.cluster.ray_internals import through_client
 
 T = TypeVar("T")
+_SECONDS_TO_END = 60.0
+"""For a run that is interrupted; at the end of this process Ray ends it in any case."""
 
 
 def in_the_cluster(function: Callable[..., T], *args: Any) -> T:
@@ -34,7 +36,7 @@ def in_the_cluster(function: Callable[..., T], *args: Any) -> T:
         result: T = ray.get(running)
     except KeyboardInterrupt:
         ray.cancel(running)
-        ray.wait([running])
+        ray.wait([running], timeout=_SECONDS_TO_END)
         raise
     except ray.exceptions.RayTaskError as error:
         cause = error.cause

@@ -52,7 +52,7 @@ def through_client() -> bool:
     """Whether this process is connected by Ray Client, from outside the cluster. Checked on Ray 2.60."""
     from ray.util.client import ray as client
 
-    return client.is_connected()
+    return bool(client.is_connected())
 
 
 def silence_node_messages() -> None:

@@ -43,6 +43,10 @@ _ELASTIC_SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
 }
 
+_PREEMPTION_GRACE_S = 10.0
+"""Once a machine is gone, Ray Train would end the ranks on the others at once, and with them an upload that is still
+under way; ranks that have lost their peers end by themselves as soon as theirs is done."""
+
 
 def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
     """Run a job on the placement's cluster, or on a local one that lives as long as the job.
@@ -86,9 +90,13 @@ def _train(job: Job, datasets: Datasets, scale: Scale, workers: Workers, queue: 
             ),
             run_config=ray.train.RunConfig(
                 storage_path=scratch,
-                # Preemption does not count as a failure: it says nothing about whether the run can finish.
                 failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
-                    max_failures=scale.max_failures, max_preemption_failures=-1
+                    max_failures=scale.max_failures,
+                    # Preemption does not count as a failure: it says nothing about whether the run can finish.
+                    max_preemption_failures=-1,
+                    # Ranks that are left do not wait in Ray's own barriers for those that are gone.
+                    relax_collectives_on_preemption=True,
+                    preemption_grace_s=_PREEMPTION_GRACE_S,
                 ),
                 callbacks=[StopAtUserErrors()],  # type: ignore[list-item]
             ),

@@ -49,7 +49,7 @@ class QueueDisplay:
         update: _Update = self._step, self._loss, self._lines
         self._step, self._loss, self._lines, self._sent = None, None, [], time.monotonic()
         # Not `Queue.put`, which waits for the answer: training would wait for a process that is starting.
-        return self._queue.actor.put_nowait.remote(update)
+        return self._queue.actor.put_nowait.remote(update)  # type: ignore[attr-defined]
 
 
 class _Lines(io.TextIOBase):

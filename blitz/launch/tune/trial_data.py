@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from blitz.data.arrays import ArrayDataset
+from blitz.data.csv.image_dataset import CsvImages
 from blitz.data.csv.tabular import CsvRows
 from blitz.data.plan import Datasets, Plan
 from blitz.errors import require
@@ -47,17 +48,18 @@ class TrialData:
     def class_counts(self) -> dict[str, Tensor] | None:
         """How many of the rows to evaluate on are of each class, as the sums of `Classification`.
 
-        None where there are no classes, or where reading a row's class would mean decoding its image.
+        None where there are no classes, or where a row's class cannot be read without the rest of it.
         """
         metrics, rows = self.fitted.metrics(), self.datasets["val"]
-        if not isinstance(metrics, Classification) or not isinstance(rows, ArrayDataset | CsvRows):
+        if not isinstance(metrics, Classification) or not isinstance(rows, ArrayDataset | CsvRows | CsvImages):
+            return None
+        if isinstance(rows, ArrayDataset) and "targets" not in rows.columns:
             return None
         counts = torch.zeros(len(metrics.classes), dtype=torch.int64)
         for start in range(0, self.plan.eval_rows, _ROWS_AT_ONCE):
-            columns = rows.__getitems__(np.arange(start, min(start + _ROWS_AT_ONCE, self.plan.eval_rows)))
-            if "targets" not in columns:
-                return None
-            counts += torch.bincount(torch.from_numpy(columns["targets"]).long(), minlength=len(counts))
+            some = np.arange(start, min(start + _ROWS_AT_ONCE, self.plan.eval_rows))
+            labels = rows.columns["targets"][some] if isinstance(rows, ArrayDataset) else rows.labels(some)
+            counts += torch.bincount(torch.from_numpy(labels).long(), minlength=len(counts))
         return {"right": torch.zeros_like(counts), "rows_of": counts}
 
     def of(self, settings: Mapping[str, Any]) -> tuple[Recipe, Datasets]:

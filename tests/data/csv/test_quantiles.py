@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from blitz.data.csv import quantiles
+from blitz.data.csv.features import NumberFeature, feature_of
 from blitz.data.csv.quantiles import LEVELS, quantiles_of
+from blitz.data.csv.reading.columns import ColumnReport
 from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.scan import CsvOptions
+from blitz.models.number_embeddings import robust_scale
 
 
 def table(folder: Path, numbers: np.ndarray) -> CsvIndex:
@@ -22,6 +25,12 @@ def test_quantiles_are_those_of_the_kept_rows_whose_number_is_there(tmp_path: Pa
     levels = np.linspace(0, 1, LEVELS + 1)
     assert found["a"] == pytest.approx(np.quantile(numbers[:150], levels))
     assert found["b"] == pytest.approx(np.quantile(np.arange(0, 150, 2), levels))
+
+
+def test_a_number_that_no_row_of_the_sample_has_is_scaled_by_its_range() -> None:
+    feature = feature_of(ColumnReport("rare", "number", 2, 10**6, mean=3.0, std=1.0, min=2.0, max=4.0), ())
+    assert isinstance(feature, NumberFeature)
+    assert robust_scale(feature.quantiles) == (3.0, 1.0)
 
 
 def test_of_many_rows_a_sample_is_taken_that_the_seed_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
