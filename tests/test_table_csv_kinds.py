@@ -147,3 +147,25 @@ def test_classes_that_look_like_a_rating_are_said_to_be_classes(
     capsys.readouterr()
     assert len(fitted(tmp_path, digits).fit.target.classes) == 10
     assert "classes, 0 to 9" not in capsys.readouterr().out
+
+
+def test_free_text_is_learned_from_by_the_pieces_of_its_words_and_exported(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    filler = ["film", "scene", "actor", "story", "music", "ending", "camera", "light"]
+    rows = []
+    for number in range(ROWS):
+        words = [*random.choice(filler, 6), "wonderfully" if number % 2 else "terribly", str(number)]
+        rows.append(f"{' '.join(random.permutation(words))},{number % 2}")
+    table = write(tmp_path / "t.csv", "review,y", *rows)
+    made = recipe(tmp_path, table, text=("review",), val_fraction=0.2, epochs=20, global_batch_size=32)
+    trained = train_run(TrainSettings(made, run="run", storage=str(tmp_path), report=False))
+    assert trained.result["metrics"]["val/accuracy"] > 0.95
+    run = blitz.open(tmp_path / "run")
+    # No row holds this word, and it has pieces of one that rows hold.
+    new = write(tmp_path / "new.csv", "review", "a wonderful story", "the terrible ending", '""')
+    predicted = run.predict(str(new))["prediction"].to_pylist()
+    assert predicted[:2] == [1, 0]
+    module = torch.export.load(run.export()).module()
+    columns = run.recipe.inputs(str(new)).__getitems__(np.arange(3))
+    shares = module(*(torch.from_numpy(columns[name]) for name in ("numbers", "categories", "texts")))["probabilities"]
+    assert shares[:, 1].tolist() == pytest.approx(run.predict(str(new))["probability_1"].to_pylist(), abs=1e-5)

@@ -7,10 +7,12 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
+from blitz.data.csv.text_features import BUCKETS, SIZES
 from blitz.data.plan import Plan, Split
 from blitz.fields import held, may_change
 from blitz.losses import LearnsTargets
 from blitz.models.table import Layers, scaled, usual_batch, usual_epochs, usual_optim
+from blitz.models.texts import WIDTH, WithTexts
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
@@ -91,13 +93,14 @@ class TableCsv(LearnsTargets):
 
     def build_model(self) -> nn.Module:
         fit = self.fit
-        return self.model.build(
-            flags=fit.number_columns - len(fit.numbers),
+        table = self.model.build(
+            flags=fit.number_columns - len(fit.numbers) + WIDTH * len(fit.texts),
             quantiles=[one.quantiles for one in fit.numbers],
             codes=fit.codes,
             outputs=len(fit.target.classes) or 1,
             classifies=bool(fit.target.classes),
         )
+        return WithTexts(table, pieces=BUCKETS + 1) if fit.texts else table
 
     def preprocess(self, batch: Batch) -> Batch:
         numbers = self.fit.numbers
@@ -109,7 +112,8 @@ class TableCsv(LearnsTargets):
         return {**batch, "numbers": found}
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        outputs: Tensor = model(batch["numbers"], batch["categories"])
+        texts = [batch["texts"]] if self.fit.texts else []
+        outputs: Tensor = model(batch["numbers"], batch["categories"], *texts)
         return outputs
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -148,6 +152,7 @@ class TableCsv(LearnsTargets):
                 for one in fit.categories
                 if one.buckets
             },
+            "texts": {"columns": list(fit.texts), "sizes": list(SIZES), "buckets": BUCKETS} if fit.texts else {},
             "dates": {one.name: {"order": one.order, "numbers": list(one.names)} for one in fit.dates},
         }
 

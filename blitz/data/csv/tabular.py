@@ -27,12 +27,14 @@ from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.statistics import statistics_of
 from blitz.data.csv.source import CsvSource, Mask, TrainingCsv
 from blitz.data.csv.table import CsvTable, unknown_labels
+from blitz.data.csv.text_features import TextRows
 from blitz.data.order import Rows
 from blitz.data.plan import Split
 from blitz.errors import DataError, require
 from blitz.fields import may_change
 from blitz.visible import visible
 
+_TEXT: ColumnType = "text"
 Task = Literal["auto", "classification", "regression"]
 
 
@@ -44,6 +46,8 @@ class CsvData(CsvSource):
     """The column to learn; all others are features."""
     ignore: tuple[str, ...] = ()
     """Columns that are not features."""
+    text: tuple[str, ...] = ()
+    """Columns of free text to learn from, such as reviews; by default columns of text are left out."""
     task: Task = "auto"
     """auto classifies a category, or a number with at most 20 distinct values that are all whole."""
     target_scale: TargetScale = "auto"
@@ -59,7 +63,13 @@ class CsvData(CsvSource):
         """
         super().check()
         require(bool(self.target), "name the column to learn with --data.target COLUMN")
-        require(self.target not in self.ignore, f"--data.ignore names '{self.target}', which is to be learned")
+        for flag, names in (("ignore", self.ignore), ("text", self.text)):
+            require(self.target not in names, f"--data.{flag} names '{self.target}', which is to be learned")
+
+    @property
+    def given_types(self) -> dict[str, ColumnType]:
+        """Types of columns that are not detected."""
+        return {**self.types, **dict.fromkeys(self.text, _TEXT)}
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,8 @@ class CsvFit:
     """How many rows it was fitted on."""
     dates: tuple[DateFeature, ...] = may_change(())
     """Columns of dates, whose numbers are the last of `numbers`."""
+    texts: tuple[str, ...] = may_change(())
+    """Columns of free text."""
 
     @property
     def number_columns(self) -> int:
@@ -102,7 +114,7 @@ class CsvFit:
         """The type of every column that is read."""
         types: dict[str, ColumnType] = {feature.name: "number" for feature in self.plain_numbers}
         types |= {feature.name: "category" for feature in self.categories}
-        types |= {feature.name: "text" for feature in self.dates}
+        types |= dict.fromkeys((*(feature.name for feature in self.dates), *self.texts), "text")
         return types | {self.target.name: self.target.type}
 
     @property
@@ -123,13 +135,14 @@ class CsvRows:
         codes_of = {one.name: one.codes_of(index.codes[one.name]) for one in fit.categories}
         # Code 0 is of an index that does not exist.
         known = {name: {value: code - 1 for value, code in codes.items()} for name, codes in codes_of.items()}
-        dates = {one.name for one in fit.dates}
-        columns = [name for name in fit.types if name in index.dialect.names and name not in dates]
+        apart = {*(one.name for one in fit.dates), *fit.texts}
+        columns = [name for name in fit.types if name in index.dialect.names and name not in apart]
         without = np.flatnonzero(~kept)
         self.table = CsvTable(
             index, columns, categories={**known, fit.target.name: fit.target.classes}, without=without
         )
         self._dates = DateRows(index, fit.dates, without) if fit.dates else None
+        self._texts = TextRows(index, fit.texts, without) if fit.texts else None
         self._has_targets = fit.target.name in columns
 
     def __len__(self) -> int:
@@ -143,6 +156,7 @@ class CsvRows:
     def __getitems__(self, rows: Rows) -> Columns:
         """`numbers` float64 (batch, numbers), `categories` int64 (batch, categories), and `targets` (batch,).
 
+        If there are columns of text, `texts` are their pieces, int32 (batch, texts, pieces), 0 where there is none.
         Numbers are not standardised, NaN where missing; category code 0 is missing or unknown. Targets are there if the
         CSV has them: the int64 index of a class, or a standardised number as float32.
         """
@@ -154,6 +168,8 @@ class CsvRows:
             "numbers": learned if self._dates is None else np.hstack([learned, self._dates.numbers(rows)]),
             "categories": categories[:, : len(fit.categories)] + 1,
         }
+        if self._texts is not None:
+            features["texts"] = self._texts.pieces(rows)
         if not self._has_targets:
             return features
         targets: npt.NDArray[Any] = (numbers if fit.target.type == "number" else categories)[:, -1]
@@ -225,7 +241,7 @@ def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
         if target.log_unit:
             print(visible(f"{index.csv}: learns the logarithm of column '{data.target}', and predicts the column"))
     numbers, categories, dates = _features(table, reports)
-    return CsvFit(index.content, target, numbers, categories, index.decimal, int(train.sum()), dates), table
+    return CsvFit(index.content, target, numbers, categories, index.decimal, int(train.sum()), dates, data.text), table
 
 
 def _features(
@@ -237,7 +253,7 @@ def _features(
         DataError: if there is no such column.
     """
     data, index, train = table.data, table.index, table.parts.train
-    by, ignored = data.split_by, {data.target, *data.ignore}
+    by, ignored = data.split_by, {data.target, *data.ignore, *data.text}
     left_out: dict[str, list[str]] = {}
     if by.kind == "group" and by.column not in ignored:
         # No value of it is both trained and evaluated on.
@@ -267,7 +283,7 @@ def _features(
             left_out.setdefault("they are text or empty", []).append(report.name)
     levels = quantiles_of(DateNumbers(index, dates), list(of_dates), train, table.seed)
     numbers += [NumberFeature.fitted(report, levels[name]) for name, report in of_dates.items()]
-    if not numbers and not categories:
+    if not (numbers or categories or data.text):
         raise DataError(
             f"{index.csv} has no column to learn '{data.target}' from: numbers and categories are learned from, and "
             f"there is {', '.join(name for names in left_out.values() for name in names) or 'none'}; declare types "
@@ -332,7 +348,7 @@ def _val_rows(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
 
 def _train_index(data: CsvData, content: str | None) -> tuple[CsvIndex, bool]:
     """The training CSV, and whether its target is to be classified; a target of another type is read again."""
-    index = data.train_index(data.options(types=data.types, label_columns=(data.target,)), content=content)
+    index = data.train_index(data.options(types=data.given_types, label_columns=(data.target,)), content=content)
     for name in data.ignore:
         index.column(name)
     report = index.column(data.target)
@@ -347,7 +363,7 @@ def _train_index(data: CsvData, content: str | None) -> tuple[CsvIndex, bool]:
     kind: ColumnType = "category" if classifies else "number"
     if report.type == kind or (classifies and few):
         return index, classifies
-    types: Mapping[str, ColumnType] = {**data.types, data.target: kind}
+    types: Mapping[str, ColumnType] = {**data.given_types, data.target: kind}
     return data.train_index(data.options(types=types, label_columns=(data.target,))), classifies
 
 
