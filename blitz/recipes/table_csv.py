@@ -11,6 +11,7 @@ from blitz.data.csv.text_features import BUCKETS, SIZES
 from blitz.data.plan import Plan, Split
 from blitz.fields import held, may_change
 from blitz.losses import LearnsTargets
+from blitz.models.folds import Folds, fold_weights
 from blitz.models.table import Layers, scaled, usual_batch, usual_epochs, usual_optim
 from blitz.models.texts import WIDTH, WithTexts
 from blitz.optim import Optim
@@ -92,6 +93,13 @@ class TableCsv(LearnsTargets):
         return csv_inputs(self.data, self.fit, csv)
 
     def build_model(self) -> nn.Module:
+        folds = self.data.folds
+        if folds is None:
+            return self._table_model()
+        models = [self._table_model() for _ in range(folds)]
+        return Folds(models, classifies=bool(self.fit.target.classes))
+
+    def _table_model(self) -> nn.Module:
         fit = self.fit
         table = self.model.build(
             flags=fit.number_columns - len(fit.numbers) + WIDTH * len(fit.texts),
@@ -113,7 +121,8 @@ class TableCsv(LearnsTargets):
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         texts = [batch["texts"]] if self.fit.texts else []
-        outputs: Tensor = model(batch["numbers"], batch["categories"], *texts)
+        fold = {} if self.data.folds is None else {"fold": batch.get("fold")}
+        outputs: Tensor = model(batch["numbers"], batch["categories"], *texts, **fold)
         return outputs
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -124,6 +133,8 @@ class TableCsv(LearnsTargets):
             losses = self.loss_of_classes(members.flatten(0, 1), targets.flatten()).view_as(targets)
         else:
             losses = self.loss_of_numbers(members.squeeze(2), targets)
+        if self.data.folds is not None and outputs.dim() == 3:
+            losses = losses * fold_weights(batch["fold"], folds=self.data.folds, outputs=losses.shape[1])
         return losses.mean(1)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
@@ -134,6 +145,8 @@ class TableCsv(LearnsTargets):
 
     def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         target = self.fit.target
+        # What is deployed is for new rows, which are in no fold.
+        batch = {name: column for name, column in batch.items() if name != "fold"}
         if target.classes:
             return super().deployed(model, batch)
         outputs = self.forward(model, self.preprocess(batch))

@@ -2,38 +2,41 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import tyro
 
 from blitz.data.arrays import Columns
-from blitz.data.csv.date_features import DateFeature, DateNumbers, DateRows, date_columns, date_features
+from blitz.data.csv.date_features import DateFeature, DateRows
 from blitz.data.csv.features import (
     MOST_WHOLE_CLASSES,
     CategoryFeature,
     NumberFeature,
     Target,
     TargetScale,
-    identifies_rows,
     seem_to_count,
     whole_numbers,
 )
 from blitz.data.csv.quantiles import quantiles_of
 from blitz.data.csv.reading.bad_rows import BadRows
-from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_identifiers, are_whole, are_words
+from blitz.data.csv.reading.columns import ColumnType, are_identifiers, are_whole, are_words
 from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.statistics import statistics_of
 from blitz.data.csv.source import CsvSource, Mask, TrainingCsv
+from blitz.data.csv.splits import fold_rows
 from blitz.data.csv.table import CsvTable, unknown_labels
+from blitz.data.csv.table_features import features_of
 from blitz.data.csv.text_features import TextRows
 from blitz.data.order import Rows
 from blitz.data.plan import Split
-from blitz.errors import DataError, require
+from blitz.errors import require
 from blitz.fields import may_change
 from blitz.visible import visible
 
+Folds = npt.NDArray[np.int16]
 _TEXT: ColumnType = "text"
 Task = Literal["auto", "classification", "regression"]
 
@@ -50,6 +53,9 @@ class CsvData(CsvSource):
     """Columns of free text to learn from, such as reviews; by default columns of text are left out."""
     task: Task = "auto"
     """auto classifies a category, or a number with at most 20 distinct values that are all whole."""
+    folds: Annotated[int | None, tyro.conf.arg(aliases=["--folds"])] = None
+    """Cross-validation: train so many models at once, each on all rows but those of its fold, on which it is evaluated.
+    Predictions for other rows are the average of all."""
     target_scale: TargetScale = "auto"
     """How a number is learned: as it is, or its logarithm, which is undone in predictions and metrics. auto takes the
     logarithm of numbers from 0 on whose standard deviation is above three times their mean, or whose largest is more
@@ -61,10 +67,19 @@ class CsvData(CsvSource):
         Raises:
             UserError: if no CSV or no target is named, or two ways to evaluate are.
         """
+        if self.folds is not None:
+            require(self.folds >= 2, f"--data.folds is {self.folds}; it must be at least 2")
+            several = self.val_csv is None and self.val_fraction is None
+            require(several, "--data.folds evaluates on all rows; leave out --data.val-csv and --data.val-fraction")
         super().check()
         require(bool(self.target), "name the column to learn with --data.target COLUMN")
         for flag, names in (("ignore", self.ignore), ("text", self.text)):
             require(self.target not in names, f"--data.{flag} names '{self.target}', which is to be learned")
+
+    @property
+    def has_shares(self) -> bool:
+        """See `CsvSource`."""
+        return self.folds is not None or super().has_shares
 
     @property
     def given_types(self) -> dict[str, ColumnType]:
@@ -127,11 +142,12 @@ class CsvFit:
 class CsvRows:
     """Rows of a CSV as model inputs: those of its index where `kept`, of shape (rows of the index,), is true.
 
-    `left_out` are the bad ones among the others.
+    `left_out` are the bad ones among the others, and `folds` those of all rows of the index, below 32,768.
     """
 
-    def __init__(self, index: CsvIndex, fit: CsvFit, kept: Mask, left_out: BadRows) -> None:
+    def __init__(self, index: CsvIndex, fit: CsvFit, kept: Mask, left_out: BadRows, folds: Folds | None = None) -> None:
         self.fit, self.left_out = fit, left_out
+        self._folds = None if folds is None else folds[kept]
         codes_of = {one.name: one.codes_of(index.codes[one.name]) for one in fit.categories}
         # Code 0 is of an index that does not exist.
         known = {name: {value: code - 1 for value, code in codes.items()} for name, codes in codes_of.items()}
@@ -156,9 +172,10 @@ class CsvRows:
     def __getitems__(self, rows: Rows) -> Columns:
         """`numbers` float64 (batch, numbers), `categories` int64 (batch, categories), and `targets` (batch,).
 
-        If there are columns of text, `texts` are their pieces, int32 (batch, texts, pieces), 0 where there is none.
         Numbers are not standardised, NaN where missing; category code 0 is missing or unknown. Targets are there if the
-        CSV has them: the int64 index of a class, or a standardised number as float32.
+        CSV has them: the int64 index of a class, or a standardised number as float32. If there are columns of text,
+        `texts` are their pieces, int32 (batch, texts, pieces), 0 where there is none. Where there are folds, `fold` is
+        that of each row, int64 (batch,).
         """
         fit = self.fit
         # The target is the last column of its type.
@@ -168,6 +185,8 @@ class CsvRows:
             "numbers": learned if self._dates is None else np.hstack([learned, self._dates.numbers(rows)]),
             "categories": categories[:, : len(fit.categories)] + 1,
         }
+        if self._folds is not None:
+            features["fold"] = self._folds[rows].astype(np.int64)
         if self._texts is not None:
             features["texts"] = self._texts.pieces(rows)
         if not self._has_targets:
@@ -191,6 +210,8 @@ class TrainingTable(TrainingCsv):
 
     data: CsvData
     classifies: bool
+    folds: Folds | None = None
+    """The fold of each row of the index, if there are any."""
 
 
 def open_table(data: CsvData, seed: int, *, content: str | None = None) -> TrainingTable:
@@ -202,8 +223,15 @@ def open_table(data: CsvData, seed: int, *, content: str | None = None) -> Train
     index, classifies = _train_index(data, content)
     bad = _faults(index, {column.name for column in index.columns} - set(data.ignore))
     left_out = data.rows_to_leave_out(bad, index)
-    parts = data.parts(index, left_out, seed, classes=data.target if classifies else None)
-    return TrainingTable(data, seed, index, bad, parts, classifies)
+    classes = data.target if classifies else None
+    parts = data.parts(index, left_out, seed, classes=classes)
+    if data.folds is None:
+        return TrainingTable(data, seed, index, bad, parts, classifies)
+    rows = np.flatnonzero(parts.train)
+    folds = fold_rows(index, rows, data.split_by, folds=data.folds, seed=seed, classes=classes)
+    # Each row is evaluated on, by the model that was not trained on it.
+    parts = replace(parts, val=parts.train)
+    return TrainingTable(data, seed, index, bad, parts, classifies, folds.astype(np.int16))
 
 
 def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
@@ -240,65 +268,8 @@ def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
         target = Target.of_numbers(index, reports[data.target], train, median, data.target_scale)
         if target.log_unit:
             print(visible(f"{index.csv}: learns the logarithm of column '{data.target}', and predicts the column"))
-    numbers, categories, dates = _features(table, reports)
+    numbers, categories, dates = features_of(table, reports)
     return CsvFit(index.content, target, numbers, categories, index.decimal, int(train.sum()), dates, data.text), table
-
-
-def _features(
-    table: TrainingTable, reports: Mapping[str, ColumnReport]
-) -> tuple[tuple[NumberFeature, ...], tuple[CategoryFeature, ...], tuple[DateFeature, ...]]:
-    """What is learned from; prints which columns are not, and how some are read.
-
-    Raises:
-        DataError: if there is no such column.
-    """
-    data, index, train = table.data, table.index, table.parts.train
-    by, ignored = data.split_by, {data.target, *data.ignore, *data.text}
-    left_out: dict[str, list[str]] = {}
-    if by.kind == "group" and by.column not in ignored:
-        # No value of it is both trained and evaluated on.
-        left_out["rows are split by its groups"] = [by.column]
-        ignored.add(by.column)
-    columns = [report for report in reports.values() if report.name not in ignored]
-    words = [one.name for one in columns if one.type != "number" and not one.is_constant and one.name not in data.types]
-    evidence = date_columns(index, words, train)
-    dates, of_dates = date_features(index, evidence, train)
-    numeric = [one for one in columns if one.mean is not None]
-    quantiles = quantiles_of(index, [one.name for one in numeric], train, table.seed)
-    numbers: list[NumberFeature] = []
-    categories: list[CategoryFeature] = []
-    for report in columns:
-        # A constant that is missing in some rows may still be informative.
-        if report.count and report.is_constant and not report.missing:
-            left_out.setdefault("they are the same in all rows", []).append(report.name)
-        elif report.name in evidence:
-            continue
-        elif report.mean is not None:
-            numbers.append(NumberFeature.fitted(report, quantiles[report.name]))
-        elif identifies_rows(report) and report.name not in data.types:
-            left_out.setdefault("most rows have a value of their own", []).append(report.name)
-        elif report.values:
-            categories.append(CategoryFeature.fitted(report))
-        else:
-            left_out.setdefault("they are text or empty", []).append(report.name)
-    levels = quantiles_of(DateNumbers(index, dates), list(of_dates), train, table.seed)
-    numbers += [NumberFeature.fitted(report, levels[name]) for name, report in of_dates.items()]
-    if not (numbers or categories or data.text):
-        raise DataError(
-            f"{index.csv} has no column to learn '{data.target}' from: numbers and categories are learned from, and "
-            f"there is {', '.join(name for names in left_out.values() for name in names) or 'none'}; declare types "
-            "with --data.types COLUMN category"
-        )
-    for why, names in left_out.items():
-        print(visible(f"{index.csv}: not learned from, because {why}: {', '.join(names)}"))
-    for one in dates:
-        first = {"dmy": "; ambiguous: the day is read first", "mdy": "; ambiguous: the month is read first"}
-        doubt = first.get(one.order, "") if evidence[one.name].is_ambiguous else ""
-        print(visible(f"{index.csv}: column '{one.name}': dates, as {', '.join(one.parts)}{doubt}"))
-    for report in (reports[data.target], *columns):
-        if report.note and report.name not in evidence:
-            print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
-    return tuple(numbers), tuple(categories), tuple(dates)
 
 
 def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int, opened: TrainingTable | None = None) -> CsvRows:
@@ -315,7 +286,8 @@ def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int, opened: Traini
     table = opened
     if table is None or not table.is_of(data, seed):
         table = open_table(data, seed, content=fit.content)
-    return CsvRows(table.index, fit, table.parts.of(split), table.bad)
+    folds = None if split == "test" else table.folds
+    return CsvRows(table.index, fit, table.parts.of(split), table.bad, folds)
 
 
 def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
