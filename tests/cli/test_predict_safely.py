@@ -135,7 +135,7 @@ CLASSES = ("=cmd|' /C calc'!A0", "@SUM(1+1)")
 
 
 def test_appended_cells_begin_no_formula_and_others_only_where_they_are_not_escaped(tmp_path: Path) -> None:
-    rows = [f'{place % 2},=1+{place},"{CLASSES[place % 2]}"' for place in range(200)]
+    rows = [f'{row % 2},=1+{row},"{CLASSES[row % 2]}"' for row in range(200)]
     source = write(tmp_path / "in.csv", "x,=note,label", *rows)
     recipe = table_recipe(tmp_path, source, "label", epochs=1, ignore=("=note",))
     run = trained(recipe, tmp_path)
@@ -150,3 +150,12 @@ def test_appended_cells_begin_no_formula_and_others_only_where_they_are_not_esca
     assert {row["label"] for row in safe} == {f"'{name}" for name in CLASSES}
     for name in escaped.read_text().partition("\n")[0].split(","):
         assert name[0] not in "=+-@"
+
+
+def test_a_prediction_that_is_refused_leaves_nothing_behind(colours: RunDirectory, tmp_path: Path) -> None:
+    source = numbers_and_colours(tmp_path / "in.csv", rows=10)
+    header, *rows = source.read_text().splitlines()
+    source.write_text("\n".join([f"{header},prediction", *(f"{row},x" for row in rows)]))
+    with pytest.raises(UserError, match="has a column 'prediction' already"):
+        predict_csv(colours, str(source), str(tmp_path / "out.csv"), stored(colours))
+    assert [file.name for file in tmp_path.iterdir() if not file.name.startswith(".")] == ["in.csv"]
