@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -176,7 +176,13 @@ class Ranking:
         # Its log-odds are the negated ones, which lie in the bins from the end.
         return positive.flip(0), negative.flip(0)
 
-    def at_threshold(self, sums: Mapping[str, Tensor], cut: int | None = None) -> dict[str, object]:
+    def f1_of(self, at: Mapping[str, Any]) -> float:
+        """F1 of the rarer class in what `at_threshold` gives."""
+        positive, cells = self.classes.index(at["class"]), at["confusion"]
+        found = sum(cells[positive]) + sum(row[positive] for row in cells)
+        return 2 * float(cells[positive][positive]) / max(1, found)
+
+    def at_threshold(self, sums: Mapping[str, Tensor], cut: int | None = None) -> dict[str, Any]:
         """The confusion matrix of two classes at a threshold: `cut`, or the one with the highest F1 on these rows."""
         positive = self.positive(sums)
         negatives, positives = self._two(sums["scores"].double())

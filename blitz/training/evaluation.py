@@ -128,6 +128,8 @@ class Evaluation:
         """
         ranking = self._all.ranking
         at = ranking.at_threshold(sums, cut) if ranking is not None and "threshold" in ranking.names else None
+        if at is not None and ranking is not None:
+            values = {**values, "threshold": at["probability"], "f1_at_threshold": ranking.f1_of(at)}
         metrics, deciding = self._metrics, deciding_metric(self._recipe.best, self._metrics, sums)
         by_class = [metrics.total(sums), *metrics.by_class(sums)] if isinstance(metrics, Classification) else []
         return {
