@@ -20,7 +20,7 @@ class Optim:
     lr: float = 1e-3
     """Learning rate: that of the schedule's peak."""
     custom: str | None = None
-    """Another optimizer instead: a class as package.module:Class, such as torch.optim:NAdam."""
+    """An optimizer class to use instead, as package.module:Class, such as torch.optim:NAdam."""
     arguments: tuple[tuple[str, float | bool | str], ...] = ()
     """Arguments of that class by name, such as momentum_decay 0.01; the learning rate is passed as lr."""
     momentum: float | None = None
@@ -32,14 +32,15 @@ class Optim:
     weight_decay: float = 0.0
     """L2 penalty; for adamw and muon decoupled from the gradient."""
     decay_all: bool = True
-    """Whether weight decay holds for all parameters, or not for norms, biases and embeddings."""
+    """Whether weight decay applies to all parameters, or only to those other than norms, biases and embeddings."""
     layer_decay: float | None = None
     """For fine-tuning: a layer's learning rate as a multiple of that of the next layer; the last has the full one."""
     grad_clip_norm: float | None = None
     """Scale gradients down to this global L2 norm."""
-    schedule: Literal["constant", "cosine", "linear", "polynomial", "step", "one_cycle", "wsd"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "polynomial", "step", "one_cycle", "wsd", "coslog"] = "constant"
     """The learning rate after warm-up; all but constant and step end at 0, or near it, with the last step. one_cycle
-    warms up by itself, wsd (warm-up, stable, decay) is constant until its end falls linearly."""
+    warms up by itself, wsd (warm-up, stable, decay) is constant until its end falls linearly, coslog rises and falls
+    four times, each time over twice as many steps."""
     schedule_epochs: float | None = may_change(None)
     """Epochs after which the schedule ends, if that is not the end of the run: set it from the start for a run that
     will be extended later, or when a run is extended, to follow the new schedule from its current step."""
@@ -54,7 +55,7 @@ class Optim:
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
     warmup_fraction: float | None = None
-    """The same as a share of the schedule's steps."""
+    """Warm-up as a fraction of the schedule's steps, instead of their number."""
 
     def __post_init__(self) -> None:
         for name, rate in (("betas", min(self.betas)), ("betas", max(self.betas)), ("alpha", self.alpha)):

@@ -29,6 +29,7 @@ class Use(IntEnum):
     EXAMPLES = 6  # (seed, row): which evaluated rows are shown
     SEARCH = 7  # (search seed, trial): what a sweep tries
     ITEMS = 8  # (seed, epoch, row): the generators that a user's `__getitem__` may draw from
+    QUANTILES = 9  # (seed,): which rows of a large CSV the quantiles of its numbers come from
 
 
 @overload

@@ -11,6 +11,7 @@ from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.csv.tabular import CsvData
 from blitz.data.text.sentences import PairData
 from blitz.data.torchvision_images import VisionData
+from blitz.models.table import Layers
 from blitz.optim import Optim
 from blitz.recipe import Recipe
 from blitz.recipes.blobs import Blobs
@@ -23,7 +24,7 @@ from blitz.recipes.lenet import LeNetOnMnist
 from blitz.recipes.mnist import Mnist
 from blitz.recipes.parabola import Parabola
 from blitz.recipes.random_mlp import RandomMLP
-from blitz.recipes.table_csv import Layers, TableCsv
+from blitz.recipes.table_csv import TableCsv
 from blitz.recipes.translate import Translate, TranslatorModel
 from tests.pictures import coloured
 

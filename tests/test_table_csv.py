@@ -1,10 +1,10 @@
-"""Any CSV: figures beside those of scikit-learn on the same rows, and what is made of cells that are not as hoped."""
+"""Any CSV: metrics beside those of scikit-learn on the same rows, and what is made of cells that are not as hoped."""
 
 import csv
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from blitz.cli.train import main as train_command
 from blitz.data.csv.tabular import CsvData
 from blitz.data.plan import Split
 from blitz.errors import DataError, UserError
+from blitz.models.table import Layers, TableModelName
 from blitz.models.tabular_mlp import TabularMLP
 from blitz.outputs.metrics import Regression
 from blitz.recipe import Batch
@@ -145,9 +146,9 @@ def test_regression_adds_up_over_batches_to_what_scikit_learn_says() -> None:
     outputs, targets = torch.randn(2, 100, generator=torch.Generator().manual_seed(0)).unbind()
     metric = Regression(units=(7.0,))
     parts = [metric.sums(outputs[part, None], {"targets": targets[part]}) for part in (slice(0, 33), slice(33, 100))]
-    figures = metric.compute({name: parts[0][name] + parts[1][name] for name in parts[0]})
+    found = metric.compute({name: parts[0][name] + parts[1][name] for name in parts[0]})
     truth, said = 7 * targets.double().numpy() + 1e3, 7 * outputs.double().numpy() + 1e3
-    assert figures == {
+    assert found == {
         "mae": pytest.approx(mean_absolute_error(truth, said)),
         "rmse": pytest.approx(root_mean_squared_error(truth, said)),
         "r2": pytest.approx(r2_score(truth, said)),
@@ -189,11 +190,13 @@ def test_missing_numbers_and_unseen_categories_are_values_of_their_own(tmp_path:
     fitted = recipe(tmp_path, table, val_csv=str(val)).fitted()
     assert [feature.has_missing for feature in fitted.fit.numbers] == [True, False]
     columns = fetched(fitted, "train", 4)
-    assert columns["numbers"].tolist() == [[-1, -1, 0], [0, 1, 1], [1, -1, 0], [0, 1, 1]]
+    # Both have a median of 2 or 6 and quartiles 2 apart: their numbers lie half of that away, and are clipped a little.
+    off, near = (pytest.approx(sign * 0.5 / (1 + 0.5**2 / 9) ** 0.5) for sign in (1, -1))
+    assert columns["numbers"].tolist() == [[near, near, 0], [0, off, 1], [off, near, 0], [0, off, 1]]
     assert columns["categories"][:, 0].tolist() == [1, 2, 1, 0]
     assert columns["targets"].tolist() == [0, 1, 0, 1]
     columns = fetched(fitted, "val", 3)
-    assert columns["numbers"].tolist() == [[0, 1, 1], [1, 0, 0], [0, -1, 0]]
+    assert columns["numbers"].tolist() == [[0, off, 1], [off, 0, 0], [0, near, 0]]
     assert columns["categories"][:, 0].tolist() == [0, 0, 2]
     assert {name: column.dtype for name, column in columns.items()} == {
         "numbers": torch.float32,
@@ -357,6 +360,43 @@ def test_the_model_takes_numbers_or_categories_alone() -> None:
     assert only_numbers(torch.ones(5, 3), torch.ones(5, 0, dtype=torch.int64)).shape == (5, 2)
     only_categories = TabularMLP(numbers=0, codes=(4, 9), hidden=(6,), dropout=0.5, outputs=1)
     assert only_categories(torch.ones(5, 0), torch.tensor([[3, 8]] * 5)).shape == (5, 1)
+
+
+def test_one_cell_of_ten_million_changes_neither_the_other_rows_nor_the_accuracy(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 1600))
+    rows = [f"{a[i]},{b[i]},{'yes' if a[i] + 0.3 * random.normal() > b[i] else 'no'}" for i in range(1600)]
+    clean = write(tmp_path / "clean.csv", "a,b,y", *rows)
+    dirty = write(tmp_path / "dirty.csv", "a,b,y", "1e7,0.1,no", *rows[1:])
+    small: Any = {"val_fraction": 0.25, "epochs": 5, "model": Layers(members=2, hidden=(16,)), "global_batch_size": 64}
+    accuracy, numbers = {}, {}
+    for table in (clean, dirty):
+        fitted = recipe(tmp_path, table, **small).fitted()
+        numbers[table] = fetched(fitted, "val", 400)["numbers"]
+        accuracy[table] = result(train(fitted, tmp_path / table.stem))["metrics"]["val/accuracy"]
+    # A sample quantile moves by no more than to the next of 1,200 numbers.
+    torch.testing.assert_close(numbers[dirty], numbers[clean], atol=0.01, rtol=0)
+    assert accuracy[clean] > 0.85
+    assert abs(accuracy[dirty] - accuracy[clean]) <= 0.01
+
+
+@pytest.mark.parametrize("target", ["y", "colour"])
+@pytest.mark.parametrize("name", get_args(TableModelName))
+def test_every_model_learns_classes_and_numbers(name: TableModelName, target: str, tmp_path: Path) -> None:
+    table = numbers_and_colours(tmp_path / "table.csv", rows=400, noise=0.1)
+    small: Any = {"model": Layers(name, hidden=(32, 32), members=4), "epochs": 20, "global_batch_size": 32}
+    metrics = result(train(recipe(tmp_path, table, target, val_fraction=0.25, **small), tmp_path / "run"))["metrics"]
+    # Red shows in y, which differs by 4 for it; green and blue are alike. So 1/3 + 2/3 · 1/2 is all that can be known.
+    assert metrics["val/r2"] > 0.9 if target == "y" else metrics["val/accuracy"] > 0.52
+
+
+def test_settings_that_are_not_given_are_those_of_the_model(tmp_path: Path) -> None:
+    table = numbers_and_colours(tmp_path / "table.csv", rows=60)
+    tabm = recipe(tmp_path, table).fitted()
+    realmlp = recipe(tmp_path, table, model=Layers("realmlp"), optim=replace(TableCsv().optim, lr=0.5)).fitted()
+    assert (tabm.optim.schedule, realmlp.optim.schedule) == ("wsd", "coslog")
+    assert realmlp.optim.lr == 0.5
+    assert recipe(tmp_path, table, epochs=7, global_batch_size=9).fitted().plan(60, 0).total_steps == 49
 
 
 @pytest.mark.cluster

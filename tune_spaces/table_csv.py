@@ -1,4 +1,4 @@
-"""Learning rate, weight decay, dropout and widths of the layers for a CSV: name it with --data.train-csv."""
+"""Learning rate, weight decay, dropout and size of TabM for a CSV: name it with --data.train-csv."""
 
 from ray import tune
 
@@ -7,10 +7,10 @@ from blitz.launch.tune.space import Space
 SPACE = Space(
     recipe="table_csv",
     parameters={
-        "optim.lr": tune.loguniform(1e-3, 0.1),
-        "optim.weight_decay": tune.loguniform(1e-4, 0.3),
-        "model.dropout": tune.quniform(0.0, 0.5, 0.1),
-        "model.hidden": tune.choice([(32,), (64, 32), (128, 64)]),
+        "optim.lr": tune.loguniform(5e-4, 1e-2),
+        "optim.weight_decay": tune.loguniform(1e-4, 0.1),
+        "model.dropout": tune.choice([0.0, 0.1, 0.2, 0.4]),
+        "model.hidden": tune.choice([(64, 64), (128, 128), (128, 128, 128)]),
     },
     metric="val/loss",
     mode="min",

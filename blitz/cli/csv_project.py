@@ -13,11 +13,6 @@ from blitz.storage import absolute, name_of
 from blitz.uris import is_uri
 from blitz.visible import visible
 
-_STEPS = 20_000
-"""About as many steps a first training takes at most."""
-_BATCH = 32
-_MOST_EPOCHS = 30
-
 
 def csv_values(csv: str, target: str | None) -> dict[str, str]:
     """What the templates of a CSV project are filled with.
@@ -40,7 +35,6 @@ def csv_values(csv: str, target: str | None) -> dict[str, str]:
     ignored = [one.name for one in index.columns if one.name != target and _numbers_rows(one)]
     width = max(len(visible(name)) for name in names)
     lines = [f"#   {_described(one, width, target, ignored)}".rstrip() for one in index.columns]
-    rows_an_epoch = max(1, index.total_rows - bad)
     return {
         "file": visible(name_of(csv)),
         "csv": _literal(csv if is_uri(csv) else absolute(csv)),
@@ -49,7 +43,6 @@ def csv_values(csv: str, target: str | None) -> dict[str, str]:
         "rows": f"{index.total_rows:,} rows, {index.described()}",
         "columns": "\n".join(lines),
         "total_rows": str(index.total_rows),
-        "epochs": str(max(1, min(_MOST_EPOCHS, _STEPS * _BATCH // rows_an_epoch))),
         "bad_rows": _bad_rows(index, bad),
     }
 

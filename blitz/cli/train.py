@@ -56,11 +56,23 @@ def train(settings: TrainSettings, *, command: str = "") -> dict[str, Any]:
 
 
 def _metric_lines(result: dict[str, Any]) -> list[str]:
-    """The metrics of the best checkpoint, and those of the last step beside them."""
+    """The metrics of the best checkpoint, with those of the last step beside them, and those on the test rows."""
     best, last = result["metrics"], result.get("last_metrics", {})
-    if not best:
-        return []
-    names = best if len(best) <= _MOST_METRICS else [name for name in best if name.count("/") == 1]
+    lines = _aligned(result, best, last) if best else []
+    tested = _shown(result.get("test_metrics", {}))
+    if tested:
+        lines.append(f"test rows, step {result['best_checkpoint']}")
+    return [*lines, *(f"{visible(name):24} {format_metric(value)}" for name, value in tested.items())]
+
+
+def _shown(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics, without those of single classes if there are too many."""
+    few = len(metrics) <= _MOST_METRICS
+    return {name: value for name, value in metrics.items() if few or name.count("/") == 1}
+
+
+def _aligned(result: dict[str, Any], best: dict[str, float], last: dict[str, float]) -> list[str]:
+    names = _shown(best)
     if result["best_checkpoint"] == result["steps"]:
         heads, columns = ["best and last step"], [best]
     else:

@@ -16,7 +16,7 @@ class Placement:
 
     scale: Scale
     address: str | None = field(default_factory=_ray_address)
-    """The cluster, as `ray.init` takes it: auto, HOST:PORT, or local for a Ray of this machine's own;
+    """The cluster, as `ray.init` takes it: auto, HOST:PORT, ray://HOST:PORT, or local for a Ray of this machine's own;
     None where no cluster is named. By default RAY_ADDRESS."""
 
     @property

@@ -23,8 +23,8 @@ _STAGES = (
     (1, 3, 1, 6, 320),
 )
 _STEM, _LAST, _DROPOUT = 32, 1280, 0.2
-_EPS, _MOMENTUM = 1e-3, 0.01
-# What inputs are normalised by, and what the weights are made for: (pixel - 127) / 128.
+_EPSILON, _MOMENTUM = 1e-3, 0.01
+# Inputs are normalised by ImageNet's statistics; the published weights expect (pixel - 127) / 128.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OWN_MEAN, _OWN_STD = 127 / 255, 128 / 255
 
@@ -36,7 +36,7 @@ class _Conv(nn.Module):
         super().__init__()
         groups = channels if depthwise else 1
         self.conv = nn.Conv2d(channels, outputs, kernel, stride=stride, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, eps=_EPS, momentum=_MOMENTUM)
+        self.norm = nn.BatchNorm2d(outputs, eps=_EPSILON, momentum=_MOMENTUM)
         self._kernel, self._stride = kernel, stride
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ _ORDERS, _BETA = 6, 2
 
 
 class Extra(Protocol):
-    """Metrics beside those of a recipe; as `Metrics`, without a say in which checkpoint is the best."""
+    """Metrics beside those of a recipe; like `Metrics`, but without a deciding metric."""
 
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """Sums over the rows of a batch."""
@@ -180,7 +180,8 @@ class Ranking:
         """F1 of the rarer class in what `at_threshold` gives."""
         positive, cells = self.classes.index(at["class"]), at["confusion"]
         found = sum(cells[positive]) + sum(row[positive] for row in cells)
-        return 2 * float(cells[positive][positive]) / max(1, found)
+        f1: float = 2 * cells[positive][positive] / max(1, found)
+        return f1
 
     def at_threshold(self, sums: Mapping[str, Tensor], cut: int | None = None) -> dict[str, Any]:
         """The confusion matrix of two classes at a threshold: `cut`, or the one with the highest F1 on these rows."""

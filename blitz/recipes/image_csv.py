@@ -93,6 +93,14 @@ class ImageCsv(LearnsTargets):
     def loader_workers(self) -> Literal["auto"] | int:
         return self.data.loader_workers
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        return self.data.splits
+
+    @property
+    def is_tested(self) -> bool:
+        return self.data.has_test
+
     def dataset(self, split: Split) -> CsvImages:
         return image_rows(self.data, self.fit, split, self.seed, self.opened)
 

@@ -1,46 +1,40 @@
-"""Any CSV: a multilayer perceptron over its numbers and categories, which classifies or predicts a number."""
+"""Any CSV: a model of its numbers and categories, which classifies or predicts a number."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Self
 
 import tyro
 from torch import Tensor, nn
 
 from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
-from blitz.data.plan import Split
-from blitz.errors import require
-from blitz.fields import held
+from blitz.data.csv.text_features import BUCKETS, SIZES
+from blitz.data.plan import Plan, Split
+from blitz.fields import held, may_change
 from blitz.losses import LearnsTargets
-from blitz.models.mlp import Activation
-from blitz.models.tabular_mlp import TabularMLP, standardised
+from blitz.models.folds import Folds, fold_weights
+from blitz.models.table import Layers, scaled, usual_batch, usual_epochs, usual_optim
+from blitz.models.texts import WIDTH, WithTexts
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch
 
-
-@dataclass(frozen=True)
-class Layers:
-    """The hidden layers."""
-
-    hidden: tuple[int, ...] = (64, 32)
-    """Widths of the hidden layers."""
-    dropout: float = 0.1
-    """Dropout probability after each hidden layer."""
-    activation: Activation = "relu"
-    """The activation after each hidden layer."""
-
-    def __post_init__(self) -> None:
-        require(all(width >= 1 for width in self.hidden), f"--model.hidden is {self.hidden}; each must be at least 1")
-        require(0 <= self.dropout < 1, f"--model.dropout is {self.dropout}; it must be in [0, 1)")
+_OPTIM = Optim(**usual_optim("tabm", classifies=True))
+_MOST_EVALUATIONS = 25
+"""The default number in a run."""
 
 
 @dataclass(frozen=True)
 class TableCsv(LearnsTargets):
-    """An MLP on the numbers and categories of a CSV; it classifies or predicts a number, depending on the target."""
+    """A model of the numbers and categories of a CSV; it classifies or predicts a number, depending on the target."""
 
-    epochs: int = 30
-    optim: Optim = Optim(name="adamw", lr=1e-2, weight_decay=0.01, schedule="cosine")
+    # None until it is fitted, which chooses a number.
+    epochs: int | None = may_change(None)  # type: ignore[assignment]
+    """Passes over the training rows; by default the fewer the more rows there are."""
+    global_batch_size: int | None = None  # type: ignore[assignment]
+    """Rows a step, over all workers; by default the more the more rows there are."""
+    optim: Optim = _OPTIM
+    """Settings that are not given follow from the model."""
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
@@ -48,15 +42,49 @@ class TableCsv(LearnsTargets):
 
     def fitted(self) -> Self:
         fit, table = fit_csv(self.data, self.seed)
-        fitted = replace(self, fitted_on=fit, opened=table)
-        rows = fitted.dataset("train")
-        return fitted.checked_losses(fit.target.classes, len(rows), rows.labels)
+        usual = Optim(**usual_optim(self.model.name, classifies=bool(fit.target.classes)))
+        unset = [spec.name for spec in fields(Optim) if getattr(self.optim, spec.name) == getattr(_OPTIM, spec.name)]
+        rows = min(fit.rows, self.max_train_rows or fit.rows)
+        # As in the paper.
+        smooths = self.model.name == "realmlp" and fit.target.classes and not self.label_smoothing
+        fitted = replace(
+            self,
+            fitted_on=fit,
+            opened=table,
+            optim=replace(self.optim, **{name: getattr(usual, name) for name in unset}),
+            epochs=self.epochs or usual_epochs(self.model.name, rows),
+            global_batch_size=self.global_batch_size or usual_batch(self.model.name, rows),
+            label_smoothing=0.1 if smooths else self.label_smoothing,
+        )
+        trained_on = fitted.dataset("train")
+        return fitted.checked_losses(fit.target.classes, len(trained_on), trained_on.labels)
+
+    def plan(self, train_rows: int, eval_rows: int) -> Plan:
+        plan = super().plan(train_rows, eval_rows)
+        if self.evaluate_every_steps or self.epochs is None:
+            return plan
+        # Epochs of a small table are short: to evaluate after each would take longer than to train.
+        return replace(plan, evaluate_every_steps=plan.steps_per_epoch * -(-self.epochs // _MOST_EVALUATIONS))
+
+    @property
+    def cpu_threads(self) -> int | None:
+        # Threads wait for each other in every operation: of so few rows that costs more than they save, and on a
+        # machine that does other work it makes steps many times slower.
+        return 1 if (self.global_batch_size or 1) <= 128 else None
 
     @property
     def fit(self) -> CsvFit:
         """What was fitted on the training rows."""
         assert self.fitted_on is not None
         return self.fitted_on
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        return self.data.splits
+
+    @property
+    def is_tested(self) -> bool:
+        return self.data.has_test
 
     def dataset(self, split: Split) -> CsvRows:
         return csv_rows(self.data, self.fit, split, self.seed, self.opened)
@@ -65,46 +93,64 @@ class TableCsv(LearnsTargets):
         return csv_inputs(self.data, self.fit, csv)
 
     def build_model(self) -> nn.Module:
-        return TabularMLP(
-            numbers=self.fit.number_columns,
-            codes=self.fit.codes,
-            hidden=self.model.hidden,
-            dropout=self.model.dropout,
-            outputs=len(self.fit.target.classes) or 1,
-            activation=self.model.activation,
+        folds = self.data.folds
+        if folds is None:
+            return self._table_model()
+        models = [self._table_model() for _ in range(folds)]
+        return Folds(models, classifies=bool(self.fit.target.classes))
+
+    def _table_model(self) -> nn.Module:
+        fit = self.fit
+        table = self.model.build(
+            flags=fit.number_columns - len(fit.numbers) + WIDTH * len(fit.texts),
+            quantiles=[one.quantiles for one in fit.numbers],
+            codes=fit.codes,
+            outputs=len(fit.target.classes) or 1,
+            classifies=bool(fit.target.classes),
         )
+        return WithTexts(table, pieces=BUCKETS + 1) if fit.texts else table
 
     def preprocess(self, batch: Batch) -> Batch:
         numbers = self.fit.numbers
-        scaled = standardised(
+        found = scaled(
             batch["numbers"],
-            means=[one.mean for one in numbers],
-            stds=[one.std for one in numbers],
+            quantiles=[one.quantiles for one in numbers],
             has_missing=[one.has_missing for one in numbers],
         )
-        return {**batch, "numbers": scaled}
+        return {**batch, "numbers": found}
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        outputs: Tensor = model(batch["numbers"], batch["categories"])
+        texts = [batch["texts"]] if self.fit.texts else []
+        fold = {} if self.data.folds is None else {"fold": batch.get("fold")}
+        outputs: Tensor = model(batch["numbers"], batch["categories"], *texts, **fold)
         return outputs
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        # In training an ensemble gives (batch, members, outputs), and the loss is the mean of its members'.
+        members = outputs if outputs.dim() == 3 else outputs[:, None]
+        targets = batch["targets"][:, None].expand(-1, members.shape[1])
         if self.fit.target.classes:
-            return self.loss_of_classes(outputs, batch["targets"])
-        return self.loss_of_numbers(outputs.squeeze(1), batch["targets"])
+            losses = self.loss_of_classes(members.flatten(0, 1), targets.flatten()).view_as(targets)
+        else:
+            losses = self.loss_of_numbers(members.squeeze(2), targets)
+        if self.data.folds is not None and outputs.dim() == 3:
+            losses = losses * fold_weights(batch["fold"], folds=self.data.folds, outputs=losses.shape[1])
+        return losses.mean(1)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
         target = self.fit.target
         if target.classes:
             return class_predictions(outputs, target.classes)
-        return number_predictions(outputs, {target.name: (target.mean, target.std)})
+        return number_predictions(target.undone(outputs.double()), {target.name: (0.0, 1.0)})
 
     def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         target = self.fit.target
+        # What is deployed is for new rows, which are in no fold.
+        batch = {name: column for name, column in batch.items() if name != "fold"}
         if target.classes:
             return super().deployed(model, batch)
         outputs = self.forward(model, self.preprocess(batch))
-        return {"prediction": outputs.squeeze(1) * target.std + target.mean}
+        return {"prediction": target.undone(outputs.squeeze(1))}
 
     def signature(self) -> dict[str, Any]:
         fit = self.fit
@@ -114,12 +160,19 @@ class TableCsv(LearnsTargets):
             "missing_number": "nan",
             "categories": {one.name: one.codes for one in fit.categories},
             "unknown_category": 0,
+            "hashed_categories": {
+                one.name: {"first_code": 1 + len(one.values), "codes": one.buckets}
+                for one in fit.categories
+                if one.buckets
+            },
+            "texts": {"columns": list(fit.texts), "sizes": list(SIZES), "buckets": BUCKETS} if fit.texts else {},
+            "dates": {one.name: {"order": one.order, "numbers": list(one.names)} for one in fit.dates},
         }
 
     def metrics(self) -> Classification | Regression:
         target = self.fit.target
-        return (
-            Classification(target.classes)
-            if target.classes
-            else Regression((target.std,), means=(target.mean,), best=self.deciding_number)
-        )
+        if target.classes:
+            return Classification(target.classes)
+        if target.log_unit:
+            return Regression(undo=target.undone, best=self.deciding_number)
+        return Regression((target.std,), means=(target.mean,), best=self.deciding_number)

@@ -18,7 +18,7 @@ from blitz.training.parameter_rules import custom_optimizer, hidden_matrices, to
 State = dict[str, Tensor]
 
 _NUMBER = "number:"
-"""Begins the names of what an optimizer keeps as a number rather than a tensor."""
+"""Prefix of the optimizer's state that is a number rather than a tensor."""
 
 
 class Optimizers:
@@ -195,7 +195,8 @@ def learning_rate(settings: Optim, step: int, plan: Plan) -> float:
     """The learning rate of step `step`, counted from 0.
 
     Linear warm-up, then the schedule. Cosine is half a cosine to 0 (Loshchilov & Hutter 2017, without restarts),
-    one_cycle that of Smith & Topin 2017 as `torch.optim.lr_scheduler.OneCycleLR` has it.
+    one_cycle that of Smith & Topin 2017 as `torch.optim.lr_scheduler.OneCycleLR` has it, coslog RealMLP's with 4 cycles
+    (Holzmüller et al. 2024).
     """
     end, peak = settings.schedule_steps(plan), settings.lr
     warmup = settings.warmup_steps if settings.warmup_fraction is None else round(settings.warmup_fraction * end)
@@ -215,6 +216,8 @@ def learning_rate(settings: Optim, step: int, plan: Plan) -> float:
             return peak * float(settings.step_factor) ** int(step / (settings.step_epochs * plan.steps_per_epoch))
         case "wsd":
             return peak * min(1.0, (end - step) / max(1, round(settings.decay_fraction * end)))
+        case "coslog":
+            return peak * 0.5 * (1 - math.cos(2 * math.pi * math.log2(1 + 15 * progress)))
         case "one_cycle":
             return peak * _one_cycle(step, end)
 

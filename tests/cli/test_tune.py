@@ -29,10 +29,10 @@ CLOSE = 0.01
 for 96 steps, so this only says that a result is its trial's: those of others differ by far more."""
 
 
-def sweep(place: Path, *words: str, space: str = "optimizers", run: str = "s") -> list[dict[str, str]]:
+def sweep(folder: Path, *words: str, space: str = "optimizers", run: str = "s") -> list[dict[str, str]]:
     """The rows of trials.csv of a sweep, run or gone on with."""
-    tune.main([space, *QUICK, "--storage", str(place), "--run", run, *words])
-    return rows_of(place / run)
+    tune.main([space, *QUICK, "--storage", str(folder), "--run", run, *words])
+    return rows_of(folder / run)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -50,7 +50,7 @@ def without_seconds(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 def test_without_words_the_spaces_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     tune.main([])
     listed = re.findall(r"^  (\w+) +\S", capsys.readouterr().out, re.MULTILINE)
-    assert listed == space_names() == ["cifar10", "digits", "mnist", "optimizers", "table_csv"]
+    assert listed == space_names() == ["cifar10", "digits", "mnist", "optimizers", "table_csv", "table_csv_realmlp"]
 
 
 @EACH_WAY

@@ -48,7 +48,7 @@ def train(odd=None, **settings):
         log_every_steps=1, checkpoint=blitz.Checkpoints(every_steps=5), **settings,
     )
 """
-START = "from program import train; import sys; train(run='one', address=sys.argv[1], num_workers=2, epochs=1_000_000)"
+START = "from program import train; import sys; train(run='one', address=sys.argv[1], num_workers=2, epochs=500)"
 RESUME = """
 from program import train
 import blitz, sys
@@ -56,8 +56,8 @@ try:
     train(odd=41, run="odd", address=sys.argv[1], num_workers=2)
 except blitz.DataError as error:
     print(f"[{error}]")
-train(run="one", address=sys.argv[1], num_workers=2, epochs=1_000_000, max_steps=int(sys.argv[2]))
-train(run="alone", num_workers=0, epochs=1_000_000, max_steps=int(sys.argv[2]))
+train(run="one", address=sys.argv[1], num_workers=2, epochs=500, max_steps=int(sys.argv[2]))
+train(run="alone", num_workers=0, epochs=500, max_steps=int(sys.argv[2]))
 """
 
 

@@ -183,7 +183,7 @@ class TrainingImages(TrainingCsv):
 
     data: ImageCsvData
     files: BadRows
-    """They are in a part all the same; `bad` are those that the CSV's content shows to be bad."""
+    """These rows stay in their part; `bad` are the rows whose cells in the CSV are invalid."""
 
 
 def fit_images(data: ImageCsvData, seed: int) -> tuple[ImageFit, TrainingImages]:
@@ -205,9 +205,9 @@ def fit_images(data: ImageCsvData, seed: int) -> tuple[ImageFit, TrainingImages]
         fit = replace(fit, classes=_classes(images, targets[0]))
         what = f"{len(fit.classes)} classes in {what}"
     else:
-        if not images.train.any():
+        if not images.parts.train.any():
             raise DataError(f"{index.csv} has no row to train on")
-        reports = statistics_of(index, targets, images.train).values()
+        reports = statistics_of(index, targets, images.parts.train).values()
         if fit.task == "numbers":
             fit = replace(fit, numbers=tuple(NumberTarget.fitted(index, report) for report in reports))
         for report in reports:
@@ -227,14 +227,14 @@ def image_rows(
     Raises:
         DataError: if a CSV, a column of it or too many of its rows cannot be used, or if it is not what was fitted on.
     """
-    if split == "val" and data.val_source is not None:
-        return _val_images(data, fit, data.val_source)
+    other: dict[Split, str | None] = {"train": None, "val": data.val_source, "test": data.test_csv}
+    if (csv := other[split]) is not None:
+        return _val_images(data, fit, csv)
     images = opened
     if images is None or not images.is_of(data, seed):
         index = data.train_index(_train_options(data, fit.image_column, fit.targets), content=fit.content)
         images = _training_images(data, seed, index, fit)
-    kept = images.train if split == "train" else images.val
-    return CsvImages(images.index, data, fit, kept, images.bad + images.files, images.files)
+    return CsvImages(images.index, data, fit, images.parts.of(split), images.bad + images.files, images.files)
 
 
 def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
@@ -267,8 +267,9 @@ def _training_images(data: ImageCsvData, seed: int, index: CsvIndex, fit: ImageF
     bad = _faults(index, fit.targets)
     files = check_images(index, fit.image_column, _root(data, index), data.image_check)
     data.rows_to_leave_out(bad + files, index)
-    train, val = data.parts(index, bad.rows(), seed)
-    return TrainingImages(data, seed, index, bad, train, val, files)
+    classes = fit.targets[0] if fit.task == "classification" else None
+    parts = data.parts(index, bad.rows(), seed, classes=classes)
+    return TrainingImages(data, seed, index, bad, parts, files)
 
 
 def _classes(images: TrainingImages, column: str) -> tuple[str, ...]:
@@ -277,7 +278,7 @@ def _classes(images: TrainingImages, column: str) -> tuple[str, ...]:
     Raises:
         DataError: if there are less than two.
     """
-    classes = statistics_of(images.index, [column], images.train | images.val)[column].values or ()
+    classes = statistics_of(images.index, [column], images.parts.labeled)[column].values or ()
     if len(classes) < 2:
         raise DataError(
             f"{images.index.csv}: column '{column}' holds {', '.join(classes) or 'nothing'} in all rows; "

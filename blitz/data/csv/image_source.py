@@ -89,8 +89,8 @@ class ImageCsvData(CsvSource):
             require(self.val_dir is None, "--data.val-dir goes with --data.train-dir; name a CSV with --data.val-csv")
         else:
             require(
-                not self.train_csv and self.val_csv is None and self.image_root is None,
-                "--data.train-dir does not go with --data.train-csv, --data.val-csv and --data.image-root; "
+                not (self.train_csv or self.val_csv or self.test_csv or self.image_root),
+                "--data.train-dir does not go with --data.train-csv, val-csv, test-csv and image-root; "
                 "give folders of class folders, or CSVs",
             )
             require(

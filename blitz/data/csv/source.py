@@ -1,10 +1,9 @@
-"""The CSVs that a run reads, and the split of their rows into training and evaluation."""
+"""The CSVs that a run reads: their settings, and the parts of their rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from blitz.data.csv.reading.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.reading.columns import ColumnType
@@ -13,13 +12,13 @@ from blitz.data.csv.reading.encoding import Encoding
 from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.scan import CsvOptions, Head, read_head
-from blitz.data.order import Rows, shuffled_rows
+from blitz.data.csv.splits import Mask as Mask
+from blitz.data.csv.splits import Parts, SplitBy, split_rows
+from blitz.data.order import Rows
+from blitz.data.plan import Split
 from blitz.errors import DataError, require
 from blitz.fields import may_change
-from blitz.randomness import Use, key_for
 from blitz.storage import is_folder
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,15 @@ class CsvSource:
     val_csv: str | None = may_change(None)
     """Another CSV, to evaluate on."""
     val_fraction: float | None = None
-    """Instead of that, evaluate on this share of the rows, which the seed draws."""
+    """The share of the rows to evaluate on, instead of a CSV."""
+    test_csv: str | None = may_change(None)
+    """A CSV of test rows, which influence neither the best checkpoint nor a sweep; the best checkpoint is evaluated on
+    them at the end of the run, and by blitz evaluate --split test."""
+    test_fraction: float | None = None
+    """The share of the rows to test on, instead of a CSV."""
+    split: str = "auto"
+    """How rows are chosen for these shares: random, or stratified by class; group:COLUMN keeps rows of the same value
+    together; time:COLUMN takes the latest. auto is stratified for classes, otherwise random."""
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Types of columns whose detected type is wrong: --data.types zip category age number."""
     delimiter: str | None = may_change(None)
@@ -56,8 +63,10 @@ class CsvSource:
     """Folder for the indexes of the CSVs; a node of a cluster that does not share it makes its own."""
 
     def __post_init__(self) -> None:
-        fraction = self.val_fraction
-        require(fraction is None or 0 < fraction < 1, f"--data.val-fraction is {fraction}; it must be between 0 and 1")
+        for name, fraction in (("val", self.val_fraction), ("test", self.test_fraction)):
+            within = fraction is None or 0 < fraction < 1
+            require(within, f"--data.{name}-fraction is {fraction}; it must be between 0 and 1")
+        SplitBy.parsed(self.split)
         worst = self.max_bad_fraction
         require(0 <= worst <= 1, f"--data.max-bad-fraction is {worst}; it must be from 0 to 1")
 
@@ -71,19 +80,47 @@ class CsvSource:
         """The path or URI of separate rows to evaluate on."""
         return self.val_csv
 
+    @property
+    def split_by(self) -> SplitBy:
+        """How rows are chosen for the parts."""
+        return SplitBy.parsed(self.split)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are rows to test on."""
+        return self.test_csv is not None or self.test_fraction is not None
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The parts that the rows are divided into."""
+        return ("train", "val", "test") if self.has_test else ("train", "val")
+
+    @property
+    def has_shares(self) -> bool:
+        """Whether rows of the training CSV are divided."""
+        return self.val_fraction is not None or self.test_fraction is not None
+
     def check(self) -> None:
         """Refuse what cannot be trained on.
 
         Raises:
-            UserError: if no CSV is named, or two ways to evaluate are.
+            UserError: if no CSV is named, or two ways to evaluate or to test are, or a split of no shares.
         """
         require(bool(self.train_source), "name the CSV to train on with --data.train-csv FILE")
-        for name, csv in (("train-csv", self.train_csv), ("val-csv", self.val_csv)):
+        for name, csv in (("train-csv", self.train_csv), ("val-csv", self.val_csv), ("test-csv", self.test_csv)):
             require(not csv or not is_folder(csv), f"--data.{name} {csv} is a folder; name a CSV file")
         flag = "--data.val-csv" if self.val_csv else "--data.val-dir"
         require(
             self.val_source is None or self.val_fraction is None,
             f"{flag} and --data.val-fraction are two ways to evaluate; give one of them",
+        )
+        require(
+            self.test_csv is None or self.test_fraction is None,
+            "--data.test-csv and --data.test-fraction are two ways to test; give one of them",
+        )
+        require(
+            self.split == "auto" or self.has_shares,
+            f"--data.split {self.split} is for --data.val-fraction and --data.test-fraction; give one of them",
         )
 
     def options(
@@ -136,24 +173,25 @@ class CsvSource:
             self.bad_rows, total_rows=index.total_rows, max_bad_fraction=self.max_bad_fraction, flags="--data."
         )
 
-    def parts(self, index: CsvIndex, bad: Rows, seed: int) -> tuple[Mask, Mask]:
-        """Which rows of the training CSV's index to train on, and which to evaluate on.
+    def parts(self, index: CsvIndex, bad: Rows, seed: int, *, classes: str | None = None) -> Parts:
+        """The parts of the training CSV's index; `classes` is the column of classes, if one is to be learned.
 
         `bad` must follow from the CSV's bytes alone, so that a resumed run, or an evaluation, finds the same parts.
+
+        Raises:
+            UserError: if the rows cannot be split as the settings say.
         """
-        good, val = np.ones(index.rows, bool), np.zeros(index.rows, bool)
+        good = np.ones(index.rows, bool)
         good[bad] = False
-        if self.val_fraction is not None:
-            rows = np.flatnonzero(good)
-            count = round(len(rows) * self.val_fraction)
-            require(
-                0 < count < len(rows),
-                f"--data.val-fraction {self.val_fraction} of the {len(rows)} rows of {index.csv} is {count}; "
-                "it must leave rows to train on and to evaluate on",
-            )
-            keys = np.full(count, key_for(Use.HELD_OUT, seed), np.uint64)
-            val[rows[shuffled_rows(np.arange(count), num_rows=len(rows), keys=keys)]] = True
-        return good & ~val, val
+        return split_rows(
+            index,
+            np.flatnonzero(good),
+            self.split_by,
+            val=self.val_fraction,
+            test=self.test_fraction,
+            seed=seed,
+            classes=classes,
+        )
 
 
 @dataclass(frozen=True)
@@ -164,16 +202,14 @@ class TrainingCsv:
     seed: int
     index: CsvIndex
     bad: BadRows
-    """Rows that are in neither part."""
-    train: Mask
-    """Which rows of the index to train on, of shape (rows of the index,)."""
-    val: Mask
-    """Which to evaluate on, if it holds them, too."""
+    """The rows that are in no part."""
+    parts: Parts
+    """The rows of the index that are trained on and, if they come from the same CSV, evaluated and tested on."""
 
     def is_of(self, data: CsvSource, seed: int) -> bool:
-        """Whether a recipe's settings still are those that it was opened with."""
+        """Whether these are the settings that the CSV was opened with."""
         return (self.data, self.seed) == (data, seed)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        # As None: a worker gets the recipe and its data sets, and has no use for masks of all rows.
+        # Pickled as None: a worker gets the data sets beside the recipe, and does not need masks over all rows.
         return type(None), ()

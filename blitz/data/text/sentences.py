@@ -37,8 +37,6 @@ class PairData(CsvSource):
     """The target language, likewise."""
     test: str = may_change("test_2016_flickr")
     """In --data.root, the files for blitz evaluate --split test."""
-    test_csv: str | None = may_change(None)
-    """The CSV for blitz evaluate --split test."""
     vocabulary: int = 4000
     """Tokens, of both languages together: pieces of words that are learned from the training rows."""
     max_tokens: int = 64
@@ -64,7 +62,7 @@ class PairData(CsvSource):
             )
             super().check()
         else:
-            several = self.train_csv or self.val_csv or self.val_fraction or self.test_csv
+            several = self.train_csv or self.val_csv or self.val_fraction or self.has_test
             require(not several, "--data.root has files of its own to train and evaluate on; leave out those of CSVs")
 
 
@@ -147,14 +145,14 @@ def sentences_of(data: PairData, split: Split, seed: int, *, content: str | None
             raise DataError(f"{data.root} has changed since the run was started; restore it, or start another run")
         return lines
     if split == "test":
-        require(data.test_csv is not None, "name the CSV to test on with --data.test-csv FILE")
+        require(data.has_test, "name the CSV to test on with --data.test-csv FILE, or --data.test-fraction")
     other = {"train": None, "val": data.val_csv, "test": data.test_csv}[split]
     if other is not None:
         return csv_sentences(data, other, (data.source, data.target))
     index = data.train_index(_options(data, (data.source, data.target)), content=content)
     bad = _faults(index, data)
-    train, val = data.parts(index, data.rows_to_leave_out(bad, index), seed)
-    return CsvSentences(index, (data.source, data.target), train if split == "train" else val, bad)
+    parts = data.parts(index, data.rows_to_leave_out(bad, index), seed)
+    return CsvSentences(index, (data.source, data.target), parts.of(split), bad)
 
 
 def csv_sentences(data: PairData, csv: str, columns: tuple[str, ...], *, keep_bad: bool = False) -> CsvSentences:

@@ -1,4 +1,4 @@
-"""Call what drives a job from within the cluster: here, or by Ray Client on the head node.
+"""Runs the driver of a job within the cluster: in this process, or through Ray Client on the head node.
 
 Ray Train and Ray Data do not work through Ray Client, which knows tasks, actors and objects only.
 """
@@ -14,6 +14,8 @@ from blitz.launch.cluster.connection import on_the_drivers_node
 from blitz.launch.cluster.ray_internals import through_client
 
 T = TypeVar("T")
+_SECONDS_TO_END = 60.0
+"""For a run that is interrupted; at the end of this process Ray ends it in any case."""
 
 
 def in_the_cluster(function: Callable[..., T], *args: Any) -> T:
@@ -27,14 +29,14 @@ def in_the_cluster(function: Callable[..., T], *args: Any) -> T:
     """
     if not through_client():
         return function(*args)
-    # Retries would start a run again that its user has to mend.
+    # A retry would restart a run whose error the user has to fix.
     task = ray.remote(num_cpus=0, max_retries=0)(function).options(scheduling_strategy=on_the_drivers_node())
     running = task.remote(*args)
     try:
         result: T = ray.get(running)
     except KeyboardInterrupt:
         ray.cancel(running)
-        ray.wait([running])
+        ray.wait([running], timeout=_SECONDS_TO_END)
         raise
     except ray.exceptions.RayTaskError as error:
         cause = error.cause

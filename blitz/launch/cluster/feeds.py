@@ -17,7 +17,7 @@ from ray.data.block import BlockAccessor
 from blitz.data.arrays import FAULT, in_memory
 from blitz.data.plan import Block, Chunk, Datasets, Shares, Split, fetch
 from blitz.launch.cluster.connection import on_the_drivers_node
-from blitz.launch.cluster.ray_stream import ROW, WEIGHT, RowStream, Source, local_dataset
+from blitz.launch.cluster.ray_stream import NO_EVENTS, ROW, WEIGHT, RowStream, Source, local_dataset
 from blitz.launch.scale import FeedName
 
 _BLOCKS_AHEAD = 3
@@ -26,6 +26,10 @@ _RANKS_PER_STREAM = 8
 """So many ranks share a stream, as many as the largest common nodes have GPUs."""
 _TASKS_PER_WINDOW = 256
 """Few enough that a window starts within half a second, and many enough that it costs little more than its tasks."""
+_TASKS_PER_STREAM = 16_384
+"""After so many a stream continues in a new process: Ray Data keeps up to some kilobytes for each block."""
+_TASKS_TO_START = 512
+"""So many before the end the next process is started, which takes it some seconds."""
 
 DatasetRefs = Mapping[Split, "ray.ObjectRef[Any]"]
 
@@ -78,7 +82,7 @@ class TaskFeed:
 
     def blocks(self, shares: Shares, first_step: int, rank: int, *, start: int) -> Iterator[Block]:
         """Requested some blocks ahead."""
-        task: Any = ray.remote(num_cpus=self.task_cpus)(_fetch)
+        task: Any = ray.remote(num_cpus=self.task_cpus, **NO_EVENTS)(_fetch)
         requested: deque[ray.ObjectRef[Block]] = deque()
         for chunk in shares.chunks(first_step):
             # In a list, as Ray would otherwise pass the data set itself, read anew for each task.
@@ -109,34 +113,73 @@ class StreamFeed:
     """The actor of the first stream."""
     ranks_per_stream: int = _RANKS_PER_STREAM
     tasks_per_window: int = _TASKS_PER_WINDOW
+    tasks_per_stream: int = _TASKS_PER_STREAM
 
     def blocks(self, shares: Shares, first_step: int, rank: int, *, start: int) -> Iterator[Block]:
-        """Taken from the stream of the rank's group as they are ready."""
+        """Taken from the streams of the rank's group as they are ready."""
         group, index = divmod(rank, self.ranks_per_stream)
         ranks = range(rank - index, min(rank - index + self.ranks_per_stream, shares.world_size))
-        stream = self.first if group == 0 else _stream_of_group(f"blitz-rows-{start}-{group}")
         source = Source(self.datasets, shares, ranks, self.row_bytes, self.task_cpus, self.tasks_per_window)
-        # The group's first call begins it.
-        ray.get(stream.begin.remote(start, source, first_step))
-        ready: deque[ray.ObjectRef[Any]] = deque()
-        requested = stream.take.remote(start, index)
-        for chunk in shares.chunks(first_step):
-            if not ready:
-                ready.extend(ray.get(requested))
-                requested = stream.take.remote(start, index)
-                _start_to_copy(ready)
-            yield _block(ray.get(ready.popleft()), chunk, shares)
+        to_start = max(1, min(_TASKS_TO_START, self.tasks_per_stream // 2) // len(ranks))
+        parts = enumerate(_parts(shares, first_step, -(-self.tasks_per_stream // len(ranks))))
+
+        def begin_next() -> "_Part | None":
+            for number, (step, count) in parts:
+                is_first = group == number == 0
+                stream = self.first if is_first else _stream_of_group(f"blitz-rows-{start}-{group}-{number}")
+                # The group's first call begins it.
+                return _Part(stream, stream.begin.remote(start, source, step, count), step, count)
+            return None
+
+        part = begin_next()
+        while part is not None:
+            following: _Part | None = None
+            ready: deque[ray.ObjectRef[Any]] = deque()
+            requested = part.stream.take.remote(start, index, part.begun)
+            for number, chunk in zip(range(part.count), shares.chunks(part.first_step), strict=False):
+                if number == max(0, part.count - to_start):
+                    following = begin_next()
+                if not ready:
+                    ready.extend(ray.get(requested))
+                    requested = part.stream.take.remote(start, index, part.begun)
+                    _start_to_copy(ready)
+                yield _block(ray.get(ready.popleft()), chunk, shares)
+            part = following
 
 
-@functools.cache
+@dataclass(frozen=True)
+class _Part:
+    """Consecutive chunks, and the stream that they come from."""
+
+    stream: Any
+    begun: "ray.ObjectRef[None]"
+    first_step: int
+    count: int
+
+
+def _parts(shares: Shares, first_step: int, least: int) -> Iterator[tuple[int, int]]:
+    """Cut the chunks from `first_step` on into parts of at least so many: the first step of each, and its length."""
+    step, count = first_step, 0
+    for chunk in shares.chunks(first_step):
+        # `Shares.chunks` cannot start within the evaluation passes of a training run.
+        if count >= least and (chunk.split == "train" or shares.plan.total_steps == 0):
+            yield step, count
+            step, count = chunk.start, 0
+        count += 1
+    if count:
+        yield step, count
+
+
+# Of two streams a rank may still take blocks: from that which ends, and from that which follows it.
+@functools.lru_cache(maxsize=2)
 def _stream_of_group(name: str) -> Any:
-    """The stream that the ranks of a group share: made by the first to ask; ends with the process of that rank."""
+    """The stream that the ranks of a group share: made by the first to ask, and ended by that rank."""
     return _stream_actor(name=name, get_if_exists=True)
 
 
 def _stream_actor(**options: Any) -> Any:
     # A call waits for each rank, and when ranks are restarted theirs must get past those of the dead.
-    options |= {"max_concurrency": 3 * _RANKS_PER_STREAM, "scheduling_strategy": on_the_drivers_node()}
+    options |= {"max_concurrency": 3 * _RANKS_PER_STREAM, "scheduling_strategy": on_the_drivers_node(), **NO_EVENTS}
     return ray.remote(num_cpus=0)(RowStream).options(**options).remote()
 
 

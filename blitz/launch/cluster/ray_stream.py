@@ -32,6 +32,8 @@ from blitz.launch.cluster.ray_internals import pausing_callback
 
 ROW, WEIGHT = "_row", "_weight"
 """Columns of a block beside the fetched ones."""
+NO_EVENTS: dict[str, Any] = {"enable_task_events": False}
+"""Options of a task: Ray would keep 4 KB about each of the last 100,000."""
 _READY = 4
 """Blocks that are kept ready for each rank, beside those that Ray Data keeps."""
 _SECONDS_BETWEEN_POLLS = 0.02
@@ -55,18 +57,21 @@ class RowStream:
         self._ended = False
         self._error: BaseException | None = None
 
-    def begin(self, start: int, source: "Source", first_step: int) -> None:
-        """Begin the stream at `first_step`, unless another rank has begun this `start` of the ranks."""
+    def begin(self, start: int, source: "Source", first_step: int, count: int) -> None:
+        """Begin the stream of `count` chunks at `first_step`, unless another rank has for this `start` of the ranks."""
         with self._changed:
             if self._start == start:
                 return
             self._start, self._ended, self._error = start, False, None
             self._ready = [deque() for _ in source.ranks]
             self._changed.notify_all()
-        threading.Thread(target=self._fill, args=(start, source.blocks(first_step)), daemon=True).start()
+        threading.Thread(target=self._fill, args=(start, source.blocks(first_step, count)), daemon=True).start()
 
-    def take(self, start: int, index: int) -> "list[ray.ObjectRef[Any]]":
-        """The blocks that are ready for the rank of that index in the group: at least one, until its last is taken."""
+    def take(self, start: int, index: int, begun: None) -> "list[ray.ObjectRef[Any]]":
+        """The blocks that are ready for the rank of that index in the group: at least one, until its last is taken.
+
+        `begun` is what the rank's `begin` has returned, so that Ray runs this after it.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._start != start or self._ready[index] or self._ended)
             if self._start != start:
@@ -110,20 +115,20 @@ class Source:
     """Reserved by a task."""
     tasks_per_window: int
 
-    def blocks(self, first_step: int) -> "Iterator[ray.ObjectRef[Any]]":
-        """The blocks from `first_step` on: of each chunk one for each rank, in their order."""
-        tasks = ((chunk, rank) for chunk in self.shares.chunks(first_step) for rank in self.ranks)
+    def blocks(self, first_step: int, count: int) -> "Iterator[ray.ObjectRef[Any]]":
+        """The blocks of `count` chunks from `first_step` on: of each one for each rank, in their order."""
+        tasks = ((chunk, rank) for chunk in islice(self.shares.chunks(first_step), count) for rank in self.ranks)
         windows = iter(lambda: list(islice(tasks, self.tasks_per_window)), [])
         with ThreadPoolExecutor(1) as ahead:
             first = next(windows, None)
             following = ahead.submit(self._window, first) if first else None
             while following is not None:
                 window, following = following.result(), None
-                for number, bundle in enumerate(window):
+                for number, block in enumerate(entry.ref for bundle in window for entry in bundle.blocks):
                     # The first block of the next window is then fetched before the last of this one is consumed.
                     if number == self.tasks_per_window // 2 and (tasks_of_next := next(windows, None)):
                         following = ahead.submit(self._window, tasks_of_next)
-                    yield from (entry.ref for entry in bundle.blocks)
+                    yield block
 
     def _window(self, tasks: list[tuple[Chunk, int]]) -> Iterator[Any]:
         """The blocks of some tasks, once the first is there."""
@@ -135,7 +140,10 @@ class Source:
         ]
         # A larger `override_num_blocks` than there are tasks would split every block.
         dataset = ray.data.read_datasource(
-            _Rows(reads, metadata), num_cpus=self.task_cpus, override_num_blocks=len(reads)
+            _Rows(reads, metadata),
+            num_cpus=self.task_cpus,
+            ray_remote_args=NO_EVENTS,
+            override_num_blocks=len(reads),
         )
         bundles: Iterator[Any] = dataset.iter_internal_ref_bundles()
         return bundles

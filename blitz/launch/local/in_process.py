@@ -1,5 +1,6 @@
 """Run a job in this process: no Ray, no daemon, one device."""
 
+import os
 import signal
 import threading
 from collections.abc import Generator, Iterator
@@ -30,10 +31,26 @@ def run_in_process(job: Job, datasets: Datasets, scale: Scale, *, display: Displ
     )
     with (
         shows as shown,
+        threads_of(job.recipe, shown),
         sigterm_poll() as preemption,
         closing(blocks_here(job.recipe, job.plan, datasets, first_step=first_step, display=shown)) as blocks,
     ):
         job.start(blocks, Session(world_here(scale), first_step, shown, preemption))
+
+
+@contextmanager
+def threads_of(recipe: Recipe, display: Display) -> Iterator[None]:
+    """Compute with as many threads as the recipe asks for, unless OMP_NUM_THREADS is set."""
+    before, wanted = torch.get_num_threads(), recipe.cpu_threads
+    if wanted is None or wanted == before or "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    display.line(f"computes on {wanted} of {before} threads, as its steps are small; OMP_NUM_THREADS overrides this")
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.cluster
 
 PLAN = Plan(train_rows=1000, eval_rows=100, global_batch_size=32, total_steps=60, evaluate_every_steps=20, seed=3)
 SHARES = Shares(PLAN, world_size=2, block_batches=2)
-"""36 blocks a rank: 8 windows of 10 tasks for two ranks."""
+"""36 blocks a rank: 8 windows of 10 tasks for two ranks, and 3 processes of 30 tasks or more."""
 
 
 class Rows:
@@ -55,9 +55,11 @@ def rows(blocks: Iterator[Block]) -> list[list[int]]:
     return [block.rows.tolist() for block in found]
 
 
-@pytest.mark.parametrize("ranks_per_stream", [8, 1])
-def test_each_rank_gets_its_blocks_over_many_windows_from_any_step_on(feed: StreamFeed, ranks_per_stream: int) -> None:
-    feed = replace(feed, ranks_per_stream=ranks_per_stream)
+@pytest.mark.parametrize(("ranks_per_stream", "tasks_per_stream"), [(8, 1000), (1, 1000), (8, 30)])
+def test_each_rank_gets_its_blocks_over_many_windows_and_processes_from_any_step_on(
+    feed: StreamFeed, ranks_per_stream: int, tasks_per_stream: int
+) -> None:
+    feed = replace(feed, ranks_per_stream=ranks_per_stream, tasks_per_stream=tasks_per_stream)
     # The second start finds the first one unfinished.
     list(islice(feed.blocks(SHARES, 0, 0, start=1), 3))
     for start, first_step in ((2, 0), (3, 33)):

@@ -6,8 +6,9 @@ from typing import Any
 
 import pyarrow
 
-from blitz.data.csv.reading.columns import Categories, ColumnType, NumberColumn, Texts, infer_type
+from blitz.data.csv.reading.columns import MAX_LABELS, Categories, ColumnType, NumberColumn, Texts, infer_type
 from blitz.data.csv.reading.numbers import Decimal, Evidence, NumberReader, Writing, decimal_of, marks_shown, writing_of
+from blitz.data.csv.reading.units import UNITS, Unit, without_unit
 
 _MOST_PASSES = 3
 
@@ -52,10 +53,17 @@ class Assumed:
 
 def assumed_from(head: Mapping[str, Sequence[str]], given: Given) -> Assumed:
     """The assumptions from the first cells of each column."""
-    evidence = {name: evidence_of(cells) for name, cells in head.items()}
+    evidence: dict[str, Evidence] = {}
+    units: dict[str, Unit] = {}
+    for name, cells in head.items():
+        is_few = given.labels == (name,) and len(set(cells)) <= MAX_LABELS
+        # Few labels with a sign are names of classes.
+        units[name], evidence[name] = ("", evidence_of(cells)) if is_few else _with_unit(cells)
     voting = {name: one for name, one in evidence.items() if given.types.get(name, "number") == "number"}
     decimal = decimal_of(voting, given=given.decimal, usual=given.usual_decimal)
-    writings = {name: writing_of(one, decimal, given.decimal) for name, one in evidence.items()}
+    writings = {
+        name: replace(writing_of(one, decimal, given.decimal), unit=units[name]) for name, one in evidence.items()
+    }
     types = {
         name: given.types.get(name) or infer_type(head[name], one, writings[name], is_label=given.labels == (name,))
         for name, one in evidence.items()
@@ -71,6 +79,20 @@ def evidence_of(cells: Sequence[str]) -> Evidence:
     return reader.evidence
 
 
+def _with_unit(cells: Sequence[str]) -> tuple[Unit, Evidence]:
+    """The sign beside the numbers of a column, if there is one, and the number format without it."""
+    evidence = evidence_of(cells)
+    if evidence.other and not evidence.is_number(evidence.writing(evidence.mark or ".")):
+        text = pyarrow.array(cells, pyarrow.string())
+        for unit in UNITS:
+            bare = without_unit(text, unit).to_pylist()
+            found = evidence_of(bare)
+            signs = sum(one != other for one, other in zip(cells, bare, strict=True))
+            if 2 * signs >= found.present and found.is_number(found.writing(found.mark or ".")):
+                return unit, found
+    return "", evidence
+
+
 def assumed_after(assumed: Assumed, columns: Mapping[str, Any], given: Given) -> Assumed:
     """The assumptions from all cells of each column; `assumed` itself if it holds."""
     numbers: dict[str, NumberColumn] = {
@@ -81,7 +103,10 @@ def assumed_after(assumed: Assumed, columns: Mapping[str, Any], given: Given) ->
     if assumed.passes < _MOST_PASSES:
         evidence = {name: column.evidence for name, column in numbers.items()}
         decimal = decimal_of(evidence, given=given.decimal, usual=given.usual_decimal)
-        writings |= {name: writing_of(one, decimal, given.decimal) for name, one in evidence.items()}
+        writings |= {
+            name: replace(writing_of(one, decimal, given.decimal), unit=writings[name].unit)
+            for name, one in evidence.items()
+        }
     for name, column in numbers.items():
         found = column.evidence
         refuted = found.identifies or not found.is_number(writings[name])
@@ -104,7 +129,7 @@ def notes_on(assumed: Assumed, columns: Mapping[str, Any], given: Given) -> dict
     for name, found in evidence.items():
         writing = assumed.writings[name]
         marked = found.dots + found.grouped + found.spaced > 0
-        remarks = [str(writing)] if marked and writing != Writing() else []
+        remarks = [str(writing)] if writing.unit or (marked and writing != Writing()) else []
         if not agreed and found.mark is None and found.either + found.either_grouped:
             fraction = f"1{writing.decimal}234"
             cell, value = (fraction, "1.234") if found.either else ("1.234" if fraction == "1,234" else "1,234", "1234")

@@ -25,7 +25,7 @@ ColumnType = Literal["number", "category", "text"]
 MAX_CATEGORIES = 10_000
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
-_MAX_LABELS = 100
+MAX_LABELS = 100
 # A range below this share of a column's magnitude is rounding.
 _CONSTANT = 1e-9
 
@@ -69,7 +69,7 @@ def infer_type(cells: Sequence[str], evidence: Evidence, writing: Writing, *, is
     present = [cell for cell in cells if not is_missing(cell, among_numbers=numbers or not evidence.other)]
     distinct = set(present)
     if not present or (numbers and not evidence.identifies):
-        few = 0 < len(distinct) <= _MAX_LABELS
+        few = 0 < len(distinct) <= MAX_LABELS
         return "category" if is_label and few and are_whole(distinct) else "number"
     return words_type(len(present), len(distinct), is_label=is_label)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.compute as pc
 import pyarrow.fs
 from filelock import FileLock
 
@@ -36,7 +37,7 @@ from blitz.errors import DataError, first_line
 from blitz.storage import absolute, fingerprint, open_location, replacing
 from blitz.uris import is_uri
 
-_FORMAT = 3
+_FORMAT = 4
 _HASHED_BYTES = 1 << 20
 _RACY_S = 2.0
 _REFUSALS = {
@@ -119,6 +120,13 @@ class CsvIndex:
         """Columns of the index, or `LINE`, batch by batch: null is a missing number, code -1 a missing category."""
         for batch in self.packed().to_batches():
             yield unpack(batch, columns)
+
+    def text_of(self, column: str, cells: pyarrow.Array) -> pyarrow.Array:
+        """Cells of a category or a text column of a batch as text, null where a category is missing."""
+        if column not in self.codes:
+            return cells
+        codes = pc.if_else(pc.less(cells, 0), None, cells)
+        return pyarrow.DictionaryArray.from_arrays(codes, pyarrow.array(self.codes[column], pyarrow.string()))
 
     def table(self) -> pyarrow.Table:
         """All columns of the index, in memory."""

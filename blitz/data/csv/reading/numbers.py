@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow
 import pyarrow.compute as pc
 
+from blitz.data.csv.reading.units import Unit, without_unit
+
 Decimal = Literal[".", ","]
 
 _Array = npt.NDArray[Any]
@@ -58,10 +60,12 @@ class Writing:
     decimal: Decimal = "."
     grouping: Literal["", "mark", "space"] = ""
     """Whether thousands are grouped, and by the other mark or by a blank (or an apostrophe)."""
+    unit: Unit = ""
 
     def __str__(self) -> str:
         separator = {"": None, "mark": "," if self.decimal == "." else ".", "space": " "}[self.grouping]
-        return f"decimal '{self.decimal}'" + ("" if separator is None else f", thousands '{separator}'")
+        grouped = "" if separator is None else f", thousands '{separator}'"
+        return f"decimal '{self.decimal}'{grouped}" + (f", read without its {self.unit} sign" if self.unit else "")
 
 
 @dataclass
@@ -176,6 +180,7 @@ class NumberReader:
         Most batches are converted at once. Where that fails, or gives what is no number here, cells are looked at by
         `read_each`, which decides.
         """
+        cells = without_unit(cells, self.writing.unit)
         text = cells if self.writing.decimal == "." else _swapped(cells)
         missing = None
         try:
@@ -199,6 +204,7 @@ class NumberReader:
 
     def read_each(self, cells: pyarrow.StringArray) -> tuple[pyarrow.DoubleArray, pyarrow.BooleanArray | None]:
         """The same, with every cell matched by patterns: the definition."""
+        cells = without_unit(cells, self.writing.unit)
         text = pc.utf8_trim_whitespace(cells if self.writing.decimal == "." else _swapped(cells))
         return self._read_each(text, pc.is_in(pc.utf8_lower(text), _MISSING))
 
