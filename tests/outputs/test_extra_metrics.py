@@ -122,7 +122,7 @@ def test_the_threshold_is_the_one_with_the_highest_f1(swapped: bool) -> None:
     assert at["confusion"] == (expected[::-1, ::-1] if swapped else expected).tolist()
     assert at["class"] == ("no" if swapped else "yes")
     # The same threshold on other rows.
-    assert metrics.ranking.at_threshold(sums, at["cut"]) == at
+    assert metrics.ranking.at_threshold(sums, at) == at
     assert metrics.ranking.f1_of(at) == pytest.approx(by_cut[best])
 
 
