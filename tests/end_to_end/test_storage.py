@@ -33,7 +33,7 @@ FLAGS = shlex.split(
 
 def train(storage: str, *, recipe: Digits = RECIPE, num_workers: int = 0) -> RunDirectory:
     scale = Scale(num_workers=num_workers, use_gpu="no")
-    train_job(TrainSettings(recipe, run="run", storage=storage, checkpoint=CHECKPOINTS, scale=scale))
+    train_job(TrainSettings(recipe, run="run", storage=storage, checkpoint=CHECKPOINTS, scale=scale, report=False))
     return RunDirectory.of(storage, "run")
 
 
