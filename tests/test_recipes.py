@@ -1,4 +1,4 @@
-"""Every recipe that ships: its figure on real data, and that it is stored and found again."""
+"""Every recipe that ships: its metric on real data, and that it is stored and found again."""
 
 import dataclasses
 import json

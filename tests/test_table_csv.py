@@ -1,4 +1,4 @@
-"""Any CSV: figures beside those of scikit-learn on the same rows, and what is made of cells that are not as hoped."""
+"""Any CSV: metrics beside those of scikit-learn on the same rows, and what is made of cells that are not as hoped."""
 
 import csv
 import json
@@ -146,9 +146,9 @@ def test_regression_adds_up_over_batches_to_what_scikit_learn_says() -> None:
     outputs, targets = torch.randn(2, 100, generator=torch.Generator().manual_seed(0)).unbind()
     metric = Regression(units=(7.0,))
     parts = [metric.sums(outputs[part, None], {"targets": targets[part]}) for part in (slice(0, 33), slice(33, 100))]
-    figures = metric.compute({name: parts[0][name] + parts[1][name] for name in parts[0]})
+    found = metric.compute({name: parts[0][name] + parts[1][name] for name in parts[0]})
     truth, said = 7 * targets.double().numpy() + 1e3, 7 * outputs.double().numpy() + 1e3
-    assert figures == {
+    assert found == {
         "mae": pytest.approx(mean_absolute_error(truth, said)),
         "rmse": pytest.approx(root_mean_squared_error(truth, said)),
         "r2": pytest.approx(r2_score(truth, said)),
