@@ -1,4 +1,4 @@
-"""Any CSV: figures beside those of scikit-learn on the same rows, and what is made of cells that are not as hoped."""
+"""Any CSV: metrics beside those of scikit-learn on the same rows, and what is made of cells that are not as hoped."""
 
 import csv
 import json
@@ -146,9 +146,9 @@ def test_regression_adds_up_over_batches_to_what_scikit_learn_says() -> None:
     outputs, targets = torch.randn(2, 100, generator=torch.Generator().manual_seed(0)).unbind()
     metric = Regression(units=(7.0,))
     parts = [metric.sums(outputs[part, None], {"targets": targets[part]}) for part in (slice(0, 33), slice(33, 100))]
-    figures = metric.compute({name: parts[0][name] + parts[1][name] for name in parts[0]})
+    found = metric.compute({name: parts[0][name] + parts[1][name] for name in parts[0]})
     truth, said = 7 * targets.double().numpy() + 1e3, 7 * outputs.double().numpy() + 1e3
-    assert figures == {
+    assert found == {
         "mae": pytest.approx(mean_absolute_error(truth, said)),
         "rmse": pytest.approx(root_mean_squared_error(truth, said)),
         "r2": pytest.approx(r2_score(truth, said)),
@@ -368,7 +368,7 @@ def test_one_cell_of_ten_million_changes_neither_the_other_rows_nor_the_accuracy
     rows = [f"{a[i]},{b[i]},{'yes' if a[i] + 0.3 * random.normal() > b[i] else 'no'}" for i in range(1600)]
     clean = write(tmp_path / "clean.csv", "a,b,y", *rows)
     dirty = write(tmp_path / "dirty.csv", "a,b,y", "1e7,0.1,no", *rows[1:])
-    small = {"val_fraction": 0.25, "epochs": 5, "model": Layers(members=2, hidden=(16,)), "global_batch_size": 64}
+    small: Any = {"val_fraction": 0.25, "epochs": 5, "model": Layers(members=2, hidden=(16,)), "global_batch_size": 64}
     accuracy, numbers = {}, {}
     for table in (clean, dirty):
         fitted = recipe(tmp_path, table, **small).fitted()
@@ -384,7 +384,7 @@ def test_one_cell_of_ten_million_changes_neither_the_other_rows_nor_the_accuracy
 @pytest.mark.parametrize("name", get_args(TableModelName))
 def test_every_model_learns_classes_and_numbers(name: TableModelName, target: str, tmp_path: Path) -> None:
     table = numbers_and_colours(tmp_path / "table.csv", rows=400, noise=0.1)
-    small = {"model": Layers(name, hidden=(32, 32), members=4), "epochs": 20, "global_batch_size": 32}
+    small: Any = {"model": Layers(name, hidden=(32, 32), members=4), "epochs": 20, "global_batch_size": 32}
     metrics = result(train(recipe(tmp_path, table, target, val_fraction=0.25, **small), tmp_path / "run"))["metrics"]
     # Red shows in y, which differs by 4 for it; green and blue are alike. So 1/3 + 2/3 · 1/2 is all that can be known.
     assert metrics["val/r2"] > 0.9 if target == "y" else metrics["val/accuracy"] > 0.52

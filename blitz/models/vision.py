@@ -70,7 +70,7 @@ def published_weights(name: str, which: str) -> tuple[str, dict[str, Tensor]]:
 
 
 def _packaged_weights(which: str) -> tuple[str, dict[str, Tensor]]:
-    """Those of EfficientNet-Lite0, which a package holds: no download at the start of a run."""
+    """The weights of EfficientNet-Lite0, from an installed package rather than a download."""
     require(
         which in ("DEFAULT", "IMAGENET1K_V1"),
         f"--weights: there are no weights {which!r} for {efficientnet_lite.NAME}; there are IMAGENET1K_V1",

@@ -27,7 +27,7 @@ _ORDERS, _BETA = 6, 2
 
 
 class Extra(Protocol):
-    """Metrics beside those of a recipe; as `Metrics`, without a say in which checkpoint is the best."""
+    """Metrics beside those of a recipe; like `Metrics`, but without a deciding metric."""
 
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """Sums over the rows of a batch."""

@@ -21,7 +21,7 @@ from blitz.recipe import Batch
 
 _OPTIM = Optim(**usual_optim("tabm", classifies=True))
 _MOST_EVALUATIONS = 25
-"""In a run, where nothing else is asked for."""
+"""The default number in a run."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TableCsv(LearnsTargets):
     global_batch_size: int | None = None  # type: ignore[assignment]
     """Rows a step, over all workers; by default the more the more rows there are."""
     optim: Optim = _OPTIM
-    """What is not set is as suits the model."""
+    """Settings that are not given follow from the model."""
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
@@ -45,7 +45,7 @@ class TableCsv(LearnsTargets):
         usual = Optim(**usual_optim(self.model.name, classifies=bool(fit.target.classes)))
         unset = [spec.name for spec in fields(Optim) if getattr(self.optim, spec.name) == getattr(_OPTIM, spec.name)]
         rows = min(fit.rows, self.max_train_rows or fit.rows)
-        # As its authors train it.
+        # As in the paper.
         smooths = self.model.name == "realmlp" and fit.target.classes and not self.label_smoothing
         fitted = replace(
             self,
@@ -80,7 +80,7 @@ class TableCsv(LearnsTargets):
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        return ("train", "val", "test") if self.data.has_test else ("train", "val")
+        return self.data.splits
 
     @property
     def is_tested(self) -> bool:

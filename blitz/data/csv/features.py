@@ -37,23 +37,23 @@ _WIDEST = 3.0
 
 @dataclass(frozen=True)
 class NumberFeature:
-    """A number column: moments and quantiles of the training rows, and whether some of those lack it."""
+    """A number column: moments and quantiles over the training rows, and whether some values are missing."""
 
     name: str
     mean: float
     std: float
     """3e38 if all numbers are the same, so that only the missing flag is a feature."""
     has_missing: bool
-    """Whether it is missing in some training rows: then another column flags these by 1."""
+    """Whether some training rows lack a value; then a second feature flags missing values with 1."""
     quantiles: tuple[float, ...] = ()
-    """At even levels from 0 to 1, quartiles among them: models scale by them, and embeddings have their bins there."""
+    """At evenly spaced levels from 0 to 1, including the quartiles: for scaling, and as the bins of embeddings."""
 
     @classmethod
     def fitted(cls, report: ColumnReport, quantiles: tuple[float, ...]) -> Self:
-        """From the statistics of the training rows, of which some have a number, and the quantiles of a sample."""
+        """From the statistics of the training rows, at least one of which has a number, and quantiles of a sample."""
         assert report.mean is not None
         if not quantiles:
-            # So few rows have a number that none of them is in the sample.
+            # Numbers are so rare that the sample holds none.
             assert report.min is not None
             assert report.max is not None
             quantiles = (report.min, report.mean, report.mean, report.mean, report.max)
@@ -62,7 +62,7 @@ class NumberFeature:
 
     @property
     def inputs(self) -> int:
-        """How many numbers of a row the model sees: this, and the missing flag."""
+        """The number of features of the column: itself, and the missing flag."""
         return 1 + self.has_missing
 
 
@@ -80,7 +80,7 @@ class CategoryFeature:
 
     @classmethod
     def fitted(cls, report: ColumnReport) -> Self:
-        """From the statistics of the training rows, of which some have a value."""
+        """From the statistics of the training rows, at least one of which has a value."""
         assert report.values
         assert report.counts
         values = report.values

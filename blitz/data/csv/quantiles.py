@@ -13,7 +13,7 @@ LEVELS = 48
 """Quantiles at 0/48, 1/48, …, 48/48: as many bins as `rtdl_num_embeddings` has by default, quartiles among them."""
 
 _MOST_ROWS = 1 << 15
-"""From a sample of so many rows the quantile at a level is one within 0.01 of that level, nearly surely."""
+"""Rows of the sample: enough that its quantiles are almost surely within 0.01 of their level."""
 
 _COLUMNS_AT_ONCE = 256
 

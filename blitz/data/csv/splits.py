@@ -41,14 +41,14 @@ class Parts:
 
 @dataclass(frozen=True)
 class SplitBy:
-    """What `--data.split` says: how rows are divided, and by which column if by one."""
+    """How rows are divided, as set by `--data.split`, and by which column, if any."""
 
     kind: str
     column: str = ""
 
     @classmethod
     def parsed(cls, text: str) -> "SplitBy":
-        """From the text of the flag.
+        """Parse the text of the flag.
 
         Raises:
             UserError: if it names no way to split.
@@ -173,7 +173,7 @@ def _stratified(rows: Rows, classes: Rows, counts: dict[str, int], seed: int) ->
     is_first = np.r_[True, ordered[1:] != ordered[:-1]]
     left, numbers = rows[order[~is_first]], {}
     for name in ("test", "val"):
-        # Every so many rows of a list that is sorted by class.
+        # Evenly spaced rows of a list that is sorted by class.
         steps = np.arange(len(left) + 1) * min(counts[name], len(left)) // max(1, len(left))
         taken = np.diff(steps) > 0
         numbers[name], left = left[taken], left[~taken]
@@ -189,7 +189,7 @@ def _by_group(index: CsvIndex, rows: Rows, column: str, counts: dict[str, int], 
         groups > len(parts),
         f"--data.split group:{column}: {index.csv} has {groups} groups; at least {len(parts) + 1} are needed",
     )
-    # In the order of their first rows, which the content alone decides.
+    # In the order of their first rows, which depends only on the content.
     order = np.argsort(first)[_permutation(groups, seed)]
     sizes, numbers = np.bincount(group_of), {"val": rows[:0], "test": rows[:0]}
     for done, name in enumerate(parts):
@@ -213,7 +213,7 @@ def _by_time(index: CsvIndex, rows: Rows, column: str, counts: dict[str, int]) -
     rows, times = rows[order], times[order]
     numbers: dict[str, Rows] = {}
     for name in ("test", "val"):
-        # Down to the first row of its time.
+        # Moved back to the first row of the same time.
         start = int(np.searchsorted(times, times[len(times) - counts[name]])) if counts[name] else len(times)
         numbers[name], rows, times = rows[start:], rows[:start], times[:start]
         require(
