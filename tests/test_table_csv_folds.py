@@ -32,7 +32,7 @@ def trained(folder: Path, recipe: TableCsv) -> Trained:
 
 def test_every_row_is_trained_on_and_evaluated_on_and_held_out_by_one_model(tmp_path: Path) -> None:
     fitted = made(tmp_path, test_fraction=0.2).fitted()
-    train_rows, val_rows, test_rows = (fitted.dataset(split) for split in ("train", "val", "test"))  # type: ignore[arg-type]
+    train_rows, val_rows, test_rows = (fitted.dataset(split) for split in ("train", "val", "test"))
     assert (len(train_rows), len(val_rows), len(test_rows)) == (120, 120, 30)
     folds = train_rows.__getitems__(np.arange(120))["fold"]
     assert np.bincount(folds).tolist() == [40, 40, 40]
@@ -82,6 +82,7 @@ def test_predictions_and_the_artifact_are_the_average_of_the_models(tmp_path: Pa
     model, batch = run.model(), run.recipe.preprocess(columns)
     assert isinstance(model, Folds)
     each = [one(batch["numbers"], batch["categories"]) for one in model.models]
+    assert isinstance(run.recipe, TableCsv)
     mean = run.recipe.fit.target.undone(torch.stack(each).mean(0)).flatten().tolist()
     predicted = run.predict(tmp_path / "table.csv")["prediction"].to_pylist()[:5]
     assert predicted == pytest.approx(mean, rel=1e-5)

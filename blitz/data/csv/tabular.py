@@ -181,7 +181,7 @@ class CsvRows:
         # The target is the last column of its type.
         numbers, categories = self.table.number_matrix(rows), self.table.category_matrix(rows)
         learned = numbers[:, : len(fit.plain_numbers)]
-        features: Columns = {
+        features: dict[str, npt.NDArray[Any]] = {
             "numbers": learned if self._dates is None else np.hstack([learned, self._dates.numbers(rows)]),
             "categories": categories[:, : len(fit.categories)] + 1,
         }

@@ -26,7 +26,7 @@ Pieces = npt.NDArray[np.int32]
 def pieces_of(text: str) -> Pieces:
     """Hashes from 1 to `BUCKETS` of the pieces of a text, of shape (at most MOST_PIECES,); in lower case."""
     words = " ".join(text.lower().split())
-    letters = np.frombuffer(f" {words} ".encode("utf-32-le"), np.uint32).astype(np.uint64) if words else np.zeros(0)
+    letters = np.frombuffer(f" {words} ".encode("utf-32-le") if words else b"", np.uint32).astype(np.uint64)
     found = []
     for size in SIZES:
         count = min(len(letters) - size + 1, MOST_PIECES // len(SIZES))
