@@ -38,9 +38,7 @@ _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(SECONDS_BETWEEN_HEALTH_CHECKS),
 }
 """Settings that Ray Train reads from the environment only."""
-_ELASTICSECONDS_BETWEEN_HEALTH_CHECKS = 0.5
-"""Between polls of the workers by Ray Train, which detect that they are done or have failed; 2 by default."""
-_SETTINGS = {
+_ELASTIC_SETTINGS = {
     # How long workers may wait for room before their number is decided again: for up to 20 seconds Ray still counts
     # on a lost node; 60 by default.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
