@@ -104,7 +104,7 @@ def usual_batch(name: TableModelName, rows: int) -> int:
         return 32
     if name == "realmlp":
         return 256
-    return max(32, min(256, 1 << max(1, rows // 16).bit_length() - 1))
+    return max(32, min(256, 1 << max(1, rows // 32).bit_length() - 1))
 
 
 def usual_epochs(name: TableModelName, rows: int) -> int:
