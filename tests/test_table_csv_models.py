@@ -13,7 +13,7 @@ from blitz.models.tabular_mlp import TabularMLP
 from blitz.recipes.table_csv import TableCsv
 from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, train
-from tests.test_table_csv import fetched, numbers_and_colours, recipe, write
+from tests.test_table_csv import fetched, iris_table, numbers_and_colours, recipe, write
 
 
 def test_the_model_takes_numbers_or_categories_alone() -> None:
