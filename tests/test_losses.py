@@ -91,7 +91,7 @@ def table(folder: Path, column: list[Any]) -> Path:
 def on(file: Path, **settings: Any) -> TableCsv:
     data = CsvData(train_csv=str(file), target="y", val_fraction=0.5)
     quick = Optim(name="adam", lr=0.05)
-    return TableCsv(data=data, epochs=8, optim=quick, model=Layers(hidden=(), dropout=0.0), **settings)
+    return TableCsv(data=data, epochs=8, optim=quick, model=Layers(name="mlp", hidden=(), dropout=0.0), **settings)
 
 
 def test_balanced_weights_make_a_rare_class_as_likely_as_the_other(tmp_path: Path) -> None:
