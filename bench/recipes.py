@@ -145,8 +145,8 @@ def spread(headline: Headline, folder: Path, most_seconds: float, seeds: int) ->
         if isinstance(found, str):
             return [headline.metric, f"seed {seed}: {found}", "", "", ""]
         values.append(found.value)
-    figures = (min(values), statistics.mean(values), max(values), statistics.stdev(values))
-    return [headline.metric, *(f"{figure:.4g}" for figure in figures)]
+    numbers = (min(values), statistics.mean(values), max(values), statistics.stdev(values))
+    return [headline.metric, *(f"{number:.4g}" for number in numbers)]
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ Labels = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class LearnsTargets(Recipe):
-    """A recipe with a choice of losses; the loss of validation rows is without class weights, smoothing and focus."""
+    """A recipe with a choice of losses; class weights, label smoothing and focal loss do not apply in validation."""
 
     class_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
     """For classes: factors on the loss of a row by its class, one for each in their order; balanced gives each class
@@ -79,7 +79,7 @@ class LearnsTargets(Recipe):
 
     def loss_of_classes(self, scores: Tensor, targets: Tensor) -> Tensor:
         """The loss of each row: cross entropy, (batch,), from scores of (batch, classes)."""
-        # Only there are gradients: so validation losses can be compared whatever the weights.
+        # Only in training, so that validation losses can be compared between runs.
         if not torch.is_grad_enabled():
             return F.cross_entropy(scores, targets, reduction="none")
         losses = F.cross_entropy(scores, targets, reduction="none", label_smoothing=self.label_smoothing)

@@ -1,4 +1,4 @@
-"""A recipe made of the objects that a program holds: a model, data sets, a loss."""
+"""A recipe made of plain objects: a model, data sets and a loss."""
 
 import copy
 import dataclasses
@@ -29,12 +29,12 @@ from blitz.project import sources_of
 from blitz.recipe import Batch, Recipe
 
 MetricsChoice = Literal["classification", "regression"] | Callable[[Any, Any], Mapping[str, Tensor]] | Metrics
-"""What `metrics=` takes: a kind; a function of `(outputs, targets)` that gives named numbers for each row, of which the
-means are reported; or an object with the methods of `blitz.outputs.metrics.Metrics`."""
+"""What `metrics=` takes: a kind; a function of `(outputs, targets)` that returns named tensors with a number for each
+row, whose means are reported; or an object with the methods of `blitz.outputs.metrics.Metrics`."""
 
 _KINDS = ("classification", "regression")
 _TRIED = 8
-"""Rows of each data set that are looked at before anything starts."""
+"""Rows of each data set that are tried before training starts."""
 _CLASS_LOSSES = ("CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss", "MultiMarginLoss")
 _NUMBER_LOSSES = (
     "MSELoss",
@@ -50,7 +50,7 @@ _NUMBER_LOSSES = (
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """What a program holds and no file does."""
+    """The objects that were passed to `blitz.train`, which no file stores."""
 
     model: Callable[[], nn.Module] | nn.Module | None = None
     train: Any = None
@@ -62,47 +62,47 @@ class Objects:
     target: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the data sets: they travel to other processes by themselves, once."""
+        """The state without the data sets, which are sent to other processes once, separately."""
         own = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
         return {**own, "train": None, "val": None}
 
     @cached_property
     def row_loss(self) -> LossFunction:
-        """The loss without its reduction; a module is kept, because training moves it to the device."""
+        """The loss without reduction; cached, because training moves a module to the device."""
         assert self.loss is not None
         return per_row(self.loss)
 
 
 @dataclass(frozen=True)
 class ObjectRecipe(Recipe):
-    """A recipe of the objects that were given to `blitz.train`."""
+    """A recipe of the objects that were passed to `blitz.train`."""
 
     model: str = ""
-    """What names the model's class or function."""
+    """A reference to the model's class or function."""
     loss_name: str = ""
     kind: Literal["classification", "regression"] | None = None
-    """Which metrics there are, where these are no function of the user's."""
+    """Which metrics are computed; None if they are a function of the user's."""
     outputs: int | None = None
-    """Scores for each row, where these are of classes, or numbers."""
+    """The number of outputs for each row: scores of classes, or predicted numbers."""
     classes: tuple[str, ...] = ()
-    """Names of classes."""
+    """The names of the classes."""
     code: str = ""
-    """A hash of the code of the model, the loss and the functions: what it has learned is learned with that."""
+    """A hash of the code of the model, the loss and the functions; a run does not resume with other code."""
     rows: str = ""
-    """A hash of how many training rows there are, their types and some of their targets."""
+    """A hash of the number of training rows, their types and some of their targets."""
     objects: Objects = held(Objects())
 
     @classmethod
     def of(cls, objects: Objects, **settings: Any) -> "ObjectRecipe":
-        """The recipe of some objects, tried on a few rows of each data set.
+        """A recipe of these objects, after a forward pass over a few rows of each data set.
 
         Raises:
-            UserError: if they do not go together.
+            UserError: if the objects do not fit each other.
         """
         require(objects.model is not None, "name a recipe, or give model=, train= and loss=")
         require(objects.train is not None, "train= is missing: a data set with __len__ and __getitem__")
         require(objects.loss is not None, "loss= is missing: a module or function of (outputs, targets)")
-        require(callable(objects.model), f"model={objects.model!r} is neither a module nor makes one when it is called")
+        require(callable(objects.model), f"model={objects.model!r} is neither a module nor a callable that returns one")
         require(callable(objects.loss), f"loss={objects.loss!r} is neither a module nor a function")
         require(
             callable(objects.metrics) or objects.metrics in (None, *_KINDS) or hasattr(objects.metrics, "sums"),
@@ -119,7 +119,7 @@ class ObjectRecipe(Recipe):
         return recipe._tried()
 
     def _tried(self) -> "ObjectRecipe":
-        """This recipe with what a forward pass over a few rows of each data set says."""
+        """This recipe with the fields that a forward pass over a few rows of each data set determines."""
         made = f"model={short_name(self.model)} cannot be made"
         with generators_restored(), _explained(made):
             model = self.build_model()
@@ -152,7 +152,7 @@ class ObjectRecipe(Recipe):
         batch = self.preprocess({name: torch.from_numpy(column) for name, column in columns.items()})
         shapes = ", ".join(f"{name} {column.dtype} {tuple(column.shape)}" for name, column in columns.items())
         with torch.no_grad(), warnings.catch_warnings():
-            # Torch only warns of shapes that differ; the loss that follows is refused here.
+            # Torch only warns when shapes differ; blitz refuses such a loss below.
             warnings.filterwarnings("ignore", "Using a target size")
             with _explained(f"model={short_name(self.model)} does not take rows of {split} ({shapes})"):
                 outputs = self.forward(model, batch)
@@ -174,7 +174,7 @@ class ObjectRecipe(Recipe):
             self.metrics().sums(outputs, batch)
 
     def _kind(self, outputs: Any, targets: Any) -> Literal["classification", "regression"] | None:
-        """Which metrics were asked for, or which the usual losses imply for outputs and targets of the usual shapes."""
+        """The metrics that were requested, or those that a common loss implies, given the shapes."""
         chosen = self.objects.metrics
         if chosen == "classification" or chosen == "regression":
             return chosen
@@ -189,17 +189,17 @@ class ObjectRecipe(Recipe):
 
     @property
     def name(self) -> str:
-        """The model's name in lower case, by which the run is named."""
+        """The model's name in lower case, from which the run's default name is made."""
         name = re.sub(r"[^a-z0-9_]", "", short_name(self.model).lower())
         return "model" if name in ("", "lambda") else name
 
     @property
     def loader_workers(self) -> Literal["auto"] | int:
-        """As many processes as a slow `__getitem__` is worth."""
+        """Chosen by how slow `__getitem__` is."""
         return "auto"
 
     def sources(self) -> dict[str, str]:
-        """The text of the model, of the loss, and of what else was given that is no data."""
+        """The source of the model, the loss and the functions that were passed."""
         held = self.objects
         given = (held.model, held.loss, held.metrics, held.forward, held.collate_fn)
         return sources_of(*(_owner(one) for one in given if one is not None and not isinstance(one, str)))
@@ -208,11 +208,11 @@ class ObjectRecipe(Recipe):
         items = {"train": self.objects.train, "val": self.objects.val}.get(split)
         if items is None and split == "val" and self.objects.train is not None:
             return _Nothing()
-        require(items is not None, f"a run does not store its data sets; give it again: blitz.open(…, {split}=…)")
+        require(items is not None, f"a run does not store its data sets; pass it again: blitz.open(…, {split}=…)")
         return self.rows_of(items, what=split)
 
     def rows_of(self, items: Any, *, what: str) -> MapStyleDataset:
-        """A data set of the user's as rows of this recipe."""
+        """The user's data set, adapted to this recipe's columns."""
         if isinstance(items, ArrayDataset):
             rows: MapStyleDataset = items
             return rows
@@ -223,11 +223,11 @@ class ObjectRecipe(Recipe):
         model = self.objects.model
         if model is None:
             model = object_of(self.model, what="model")
-        # Copied: training in place what the program holds would change what the next call starts from.
+        # Copied: training the caller's module in place would change the initial weights of the next call.
         return copy.deepcopy(model if isinstance(model, nn.Module) else model())
 
     def preprocess(self, batch: Batch) -> Batch:
-        """Images of bytes as numbers in [0, 1], as torchvision's `ToTensor` gives them."""
+        """Scale images of bytes to [0, 1], like torchvision's `ToTensor`."""
         return {
             name: column.float() / 255 if column.dtype == torch.uint8 and column.dim() == 4 else column
             for name, column in batch.items()
@@ -292,7 +292,7 @@ def _in_words(value: Any) -> str:
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """An error in the user's code as one line that starts with `what`."""
+    """Raise an error of the user's code as a UserError: one line that starts with `what`."""
     try:
         yield
     except UserError:
@@ -302,12 +302,12 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _some_rows(dataset: MapStyleDataset) -> Columns:
-    """Rows from all over a data set, the first and the last among them: these are of other classes, if it is sorted."""
+    """Evenly spaced rows, the first and the last included: several classes, even if the data set is sorted by class."""
     return dataset.__getitems__(np.unique(np.linspace(0, len(dataset) - 1, _TRIED).astype(np.int64)))
 
 
 def _hash_of_rows(dataset: MapStyleDataset, columns: Columns) -> str:
-    # Of inputs the types only: a picture may be decoded otherwise on another machine.
+    # Only the types of inputs: another machine may decode an image to slightly other values.
     types = [f"{name} {column.dtype} {column.shape[1:]}" for name, column in sorted(columns.items())]
     targets = [column.tobytes() for name, column in sorted(columns.items()) if name.partition("/")[0] == TARGETS]
     return hash_of(str(len(dataset)), *types, *targets)
@@ -325,14 +325,14 @@ def _class_names(items: Any, count: int) -> tuple[str, ...]:
 
 
 def with_objects(recipe: Recipe, objects: Mapping[str, Any]) -> ObjectRecipe:
-    """The recipe of a run that was made from objects, with some of them at hand again.
+    """The recipe of a run of plain objects, with those objects that are passed again.
 
     Raises:
-        UserError: if it is a run of something else.
+        UserError: if the run was not made from plain objects.
     """
     require(
         isinstance(recipe, ObjectRecipe),
-        f"{', '.join(f'{name}=' for name in objects)}: the run is one of recipe {recipe.name}, which needs no objects",
+        f"{', '.join(f'{name}=' for name in objects)}: the run is one of recipe {recipe.name}, which takes no objects",
     )
     assert isinstance(recipe, ObjectRecipe)
     known = [spec.name for spec in dataclasses.fields(Objects)]
@@ -343,13 +343,13 @@ def with_objects(recipe: Recipe, objects: Mapping[str, Any]) -> ObjectRecipe:
 
 
 class _Nothing:
-    """No rows."""
+    """An empty data set."""
 
     def __len__(self) -> int:
         return 0
 
     def __getitems__(self, rows: Any) -> dict[str, Any]:
-        """Never asked for."""
+        """Never called, since there are no rows."""
         return {}
 
 

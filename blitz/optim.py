@@ -20,7 +20,7 @@ class Optim:
     lr: float = 1e-3
     """Learning rate: that of the schedule's peak."""
     custom: str | None = None
-    """Another optimizer instead: a class as package.module:Class, such as torch.optim:NAdam."""
+    """An optimizer class to use instead, as package.module:Class, such as torch.optim:NAdam."""
     arguments: tuple[tuple[str, float | bool | str], ...] = ()
     """Arguments of that class by name, such as momentum_decay 0.01; the learning rate is passed as lr."""
     momentum: float | None = None
@@ -32,7 +32,7 @@ class Optim:
     weight_decay: float = 0.0
     """L2 penalty; for adamw and muon decoupled from the gradient."""
     decay_all: bool = True
-    """Whether weight decay holds for all parameters, or not for norms, biases and embeddings."""
+    """Whether weight decay applies to all parameters, or only to those other than norms, biases and embeddings."""
     layer_decay: float | None = None
     """For fine-tuning: a layer's learning rate as a multiple of that of the next layer; the last has the full one."""
     grad_clip_norm: float | None = None
@@ -55,7 +55,7 @@ class Optim:
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
     warmup_fraction: float | None = None
-    """The same as a share of the schedule's steps."""
+    """Warm-up as a fraction of the schedule's steps, instead of their number."""
 
     def __post_init__(self) -> None:
         for name, rate in (("betas", min(self.betas)), ("betas", max(self.betas)), ("alpha", self.alpha)):

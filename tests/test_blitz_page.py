@@ -43,7 +43,7 @@ def test_the_code_prints_what_stands_beneath_it() -> None:
     assert ran > 10
 
 
-def figures(text: str) -> dict[str, float]:
+def metrics_in(text: str) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^(val/\S+) +([\d.]+)(?: +[\d.]+)?$", text, re.MULTILINE)}
 
 
@@ -68,8 +68,8 @@ def trained_as(
 
 def check(printed: str, shown: str) -> None:
     # Another CPU rounds otherwise, and may take some of the 2,000 points for the other class.
-    assert figures(printed) == pytest.approx(figures(shown), abs=0.02)
-    assert len(figures(shown)) == 6
+    assert metrics_in(printed) == pytest.approx(metrics_in(shown), abs=0.02)
+    assert len(metrics_in(shown)) == 6
     ends = [re.findall(r"^(\d+ steps), .*rows_digest (\w+)$", text, re.MULTILINE) for text in (printed, *COMMANDS)]
     assert ends[0] == ends[1] == ends[2] != []
 

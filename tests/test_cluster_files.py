@@ -54,7 +54,7 @@ def test_every_start_asks_for_the_token() -> None:
     config = read("cluster.yaml")
     starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
     assert all("RAY_AUTH_MODE=token" in command for command in starts if "ray start" in command)
-    assert any(place.endswith(".ray/auth_token") for place in config["file_mounts"])
+    assert any(path.endswith(".ray/auth_token") for path in config["file_mounts"])
 
 
 def test_images_have_a_ray_that_the_project_accepts() -> None:

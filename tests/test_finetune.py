@@ -30,8 +30,8 @@ def class_folders(folder: Path, images: int, *, seed: int = 0) -> str:
     for number, colour in enumerate(COLOURS):
         (folder / colour / "more").mkdir(parents=True)
         for row in range(images):
-            place = folder / colour / ("more" if row % 3 == 0 else "")
-            picture(place / f"{row:02}.{('jpg', 'png')[row % 2]}", colour, seed=seed + 100 * number + row)
+            path = folder / colour / ("more" if row % 3 == 0 else "")
+            picture(path / f"{row:02}.{('jpg', 'png')[row % 2]}", colour, seed=seed + 100 * number + row)
     return str(folder)
 
 

@@ -65,10 +65,10 @@ def commands_of(page: Path) -> list[tuple[str, bool]]:
     for block in _FENCE.findall(page.read_text()):
         lines = block.replace("\\\n", " ").splitlines()
         prompts = any(line.startswith("$ ") for line in lines)
-        for place, line in enumerate(lines):
+        for index, line in enumerate(lines):
             command = line.removeprefix("$ ")
             if line.startswith("$ ") if prompts else _STARTS.match(command):
-                after = lines[place + 1] if prompts and place + 1 < len(lines) else ""
+                after = lines[index + 1] if prompts and index + 1 < len(lines) else ""
                 # From a checkout, `python -m jobs.train` is the same.
                 command = " ".join(command.split()).replace("python -m jobs.", "blitz ")
                 found.append((command, after.startswith(("error:", "failed:"))))

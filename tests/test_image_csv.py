@@ -79,13 +79,13 @@ def test_paths_may_start_from_another_folder_or_be_absolute_or_uris(tmp_path: Pa
 
 def test_images_and_their_csv_may_lie_on_s3(s3_port: int, tmp_path: Path) -> None:
     local = coloured(tmp_path / "images", 24)
-    place = uri_of(s3_port, tmp_path.name)
-    files, folder = open_location(place)
+    uri = uri_of(s3_port, tmp_path.name)
+    files, folder = open_location(uri)
     for file in local.parent.iterdir():
         with files.open_output_stream(f"{folder}/{file.name}") as stream:
             stream.write(file.read_bytes())
-    there = place.replace("?", "/train.csv?")
-    for image_root in (None, place):
+    there = uri.replace("?", "/train.csv?")
+    for image_root in (None, uri):
         on_s3 = recipe(tmp_path, Path(), train_csv=there, image_root=image_root)
         run = train(on_s3, tmp_path / f"{image_root is None}")
         assert losses(run) == losses(train(recipe(tmp_path, local), tmp_path / f"{image_root is None}-here"))
@@ -103,8 +103,8 @@ def test_several_columns_of_numbers_are_learned_together(tmp_path: Path) -> None
     assert targets.shape == (9, 2)
     assert targets.mean(0) == pytest.approx([0, 0], abs=1e-6)
     assert targets.std(0) == pytest.approx([1, 1], abs=1e-5)
-    figures = result(train(sizes, tmp_path / "run"))["metrics"]
-    assert figures["val/mae"] == pytest.approx((figures["val/mae/width_mm"] + figures["val/mae/height_mm"]) / 2)
+    metrics = result(train(sizes, tmp_path / "run"))["metrics"]
+    assert metrics["val/mae"] == pytest.approx((metrics["val/mae/width_mm"] + metrics["val/mae/height_mm"]) / 2)
 
 
 def white(pixels: torch.Tensor, x: float, y: float) -> bool:
@@ -133,12 +133,12 @@ def test_points_move_with_the_image_and_are_reported_in_its_own_pixels(
     for columns in (augmented, seen):
         assert columns["inputs"].shape == (12, 3, 64, 64)
         bright = columns["inputs"] * 58 + 114  # What preprocessing took off and divided by, roughly.
-        for place, row in enumerate(block.rows.tolist()):
-            points = columns["targets"][place].tolist()
-            assert white(bright[place], *points[:2])
-            assert white(bright[place], *points[2:])
+        for index, row in enumerate(block.rows.tolist()):
+            points = columns["targets"][index].tolist()
+            assert white(bright[index], *points[:2])
+            assert white(bright[index], *points[2:])
             said = trained.predictions(columns["targets"], columns)
-            assert [said[f"prediction_{name}"][place] for name in trained.fit.targets] == pytest.approx(
+            assert [said[f"prediction_{name}"][index] for name in trained.fit.targets] == pytest.approx(
                 marked[row], abs=0.01
             )
     metric = trained.metrics()

@@ -129,6 +129,10 @@ def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str])
     )
     of_its_examples = {
         "--data-root",
+        "--blocks",
+        "--take",
+        "--ranks",
+        "--rows",
         "--rounds",
         "--steps",
         "--tasks",
@@ -164,12 +168,12 @@ def test_the_run_on_a_csv_is_what_its_guide_shows(
     predict.main([*predicting.split(), "--scale.num-workers", "0"])
     assert Path("predicted.csv").read_text().partition("\n")[0].endswith(header.partition("[…]")[2])
     # Another CPU rounds otherwise, and may take two or three of the 178 rows for the other class.
-    figures = [
+    metrics = [
         {name: float(value) for name, value in re.findall(r"^(val/\S+) +([\d.]+)(?: +[\d.]+)?$", text, re.MULTILINE)}
         for text in (printed, output)
     ]
-    assert figures[0] == pytest.approx(figures[1], abs=0.05)
-    assert len(figures[1]) == 6
+    assert metrics[0] == pytest.approx(metrics[1], abs=0.05)
+    assert len(metrics[1]) == 6
     assert re.findall("rows_digest .*", printed) == re.findall("rows_digest .*", output)
 
 

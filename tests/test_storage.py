@@ -153,21 +153,21 @@ def test_a_lock_is_kept_from_a_second_holder_and_given_to_one_after_it(tmp_path:
 @pytest.mark.parametrize("name", ["a?b", "a#b", "a b", "50%", "a%20b", "ünï", "a\nb", "*", "~", "a?", "#"])
 def test_a_name_of_any_characters_is_the_same_file_by_path_and_by_uri(name: str, tmp_path: Path) -> None:
     for storage in (str(tmp_path), tmp_path.as_uri()):
-        place = joined(storage, name)
-        assert (name_of(place), folder_of(place)) == (name, storage)
-        assert open_location(place)[1] == f"{tmp_path}/{name}"
-        assert beside(place, ".b?c") == joined(storage, f"{name}.b?c")
-        with written_whole(place) as write:
+        path = joined(storage, name)
+        assert (name_of(path), folder_of(path)) == (name, storage)
+        assert open_location(path)[1] == f"{tmp_path}/{name}"
+        assert beside(path, ".b?c") == joined(storage, f"{name}.b?c")
+        with written_whole(path) as write:
             write(storage.encode())
-        assert exists(place)
+        assert exists(path)
     assert (tmp_path / name).read_text() == tmp_path.as_uri()
 
 
 def test_parts_of_uris_are_put_before_their_query() -> None:
-    place = joined("s3://bucket/runs?region=eu", "a?b")
-    assert place == "s3://bucket/runs/a%3Fb?region=eu"
-    assert (folder_of(place), name_of(place)) == ("s3://bucket/runs?region=eu", "a?b")
-    assert beside(place, ".parts") == "s3://bucket/runs/a%3Fb.parts?region=eu"
+    path = joined("s3://bucket/runs?region=eu", "a?b")
+    assert path == "s3://bucket/runs/a%3Fb?region=eu"
+    assert (folder_of(path), name_of(path)) == ("s3://bucket/runs?region=eu", "a?b")
+    assert beside(path, ".parts") == "s3://bucket/runs/a%3Fb.parts?region=eu"
 
 
 @pytest.mark.parametrize(("end", "mend"), [("#b", "%23"), ("?b", "%3F"), ("?", "%3F")])

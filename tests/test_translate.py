@@ -47,8 +47,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pairs")
     pairs = sorted(PAIRS.items(), key=lambda pair: len(pair[0]))
     for name, part in (("train", pairs), ("val", pairs[8:]), ("test", pairs[:8])):
-        for place, language in enumerate(("en", "de")):
-            (folder / f"{name}.{language}").write_text("".join(f"{pair[place]}\n" for pair in part))
+        for index, language in enumerate(("en", "de")):
+            (folder / f"{name}.{language}").write_text("".join(f"{pair[index]}\n" for pair in part))
     return folder
 
 
@@ -163,9 +163,9 @@ def test_bleu_adds_up_to_sacrebleu_s_own_at_any_split_into_batches() -> None:
             batch = {"reference": references[chosen], "target": tokens[chosen]}
             for name, value in metric.sums(Translation(None, tokens[chosen]), batch).items():
                 total[name] = total.get(name, torch.tensor(0)) + value
-        figures = metric.compute(total)
-        assert figures["bleu"] == pytest.approx(truth, abs=1e-9)
-        assert figures["perplexity"] == pytest.approx(np.exp(36 * 2 / int((tokens != PAD).sum())))
+        found = metric.compute(total)
+        assert found["bleu"] == pytest.approx(truth, abs=1e-9)
+        assert found["perplexity"] == pytest.approx(np.exp(36 * 2 / int((tokens != PAD).sum())))
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -253,8 +253,8 @@ def test_two_workers_take_the_same_rows_and_learn_the_same(root: Path, tmp_path:
     alone, together = train(small, tmp_path / "alone"), train(small, tmp_path / "together", num_workers=2)
     assert result(alone)["rows_digest"] == result(together)["rows_digest"]
     assert losses(alone) == pytest.approx(losses(together), rel=TOLERANCE)
-    figures = [result(run)["metrics"] for run in (alone, together)]
-    assert figures[0] == pytest.approx(figures[1], rel=TOLERANCE)
+    metrics = [result(run)["metrics"] for run in (alone, together)]
+    assert metrics[0] == pytest.approx(metrics[1], rel=TOLERANCE)
 
 
 def test_the_whole_search_is_exported_and_translates_without_this_project(

@@ -70,10 +70,10 @@ def make_stock(folder: Path, commands: Commands, *, images: bool = True) -> Stoc
 
 
 def _train_on_images(folder: Path, commands: Commands, train: tuple[str, ...]) -> None:
-    place = folder / "images"
-    place.mkdir()
+    images = folder / "images"
+    images.mkdir()
     for number in range(24):
-        picture(number / 24).save(place / f"{number}.png")
+        picture(number / 24).save(images / f"{number}.png")
     lines = ([f"images/{number}.png", "ab"[number > 11]] for number in range(24))
     write(folder / "images.csv", ["file", "t"], lines)
     commands.import_what_it_does(

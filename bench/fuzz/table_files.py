@@ -242,7 +242,7 @@ def _damaged_line(table: Table, line: str, rng: random.Random) -> str:
     at = rng.randrange(len(body) + 1)
     if table.damage == "newline":
         return body[:at] + table.newline + body[at:] + end
-    quotes = [place for place, letter in enumerate(body) if letter == table.quote]
+    quotes = [index for index, letter in enumerate(body) if letter == table.quote]
     if quotes and rng.random() < 0.7:
         at = rng.choice(quotes)
         return body[:at] + body[at + 1 :] + end

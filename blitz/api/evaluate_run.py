@@ -57,7 +57,7 @@ def evaluate(
 def evaluate_placed(
     directory: RunDirectory, settings: EvaluateSettings, placement: Placement, *, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """`evaluate`, where the placement is checked and connected already."""
+    """Like `evaluate`, for a placement that is already checked and connected."""
     recipe, split = settings.recipe, settings.split
     require(
         split in recipe.splits,
@@ -90,7 +90,7 @@ def evaluate_placed(
 
 
 def _classes(directory: RunDirectory, job: EvaluateJob, metrics: Classification, result: dict[str, Any]) -> None:
-    """Write the accuracies and the confusion matrix of single classes beside the evaluation's file."""
+    """Write the accuracy of each class and the confusion matrix beside the evaluation's file."""
     stem, _, _ = job.result_file.rpartition(".")
     directory.write(f"{stem}.classes.csv", accuracies_csv(metrics.by_class(sums_of(result))))
     if "confusion" in result["sums"]:

@@ -76,7 +76,7 @@ def export_checkpoint(directory: RunDirectory, settings: ExportSettings) -> Expo
 
 @contextmanager
 def _naming_the_flag(path: str) -> Iterator[None]:
-    """If the artifact cannot be written, name the flag for another path."""
+    """If the artifact cannot be written, raise an error that names --output."""
     try:
         yield
     except StorageError as error:

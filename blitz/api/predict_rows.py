@@ -142,7 +142,7 @@ def _read_text(source: str) -> str:
     except FileNotFoundError as error:
         raise DataError(f"{source} is not there; name a text file") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{'what was piped in' if source == '-' else source} is not encoded in UTF-8") from error
+        raise DataError(f"{'standard input' if source == '-' else source} is not encoded in UTF-8") from error
 
 
 def _predicted(
@@ -175,10 +175,10 @@ def _predicted(
 
 @contextmanager
 def _exclusively(target: str, *, overwrite: bool) -> Iterator[None]:
-    """Keep other processes from writing the same file; object stores have no locks, but show only complete files.
+    """Lock the file against other processes; object stores have no locks, but show only complete files.
 
     Raises:
-        UserError: if another process does, or if the file exists already or cannot be written.
+        UserError: if another process writes it, or if the file exists already or cannot be written.
     """
     parts = Directory(beside(target, ".parts"), flag="OUTPUT")
     with ExitStack() as held:
@@ -196,7 +196,7 @@ def _exclusively(target: str, *, overwrite: bool) -> Iterator[None]:
         try:
             yield
         finally:
-            # What is refused before there is a part leaves none of them to resume from.
+            # A prediction that fails before its first part is written leaves no folder of parts behind.
             if not parts.paths():
                 parts.delete()
 

@@ -1,4 +1,4 @@
-"""A run as Python sees it: its metrics, its model, and what can be done with it."""
+"""`blitz.Run`: the metrics and the model of a run, and evaluation, prediction and export from Python."""
 
 import html
 import tempfile
@@ -32,7 +32,7 @@ from blitz.training.world import World
 class Run:
     """A run in its directory, finished or not.
 
-    Nothing is kept in memory: each property reads the run's files, so it is what the run has come to by now.
+    Nothing is cached: each property reads the run's files, so it shows the run's current state.
     """
 
     def __init__(self, directory: RunDirectory, recipe: Recipe | None = None) -> None:
@@ -46,12 +46,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """The name of the run: the last part of its path."""
         return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
 
     @property
     def recipe(self) -> Recipe:
-        """What it was trained with."""
+        """The recipe that the run was trained with."""
         if self._recipe is None:
             self._recipe = stored_recipe(self.directory)
             if note := note_on_code(self.directory, self._recipe):
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end."""
+        """Whether training has finished."""
         return self.directory.read_json("result.json") is not None
 
     @property
@@ -121,7 +121,7 @@ class Run:
         checkpoint: Which = "best",
         scale: Scale | None = None,
     ) -> pyarrow.Table:
-        """What a checkpoint says about rows, as a table with a row for each: `prediction`, and what goes with it.
+        """Predictions of a checkpoint, as a table with a row for each input row: `prediction` and any probabilities.
 
         Args:
             rows: the path or URI of a CSV, if the recipe reads CSVs; or a data set as the recipe trains on.
@@ -142,17 +142,17 @@ class Run:
     def export(
         self, format: Format = "torch_export", output: str | Path | None = None, *, checkpoint: Which = "best"
     ) -> str:
-        """Export a checkpoint as one file that needs nothing of blitz; its path, by default in `export/` of the run.
+        """Export a checkpoint as one file that runs without blitz, by default in `export/`; returns its path.
 
         Raises:
-            UserError: if the model cannot be exported so, or computes otherwise when it is.
+            UserError: if the model cannot be exported in this format, or if the exported outputs differ.
         """
         target = None if output is None else str(output)
         settings = ExportSettings(self.recipe, format=format, checkpoint=checkpoint, output=target, overwrite=True)
         return export_checkpoint(self.directory, settings).path
 
     def report(self) -> str:
-        """Write the run's page; its path."""
+        """Write the run's report; returns its path."""
         (written,) = write_report([self.directory])
         return written
 
@@ -161,7 +161,7 @@ class Run:
         return f"<Run {self.uri}{'' if self.finished else ' (not finished)'}  {shown}>"
 
     def _repr_html_(self) -> str:
-        """In a notebook: its metrics and its curves."""
+        """Metrics and curves, shown in a notebook."""
         rows = "".join(
             f"<tr><td>{html.escape(name)}</td><td style='text-align:right'>{format_metric(value)}</td></tr>"
             for name, value in _summary(self.metrics).items()
@@ -174,12 +174,12 @@ class Run:
 
 
 def _summary(metrics: dict[str, float]) -> dict[str, float]:
-    """The metrics without those of single classes, as `val/accuracy/cat`."""
+    """The metrics, without those of single classes such as `val/accuracy/cat`."""
     return {name: value for name, value in metrics.items() if name.count("/") == 1}
 
 
 def _curves(directory: RunDirectory) -> str:
-    """The curves as SVG pictures; nothing where the extra that draws them is not installed."""
+    """The curves as SVG; empty if the extra that draws them is not installed."""
     from blitz.extras import MissingExtra
     from blitz.report.page import run_page
     from blitz.report.record import read_record
@@ -194,10 +194,10 @@ def open_run(name: str | Path, *, recipe: Recipe | None = None, **objects: Any) 
     """The run in a directory: a path, a URI, or the name of one in `runs/`.
 
     Args:
-        recipe: the recipe that it was trained with, where that cannot be found by what the run has stored, as one of a
-            notebook.
-        objects: for a run of plain objects: `model=`, and `train=`, `val=`, `loss=`, `metrics=` as `blitz.train` takes
-            them, as far as what is done with the run needs them.
+        recipe: the recipe that the run was trained with, if the run's reference cannot be resolved, for instance
+            because it was defined in a notebook.
+        objects: for a run of plain objects: `model=`, `train=`, `val=`, `loss=`, `metrics=` as in `blitz.train`; only
+            those that are needed, such as `val=` to evaluate.
 
     Raises:
         UserError: if there is no run.
@@ -208,12 +208,12 @@ def open_run(name: str | Path, *, recipe: Recipe | None = None, **objects: Any) 
 
         recipe = with_objects(stored_recipe(directory), objects)
     run = Run(directory, recipe)
-    run.recipe  # noqa: B018  (a run that is not there is refused here)
+    run.recipe  # noqa: B018  (raises if there is no such run)
     return run
 
 
 def runs(storage: str | Path = "runs") -> list[Run]:
-    """The runs in a storage, in the order of their names.
+    """The runs in a storage, sorted by name.
 
     Raises:
         UserError: if it cannot be listed.

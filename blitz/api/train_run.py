@@ -1,4 +1,4 @@
-"""Training a run, as the command line and Python both ask for it."""
+"""Training a run, for the command line and for Python."""
 
 import shlex
 import time
@@ -34,12 +34,12 @@ from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.prepared import Prepared, prepare
 
 Say = Callable[[str], None]
-"""Where a line for the user goes."""
+"""Prints a line for the user."""
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What `blitz train` takes: the recipe's fields are flags of their own."""
+    """The settings of `blitz train`, beside the fields of the recipe."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     run: str | None = None
@@ -64,15 +64,15 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training came to."""
+    """The outcome of training."""
 
     run: RunDirectory
     result: dict[str, Any]
     """The content of result.json."""
     report: str | None
-    """Where the report is, if one was written."""
+    """The path of the report, if one was written."""
     recipe: Recipe
-    """What it was trained with, fitted to its training data."""
+    """The recipe, fitted to its training data."""
 
 
 def train_run(
@@ -83,7 +83,7 @@ def train_run(
     say: Say = print,
     after_evaluation: Callback | None = None,
 ) -> Trained:
-    """Train, or resume; `command` is what was typed for it, `after_evaluation` is called beside the recipe's own.
+    """Train, or resume; `command` is the command line; `after_evaluation` is called after the recipe's own.
 
     Raises:
         UserError: if it can never start, before anything is started.
@@ -102,12 +102,12 @@ def train_run(
         result = finished_result(run, prepared.plan, patience=prepared.recipe.patience)
         if result is not None:
             prepared.complete(run)
-            # A run that was killed before its test, or is given test rows only now.
+            # The run was killed before its test, or test rows were added after it finished.
             if prepared.recipe.is_tested and "test_metrics" not in result:
                 with run.locked():
                     result = _with_test(run, prepared.recipe, placement, result)
             if settings.track:
-                # What a tracker that was down has missed.
+                # Sends what a tracker missed while it was down.
                 with run.locked(), tracked(run, settings.track, say=say):
                     pass
             say(_finished(run, prepared.recipe))
@@ -156,7 +156,7 @@ def _train(
 
 
 def _with_test(run: RunDirectory, recipe: Recipe, placement: Placement, result: dict[str, Any]) -> dict[str, Any]:
-    """The content of result.json, to which the metrics of the best checkpoint on the test rows are added if missing."""
+    """The content of result.json with the best checkpoint's metrics on the test rows, which are computed if missing."""
     if not recipe.is_tested or "test_metrics" in result:
         return result
     settings = EvaluateSettings(recipe, checkpoint=result["best_checkpoint"], split="test", scale=placement.scale)
@@ -167,7 +167,7 @@ def _with_test(run: RunDirectory, recipe: Recipe, placement: Placement, result: 
 
 
 def _finished(run: RunDirectory, recipe: Recipe) -> str:
-    """What to do with a run that is finished."""
+    """How to train a finished run further."""
     for name, optim in recipe.schedules().items():
         return (
             f"It is finished, and so is its {optim.schedule} schedule. To train longer give another --run, with "
@@ -229,7 +229,7 @@ def train(
         num_workers: 0 for this process, N for N workers on Ray; by default 0 unless a cluster is named.
         use_gpu: `auto` uses GPUs where there are some.
         max_failures: on Ray: restarts after failures.
-        scale: all that there is to say of where it runs, instead of the three above.
+        scale: all settings of where it runs, instead of the three above.
         address: the Ray cluster: `auto`, `HOST:PORT`, or `ray://HOST:PORT` by Ray Client; by default RAY_ADDRESS.
         settings: fields of the recipe by their names: `epochs=5`, `optim=blitz.Optim(lr=0.1)`, `**{"optim.lr": 0.1}`.
 
@@ -244,7 +244,7 @@ def train(
     arguments = {"run": run, "resume": resume, "checkpoint": checkpoint, "scale": scale, "address": address, **given}
     for name, value in arguments.items():
         require_type(name, value, _ARGUMENTS[name])
-    require(scale is None or not given, f"scale= says where it runs; give {', '.join(given)} in it")
+    require(scale is None or not given, f"scale= sets where it runs; pass {', '.join(given)} in it")
     where = scale or Scale(**given)
     require_name(run)
     chosen = _recipe_of(recipe, Objects(model, train, val, loss, metrics, forward, collate_fn, target), settings)
@@ -273,7 +273,7 @@ _ARGUMENTS = {
     "use_gpu": Literal["auto", "yes", "no"],
     "max_failures": int,
 }
-"""Types of arguments, of which a wrong one would only be noticed late."""
+"""Types of arguments that would otherwise fail late if they were wrong."""
 
 
 def _recipe_of(recipe: str | Path | Recipe | type[Recipe] | None, objects: Objects, settings: dict[str, Any]) -> Recipe:

@@ -35,7 +35,7 @@ class TuneSettings:
     search: SearchName = "random"
     """random draws at random; grid tries every combination; optuna learns from the finished trials."""
     scheduler: SchedulerName = "none"
-    """asha stops trials early that do worse than others (asynchronous successive halving)."""
+    """asha stops trials early that perform worse than others (asynchronous successive halving)."""
     packed: Packed = "auto"
     """Train up to so many trials as one stacked model; auto does so where possible, no trains each by itself."""
     max_concurrent: int | None = None
@@ -76,7 +76,7 @@ def tune_space(
 ) -> SweepResult:
     """Run or resume a sweep; `name` is the start of its default directory's name.
 
-    `finish` is called with the result while trackers still follow, which so get the report that it writes.
+    `finish` is called with the result before the trackers end, so that they also send the report it writes.
 
     Raises:
         UserError: if it can never start, before anything is started.
@@ -107,7 +107,7 @@ def tune_space(
 
 
 class Sweep:
-    """A sweep that has ended: its trials, and the best of them."""
+    """The trials of a finished sweep, and the best of them."""
 
     def __init__(self, result: SweepResult) -> None:
         self._result = result
@@ -133,7 +133,7 @@ class Sweep:
         return {} if self._result.best is None else dict(self._result.best.settings)
 
     def report(self) -> str | None:
-        """Write the sweep's page; its path."""
+        """Write the sweep's report; returns its path."""
         return report_at_the_end(self._result.directory)
 
     def __repr__(self) -> str:
@@ -163,16 +163,16 @@ def tune(
     """Try many settings of a recipe; the same call again resumes the sweep, and more trials extend it.
 
     Args:
-        space: what `blitz tune` takes, as `"digits"`, `"space.py"` or `"package.space:SPACE"`; or a `blitz.Space`.
+        space: as for `blitz tune`, such as `"digits"`, `"space.py"` or `"package.space:SPACE"`; or a `blitz.Space`.
         num_trials: trials in all; for this and whatever is None below the default is the space's.
         run: the name of the sweep; by default it follows from the settings.
-        storage: where runs and sweeps lie: a folder, or a URI.
+        storage: the folder or URI of runs and sweeps.
         scale: where trials run.
         address: the Ray cluster; by default RAY_ADDRESS.
         report: whether to write report.html at the end.
-        track: trackers that the trials are sent to too: `mlflow`, `wandb`, `trackio`, `comet`.
+        track: trackers that receive the trials: `mlflow`, `wandb`, `trackio`, `comet`.
         search: `random`, `grid` or `optuna`.
-        scheduler: `asha` stops trials early that do worse than others did; `none` does not.
+        scheduler: `asha` stops trials early that perform worse than others; `none` does not.
         packed: train up to so many trials as one stacked model; `auto` where possible, `no` never.
         max_concurrent: on Ray: trials at a time.
         search_seed: seed of the search.

@@ -55,9 +55,9 @@ def write_report(runs: list[RunDirectory], settings: ReportSettings | None = Non
 
 
 def report_at_the_end(run: RunDirectory, *, command: str = "", say: Callable[[str], None] = print) -> str | None:
-    """Write the page of what has just ended, and return its path; a failing report does not fail the run.
+    """Write the report of a run or sweep that has just ended; returns its path, or None if it could not be written.
 
-    `command` is its command line, if its events do not have it.
+    `command` is the command line, if it is not yet among the events.
     """
     try:
         if command:

@@ -66,7 +66,7 @@ def _metric_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _shown(metrics: dict[str, float]) -> dict[str, float]:
-    """The metrics, but of very many only those that are not of single classes."""
+    """The metrics, without those of single classes if there are too many."""
     few = len(metrics) <= _MOST_METRICS
     return {name: value for name, value in metrics.items() if few or name.count("/") == 1}
 

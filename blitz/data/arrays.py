@@ -58,7 +58,7 @@ class EpochDataset(MapStyleDataset, Protocol):
 
 
 def in_memory(dataset: MapStyleDataset) -> bool:
-    """Whether a data set says, by an attribute of that name, that to fetch its rows is to slice arrays in memory."""
+    """Whether fetching rows only slices arrays in memory, as the data set's attribute `in_memory` states."""
     return bool(getattr(dataset, "in_memory", False))
 
 

@@ -37,9 +37,9 @@ class ItemDataset:
 
     Args:
         items: any object with `__len__` and `__getitem__`. One with a `__getitems__` too, as Hugging Face's data sets
-            have, is asked for whole batches, unless it draws random numbers.
-        collate_fn: what turns a list of items into a batch, as `DataLoader` takes it. It is given the rows of several
-            steps at once, and the first dimension of all that it returns must be these rows.
+            have, is called once for each batch, unless it draws random numbers.
+        collate_fn: turns a list of items into a batch, as for `DataLoader`. It gets the rows of several steps at once,
+            and the first dimension of every tensor that it returns must be these rows.
 
     Raises:
         DataError: if the first item does not give columns of numbers.
@@ -76,16 +76,16 @@ class ItemDataset:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the rows are slices of tensors, rather than items that are made one by one."""
-        # Not a subclass, whose items may be others.
+        """Whether the rows are slices of tensors rather than items that are fetched one by one."""
+        # Not a subclass, which may override __getitem__.
         return type(self._items) is TensorDataset and self._collate is None
 
     def __getitems__(self, rows: Rows) -> Columns:
-        """The rows of a batch as they are in the first epoch."""
+        """The rows of a batch, with the random numbers of the first epoch."""
         return self.rows_at(rows, np.zeros(len(rows), np.int64))
 
     def rows_at(self, rows: Rows, epochs: Rows) -> Columns:
-        """The rows of a batch, each as it is in its epoch: both of shape (rows,)."""
+        """The rows of a batch, each with the random numbers of its epoch; both arguments have shape (rows,)."""
         if self.in_memory:
             chosen = torch.from_numpy(rows)
             batch: Any = tuple(tensor[chosen] for tensor in self._items.tensors)
@@ -98,7 +98,7 @@ class ItemDataset:
     def _fetch(self, rows: Rows, epochs: Rows) -> list[Any]:
         with generators_restored():
             if not self._draws:
-                # Seeding takes longer than many an item does, so it is left out as long as nothing is drawn.
+                # Seeding often takes longer than an item, so it is skipped until an item has drawn a random number.
                 before = _generators()
                 fetched = self._batch(rows.tolist())
                 if _same(before, _generators()):
@@ -115,7 +115,7 @@ class ItemDataset:
             return [self._item(row) for row in rows]
         found = self._items.__getitems__(rows)
         if isinstance(found, Mapping):
-            # Columns, as blitz's own data sets give them.
+            # A dictionary of columns, as blitz's own data sets return.
             return [{name: column[at] for name, column in found.items()} for at in range(len(rows))]
         return list(found)
 
@@ -123,7 +123,7 @@ class ItemDataset:
         try:
             item = self._items[row]
         except (UserError, OSError):
-            # A file or a connection that fails now may be there at a retry.
+            # Left as it is: a file or connection that fails now may work when the task is retried.
             raise
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
@@ -194,7 +194,7 @@ class ItemDataset:
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where the leaves of an item are: keys of mappings and indices of tuples."""
+    """The paths to the leaves of an item: keys of mappings and indices of tuples."""
     if isinstance(value, Mapping):
         for key in value:
             yield from _paths(value[key], (*path, key))
@@ -206,7 +206,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def _is_numbers(value: list[Any]) -> bool:
-    """Whether a list holds numbers, or lists of them, and so is one array."""
+    """Whether a list holds only numbers or nested lists of numbers, and thus is one array."""
     return bool(value) and all(
         _is_numbers(one) if isinstance(one, list) else isinstance(one, int | float) for one in value
     )
@@ -230,7 +230,7 @@ def _array(value: Any) -> npt.NDArray[Any]:
         single: npt.NDArray[Any] = array.astype(np.float32) if array.dtype == np.float64 else array
         return single
     if hasattr(value, "getbands"):
-        # An image of Pillow's, as a data set of torchvision without a transform gives it.
+        # A PIL image, as torchvision's data sets return without a transform.
         pixels = np.asarray(value)
         return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
     found: npt.NDArray[Any] = np.asarray(value)
@@ -257,7 +257,7 @@ def _same(one: tuple[Tensor, Any, Any], other: tuple[Tensor, Any, Any]) -> bool:
 
 @contextmanager
 def generators_restored() -> Iterator[None]:
-    """Leave the generators of torch, NumPy and Python as they were."""
+    """Restore the generators of torch, NumPy and Python at the end."""
     torch_state, numpy_state, python_state = _generators()
     try:
         yield
@@ -274,7 +274,7 @@ def _seed_generators(key: int) -> None:
 
 
 def nested(batch: Mapping[str, Tensor], name: str) -> Any:
-    """What lies below `name` in a batch, nested as it was in an item: a tensor, a tuple or a dictionary."""
+    """The part of a batch below `name`, nested as in an item: a tensor, a tuple or a dictionary."""
     if name in batch:
         return batch[name]
     below = {key.removeprefix(f"{name}/"): value for key, value in batch.items() if key.startswith(f"{name}/")}

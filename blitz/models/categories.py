@@ -22,9 +22,9 @@ class Categories(nn.Module):
         embeddings = [nn.Embedding(codes[column], embedding_width) for column in many]
         self.embeddings = nn.ModuleList(embeddings)
         for embedding in embeddings:
-            # Small, as what a rare value adds is a guess for long.
+            # Small, because the embedding of a rare value stays close to its random start.
             nn.init.normal_(embedding.weight, std=0.1)
-            # It may never occur in training: then it adds nothing rather than random numbers.
+            # Code 0 may never occur in training; it then adds zeros instead of random numbers.
             nn.init.zeros_(embedding.weight[0])
         widths = [1 if count == 3 else count - 1 for count in codes]
         self.widths = tuple(
@@ -34,7 +34,7 @@ class Categories(nn.Module):
 
     @property
     def width(self) -> int:
-        """Of the output."""
+        """Width of the output."""
         return sum(self.widths)
 
     def forward(self, categories: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ _STAGES = (
 )
 _STEM, _LAST, _DROPOUT = 32, 1280, 0.2
 _EPSILON, _MOMENTUM = 1e-3, 0.01
-# What inputs are normalised by, and what the weights are made for: (pixel - 127) / 128.
+# Inputs are normalised by ImageNet's statistics; the published weights expect (pixel - 127) / 128.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OWN_MEAN, _OWN_STD = 127 / 255, 128 / 255
 

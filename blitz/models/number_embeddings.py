@@ -23,8 +23,8 @@ def robust_scale(knots: Sequence[float]) -> tuple[float, float]:
 
 
 def clipped(scaled: Tensor) -> Tensor:
-    """Smooth clipping to (-3, 3): one far value cannot drown the others. The identity near 0 (ibid.)."""
-    # So that no square overflows.
+    """Smooth clipping to (-3, 3), the identity near 0, so that an outlier does not dominate (ibid.)."""
+    # Avoids overflow of the square.
     scaled = scaled.clamp(-1e15, 1e15)
     found: Tensor = scaled / (1 + (scaled / _LARGEST).square()).sqrt()
     return found
@@ -34,15 +34,25 @@ def scaled_knots(knots: Sequence[float]) -> Tensor:
     """The distinct quantiles of a number, scaled and clipped as the number itself: ascending, float32."""
     centre, factor = robust_scale(knots)
     scaled = clipped((torch.tensor(knots, dtype=torch.float64) - centre) * factor).float()
-    return scaled.unique()
+    distinct: Tensor = scaled.unique()
+    return distinct
+
+
+def embedded_rows(embeddings: nn.Module | None, count: int, numbers: Tensor, categories: Tensor) -> Tensor:
+    """Embeddings of the first `count` numbers, the other numbers and the categories' columns: (batch, width)."""
+    categories = categories.to(numbers.dtype)
+    if embeddings is None:
+        return torch.cat([numbers, categories], 1)
+    return torch.cat([embeddings(numbers[:, :count]).flatten(1), numbers[:, count:], categories], 1)
 
 
 class PiecewiseLinearEncoding(nn.Module):
-    """Where each number lies among its bins: (batch, numbers) → (batch, numbers, bins).
+    """Piecewise-linear encoding of numbers: (batch, numbers) → (batch, numbers, bins).
 
     Bins left of a number are 1, those right of it 0, its own the share of the bin that is left of it (Gorishniy et al.
     2022, "On Embeddings for Numerical Features in Tabular Deep Learning"). Beyond the first and the last edge the outer
-    bins go on linearly for once their width: one of them may be so narrow that a far number would drown all others.
+    bins continue linearly for once their width; further out they are constant, because a narrow bin would otherwise
+    blow up an outlier.
 
     Args:
         edges: for each number the edges of its bins, ascending: one edge alone is a constant, which is always 0.

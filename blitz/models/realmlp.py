@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blitz.models.categories import Categories
-from blitz.models.number_embeddings import PeriodicEmbeddings, Tuned
+from blitz.models.number_embeddings import PeriodicEmbeddings, Tuned, embedded_rows
 
 _INITIAL_ROWS = 512
 """Rows that are drawn to scale the initial weights."""
@@ -50,7 +50,7 @@ class NtkLinear(nn.Module):
 
 
 class ParametricActivation(nn.Module):
-    """Between the identity and SELU or Mish: how far is learned for each unit."""
+    """A learned interpolation, for each unit, between the identity and SELU or Mish."""
 
     def __init__(self, units: int, *, classifies: bool) -> None:
         super().__init__()
@@ -85,7 +85,8 @@ class RealMLP(nn.Module):
         classifies: bool,
     ) -> None:
         super().__init__()
-        self.embeddings = PeriodicEmbeddings(len(quantiles)) if quantiles else None
+        self.embedded = len(quantiles)
+        self.embeddings = PeriodicEmbeddings(self.embedded) if quantiles else None
         self.categories = Categories(codes, one_hot=9, embedding_width=8)
         flags = numbers - len(quantiles)
         inputs = 4 * len(quantiles) + flags + self.categories.width
@@ -112,14 +113,10 @@ class RealMLP(nn.Module):
         self.last.fit_start(hidden)
 
     def _inputs(self, numbers: Tensor, categories: Tensor) -> Tensor:
-        parts = [numbers, self.categories(categories).to(numbers.dtype)]
-        if self.embeddings is not None:
-            embedded = len(self.embeddings.phases.start)
-            parts = [self.embeddings(numbers[:, :embedded]).flatten(1), numbers[:, embedded:], *parts[1:]]
-        return torch.cat(parts, 1)
+        return embedded_rows(self.embeddings, self.embedded, numbers, self.categories(categories))
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
-        """Outputs: with a dimension for its one member in training."""
+        """The outputs; in training with a dimension for the single member."""
         hidden = self._inputs(numbers, categories) * self.scale()
         for layer, activation in zip(self.layers, self.activations, strict=True):
             hidden = self.dropout(activation(layer(hidden)))

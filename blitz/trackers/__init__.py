@@ -1,6 +1,6 @@
-"""Trackers follow a run: its metrics and what it came to, sent to MLflow, W&B, Trackio or Comet.
+"""Trackers: the metrics, the outcome and the report of a run are sent to MLflow, W&B, Trackio or Comet.
 
-The run directory is the truth. A tracker reads what is new in it and sends that from a thread of the driver, each step
-exactly once; it never holds up training. Each tracker is an adapter of one small file over the tracker's own client,
-which is imported only if it is asked for.
+The run directory is the source of truth. A thread of the driver reads what is new in it and sends each step exactly
+once, so training never waits. Each tracker is one small adapter over the tracker's own client, which is imported only
+if it is requested.
 """

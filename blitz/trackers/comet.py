@@ -1,4 +1,4 @@
-"""Comet. Where it is: COMET_API_KEY, COMET_WORKSPACE, or offline with COMET_OFFLINE_DIRECTORY; COMET_PROJECT_NAME."""
+"""Comet, configured by COMET_API_KEY, COMET_WORKSPACE, COMET_PROJECT_NAME, and COMET_OFFLINE_DIRECTORY if offline."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from blitz.extras import extra
 from blitz.trackers.tracker import End, Start, Step
 
-# Its client would warn that it was imported after torch, whose calls it would otherwise log by itself.
+# Without this the client patches torch to log by itself, and warns that it was imported after torch.
 os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
 os.environ.setdefault("COMET_LOGGING_CONSOLE", "ERROR")
 
@@ -21,14 +21,14 @@ with extra("comet", what="--track comet"):
 
 _SECONDS_BETWEEN_SESSIONS = 300.0
 _OF_ITS_OWN = "process duration"
-"""A metric that the client adds."""
+"""A metric that the client adds by itself."""
 
 
 class Comet:
     """An experiment of Comet. A sweep is a tag of its trials.
 
-    Offline the client makes its archive when the experiment ends, whole or not at all: each send is a session, with an
-    archive of its own for the same experiment.
+    Offline, the client writes its archive only when the experiment ends. Each send is therefore a session of its own,
+    with an archive of its own for the same experiment.
     """
 
     has_sweep_run: ClassVar[bool] = False
@@ -41,11 +41,11 @@ class Comet:
 
     @property
     def seconds_between(self) -> float:
-        """Offline a session takes a second and leaves an archive."""
+        """Longer offline, where each session takes a second and leaves an archive."""
         return 5.0 if self._folder is None else _SECONDS_BETWEEN_SESSIONS
 
     def open(self, start: Start) -> str:
-        """Create the experiment or continue it, under the key."""
+        """Create or continue the experiment whose ID is the key."""
         self._start = start
         if self._folder is None:
             self._experiment = self._begin()
@@ -87,7 +87,7 @@ class Comet:
         yield experiment
         if self._folder is None:
             if not experiment.flush():
-                raise ConnectionError("Comet has not taken everything")
+                raise ConnectionError("Comet has not accepted all metrics")
         else:
             experiment.end()
 

@@ -1,4 +1,4 @@
-"""Sends one run to one tracker, each step exactly once, whatever ends this process in between."""
+"""Sends one run to one tracker, each step exactly once, even if this process is killed."""
 
 import time
 import uuid
@@ -29,13 +29,13 @@ class Mark:
     time_s: float = 0.0
     """When that send was first tried, in seconds since 1970."""
     ended: State | None = None
-    """The state that the tracker was told last; None while the run is followed."""
+    """The state that was last reported to the tracker; None while the run is followed."""
 
     @classmethod
     def of(cls, run: RunDirectory, name: TrackerName, config: Mapping[str, Any]) -> "Mark":
-        """The mark that an earlier start left, or a new one.
+        """The mark of an earlier start, or a new one.
 
-        A run without a checkpoint that begins again with other settings is another run to a tracker.
+        A run without a checkpoint that restarts with other settings becomes a new run in the tracker.
         """
         stored = run.read_json(_path(name))
         if stored is None or (stored["config"] != config and not run.checkpoint_steps()):
@@ -54,7 +54,7 @@ def tracker_id(run: RunDirectory, name: TrackerName) -> str | None:
 
 
 def config_of(run: RunDirectory) -> dict[str, Any] | None:
-    """The settings of a run or a sweep, flat; None while they are not written."""
+    """The settings of a run or a sweep, flattened; None until they are written."""
     stored = run.read_json("recipe.json") or run.read_json("sweep.json")
     return None if stored is None else _flat(stored)
 
@@ -67,10 +67,10 @@ def _flat(stored: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Follower:
-    """Sends what a run's files hold to its run in a tracker.
+    """Sends the content of a run's files to its run in a tracker.
 
-    Before each send the mark says what is about to be sent, after it that it was. If the process dies in between, the
-    tracker's own store is asked.
+    The mark records each send before it starts and after it has succeeded. If the process dies in between, the next
+    start queries the tracker for the last step that it has.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class Follower:
         self._sent_at = 0.0
 
     def catch_up(self, *, is_running: bool, complete_to: int = 0, at_once: bool = False) -> bool:
-        """Send the next complete steps, a piece of the file at most; whether more are waiting.
+        """Send the next complete steps, at most one piece of the file; returns whether more are left.
 
         Args:
-            is_running: whether more may come.
-            complete_to: the last step about which nothing more is written.
-            at_once: send also if the tracker wants more time between two sends.
+            is_running: whether the run may still write more.
+            complete_to: the last step that is complete.
+            at_once: do not wait for `seconds_between` since the last send.
         """
         if is_running:
             self._opened()
@@ -115,7 +115,7 @@ class Follower:
     def _opened(self) -> Tracker:
         if self._tracker is None:
             mark, tracker = self._mark, adapter(self._name)()
-            # The key first: a run that the tracker then makes is found by it.
+            # The key is stored first, because a run that the tracker then creates is found by it.
             self._write(mark)
             name = f"{self._group}-{self._run.name}" if self._group else self._run.name
             start = Start(mark.key, mark.id, name, self._run.uri, mark.config, self._group, self._parent)
@@ -129,7 +129,7 @@ class Follower:
     def _send(self, tracker: Tracker) -> None:
         time_s = round(time.time(), 3)
         if self._mark.sending is not None:
-            # Of a step that arrived in part the tracker can then tell what it has already.
+            # With the same time the tracker can recognise metrics of a step that arrived only in part.
             time_s = self._mark.time_s
             stored = min(tracker.last_step() or 0, self._mark.sending)
             self._write(replace(self._mark, step=max(self._mark.step, stored), sending=None))
@@ -143,14 +143,14 @@ class Follower:
         self._unsent, self._sent_at = [], time.monotonic()
 
     def end(self, state: State) -> None:
-        """Tell the tracker how the run ended, once."""
+        """Report to the tracker how the run ended, once."""
         if self._mark.ended != state or self._tracker is not None:
             self._opened().close(End(state, self._summary(), self._files()))
             self._tracker = None
             self._write(replace(self._mark, ended=state))
 
     def _summary(self) -> dict[str, str | float]:
-        # Of a sweep the best trial's, which is a run of its own there; the others' checkpoints are deleted.
+        # For a sweep this is the best trial, since the checkpoints of the others are deleted.
         run = self._run.part("best") if self._run.exists("sweep.json") else self._run
         result = run.read_json("result.json")
         if result is None:

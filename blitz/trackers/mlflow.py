@@ -1,4 +1,4 @@
-"""MLflow. Where it is: MLFLOW_TRACKING_URI; the experiment: MLFLOW_EXPERIMENT_NAME, by default `blitz`."""
+"""MLflow, configured by MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME (`blitz` by default)."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from typing import ClassVar
 from blitz.extras import extra
 from blitz.trackers.tracker import End, Start, Step
 
-# Otherwise the client repeats a request for minutes before it says that the server does not answer; we repeat anyway.
+# By default the client retries a request for minutes before it reports an error; the follower retries anyway.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 with extra("mlflow", what="--track mlflow"):
@@ -18,7 +18,7 @@ with extra("mlflow", what="--track mlflow"):
     from mlflow.entities import Metric, Param, Run, RunTag
 
 _MOST_METRICS, _MOST_PARAMS, _LONGEST_VALUE = 1000, 100, 6000
-"""What MLflow takes in one request, and of one value."""
+"""MLflow's limits on one request, and on the length of one value."""
 _KEY, _STEP = "blitz.key", "blitz.step"
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "RUNNING"}
 
@@ -26,8 +26,8 @@ _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", 
 class Mlflow:
     """A run of MLflow. A sweep is a run too, the parent of its trials.
 
-    A request's metrics are stored together, and then the tag that says up to which step they go. MLflow ignores a
-    metric that it has already with the same step and time, so that a request may be repeated.
+    Each request stores its metrics, then a tag with their last step. MLflow ignores a metric that it already has with
+    the same step and time, so a request may be repeated.
     """
 
     has_sweep_run: ClassVar[bool] = True
@@ -49,7 +49,7 @@ class Mlflow:
             tags |= {"blitz.sweep": start.group} if start.group else {}
             tags |= {"mlflow.parentRunId": start.parent} if start.parent else {}
             self._id = self._client.create_run(self._experiment(), run_name=start.name, tags=tags).info.run_id
-        # A parameter keeps its first value, and takes no other.
+        # A parameter cannot be changed once it has a value.
         has = self._client.get_run(self._id).data.params
         params = [Param(_name(key), str(value)[:_LONGEST_VALUE]) for key, value in start.config.items()]
         new = [param for param in params if param.key not in has]
@@ -72,7 +72,7 @@ class Mlflow:
         return str(found.experiment_id if found else self._client.create_experiment(name))
 
     def last_step(self) -> int | None:
-        """The step of the last request that was stored whole."""
+        """The step of the last request that was stored completely."""
         step = self._client.get_run(self._id).data.tags.get(_STEP)
         return None if step is None else int(step)
 
@@ -94,12 +94,12 @@ class Mlflow:
 
 
 def _name(name: str) -> str:
-    """A name with only what MLflow allows in one."""
+    """A name with only characters that MLflow allows."""
     return re.sub(r"[^\w\-. /:]", "_", name)[:250]
 
 
 def _requests(steps: Sequence[Step], time_ms: int) -> Iterator[tuple[list[Metric], int | None]]:
-    """The metrics of each request, and up to which step they go; None where they end within one."""
+    """The metrics of each request and their last step; None if the request ends within a step."""
     waiting: list[Metric] = []
     last = None
     for step in steps:

@@ -1,4 +1,4 @@
-"""Reads metrics.jsonl while it grows: a piece at a time, however long it is, also where it is rewound meanwhile."""
+"""Reads metrics.jsonl piece by piece while it grows, also if it is rewound meanwhile."""
 
 import json
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ _PIECE_BYTES = 1 << 20
 
 
 class StepReader:
-    """The steps of a run in their order, each as one dictionary of all its lines.
+    """The steps of a run in order, each as one dictionary of all its lines.
 
-    A step is complete once a line of a later one follows, or once the caller knows that nothing more is written about
-    it. After the file was rewound, as where a run is resumed, the steps come again from the first one: whoever reads
-    them skips those that it has seen.
+    A step is complete once a line of a later step follows, or once the caller knows that it is. When the file was
+    rewound, because the run was resumed, the steps are returned again from the first one; the caller skips those that
+    it has seen.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -28,7 +28,7 @@ class StepReader:
         """The complete steps of the next piece, and whether the file ends there.
 
         Args:
-            complete_to: the last step about which nothing more is written.
+            complete_to: the last step that is complete.
         """
         piece, at_end = self._piece()
         steps = list(self._steps(piece))
@@ -39,7 +39,7 @@ class StepReader:
 
     def _steps(self, piece: bytes) -> Iterator[Step]:
         for line in piece.splitlines():
-            # A torn line says nothing.
+            # A line that was cut off is skipped.
             with suppress(json.JSONDecodeError):
                 values = json.loads(line)
                 if self._pending and values["step"] != self._pending["step"]:
@@ -48,7 +48,7 @@ class StepReader:
                 self._pending |= {name: value for name, value in values.items() if value is not None}
 
     def _piece(self) -> tuple[bytes, bool]:
-        """Whole lines that follow those that were read, and whether none are left."""
+        """The next whole lines, and whether the file ends there."""
         try:
             source = self._run.open_file("metrics.jsonl")
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Trackers around a run or a sweep: a thread each, which follows its files while the driver does something else."""
+"""Follows a run or a sweep with trackers: one thread for each reads the files while the driver works."""
 
 import sys
 import threading
@@ -13,37 +13,35 @@ from blitz.trackers.tracker import State, TrackerName, adapter, require_clients
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_BETWEEN_LOOKS_AT_OBJECTS = 10.0
-"""An object store is asked no oftener than metrics are written to it."""
+"""Not more often than metrics are written to an object store."""
 _MOST_SECONDS_BETWEEN_TRIES = 60.0
 _PATIENCE_S = 30.0
-"""At the end a tracker is waited for as long as something arrives there every so many seconds."""
+"""At the end the driver waits for a tracker as long as it accepts something within this time."""
 
 Say = Callable[[str], None]
-"""Where a line for the user goes."""
+"""Prints a line for the user."""
 
 
 @dataclass(frozen=True)
 class Followed:
-    """A run to follow, as it is now."""
+    """A run to follow, and its current state."""
 
     run: RunDirectory
     state: State = "running"
     complete_to: int = 0
-    """The last step about which nothing more is written."""
+    """The last step that is complete."""
     parent: RunDirectory | None = None
     """The sweep that it is a trial of."""
 
 
 Source = Callable[[State, Container[str]], Iterable[Followed]]
-"""The runs to follow, as they are now, but for those whose URIs are named; a parent before its children.
-
-The state is that of the work that this process does.
-"""
+"""Takes the state of this process's work and the URIs of runs that are done; returns the other runs, a parent before
+its children."""
 
 
 @contextmanager
 def tracked(run: RunDirectory, names: Sequence[TrackerName], *, say: Say) -> Iterator[None]:
-    """Send a run to trackers while this context lasts, and at its end what is left.
+    """Send a run to trackers within this context, and what is left at its end.
 
     A tracker that does not answer is reported once, and catches up later, at the latest at the next start of the run.
 
@@ -53,7 +51,7 @@ def tracked(run: RunDirectory, names: Sequence[TrackerName], *, say: Say) -> Ite
 
     def followed(state: State, done: Container[str]) -> Iterator[Followed]:
         if run.uri not in done:
-            # What lies beyond the newest checkpoint is made again when the run is resumed.
+            # Steps beyond the newest checkpoint are repeated when the run is resumed.
             steps = run.checkpoint_steps() if state != "running" else []
             yield Followed(run, state, max(steps, default=0))
 
@@ -63,7 +61,7 @@ def tracked(run: RunDirectory, names: Sequence[TrackerName], *, say: Say) -> Ite
 
 @contextmanager
 def tracked_sweep(sweep: RunDirectory, names: Sequence[TrackerName], *, say: Say) -> Iterator[None]:
-    """Send the trials of a sweep to trackers while this context lasts, grouped as each tracker groups them.
+    """Send the trials of a sweep to trackers within this context, grouped in the way of each tracker.
 
     Trackers that do not answer are treated as by `tracked`.
 
@@ -87,7 +85,7 @@ def tracked_sweep(sweep: RunDirectory, names: Sequence[TrackerName], *, say: Say
 
 
 _STATES: dict[str, State] = {"finished": "finished", "stopped": "finished", "failed": "failed"}
-"""Of a trial that has ended."""
+"""States of trials that have ended."""
 
 
 @contextmanager
@@ -121,7 +119,7 @@ _Runs = Callable[[Container[str]], Iterable[Followed]]
 
 
 class _Background:
-    """A thread that sends runs to one tracker; what goes wrong there goes no further."""
+    """A thread that sends runs to one tracker; its errors do not affect the run."""
 
     def __init__(self, name: TrackerName, source: _Runs, seconds_between_looks: float, say: Say) -> None:
         self._name, self._source, self._seconds, self._say = name, source, seconds_between_looks, say
@@ -133,7 +131,7 @@ class _Background:
         self._thread = threading.Thread(target=self._follow, name=f"tracker-{name}", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -141,7 +139,7 @@ class _Background:
         self._stopping.set()
 
     def wait(self) -> None:
-        """Return once all is sent, or once the tracker does not take it."""
+        """Return once everything is sent, or once the tracker accepts nothing more."""
         before = -1
         while self._thread.is_alive() and self._passes != before:
             before = self._passes
@@ -173,7 +171,7 @@ class _Background:
             self._say(f"{self._name} cannot be reached ({why}); training continues, and what is missing is sent later")
 
     def _look(self, *, at_once: bool) -> None:
-        """Send what is new in every run, and let go of those that have ended."""
+        """Send what is new in every run, and close those that have ended."""
         for one in self._source(self._done):
             if (follower := self._follower(one)) is None:
                 continue

@@ -1,4 +1,4 @@
-"""The interface of an adapter: one run in a tracker, over the tracker's own client."""
+"""The interface of the adapters: one run in a tracker, over the tracker's own client."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from blitz.extras import require_extra
 TrackerName = Literal["wandb", "mlflow", "trackio", "comet"]
 
 Step = Mapping[str, Any]
-"""All that metrics.jsonl holds about a step: `step`, `epoch`, and metrics by their names."""
+"""The content of metrics.jsonl for one step: `step`, `epoch`, and metrics by name."""
 
 State = Literal["running", "finished", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
 class Start:
-    """What the run in the tracker is made from, or found by."""
+    """What a run in the tracker is created from or found by."""
 
     key: str
-    """32 hexadecimal digits, chosen once for the run: where the tracker takes an ID, this is it."""
+    """32 random hexadecimal digits; the ID of the run, if the tracker accepts one."""
     id: str | None
     """The ID that the tracker gave the run at an earlier start."""
     name: str
@@ -37,43 +37,43 @@ class Start:
 
 @dataclass(frozen=True)
 class End:
-    """How the run ended, for now: a run that failed may be resumed."""
+    """How the run ended; it may be resumed."""
 
     state: State
     summary: Mapping[str, str | float]
-    """The best checkpoint's URI, the number of steps, and what else result.json holds."""
+    """The best checkpoint's URI, the number of steps and the rows_digest."""
     files: Mapping[str, bytes]
     """The report and the run's small files, by their names."""
 
 
 class Tracker(Protocol):
-    """One run in a tracker. Any method may raise what its client raises: it is tried again later."""
+    """One run in a tracker. A method may raise any error of its client; the follower retries it later."""
 
     has_sweep_run: ClassVar[bool]
-    """Whether a sweep is a run of its own, the parent of its trials, rather than the name of a group."""
+    """Whether a sweep is a run that is the parent of its trials; otherwise it is the name of a group."""
 
     @property
     def seconds_between(self) -> float:
-        """Seconds from one send to the next."""
+        """Minimum seconds between two sends."""
 
     @property
     def is_durable(self) -> bool:
-        """Whether what was sent stays sent if this process is killed; if not, the store is asked at each start."""
+        """Whether sent data survives a kill of this process; if not, `last_step` is called at each start."""
 
     def open(self, start: Start) -> str:
-        """Create the run, or find the one of an earlier start; the tracker's ID of it."""
+        """Create the run, or find that of an earlier start; returns the tracker's ID."""
 
     def last_step(self) -> int | None:
-        """The last step that the tracker's store holds whole; None if it has none, or cannot tell.
+        """The last step that the tracker has stored completely; None if there is none, or if that is unknown.
 
-        Asked where it is not known whether a send has arrived.
+        Called if it is not known whether a send has arrived.
         """
 
     def send(self, steps: Sequence[Step], *, time_s: float) -> None:
         """Store steps, in order; `time_s`, in seconds since 1970, is the same if a send is repeated."""
 
     def close(self, end: End) -> None:
-        """Store how the run ended, and let go of it; the run may be opened again."""
+        """Store how the run ended, and release it; the run may be opened again."""
 
 
 _CLIENTS: Mapping[TrackerName, tuple[str, str]] = {
@@ -86,7 +86,7 @@ _CLIENTS: Mapping[TrackerName, tuple[str, str]] = {
 
 
 def require_clients(names: Sequence[TrackerName]) -> None:
-    """Refuse a tracker that is not known, or whose client is not installed; none is imported for it.
+    """Refuse a tracker that is unknown or whose client is not installed, without importing the client.
 
     Raises:
         UserError: if there is no such tracker.
@@ -98,7 +98,7 @@ def require_clients(names: Sequence[TrackerName]) -> None:
 
 
 def adapter(name: TrackerName) -> type[Tracker]:
-    """The class whose objects are runs in that tracker; the client is imported.
+    """The adapter's class; imports the tracker's client.
 
     Raises:
         MissingExtra: if it is not installed.

@@ -1,4 +1,4 @@
-"""Trackio. Where it is: TRACKIO_DIR, or a Space by TRACKIO_SPACE_ID; the project: TRACKIO_PROJECT."""
+"""Trackio, configured by TRACKIO_DIR, or TRACKIO_SPACE_ID for a Space, and TRACKIO_PROJECT."""
 
 import contextvars
 import os
@@ -17,8 +17,8 @@ with extra("trackio", what="--track trackio"):
     import trackio
     from trackio.sqlite_storage import SQLiteStorage
 
-# Trackio's client checks whether a value is a figure of matplotlib. While another thread is importing matplotlib the
-# check fails, and the client drops the value: so it is imported here, before there are threads.
+# Trackio's client checks whether a value is a matplotlib figure. While another thread imports matplotlib, the check
+# fails and the client drops the value. Importing it here, before any thread starts, avoids that.
 for _name in ("matplotlib.animation", "matplotlib.pyplot"):
     with suppress(ImportError):
         import_module(_name)
@@ -29,8 +29,8 @@ _SECONDS_TO_STORE = 30.0
 class Trackio:
     """A run of Trackio. A sweep is the name of a group.
 
-    Trackio knows a run by its name, so that a part of the key is added to it. Its client stores on a thread of its own,
-    which a send waits for.
+    Trackio identifies a run by its name, so part of the key is appended to it. The client stores in its own thread,
+    which `send` waits for.
     """
 
     has_sweep_run: ClassVar[bool] = False
@@ -44,7 +44,7 @@ class Trackio:
     def open(self, start: Start) -> str:
         """Create the run or resume it."""
         self._run = contextvars.Context().run(
-            # In a context of its own: the client would finish another run of this thread.
+            # In its own context, because the client would otherwise finish another run of this thread.
             trackio.init,
             project=self._project,
             name=f"{start.name}-{start.key[:6]}",
@@ -58,7 +58,7 @@ class Trackio:
         return str(self._run.name)
 
     def last_step(self) -> int | None:
-        """The last step in the store; of one that is elsewhere, as the client saw it when it began."""
+        """The last step in the store; for a remote store, as the client found it when it started."""
         if self._run._is_local:
             step: int | None = SQLiteStorage.get_last_step(self._project, run_id=self._run.id)
             return step
@@ -75,7 +75,7 @@ class Trackio:
             time.sleep(0.05)
 
     def close(self, end: End) -> None:
-        """Store the files and what refers to the best checkpoint as an artifact, and finish the run."""
+        """Store the files and the summary as an artifact, and finish the run."""
         with tempfile.TemporaryDirectory(prefix="blitz-") as folder:
             for name, data in end.files.items():
                 Path(folder, name).write_bytes(data)

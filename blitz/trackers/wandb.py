@@ -1,4 +1,4 @@
-"""Weights & Biases. Where it is: WANDB_API_KEY, WANDB_BASE_URL, WANDB_MODE=offline; the project: WANDB_PROJECT."""
+"""Weights & Biases, configured by WANDB_API_KEY, WANDB_BASE_URL, WANDB_PROJECT, and WANDB_MODE=offline."""
 
 import os
 import time
@@ -22,9 +22,9 @@ _SECONDS_TO_START = 30.0
 class Wandb:
     """A run of W&B. A sweep is the name of a group.
 
-    Online the client is left open. Its data may be lost if this process is killed, so W&B is asked at each start what
-    it has. Offline the client writes to disk only when it finishes: each send is a session, with a directory of its
-    own and the same run ID.
+    Online the client stays open. Its data may be lost if this process is killed, so each start asks W&B for the last
+    step that it has. Offline the client writes to disk only when it finishes, so each send is a session with its own
+    directory and the same run ID.
     """
 
     has_sweep_run: ClassVar[bool] = False
@@ -34,22 +34,22 @@ class Wandb:
         self._run: Any = None
         self._begun_at = 0.0
         settings = wandb.setup().settings
-        # By WANDB_MODE, or by what `wandb offline` has left in the directory.
+        # Set by WANDB_MODE or by the command `wandb offline`.
         self._offline = settings.mode in ("offline", "dryrun")
         self._folder = Path(settings.wandb_dir)
 
     @property
     def seconds_between(self) -> float:
-        """Offline a session takes half a second and leaves a directory."""
+        """Longer offline, where each session takes half a second and leaves a directory."""
         return _SECONDS_BETWEEN_SESSIONS if self._offline else 2.0
 
     @property
     def is_durable(self) -> bool:
-        """Online no, for some seconds."""
+        """Only offline: online, the last seconds may be lost."""
         return self._offline
 
     def open(self, start: Start) -> str:
-        """Create the run or resume it, under the key as its ID."""
+        """Create or resume the run whose ID is the key."""
         self._start = start
         if not self._offline:
             self._begin()
@@ -59,10 +59,10 @@ class Wandb:
         start = self._start
         assert start is not None
         if self._run is None:
-            # A prompt for the key would hang in this thread.
+            # A prompt for the API key would block this thread.
             login = self._offline or wandb.login(prompt=False)
-            require(login, "W&B has no API key: set WANDB_API_KEY, or WANDB_MODE=offline, or call `wandb login`")
-            # The directory of a session is named by the second.
+            require(login, "W&B has no API key: set WANDB_API_KEY, or WANDB_MODE=offline, or run `wandb login`")
+            # The name of a session's directory is its start time in seconds.
             time.sleep(max(0.0, self._begun_at + 1.0 - time.monotonic()) if self._offline else 0.0)
             self._begun_at = time.monotonic()
             self._run = wandb.init(
@@ -75,7 +75,7 @@ class Wandb:
                 resume="allow",
                 # A notebook may have a run of its own, and a sweep has several at a time.
                 reinit="create_new",
-                # By itself the client would take hold of this process's output.
+                # By default the client would capture the output of this process.
                 settings=wandb.Settings(console="off", init_timeout=_SECONDS_TO_START, silent=self._offline),
             )
         return self._run
@@ -89,7 +89,7 @@ class Wandb:
         run.finish(exit_code=exit_code)
 
     def last_step(self) -> int | None:
-        """What W&B resumes at, or what is in the local files of an offline run."""
+        """The last step that W&B has, or that the local files of an offline run hold."""
         if not self._offline:
             return int(self._begin().step) - 1
         assert self._start is not None

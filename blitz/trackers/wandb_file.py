@@ -1,8 +1,8 @@
-"""Reads what W&B's client has written while it was offline: which steps a run's local files hold.
+"""Reads the local files that W&B's client writes offline, to find which steps they hold.
 
-Such a file is a log as LevelDB lays it out: after seven bytes that say what it is, blocks of 32 KiB with the pieces of
-records, each behind a checksum, a length and whether it is the first, a middle or the last one. A record is a protocol
-buffer of W&B's.
+The format is LevelDB's log: seven bytes of header, then blocks of 32 KiB with fragments of records. Each fragment has
+a checksum, a length and a type: the whole record, its first, a middle or its last fragment. A record is one of W&B's
+protocol buffers.
 """
 
 import json
@@ -19,7 +19,7 @@ _WHOLE, _LAST = 1, 4
 
 
 def records(path: Path) -> Iterator[Any]:
-    """The records of a .wandb file; one that was cut off at the end is left out."""
+    """The records of a .wandb file, without one that is cut off at the end."""
     with path.open("rb") as file:
         position = len(file.read(_MAGIC_BYTES))
         parts = b""

@@ -274,7 +274,7 @@ class _Training:
                 self._finish_evaluation(self.evaluation)
 
     def _averaged(self) -> AbstractContextManager[None]:
-        """Within this context the model has the weights that are evaluated and kept."""
+        """Within this context the model has the weights that are evaluated and stored."""
         return nullcontext() if self.average is None else self.average.in_model()
 
     def _finish_evaluation(self, evaluation: Evaluation) -> None:

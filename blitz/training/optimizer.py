@@ -18,7 +18,7 @@ from blitz.training.parameter_rules import custom_optimizer, hidden_matrices, to
 State = dict[str, Tensor]
 
 _NUMBER = "number:"
-"""Begins the names of what an optimizer keeps as a number rather than a tensor."""
+"""Prefix of the optimizer's state that is a number rather than a tensor."""
 
 
 class Optimizers:

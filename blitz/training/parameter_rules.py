@@ -1,4 +1,4 @@
-"""Rules that sort parameters for an optimizer, and optimizers that are named by their class."""
+"""Parameter groups by rule, and optimizers given by their class."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from blitz.optim import Group, Optim
 
 
 def torch_groups(settings: Optim, groups: Sequence[Group], model: nn.Module) -> list[dict[str, Any]]:
-    """Groups as torch has them, split by the rules for weight decay and for layers; the last layers first."""
+    """torch's parameter groups, split by the rules for weight decay and for layers, the last layers first."""
     plain = _not_decayed(model) if settings.weight_decay and not settings.decay_all else set()
     factors = _layer_factors(settings.layer_decay, model) if settings.layer_decay is not None else {}
     found = []
@@ -52,7 +52,7 @@ def _layer_of(name: str) -> str:
 
 
 def hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
-    """The matrices that Muon is made for: of all layers but embeddings and the head."""
+    """The matrices that Muon optimizes: those of all layers but embeddings and the head."""
     head = {*head_of(model)}
     others = {id(parameter) for parameter in _not_decayed(model)}
     return {

@@ -17,9 +17,9 @@ class BestEvaluation:
 
     step: int
     value: float
-    """That of the deciding metric."""
+    """The value of the deciding metric."""
     metric: str = ""
-    """The deciding metric, without `val/`; empty in checkpoints of older versions, as what follows."""
+    """The deciding metric, without `val/`; like the next field, empty in checkpoints of older versions."""
     loss: float = math.nan
     metrics: dict[str, float] = field(default_factory=dict)
     """All metrics, by names such as `val/loss`."""
@@ -31,21 +31,21 @@ class Progress:
 
     step: int = 0
     rows_digest: int = 0
-    """This rank's share since it started; rank 0 starts with the sum over all ranks. `loss_sum` likewise."""
+    """This rank's part; on rank 0 including the sum over all ranks at the start. `loss_sum` likewise."""
     loss_sum: float = 0.0
     """Sum of the losses of the rows since the last logged step."""
     loss_rows: int = 0
     """Rows, over all ranks, since the last logged step."""
     best: BestEvaluation | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    """Those of the newest evaluation."""
+    """The metrics of the newest evaluation."""
     waited: int = 0
     """Evaluations since the deciding metric last improved by more than the recipe's `min_delta`."""
     improved_from: float | None = None
     """The value that the next improvement is measured from."""
 
     def evaluated(self, values: Mapping[str, float], deciding: Deciding, *, min_delta: float = 0.0) -> bool:
-        """Take in the evaluation at `step`; returns whether it is the best so far.
+        """Record the evaluation at `step`; returns whether it is the best so far.
 
         Raises:
             UserError: if the deciding metric is not among `values`.
@@ -53,7 +53,7 @@ class Progress:
         value, loss = deciding.value(values), values["loss"]
         self.metrics = {f"val/{name}": one for name, one in values.items()}
         if self.best and self.best.metric not in ("", deciding.metric):
-            # Other rows are evaluated than before, and values of two metrics cannot be compared.
+            # Values of other validation rows, or of another metric, cannot be compared.
             self.best, self.improved_from = None, None
         sign = -1.0 if deciding.higher_is_better else 1.0
         best = self.best

@@ -1,4 +1,4 @@
-"""The exponential moving average of a model's weights, which is what is evaluated, kept and exported."""
+"""The exponential moving average of a model's weights, which is evaluated, stored and exported."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import nn
 from blitz.training.checkpoint import Tensors
 
 _TRAINED = "trained/"
-"""Begins the names of the weights that training continues with, beside the optimizer's state in a checkpoint."""
+"""Prefix of the weights that training continues with, stored beside the optimizer's state in a checkpoint."""
 
 
 class WeightAverage:
@@ -26,13 +26,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after step `step`, counted from 1."""
+        """Update the average with the weights after step `step`, counted from 1."""
         decay = min(self._decay, step / (step + 9))
         torch._foreach_lerp_([*self._averages.values()], [*self._weights.values()], 1 - decay)
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
-        """Within this context the model has the averages for weights."""
+        """Within this context the model's weights are the averages."""
         self._swap()
         try:
             yield
@@ -56,10 +56,10 @@ class WeightAverage:
         """Take the model's weights, those of a checkpoint, for averages, and give it those of `trained`."""
         for name, weight in self._weights.items():
             self._averages[name].copy_(weight)
-            # A run that was begun without an average has none that training continued with.
+            # A run that was started without an average has no separate weights for training.
             weight.copy_(stored.get(f"{_TRAINED}{name}", weight))
 
 
 def optimizer_state(stored: Tensors) -> Tensors:
-    """What a checkpoint has of the optimizer's state, without the weights beside it."""
+    """The optimizer's state in a checkpoint, without the weights beside it."""
     return {name: tensor for name, tensor in stored.items() if not name.startswith(_TRAINED)}

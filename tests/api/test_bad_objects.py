@@ -90,7 +90,7 @@ def mean_of(outputs: Tensor, targets: Tensor) -> Tensor:
         ({"train": None}, "train= is missing"),
         ({"loss": None}, "loss= is missing: a module or function of"),
         ({"model": None}, "name a recipe, or give model="),
-        ({"model": "resnet18"}, "model='resnet18' is neither a module nor makes one"),
+        ({"model": "resnet18"}, "model='resnet18' is neither a module nor a callable"),
         ({"model": dict}, "gives dict; it must be or make a torch.nn.Module"),
         ({"loss": mean_of}, r"loss=mean_of gives a tensor of shape \(\) for 8 rows; it must give a number"),
         ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "has reduction='sum', and the loop takes the mean"),

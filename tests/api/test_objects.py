@@ -83,7 +83,7 @@ def test_the_five_lines_of_the_guide_train_predict_and_open(train: Callable[...,
     assert opened.predict(data).equals(said)
     assert opened.evaluate() == run.evaluate()
     assert same_bits(opened.model().state_dict(), run.model().state_dict())
-    with pytest.raises(blitz.UserError, match=r"does not store its data sets; give it again: blitz.open\(…, val=…\)"):
+    with pytest.raises(blitz.UserError, match=r"does not store its data sets; pass it again: blitz.open\(…, val=…\)"):
         blitz.open(run.uri).evaluate()
 
 

@@ -156,7 +156,7 @@ def test_a_space_is_tuned_and_its_best_trial_is_a_run(tmp_path: Path) -> None:
         (lambda: train("digits", model=nn.Identity), "model=: a recipe has its own; give either"),
         (lambda: train("digit"), "there is no recipe 'digit'"),
         (lambda: train(), "name a recipe, or give model=, train= and loss="),
-        (lambda: train("digits", num_workers=2, scale=blitz.Scale()), "give num_workers in it"),
+        (lambda: train("digits", num_workers=2, scale=blitz.Scale()), "pass num_workers in it"),
         (lambda: train("digits", epochs=0), "epochs is 0; it must be at least 1"),
         (lambda: train("digits", epochs="5"), "epochs is '5'; it must be int"),
         (lambda: train("digits", optim="adam"), "optim is 'adam'; it must be a blitz.Optim"),

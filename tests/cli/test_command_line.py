@@ -152,8 +152,8 @@ def test_a_schedule_of_another_length_must_be_asked_for_and_is_said(call: Call, 
     named = ["digits", *QUICK[:-2], "--optim.warmup-steps", "0", "--log-every-steps", "1", "--run", "mine"]
     one, three = [*named, "--epochs", "1"], [*named, "--epochs", "3"]
     assert call(train, *one).code == 0
-    place = tmp_path / "runs" / "mine"
-    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    folder = tmp_path / "runs" / "mine"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert "raise --epochs and --optim.schedule-epochs" in call(train, *one).out
 
     refused = call(train, *three)
@@ -161,19 +161,19 @@ def test_a_schedule_of_another_length_must_be_asked_for_and_is_said(call: Call, 
     assert "is at step 2 of a cosine schedule over 6 steps, before over 2: its learning rate would jump" in refused.err
     assert "--optim.schedule-epochs 3" in refused.err
     assert refused.err.count("\n") == 1
-    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     short = call(train, *three, "--optim.schedule-epochs", "2")
     assert "--optim.schedule-epochs 2.0 ends at step 4 of 6" in short.err
 
     longer = call(train, *three, "--optim.schedule-epochs", "3")
     assert "from here on: cosine schedule over 6 steps, before over 2\n" in longer.out
-    rates = [line["lr"] for line in RunDirectory(str(place)).metrics() if "lr" in line]
+    rates = [line["lr"] for line in RunDirectory(str(folder)).metrics() if "lr" in line]
     peak = 0.003
     of_two = [peak * (1 + math.cos(math.pi * step / 2)) / 2 for step in range(2)]
     of_six = [peak * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(2, 6)]
     assert rates == pytest.approx(of_two + of_six)
     change = "schedule changed at step 2: cosine schedule over 6 steps, before over 2"
-    assert change in (place / "report.html").read_text()
+    assert change in (folder / "report.html").read_text()
 
 
 def test_another_setting_is_another_run_and_under_one_name_it_is_refused(call: Call, tmp_path: Path) -> None:

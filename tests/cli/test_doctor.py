@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -232,23 +233,28 @@ def test_a_cluster_without_a_token_and_a_dashboard_and_with_gpus_that_are_not_th
 
 
 @pytest.mark.cluster
-def test_a_cluster_of_another_version(tmp_path: Path) -> None:
-    # What a head node says of itself, and every client compares with its own.
+def test_a_cluster_of_another_version(head: Head, tmp_path: Path) -> None:
+    # The version that a head node reports, which every client compares with its own.
     program = (
-        "import json, ray; from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put; ray.init(); "
-        "said = json.loads(_internal_kv_get(b'CLUSTER_METADATA', namespace=b'cluster')); "
-        "said = json.dumps({**said, 'ray_version': '2.58.0'}); "
-        "_internal_kv_put(b'CLUSTER_METADATA', said, overwrite=True, namespace=b'cluster')"
+        "import json, sys; from ray._raylet import GcsClient; client = GcsClient(address=sys.argv[1]); "
+        "key = (b'CLUSTER_METADATA', b'cluster'); reported = json.loads(client.internal_kv_get(*key)); "
+        "reported = json.dumps({**reported, 'ray_version': sys.argv[2]}).encode(); "
+        "client.internal_kv_put(key[0], reported, True, key[1])"
     )
-    with head_node() as head:
-        env = {**head.env, "RAY_ADDRESS": head.address}
-        subprocess.run([sys.executable, "-c", program], env=env, check=True, capture_output=True)
+
+    def report(reported: str) -> None:
+        subprocess.run([sys.executable, "-c", program, head.address, reported], env=head.env, check=True)
+
+    report("2.58.0")
+    try:
         found = on_cluster(head, "digits", "--storage", str(tmp_path))
+    finally:
+        report(version("ray"))
     assert "Ray: 2.58.0" in line(found, "error", "cluster")
 
 
 @pytest.mark.cluster
-def test_a_node_that_sees_neither_the_storage_nor_the_data(tmp_path: Path) -> None:
+def test_a_node_that_sees_neither_the_storage_nor_the_data(head: Head, tmp_path: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
     (folder / "train.csv").write_text("x,kind\n" + "1,a\n2,b\n" * 20)
@@ -262,7 +268,7 @@ def test_a_node_that_sees_neither_the_storage_nor_the_data(tmp_path: Path) -> No
         "opened = {'train': recipe.dataset('train'), 'val': recipe.dataset('val')}; "
         "print(*examine(Placement(settings.scale), settings.storage, lambda: opened, seconds=100), sep='\\n')"
     )
-    with head_node() as head, joined_node(head, *blind_to(folder)):
+    with joined_node(head, *blind_to(folder)):
         done = subprocess.run(
             [sys.executable, "-c", program, *words],
             env={**head.env, "RAY_ADDRESS": head.address},

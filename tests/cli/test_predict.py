@@ -80,10 +80,10 @@ def test_predictions_are_those_of_the_model_in_the_order_of_the_rows(colours: Ru
     with torch.no_grad():
         scores = model(torch.tensor(numbers), torch.zeros(700, 0, dtype=torch.long)).softmax(1)
     classes = recipe.fit.target.classes
-    assert [row["prediction"] for row in said] == [classes[place] for place in scores.argmax(1).tolist()]
-    for place, name in enumerate(classes):
+    assert [row["prediction"] for row in said] == [classes[index] for index in scores.argmax(1).tolist()]
+    for index, name in enumerate(classes):
         found = np.array([float(row[f"probability_{name}"]) for row in said])
-        assert found == pytest.approx(scores[:, place].numpy(), abs=1e-5)
+        assert found == pytest.approx(scores[:, index].numpy(), abs=1e-5)
     assert np.array([float(row["probability"]) for row in said]) == pytest.approx(scores.amax(1).numpy(), abs=1e-5)
 
 

@@ -135,7 +135,7 @@ CLASSES = ("=cmd|' /C calc'!A0", "@SUM(1+1)")
 
 
 def test_appended_cells_begin_no_formula_and_others_only_where_they_are_not_escaped(tmp_path: Path) -> None:
-    rows = [f'{place % 2},=1+{place},"{CLASSES[place % 2]}"' for place in range(200)]
+    rows = [f'{row % 2},=1+{row},"{CLASSES[row % 2]}"' for row in range(200)]
     source = write(tmp_path / "in.csv", "x,=note,label", *rows)
     recipe = table_recipe(tmp_path, source, "label", epochs=1, ignore=("=note",))
     run = trained(recipe, tmp_path)

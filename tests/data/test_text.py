@@ -15,7 +15,7 @@ from blitz.data.text.vocabulary import BEGIN, END, PAD, SMALLEST, Vocabulary
 from blitz.errors import DataError, UserError
 
 TEXTS = ["A man rides a bike.", "Two men ride two bikes.", "Ein Mann fährt Fahrrad.", "Zwei Männer fahren Rad."] * 4
-LONG = "".join(chr(48 + place) for place in range(70))
+LONG = "".join(chr(48 + index) for index in range(70))
 HARD = [
     "",
     " ",

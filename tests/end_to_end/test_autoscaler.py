@@ -79,7 +79,8 @@ def test_a_run_waits_for_the_nodes_that_the_autoscaler_adds(version: dict[str, s
     with head_node(
         *flags, cpus=1, env=env, before=lambda address: config.write_text(json.dumps(autoscaling(address)))
     ) as head:
-        words = ["digits", "--epochs", "1", "--scale.num-workers", "2", "--scale.cpus-per-worker", "1", "--run", "run"]
+        words = ["digits", "--epochs", "1", "--scale.num-workers", "2", "--scale.cpus-per-worker", "1"]
+        words += ["--run", "run", "--no-report"]
         done = subprocess.run(
             [sys.executable, "-m", "jobs.train", *words, "--storage", str(tmp_path)],
             env={**head.env, "RAY_ADDRESS": head.address},

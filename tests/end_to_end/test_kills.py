@@ -38,7 +38,7 @@ EXACT = in_float64(RECIPE)
 CHECKPOINTS = Checkpoints(every_steps=10)
 FLAGS = shlex.split(
     "digits --epochs 12 --global-batch-size 31 --log-every-steps 1 --checkpoint.every-steps 10"
-    " --optim.name momentum --optim.lr 0.01 --optim.schedule constant --optim.warmup-steps 0"
+    " --optim.name momentum --optim.lr 0.01 --optim.schedule constant --optim.warmup-steps 0 --no-report"
 )
 TRAIN_EXACT = (
     "import sys; from tests.end_to_end.test_kills import CHECKPOINTS, EXACT; from tests.running import train; "

@@ -33,7 +33,7 @@ FLAGS = shlex.split(
 
 def train(storage: str, *, recipe: Digits = RECIPE, num_workers: int = 0) -> RunDirectory:
     scale = Scale(num_workers=num_workers, use_gpu="no")
-    train_job(TrainSettings(recipe, run="run", storage=storage, checkpoint=CHECKPOINTS, scale=scale))
+    train_job(TrainSettings(recipe, run="run", storage=storage, checkpoint=CHECKPOINTS, scale=scale, report=False))
     return RunDirectory.of(storage, "run")
 
 
@@ -58,9 +58,9 @@ def test_a_run_on_s3_is_stopped_continued_and_evaluated_as_on_a_disk(
     assert "continues from step 33 of 94" in capsys.readouterr().out
     assert_same(run, on_disk)
     evaluate.main([run.uri, "--scale.num-workers", "0"])
-    figures = run.read_json(f"evaluations/val-{result(run)['best_checkpoint']}.json")
-    assert figures is not None
-    assert f"{figures['figures']['accuracy']:.4f}" in capsys.readouterr().out
+    evaluation = run.read_json(f"evaluations/val-{result(run)['best_checkpoint']}.json")
+    assert evaluation is not None
+    assert f"{evaluation['figures']['accuracy']:.4f}" in capsys.readouterr().out
 
 
 def test_a_run_killed_while_it_uploads_a_checkpoint_resumes_from_the_one_before(
@@ -76,8 +76,8 @@ def test_a_run_killed_while_it_uploads_a_checkpoint_resumes_from_the_one_before(
         process.wait()
     run = RunDirectory.of(storage, "run")
     assert run.checkpoint_steps() == [10, 20]
-    files, place = open_location(run.uri)
-    assert files.get_file_info(f"{place}/checkpoints/30/weights.safetensors").is_file
+    files, path = open_location(run.uri)
+    assert files.get_file_info(f"{path}/checkpoints/30/weights.safetensors").is_file
     assert_same(train(storage), on_disk)
 
 

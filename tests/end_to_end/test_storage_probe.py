@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.clusters import blind_to, head_node, joined_node
+from tests.clusters import Head, blind_to, joined_node
 
 pytestmark = pytest.mark.cluster
 
 
-def test_a_storage_that_one_node_does_not_see_is_refused_before_training(tmp_path: Path) -> None:
+def test_a_storage_that_one_node_does_not_see_is_refused_before_training(head: Head, tmp_path: Path) -> None:
     words = ["digits", "--scale.num-workers", "2", "--storage", str(tmp_path), "--run", "run"]
-    blind = blind_to(tmp_path)
-    with head_node(cpus=2) as head, joined_node(head, *blind):
+    with joined_node(head, *blind_to(tmp_path)):
         done = subprocess.run(
             [sys.executable, "-m", "jobs.train", *words],
             env={**head.env, "RAY_ADDRESS": head.address},

@@ -54,7 +54,17 @@ def test_a_job_is_submitted_to_two_nodes_watched_and_leaves_a_whole_run_on_s3(
 ) -> None:
     # Two workers of three CPUs, which a node of four has only one of.
     scale = ["--scale.num-workers", "2", "--scale.cpus-per-worker", "3"]
-    words = ["digits", "--epochs", "1", *scale, "--storage", uri_of(s3_port, tmp_path.name), "--run", "one"]
+    words = [
+        "digits",
+        "--epochs",
+        "1",
+        "--no-report",
+        *scale,
+        "--storage",
+        uri_of(s3_port, tmp_path.name),
+        "--run",
+        "one",
+    ]
     # With a folder of its own for uploads, as on another machine: in a shared one it replaces the files of the head.
     with joined_node(head, *blind_to(head.folder), cpus=4):
         submit(head, checkout, "whole", *words)

@@ -15,7 +15,7 @@ from blitz.run_files.directory import RunDirectory
 from tests.cli.test_tune import rows_of, without_seconds
 from tests.running import losses, same_bits, weights
 
-FLAGS = ["optimizers", "--epochs", "40", "--num-trials", "6", "--scale.num-workers", "0"]
+FLAGS = ["optimizers", "--epochs", "20", "--num-trials", "6", "--scale.num-workers", "0", "--no-report"]
 ALONE = [*FLAGS, "--packed", "no", "--scheduler", "asha"]
 PACKED = [*FLAGS, "--packed", "3", "--scheduler", "asha"]
 

@@ -17,7 +17,7 @@ from tests.running import losses
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_runtime")]
 
-FLAGS = ["--epochs", "3"]
+FLAGS = ["--epochs", "3", "--no-report"]
 
 
 @pytest.fixture
@@ -98,7 +98,18 @@ def test_a_trial_that_fails_before_its_first_evaluation_fails_alone(
 
 @pytest.mark.slow
 def test_a_sweep_whose_driver_is_killed_resumes(head: Head, tmp_path: Path) -> None:
-    words = ["optimizers", "--epochs", "20", "--packed", "no", "--num-trials", "4", "--max-concurrent", "2"]
+    words = [
+        "optimizers",
+        "--no-report",
+        "--epochs",
+        "20",
+        "--packed",
+        "no",
+        "--num-trials",
+        "3",
+        "--max-concurrent",
+        "2",
+    ]
     env = {**head.env, "RAY_ADDRESS": head.address}
     process = start(words, tmp_path, "killed", env)
     wait_for(tmp_path / "killed" / "trials" / "0002" / "metrics.jsonl", process)

@@ -37,15 +37,15 @@ def test_metrics_of_classes_are_those_of_scikit_learn(scores: tuple[Tensor, Tens
     outputs, targets = scores
     metrics = Classification(CLASSES, top_k=3)
     sums = added_up(metrics, outputs, targets, 1, 8, 500)
-    figures, labels = metrics.compute(sums), range(len(CLASSES))
+    found, labels = metrics.compute(sums), range(len(CLASSES))
     predicted = outputs.argmax(1).numpy()
     assert np.array_equal(sums["confusion"], sklearn.metrics.confusion_matrix(targets, predicted, labels=labels))
-    assert figures["accuracy"] == sklearn.metrics.accuracy_score(targets, predicted)
+    assert found["accuracy"] == sklearn.metrics.accuracy_score(targets, predicted)
     top_3 = sklearn.metrics.top_k_accuracy_score(targets, outputs.numpy(), k=3, labels=labels)
-    assert figures["top_3_accuracy"] == top_3
+    assert found["top_3_accuracy"] == top_3
     recalls = sklearn.metrics.recall_score(targets, predicted, average=None, labels=labels[:-1])
-    assert [figures[f"accuracy/{name}"] for name in CLASSES[:-1]] == pytest.approx(recalls)
-    assert "accuracy/h" not in figures
+    assert [found[f"accuracy/{name}"] for name in CLASSES[:-1]] == pytest.approx(recalls)
+    assert "accuracy/h" not in found
 
 
 def test_sums_do_not_depend_on_how_the_rows_are_cut(scores: tuple[Tensor, Tensor]) -> None:
@@ -59,9 +59,9 @@ def test_top_five_accuracy_is_reported_for_more_than_five_classes(classes: int, 
     metrics = Classification(tuple(map(str, range(classes))))
     # The class of each row has the fourth highest score.
     outputs, targets = torch.arange(classes).float().expand(10, classes), torch.full((10,), max(0, classes - 4))
-    figures = metrics.compute(metrics.sums(outputs, {"targets": targets}))
-    assert figures["accuracy"] == 0
-    assert figures.get("top_5_accuracy") == (1.0 if reported else None)
+    found = metrics.compute(metrics.sums(outputs, {"targets": targets}))
+    assert found["accuracy"] == 0
+    assert found.get("top_5_accuracy") == (1.0 if reported else None)
 
 
 def outcomes() -> Iterator[tuple[int, int]]:
@@ -91,11 +91,11 @@ def test_metrics_of_numbers_are_those_of_scikit_learn(shape: tuple[int, ...]) ->
     outputs, noise = (torch.from_numpy(random.normal(size=shape)) for _ in range(2))
     targets = 0.7 * outputs + 0.3 * noise + 5
     metrics = Regression(units=(2.5,))
-    figures = metrics.compute(added_up(metrics, outputs, targets, 7, 200))
+    found = metrics.compute(added_up(metrics, outputs, targets, 7, 200))
     in_units: Any = (2.5 * targets.ravel().numpy(), 2.5 * outputs.ravel().numpy())
-    assert figures["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(*in_units))
-    assert figures["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(*in_units))
-    assert figures["r2"] == pytest.approx(sklearn.metrics.r2_score(*in_units))
+    assert found["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(*in_units))
+    assert found["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(*in_units))
+    assert found["r2"] == pytest.approx(sklearn.metrics.r2_score(*in_units))
 
 
 @pytest.mark.parametrize(

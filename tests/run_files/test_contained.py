@@ -41,10 +41,10 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def link(run: RunDirectory, path: str, to: Path) -> None:
-    place = Path(run.uri, path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.unlink(missing_ok=True)
-    place.symlink_to(to)
+    at = Path(run.uri, path)
+    at.parent.mkdir(parents=True, exist_ok=True)
+    at.unlink(missing_ok=True)
+    at.symlink_to(to)
 
 
 def test_a_link_out_of_the_run_is_neither_read_nor_written(run: RunDirectory, secret: Path) -> None:
@@ -131,8 +131,8 @@ def test_a_pipe_in_a_run_is_refused_rather_than_waited_for(run: RunDirectory) ->
 def test_a_run_that_is_reached_through_links_works_and_so_do_links_within_it(run: RunDirectory, tmp_path: Path) -> None:
     (tmp_path / "linked").symlink_to(tmp_path / "storage")
     (tmp_path / "storage" / "two").symlink_to(run.uri)
-    for place in (tmp_path / "linked" / "one", tmp_path / "storage" / "two", tmp_path / "linked" / "two"):
-        found = RunDirectory.of(str(place))
+    for path in (tmp_path / "linked" / "one", tmp_path / "storage" / "two", tmp_path / "linked" / "two"):
+        found = RunDirectory.of(str(path))
         found.write("pictures/new.txt", b"here")
         assert found.read("pictures/new.txt") == b"here"
         assert found.newest_step(9) == 3

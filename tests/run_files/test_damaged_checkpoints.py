@@ -29,8 +29,8 @@ def saved(run: RunDirectory, step: int, *, best: int | None = None) -> None:
 @pytest.fixture(params=["disk", "s3"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDirectory:
     """With checkpoints of the steps 3 and 6."""
-    place = str(tmp_path) if request.param == "disk" else uri_of(request.getfixturevalue("s3_port"), tmp_path.name)
-    run = RunDirectory.of(place, "run")
+    storage = str(tmp_path) if request.param == "disk" else uri_of(request.getfixturevalue("s3_port"), tmp_path.name)
+    run = RunDirectory.of(storage, "run")
     saved(run, 3)
     saved(run, 6)
     return run

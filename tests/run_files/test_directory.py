@@ -37,16 +37,16 @@ def test_a_checkpoint_comes_back_as_it_was(run: RunDirectory) -> None:
 def test_a_half_written_checkpoint_counts_as_none(run: RunDirectory, damage: str) -> None:
     checkpoint(3).save(run)
     checkpoint(6).save(run)
-    files, place = open_location(run.uri)
+    files, path = open_location(run.uri)
     match damage:
         case "no state":
-            files.delete_file(f"{place}/checkpoints/6/state.json")
+            files.delete_file(f"{path}/checkpoints/6/state.json")
         case "half a state":
             run.write("checkpoints/6/state.json", run.read("checkpoints/6/state.json")[:20])
         case "half the weights":
             run.write("checkpoints/6/weights.safetensors", run.read("checkpoints/6/weights.safetensors")[:-5])
         case "no optimizer":
-            files.delete_file(f"{place}/checkpoints/6/optimizer.safetensors")
+            files.delete_file(f"{path}/checkpoints/6/optimizer.safetensors")
     assert run.checkpoint_steps() == [3]
     with pytest.raises(UserError, match=r"no whole checkpoint of step 6; there are: 3"):
         Checkpoint.load(run, 6)

@@ -38,15 +38,15 @@ OF_ANOTHER_SHAPE = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage with two runs, one of which is evaluated, and a sweep."""
-    place = tmp_path_factory.mktemp("storage")
-    train.main([*DIGITS, *HERE, "--storage", str(place), "--run", "one"])
-    evaluate.main([str(place / "one"), "--scale.num-workers", "0", "--scale.use-gpu", "no"])
-    shutil.copytree(place / "one", place / "other")
+    storage = tmp_path_factory.mktemp("storage")
+    train.main([*DIGITS, *HERE, "--storage", str(storage), "--run", "one"])
+    evaluate.main([str(storage / "one"), "--scale.num-workers", "0", "--scale.use-gpu", "no"])
+    shutil.copytree(storage / "one", storage / "other")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tune, "report_at_the_end", lambda *_, **__: None)
         words = [*DIGITS[1:], "--num-trials", "2", "--scale.num-workers", "0", "--packed", "no"]
-        tune.main(["digits", *words, "--storage", str(place), "--run", "sweep"])
-    return place
+        tune.main(["digits", *words, "--storage", str(storage), "--run", "sweep"])
+    return storage
 
 
 @pytest.fixture
@@ -203,8 +203,8 @@ def with_value(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 )
 def test_a_value_of_another_type_anywhere_is_a_users_error_or_none(storage: Path, file: str) -> None:
     """Never a trace: whatever a file holds, reading it and making a page of it is done, or refused in one line."""
-    place, draw = storage / file, random.Random(0)
-    text = place.read_text()
+    target, draw = storage / file, random.Random(0)
+    text = target.read_text()
     whole = json.loads(text.splitlines()[0] if file.endswith("l") else text)
     name = file.split("/")[0]
     run = RunDirectory.of(str(storage), name)
@@ -213,7 +213,7 @@ def test_a_value_of_another_type_anywhere_is_a_users_error_or_none(storage: Path
     for _ in range(60):
         path = draw.choice(paths)
         changed = json.dumps(with_value(whole, path, draw.choice(others)))
-        place.write_text(f"{changed}\n")
+        target.write_text(f"{changed}\n")
         assert {one.name for one in list_runs(str(storage))} >= {"one", "other", "sweep"} - {name}
         with suppress(UserError):
             if name == "sweep":

@@ -42,20 +42,20 @@ def test_a_damaged_event_file_stops_no_run(tmp_path: Path) -> None:
     name = begin_event_file(run, 0, time_s=1.0)
     run.append(name, b"".join(event_record({"step": step, "loss": 0.5}, time_s=2.0) for step in (1, 2, 3)))
     whole = run.read(name)
-    for place in range(len(whole)):
-        run.write(name, whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+    for index in range(len(whole)):
+        run.write(name, whole[:index] + bytes([whole[index] ^ 1 << index % 8]) + whole[index + 1 :])
         begin_event_file(run, 2, time_s=3.0)
         assert len(run.read(name)) < len(whole)
 
 
 @pytest.mark.parametrize("store", ["disk", "s3"])
 def test_runs_that_resume_leave_neither_a_gap_nor_double_points(store: str, tmp_path: Path, s3_port: int) -> None:
-    place = str(tmp_path) if store == "disk" else uri_of(s3_port, "events")
-    run = train(RECIPE, place, checkpoints=CHECKPOINTS)
+    storage = str(tmp_path) if store == "disk" else uri_of(s3_port, "events")
+    run = train(RECIPE, storage, checkpoints=CHECKPOINTS)
     # As if killed after step 6: the steps 7 to 10 are made again, and five more.
     for step in (9, 10):
         run.delete_checkpoint(step)
-    train(replace(RECIPE, epochs=3), place, checkpoints=CHECKPOINTS)
+    train(replace(RECIPE, epochs=3), storage, checkpoints=CHECKPOINTS)
     if store == "s3":
         files, root = pyarrow.fs.FileSystem.from_uri(run.uri)
         pyarrow.fs.copy_files(root, str(tmp_path), source_filesystem=files)

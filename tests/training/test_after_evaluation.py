@@ -93,8 +93,8 @@ def test_false_ends_the_run_as_a_finished_one_of_fewer_steps(tmp_path: Path) -> 
 
 
 def test_an_error_in_it_is_one_line_and_the_same_command_calls_it_again(tmp_path: Path) -> None:
-    place = r"after_evaluation \(test_after_evaluation.py:\d+\) of recipe test_after_evaluation failed at step 10: "
-    with pytest.raises(RunFailed, match=place + "KeyError: 'pictures'; mend it") as failed:
+    where = r"after_evaluation \(test_after_evaluation.py:\d+\) of recipe test_after_evaluation failed at step 10: "
+    with pytest.raises(RunFailed, match=where + "KeyError: 'pictures'; mend it") as failed:
         train(Watched(fails_at=10), tmp_path)
     assert "\n" not in str(failed.value)
     train(Watched(), tmp_path)
@@ -127,8 +127,8 @@ def test_a_function_may_be_passed_for_any_recipe_and_for_plain_objects(tmp_path:
     seen.clear()
     rows = torch.utils.data.TensorDataset(torch.arange(8.0)[:, None], torch.arange(8.0)[:, None])
     net: dict[str, Any] = {"model": nn.Linear(1, 1), "train": rows, "val": rows, "loss": nn.MSELoss()}
-    place: dict[str, Any] = {"storage": tmp_path, "report": False, "num_workers": 0}
-    blitz.train(**net, after_evaluation=watch, epochs=3, global_batch_size=8, **place)
+    here: dict[str, Any] = {"storage": tmp_path, "report": False, "num_workers": 0}
+    blitz.train(**net, after_evaluation=watch, epochs=3, global_batch_size=8, **here)
     assert seen == [1, 2]
 
 

@@ -17,8 +17,8 @@ def checkpoint(step: int) -> Checkpoint:
 
 @pytest.fixture(params=["disk", "s3"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDirectory:
-    place = str(tmp_path) if request.param == "disk" else uri_of(request.getfixturevalue("s3_port"), tmp_path.name)
-    run = RunDirectory.of(place, "run")
+    storage = str(tmp_path) if request.param == "disk" else uri_of(request.getfixturevalue("s3_port"), tmp_path.name)
+    run = RunDirectory.of(storage, "run")
     run.probe()
     return run
 

@@ -1,4 +1,4 @@
-"""What a run tells of itself beside its figures: what happened to it, and where its time went."""
+"""What a run records beside its metrics: what happened to it, and where its time went."""
 
 import time
 from dataclasses import dataclass, replace

@@ -271,12 +271,12 @@ def test_what_is_neither_a_run_nor_a_file_of_weights_is_refused_in_one_line(
 
 @pytest.mark.parametrize("name", ["empty.pth", "empty.safetensors", "text.pt", "folder.pt", "nosuch.PTH", "empty.BIN"])
 def test_a_file_that_is_none_of_weights_but_for_its_name_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
-    kind, place = name.partition(".")[0], tmp_path / name
+    kind, path = name.partition(".")[0], tmp_path / name
     if kind == "folder":
-        place.mkdir()
+        path.mkdir()
     elif kind != "nosuch":
-        place.write_text("" if kind == "empty" else "not weights\nat all\n")
+        path.write_text("" if kind == "empty" else "not weights\nat all\n")
     with pytest.raises(DataError) as refused:
-        resolve_initial_weights(Digits(init_from=str(place)))
-    assert str(refused.value).startswith(str(place))
+        resolve_initial_weights(Digits(init_from=str(path)))
+    assert str(refused.value).startswith(str(path))
     assert "\n" not in str(refused.value)

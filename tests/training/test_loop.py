@@ -235,8 +235,8 @@ def test_evaluation_counts_every_row_once_and_leaves_training_as_it_was(tmp_path
     seldom = train(recipe, tmp_path / "seldom")
     often = train(replace(recipe, evaluate_every_steps=2, micro_batch_size=8), tmp_path / "often")
     assert losses(often) == losses(seldom)
-    figures = result(often)["metrics"]
-    assert figures["val/accuracy"] * 50 == pytest.approx(round(figures["val/accuracy"] * 50))
+    metrics = result(often)["metrics"]
+    assert metrics["val/accuracy"] * 50 == pytest.approx(round(metrics["val/accuracy"] * 50))
 
 
 OFTEN = Checkpoints(every_seconds=1e-9, keep=100)

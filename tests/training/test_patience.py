@@ -145,24 +145,24 @@ def test_a_run_that_was_killed_stops_at_the_step_of_one_that_never_was(tmp_path:
 
 
 def test_the_same_call_finds_it_finished_and_more_patience_continues_it(tmp_path: Path) -> None:
-    place: dict[str, Any] = {"storage": tmp_path, "run": "one", "report": False, "num_workers": 0}
-    run = blitz.train(Overfitting(), patience=3, **place)
+    here: dict[str, Any] = {"storage": tmp_path, "run": "one", "report": False, "num_workers": 0}
+    run = blitz.train(Overfitting(), patience=3, **here)
     before = (tmp_path / "one" / "events.jsonl").read_text()
-    assert blitz.train(Overfitting(), patience=3, **place).metrics == {"val/loss": 0.0}
-    assert blitz.train(Overfitting(), patience=2, **place).last_metrics == {"val/loss": 9.0}
+    assert blitz.train(Overfitting(), patience=3, **here).metrics == {"val/loss": 0.0}
+    assert blitz.train(Overfitting(), patience=2, **here).last_metrics == {"val/loss": 9.0}
     # More epochs alone do not: it would have stopped there too.
-    longer = blitz.train(replace(Overfitting(), epochs=20), patience=3, **place).result
+    longer = blitz.train(replace(Overfitting(), epochs=20), patience=3, **here).result
     assert longer is not None
     assert (longer["steps"], longer["stopped_before"]) == (7, 20)
     assert (tmp_path / "one" / "events.jsonl").read_text().startswith(before)
-    longer = blitz.train(replace(Overfitting(), epochs=20), patience=5, **place).result
+    longer = blitz.train(replace(Overfitting(), epochs=20), patience=5, **here).result
     assert longer is not None
     assert (longer["steps"], longer["best_checkpoint"], longer["patience"]) == (9, 4, 5)
     assert run.metrics == {"val/loss": 0.0}
 
 
 def test_patience_needs_rows_to_evaluate_on() -> None:
-    with pytest.raises(UserError, match=r"--patience 3: recipe .* has no rows to evaluate on"):
+    with pytest.raises(UserError, match=r"--patience: recipe .* has no rows to evaluate on"):
         PATIENT.plan(8, 0)
 
 

@@ -1,6 +1,7 @@
-"""Dates and times in cells of text: how a column writes them, and the seconds since 1970 that they stand for."""
+"""Parses dates and times in cells of text to seconds since 1970, and detects the order of day, month and year."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -35,14 +36,14 @@ _PATTERNS: dict[DateOrder, tuple[str, ...]] = {
 }
 _MISSING = pyarrow.array(sorted(MISSING_NUMBERS))
 _CENTURY_TURNS = 69
-"""As in POSIX: a year of two digits from here on is of the 20th century."""
+"""Two-digit years from here on belong to the 20th century, as in POSIX."""
 
 
 def seconds_of(cells: pyarrow.Array, order: DateOrder) -> Seconds:
     """The seconds since 1970-01-01 00:00, in UTC where a zone is given, of shape (cells,); NaN for other cells."""
     encoded = cells.dictionary_encode()
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-    # The last is that of code -1.
+    # Missing cells have code -1, which selects the last.
     of_value: Seconds = np.append(_each(encoded.dictionary, order), np.nan)
     found: Seconds = of_value[codes]
     return found
@@ -59,7 +60,7 @@ def _each(values: pyarrow.StringArray, order: DateOrder) -> Seconds:
 
 
 def _seconds(parts: Any) -> Seconds:
-    """Of matched cells: NaN where a part is out of its range, such as the 30th of February."""
+    """The seconds of matched cells; NaN if a part is out of range, such as 30 February."""
     names = {field.name for field in parts.type}
 
     def numbers(name: str) -> Seconds:
@@ -98,6 +99,33 @@ def _offsets(zones: pyarrow.StringArray) -> Seconds:
     return np.array([seconds[zone] for zone in zones.to_pylist()], np.float64)
 
 
+DatePart = Literal["year", "month", "weekday", "hour", "elapsed"]
+
+PARTS: tuple[DatePart, ...] = ("year", "month", "weekday", "hour", "elapsed")
+
+
+def parts_of(seconds: Seconds, parts: Sequence[DatePart]) -> npt.NDArray[np.float64]:
+    """Numbers of each date, of shape (dates, parts), NaN where there is none.
+
+    The weekday is 0 on Mondays, the hour has fractions, and elapsed are the days since 1970.
+    """
+    missing = np.isnan(seconds)
+    filled = np.where(missing, 0, seconds)
+    days = np.floor(filled / 86400)
+    months = days.astype(np.int64).astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    numbers = {
+        "year": 1970 + months // 12,
+        "month": 1 + months % 12,
+        # 1970 began on a Thursday.
+        "weekday": (days + 3) % 7,
+        "hour": filled % 86400 / 3600,
+        "elapsed": filled / 86400,
+    }
+    found = np.stack([numbers[part].astype(np.float64) for part in parts], 1) if parts else np.empty((len(seconds), 0))
+    found[missing] = np.nan
+    return found
+
+
 class DateEvidence:
     """Counts of a column's cells, by the orders under which they are dates."""
 
@@ -106,7 +134,7 @@ class DateEvidence:
         self._present = 0
 
     def add(self, cells: pyarrow.Array) -> None:
-        """Take in cells of text, missing ones among them; nothing is read of what has shown to be no dates."""
+        """Count cells of text, some of them missing; skipped once the column has turned out to hold no dates."""
         orders = [order for order in _PATTERNS if self._may_be(order)]
         if not orders:
             return
@@ -129,10 +157,10 @@ class DateEvidence:
         A column of numbers is one if at most one cell, or one in ten, is no number; so is one of dates.
         """
         found = [order for order in _PATTERNS if self._present and self._may_be(order)]
-        # The first of equals: the day comes first in most of the world.
+        # Ties go to the first order, because most of the world writes the day first.
         return max(found, key=lambda order: self._dates[order], default=None)
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether no cell shows if the day or the month comes first."""
+        """Whether every cell fits both day first and month first."""
         return self.order in ("dmy", "mdy") and self._dates["dmy"] == self._dates["mdy"]

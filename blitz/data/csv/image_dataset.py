@@ -183,7 +183,7 @@ class TrainingImages(TrainingCsv):
 
     data: ImageCsvData
     files: BadRows
-    """They are in a part all the same; `bad` are those that the CSV's content shows to be bad."""
+    """These rows stay in their part; `bad` are the rows whose cells in the CSV are invalid."""
 
 
 def fit_images(data: ImageCsvData, seed: int) -> tuple[ImageFit, TrainingImages]:

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from blitz.data.csv.reading.index import CsvIndex
-from blitz.data.csv.reading.statistics import kept_batches
+from blitz.data.csv.reading.statistics import Batches, kept_batches
 from blitz.data.csv.source import Mask
 from blitz.data.order import shuffled_rows
 from blitz.randomness import Use, key_for
@@ -14,12 +13,12 @@ LEVELS = 48
 """Quantiles at 0/48, 1/48, …, 48/48: as many bins as `rtdl_num_embeddings` has by default, quartiles among them."""
 
 _MOST_ROWS = 1 << 15
-"""From a sample of so many rows the quantile at a level is one within 0.01 of that level, nearly surely."""
+"""Rows of the sample: enough that its quantiles are almost surely within 0.01 of their level."""
 
 _COLUMNS_AT_ONCE = 256
 
 
-def quantiles_of(index: CsvIndex, columns: Sequence[str], kept: Mask, seed: int) -> Mapping[str, tuple[float, ...]]:
+def quantiles_of(index: Batches, columns: Sequence[str], kept: Mask, seed: int) -> Mapping[str, tuple[float, ...]]:
     """For each column its quantiles at `LEVELS` + 1 even levels, over `kept` rows; none if all are missing.
 
     Of many rows a sample is taken, which `seed` draws. Memory is that of the sample, for some columns at a time.

@@ -15,6 +15,7 @@ from blitz.data.csv.reading.scan import CsvOptions, Head, read_head
 from blitz.data.csv.splits import Mask as Mask
 from blitz.data.csv.splits import Parts, SplitBy, split_rows
 from blitz.data.order import Rows
+from blitz.data.plan import Split
 from blitz.errors import DataError, require
 from blitz.fields import may_change
 from blitz.storage import is_folder
@@ -29,15 +30,15 @@ class CsvSource:
     val_csv: str | None = may_change(None)
     """Another CSV, to evaluate on."""
     val_fraction: float | None = None
-    """Instead of that, evaluate on this share of the rows."""
+    """The share of the rows to evaluate on, instead of a CSV."""
     test_csv: str | None = may_change(None)
-    """A third CSV, which neither the choice of a checkpoint nor a sweep sees; the best checkpoint is evaluated on it
-    at the end of the run, and by blitz evaluate --split test."""
+    """A CSV of test rows, which influence neither the best checkpoint nor a sweep; the best checkpoint is evaluated on
+    them at the end of the run, and by blitz evaluate --split test."""
     test_fraction: float | None = None
-    """Instead of that, test on this share of the rows."""
+    """The share of the rows to test on, instead of a CSV."""
     split: str = "auto"
-    """How rows are chosen for these shares: random or stratified, as the seed draws; group:COLUMN keeps rows of the
-    same value together; time:COLUMN takes the latest. auto is stratified for classes and else random."""
+    """How rows are chosen for these shares: random, or stratified by class; group:COLUMN keeps rows of the same value
+    together; time:COLUMN takes the latest. auto is stratified for classes, otherwise random."""
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Types of columns whose detected type is wrong: --data.types zip category age number."""
     delimiter: str | None = may_change(None)
@@ -89,6 +90,16 @@ class CsvSource:
         """Whether there are rows to test on."""
         return self.test_csv is not None or self.test_fraction is not None
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The parts that the rows are divided into."""
+        return ("train", "val", "test") if self.has_test else ("train", "val")
+
+    @property
+    def has_shares(self) -> bool:
+        """Whether rows of the training CSV are divided."""
+        return self.val_fraction is not None or self.test_fraction is not None
+
     def check(self) -> None:
         """Refuse what cannot be trained on.
 
@@ -108,7 +119,7 @@ class CsvSource:
             "--data.test-csv and --data.test-fraction are two ways to test; give one of them",
         )
         require(
-            self.split == "auto" or self.val_fraction is not None or self.test_fraction is not None,
+            self.split == "auto" or self.has_shares,
             f"--data.split {self.split} is for --data.val-fraction and --data.test-fraction; give one of them",
         )
 
@@ -191,14 +202,14 @@ class TrainingCsv:
     seed: int
     index: CsvIndex
     bad: BadRows
-    """Rows that are in no part."""
+    """The rows that are in no part."""
     parts: Parts
-    """Which rows of the index to train on, and which to evaluate or test on if it holds them, too."""
+    """The rows of the index that are trained on and, if they come from the same CSV, evaluated and tested on."""
 
     def is_of(self, data: CsvSource, seed: int) -> bool:
-        """Whether a recipe's settings still are those that it was opened with."""
+        """Whether these are the settings that the CSV was opened with."""
         return (self.data, self.seed) == (data, seed)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        # As None: a worker gets the recipe and its data sets, and has no use for masks of all rows.
+        # Pickled as None: a worker gets the data sets beside the recipe, and does not need masks over all rows.
         return type(None), ()

@@ -41,14 +41,14 @@ class Parts:
 
 @dataclass(frozen=True)
 class SplitBy:
-    """What `--data.split` says: how rows are divided, and by which column if by one."""
+    """How rows are divided, as set by `--data.split`, and by which column, if any."""
 
     kind: str
     column: str = ""
 
     @classmethod
     def parsed(cls, text: str) -> "SplitBy":
-        """From the text of the flag.
+        """Parse the text of the flag.
 
         Raises:
             UserError: if it names no way to split.
@@ -114,6 +114,39 @@ def split_rows(
     return Parts(**masks)
 
 
+def fold_rows(
+    index: CsvIndex, rows: Rows, by: SplitBy, *, folds: int, seed: int, classes: str | None = None
+) -> npt.NDArray[np.int64]:
+    """The fold of each row of the index, below `folds`, of shape (rows of the index,); -1 for others than `rows`.
+
+    Folds are equally large to one row, each class has its share of each to one row, and groups are not divided.
+
+    Raises:
+        DataError: if the column to split by is not there, or is empty in some rows.
+        UserError: if there are fewer rows or groups than folds, or rows are split by time.
+    """
+    require(by.kind != "time", f"--data.folds does not go with --data.split time:{by.column}: folds have no order")
+    require(len(rows) >= folds, f"--data.folds {folds}: {index.csv} has {len(rows)} rows to divide")
+    found = np.full(index.rows, -1)
+    if by.kind == "group":
+        _require_all(index, rows, by.column)
+        _, first, group_of = np.unique(_keys(index, by.column)[rows], return_index=True, return_inverse=True)
+        require(len(first) >= folds, f"--data.folds {folds}: column '{by.column}' has {len(first)} groups")
+        order = np.argsort(first)[_permutation(len(first), seed)]
+        sizes, fold_of, filled = np.bincount(group_of), np.zeros(len(first), np.int64), np.zeros(folds, np.int64)
+        # The largest group first, and each into the fold that has the fewest rows.
+        for group in order[np.argsort(-sizes[order], kind="stable")]:
+            fold_of[group] = int(filled.argmin())
+            filled[fold_of[group]] += sizes[group]
+        found[rows] = fold_of[group_of]
+        return found
+    order = _permutation(len(rows), seed)
+    if by.kind != "random" and classes is not None:
+        order = order[np.argsort(_keys(index, classes)[rows][order], kind="stable")]
+    found[rows[order]] = np.arange(len(rows)) % folds
+    return found
+
+
 def _count(index: CsvIndex, rows: Rows, name: str, share: float | None) -> int:
     if share is None:
         return 0
@@ -140,7 +173,7 @@ def _stratified(rows: Rows, classes: Rows, counts: dict[str, int], seed: int) ->
     is_first = np.r_[True, ordered[1:] != ordered[:-1]]
     left, numbers = rows[order[~is_first]], {}
     for name in ("test", "val"):
-        # Every so many rows of a list that is sorted by class.
+        # Evenly spaced rows of a list that is sorted by class.
         steps = np.arange(len(left) + 1) * min(counts[name], len(left)) // max(1, len(left))
         taken = np.diff(steps) > 0
         numbers[name], left = left[taken], left[~taken]
@@ -156,7 +189,7 @@ def _by_group(index: CsvIndex, rows: Rows, column: str, counts: dict[str, int], 
         groups > len(parts),
         f"--data.split group:{column}: {index.csv} has {groups} groups; at least {len(parts) + 1} are needed",
     )
-    # In the order of their first rows, which the content alone decides.
+    # In the order of their first rows, which depends only on the content.
     order = np.argsort(first)[_permutation(groups, seed)]
     sizes, numbers = np.bincount(group_of), {"val": rows[:0], "test": rows[:0]}
     for done, name in enumerate(parts):
@@ -180,7 +213,7 @@ def _by_time(index: CsvIndex, rows: Rows, column: str, counts: dict[str, int]) -
     rows, times = rows[order], times[order]
     numbers: dict[str, Rows] = {}
     for name in ("test", "val"):
-        # Down to the first row of its time.
+        # Moved back to the first row of the same time.
         start = int(np.searchsorted(times, times[len(times) - counts[name]])) if counts[name] else len(times)
         numbers[name], rows, times = rows[start:], rows[:start], times[:start]
         require(

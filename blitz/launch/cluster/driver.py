@@ -1,4 +1,4 @@
-"""Call what drives a job from within the cluster: here, or by Ray Client on the head node.
+"""Runs the driver of a job within the cluster: in this process, or through Ray Client on the head node.
 
 Ray Train and Ray Data do not work through Ray Client, which knows tasks, actors and objects only.
 """
@@ -29,7 +29,7 @@ def in_the_cluster(function: Callable[..., T], *args: Any) -> T:
     """
     if not through_client():
         return function(*args)
-    # Retries would start a run again that its user has to mend.
+    # A retry would restart a run whose error the user has to fix.
     task = ray.remote(num_cpus=0, max_retries=0)(function).options(scheduling_strategy=on_the_drivers_node())
     running = task.remote(*args)
     try:

@@ -106,7 +106,7 @@ def _authentication(address: str) -> Finding:
 
 def _dashboard(url: str | None) -> Finding:
     try:
-        # Whoever comes by Ray Client may not reach the dashboard, and need not.
+        # Through Ray Client the dashboard may be unreachable, and it is not needed.
         count = in_the_cluster(_known_nodes)
     except RayStateApiException as error:
         raise UserError(

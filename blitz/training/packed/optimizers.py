@@ -26,7 +26,7 @@ def kind_of(settings: Optim) -> str:
 
 
 def why_not_stacked(settings: Optim) -> str | None:
-    """Why a pack has no such optimizer; None if it has."""
+    """Why trials with this optimizer cannot be packed; None if they can."""
     if settings.custom is not None:
         return f"{settings.custom} is no optimizer that a stack has"
     if settings.name == "muon":

@@ -93,9 +93,9 @@ def test_a_lane_that_failed_after_an_evaluation_keeps_its_best_checkpoint() -> N
 def test_at_a_rung_the_best_continue_and_a_metric_that_is_no_number_is_the_worst() -> None:
     least = Rungs("val/loss", higher_is_better=False, grace_steps=1)
     most = replace(least, higher_is_better=True, reduction_factor=2)
-    figures = [0.5, math.nan, 0.1, 0.9, 0.3]
-    assert least.kept(figures) == [2, 4]
-    assert most.kept(figures) == [0, 3, 4]
+    values = [0.5, math.nan, 0.1, 0.9, 0.3]
+    assert least.kept(values) == [2, 4]
+    assert most.kept(values) == [0, 3, 4]
     assert most.kept([math.nan]) == [0]
 
 

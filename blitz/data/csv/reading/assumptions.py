@@ -53,7 +53,8 @@ class Assumed:
 
 def assumed_from(head: Mapping[str, Sequence[str]], given: Given) -> Assumed:
     """The assumptions from the first cells of each column."""
-    evidence, units = {}, {}
+    evidence: dict[str, Evidence] = {}
+    units: dict[str, Unit] = {}
     for name, cells in head.items():
         is_few = given.labels == (name,) and len(set(cells)) <= MAX_LABELS
         # Few labels with a sign are names of classes.
@@ -79,7 +80,7 @@ def evidence_of(cells: Sequence[str]) -> Evidence:
 
 
 def _with_unit(cells: Sequence[str]) -> tuple[Unit, Evidence]:
-    """The sign that stands beside the numbers of a column, if any does, and how it writes them without it."""
+    """The sign beside the numbers of a column, if there is one, and the number format without it."""
     evidence = evidence_of(cells)
     if evidence.other and not evidence.is_number(evidence.writing(evidence.mark or ".")):
         text = pyarrow.array(cells, pyarrow.string())

@@ -1,4 +1,4 @@
-"""Signs of currencies and of per cent in the cells of a number column."""
+"""Currency and percent signs in the cells of a number column."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.compute as pc
 
 Unit = Literal["", "currency", "percent"]
-"""What stands beside the numbers of a column."""
+"""The kinds of sign beside the numbers of a column."""
 
 UNITS: tuple[Unit, ...] = ("currency", "percent")
 

@@ -111,12 +111,12 @@ def _cell(rng: random.Random, style: str, marks: list[str]) -> str:
 
 def _names(rng: random.Random, width: int, header: str, marks: list[str]) -> list[str]:
     if header == "none":
-        return [f"column_{place}" for place in range(1, width + 1)]
+        return [f"column_{column}" for column in range(1, width + 1)]
     if header == "numeric":
-        return [rng.choice([f"{place}", f"-{place}.5"]) for place in range(1, width + 1)]
+        return [rng.choice([f"{column}", f"-{column}.5"]) for column in range(1, width + 1)]
     if header == "marks":
-        return [f"{rng.choice(['', *marks])}name {place}{rng.choice(['', *marks])}" for place in range(width)]
-    return [f"name_{place}" for place in range(width)]
+        return [f"{rng.choice(['', *marks])}name {column}{rng.choice(['', *marks])}" for column in range(width)]
+    return [f"name_{column}" for column in range(width)]
 
 
 def _line_breaks(text: str) -> int:

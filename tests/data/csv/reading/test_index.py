@@ -155,15 +155,15 @@ def test_bytes_that_are_no_utf8_are_found_wherever_they_are(tmp_path: Path) -> N
 
 def test_a_byte_that_is_no_utf8_in_a_file_that_is_makes_a_bad_row_and_no_class_wherever_it_is(tmp_path: Path) -> None:
     for mark in ("\ufeff", ""):
-        for place in (1, 150_000):
+        for row in (1, 150_000):
             lines = [f"{mark}a,y\n".encode(), *["1,é\n".encode()] * 150_001]
-            lines[place] = b"1,caf\xe9\n"
+            lines[row] = b"1,caf\xe9\n"
             index = indexed(tmp_path, b"".join(lines), label_columns=("y",))
             assert index.dialect.names == ("a", "y")
             assert index.dialect.encoding == ("utf-8-sig" if mark else "utf-8")
             assert index.column("y").values == ("é",)
             assert index.bad_rows().messages(9) == [
-                f"{index.csv}:{place + 1}: column 'y' holds 'caf\ufffd'; expected UTF-8, as other parts of the file are"
+                f"{index.csv}:{row + 1}: column 'y' holds 'caf\ufffd'; expected UTF-8, as other parts of the file are"
             ]
 
 
