@@ -102,11 +102,13 @@ def _killed_and_equal(
     """Kill one run in these ways, one after the other, at random steps; returns whether it ends equal."""
     on_ray, began = kinds != ["process"] * len(kinds), time.perf_counter()
     run = runs.start(folder, on_ray=on_ray)
+    killed_at: list[float] = []
     for kind, step in zip(kinds, sorted(chance.sample(range(11, _STEPS - 60), len(kinds))), strict=True):
         if not _wait_for(step, folder, run):
             print(f"it ended before step {step}: {run.communicate()[1].decode()}", file=sys.stderr)
             return False
         runs.kill(kind, run, chance)
+        killed_at.append(time.time())
         if kind in ("process", "driver"):
             run.communicate()
             run = runs.start(folder, on_ray=on_ray)
@@ -115,7 +117,15 @@ def _killed_and_equal(
     if run.returncode != 0:
         print(errors.decode(), file=sys.stderr)
         return False
-    return _equal(RunDirectory.of(str(folder), "chaos"), undisturbed)
+    ended = RunDirectory.of(str(folder), "chaos")
+    for event in ended.events():
+        if event["what"] == "restarted":
+            noticed = event["time"] - sum(event["seconds"].values())
+            killed = max((at for at in killed_at if at <= noticed), default=noticed)
+            parts = {"detection": noticed - killed, **event["seconds"]}
+            each = ", ".join(f"{part} {seconds:.1f}" for part, seconds in parts.items())
+            print(f"  {event['time'] - killed:.1f} s to step {event['step']}: {each}", flush=True)
+    return _equal(ended, undisturbed)
 
 
 def main() -> None:

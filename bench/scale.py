@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -25,7 +26,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.testing._internal.distributed.fake_pg import FakeStore  # type: ignore[attr-defined]
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Block, Plan, Shares, fetch
@@ -85,7 +86,7 @@ class _Alone(World):
         return replica
 
 
-def _returned(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _returned(_: object, bucket: Any) -> torch.futures.Future[Tensor]:
     future = torch.futures.Future[Tensor]()
     future.set_result(bucket.buffer())
     return future

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from blitz.report.formatting import duration
 from blitz.report.record import Record
 from blitz.report.series import ACCOUNTS, Point, Series
 
@@ -158,7 +159,8 @@ def _event_layers(records: Sequence[Record]) -> list[Chart]:
         {"step": event.get("step", 0), "what": event["what"], "event": f"{record.name}: {text}"}
         for record in records
         for event, text in zip(record.events, event_texts(record), strict=True)
-        if event["what"] not in ("started", "finished") or (event["what"] == "started" and event.get("reached"))
+        if event["what"] not in ("started", "finished", "restarted")
+        or (event["what"] == "started" and event.get("reached"))
     ]
     if not marks:
         return []
@@ -209,6 +211,11 @@ def _event_text(event: dict[str, Any]) -> str:
     workers, step = event.get("world_size", 1), event.get("step", 0)
     if event.get("change"):
         return f"{event['what']} at step {step:,}: {event['change']} ({when})"
+    if event["what"] == "restarted":
+        seconds = event.get("seconds", {})
+        parts = ", ".join(f"{part} {duration(spent)}" for part, spent in seconds.items())
+        total = duration(sum(seconds.values()))
+        return f"restarted after a failure: {total} until step {step:,} was done ({parts}; {when})"
     where = f"{workers} worker{'s' if workers > 1 else ''}, {event.get('device', 'cpu')}"
     reached = event.get("reached")
     lost = f", having reached step {reached:,}" if reached and reached > step else ""

@@ -134,6 +134,7 @@ _SHAPES: dict[str, Shape] = {
         "device?": str,
         "error?": str,
         "command?": str,
+        "seconds?": {str: _is_number},
         **{f"{account}_seconds?": _is_number for account in ("compute", "data", "evaluation", "checkpoint")},
     },
 }

@@ -188,6 +188,9 @@ def test_a_killed_driver_and_then_a_killed_node_change_no_bit(
             cluster.remove_node(node, allow_graceful=False)
     assert acted.is_set()
     killed = RunDirectory.of(str(tmp_path), "killed")
+    (restarted,) = [event for event in killed.events() if event["what"] == "restarted"]
+    assert list(restarted["seconds"]) == ["processes", "torch", "restore", "rows", "step"]
+    assert min(restarted["seconds"].values()) >= 0
     assert same_bits(weights(killed), weights(calm))
     assert losses(killed) == losses(calm)
     assert result(killed)["rows_digest"] == result(undisturbed)["rows_digest"]

@@ -1,7 +1,9 @@
 import math
+from dataclasses import replace
 
 import pytest
 
+from blitz.report.curves import event_texts
 from blitz.report.formatting import duration, number, rounded, sparkline
 from blitz.report.record import Record
 from blitz.report.series import Curves
@@ -55,3 +57,11 @@ def test_a_terminal_shows_the_loss_as_a_curve_and_what_the_time_went_to() -> Non
         "time                     2.0 s: 75% compute, 12% waiting for data, 10% evaluation, 2% checkpoints",
     ]
     "".join(summary_lines(RECORD, plain=True)).encode("ascii")
+
+
+def test_a_restart_says_how_long_each_part_took() -> None:
+    event = {"what": "restarted", "time": 0, "step": 1061, "seconds": {"processes": 6.04, "torch": 5, "restore": 60}}
+    assert event_texts(replace(RECORD, events=[event])) == [
+        "restarted after a failure: 1 min 11 s until step 1,061 was done "
+        "(processes 6.0 s, torch 5.0 s, restore 1 min 00 s; 1970-01-01 00:00:00 UTC)"
+    ]

@@ -5,7 +5,10 @@ import secrets
 import signal
 import tempfile
 import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import ray.train
 import ray.train.torch
@@ -13,12 +16,14 @@ import torch
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
-from blitz.data.plan import Datasets, Shares
+from blitz.data.plan import Block, Datasets, Shares
 from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.connection import alive_nodes, connected, on_the_drivers_node
 from blitz.launch.cluster.driver import in_the_cluster
 from blitz.launch.cluster.failures import DEATHS, StopAtUserErrors, explain_failure
-from blitz.launch.cluster.feeds import Feed, feed_of
+from blitz.launch.cluster.feeds import Feed, MemoryFeed, feed_of
+from blitz.launch.cluster.ray_internals import trainer_without_datasets
+from blitz.launch.cluster.restart_times import NotesFailures, restart_times
 from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.cluster.user_code import require_picklable
 from blitz.launch.cluster.worker_display import displayed, worker_display
@@ -27,6 +32,7 @@ from blitz.launch.job import Job, row_bytes_of
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale, Workers, explain_wait, workers_for
 from blitz.run_files.directory import RunDirectory
+from blitz.training.loop import TrainJob
 from blitz.training.session import Preemption, Session
 from blitz.training.world import World
 
@@ -80,7 +86,7 @@ def _train(job: Job, datasets: Datasets, scale: Scale, workers: Workers, queue: 
     for name, value in (_SETTINGS if scale.max_workers is None else {**_SETTINGS, **_ELASTIC_SETTINGS}).items():
         os.environ.setdefault(name, value)
     with tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
-        trainer = TorchTrainer(
+        trainer = trainer_without_datasets(
             _work,
             train_loop_config={"work": _Work(job, feed, row_bytes, queue)},
             scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
@@ -99,7 +105,7 @@ def _train(job: Job, datasets: Datasets, scale: Scale, workers: Workers, queue: 
                     relax_collectives_on_preemption=True,
                     preemption_grace_s=_PREEMPTION_GRACE_S,
                 ),
-                callbacks=[StopAtUserErrors()],  # type: ignore[list-item]
+                callbacks=[NotesFailures(job.run), StopAtUserErrors()],  # type: ignore[list-item]
             ),
         )
         _fit(trainer, job.run)
@@ -133,15 +139,27 @@ class _Work:
 
 def _work(config: dict[str, _Work]) -> None:
     """Run the job on one Ray Train worker."""
-    work = config["work"]
+    work, job = config["work"], config["work"].job
     world = World.of(ray.train.torch.get_device())
-    with worker_display(work.queue, leads=world.leads) as display, collected(work.job.run, world):
-        shares = Shares.of(work.job.plan, world_size=world.size, row_bytes=work.row_bytes)
+    with worker_display(work.queue, leads=world.leads) as display, collected(job.run, world):
+        restart = restart_times(job.run, display) if world.leads and isinstance(job, TrainJob) else None
+        shares = Shares.of(job.plan, world_size=world.size, row_bytes=work.row_bytes)
         # Rank 0 decides for all: a checkpoint may turn out to be damaged, or a new one appear, between two looks.
-        decided = [work.job.first_step(), secrets.randbits(62)] if world.leads else [0, 0]
+        decided = [job.first_step(), secrets.randbits(62)] if world.leads else [0, 0]
         first_step, start = world.sum(torch.tensor(decided)).tolist()
         blocks = work.feed.blocks(shares, first_step, world.rank, start=start)
-        work.job.start(blocks, Session(world, first_step, display, _preemption))
+        if not isinstance(work.feed, MemoryFeed):
+            blocks = _begun(blocks)
+        if restart is not None:
+            blocks, display = restart.timed(blocks), restart
+        job.start(blocks, Session(world, first_step, display, _preemption))
+
+
+def _begun(blocks: Iterator[Block]) -> Iterator[Block]:
+    """The same blocks: the first is already awaited while this process builds the model."""
+    first = ThreadPoolExecutor(1).submit(lambda: list(islice(blocks, 1)))
+    awaited: list[Callable[[], Iterable[Block]]] = [first.result, lambda: blocks]
+    return chain.from_iterable(each() for each in awaited)
 
 
 def _preemption() -> Preemption:

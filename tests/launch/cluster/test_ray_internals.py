@@ -9,6 +9,7 @@ import pytest
 import ray
 import ray.exceptions
 from ray.data import DataContext
+from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 import blitz
@@ -45,6 +46,23 @@ def test_node_types_of_a_cluster_without_types_are_named_after_the_nodes() -> No
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert [name for node, name in types] == [f"node_{node}" for node, name in types]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_runtime")
+def test_a_note_is_taken_once() -> None:
+    ray_internals.leave_note("name", "text")
+    assert ray_internals.take_note("name") == "text"
+    assert ray_internals.take_note("name") is None
+
+
+def test_trainer_without_datasets() -> None:
+    trainer = ray_internals.trainer_without_datasets(print)
+    with_them = TorchTrainer(print)
+    left_out = {type(one) for one in with_them._create_default_callbacks()} - {
+        type(one) for one in trainer._create_default_callbacks()
+    }
+    assert [one.__name__ for one in left_out] == ["DatasetsCallback"]
 
 
 def test_pausing_callback() -> None:
