@@ -156,13 +156,10 @@ class Recipe(ABC):
         for name in _COUNTS:
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-        within = self.ema is None or 0 < self.ema < 1
-        require(within, f"--ema is {self.ema}; it must be above 0 and below 1, such as 0.999")
+        require(self.ema is None or 0 < self.ema < 1, f"--ema is {self.ema}; it must be above 0 and below 1")
         require(self.min_delta >= 0, f"--min-delta is {self.min_delta}; it must not be below 0")
-        for name in ("seed", "init_seed"):
-            value = getattr(self, name)
-            within = value is None or 0 <= value < 1 << 63
-            require(within, f"--{name.replace('_', '-')} is {value}; it must be in [0, 2^63)")
+        for flag, seed in (("--seed", self.seed), ("--init-seed", self.init_seed)):
+            require(seed is None or 0 <= seed < 1 << 63, f"{flag} is {seed}; it must be in [0, 2^63)")
 
     @property
     def name(self) -> str:
@@ -345,9 +342,8 @@ class Recipe(ABC):
         Raises:
             UserError: if `extra_metrics` names one that is not for the recipe's outputs.
         """
-        names = dict.fromkeys(self.extra_metrics)
-        if self.best.name is not None and is_extra(kind := self.best.name.partition("/")[0]):
-            names[kind] = None
+        deciding = (self.best.name or "").partition("/")[0]
+        names = dict.fromkeys([*self.extra_metrics, *([deciding] if is_extra(deciding) else [])])
         return MetricSet.of(self.metrics(), [*names], self.row_metrics)
 
     @property
@@ -362,11 +358,8 @@ class Recipe(ABC):
 
     @property
     def cpu_threads(self) -> int | None:
-        """CPU threads of torch, for a run in this process; None keeps torch's default.
-
-        The environment variable OMP_NUM_THREADS overrides it. A function of the settings alone: another number of
-        threads sums in another order.
-        """
+        """Threads of torch for a run in this process, unless OMP_NUM_THREADS is set; None keeps torch's default."""
+        # A function of the settings alone: another number of threads sums in another order.
         return None
 
     def plan(self, train_rows: int, eval_rows: int) -> Plan:
@@ -378,8 +371,8 @@ class Recipe(ABC):
         require(train_rows > 0, f"recipe {self.name} has no training rows")
         train_rows = min(train_rows, self.max_train_rows or train_rows)
         eval_rows = min(eval_rows, self.max_eval_rows or eval_rows)
-        without = f"--patience {self.patience}: recipe {self.name} has no rows to evaluate on; leave it out"
-        require(eval_rows > 0 or self.patience is None, without)
+        unusable = self.patience is not None and not eval_rows
+        require(not unusable, f"--patience: recipe {self.name} has no rows to evaluate on; leave it out")
         steps_per_epoch = -(-train_rows // self.global_batch_size)
         total_steps = self.epochs * steps_per_epoch
         plan = Plan(

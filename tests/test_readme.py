@@ -129,6 +129,10 @@ def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str])
     )
     of_its_examples = {
         "--data-root",
+        "--blocks",
+        "--take",
+        "--ranks",
+        "--rows",
         "--rounds",
         "--steps",
         "--tasks",

@@ -10,14 +10,17 @@ import pytest
 import blitz
 from blitz.api.train_run import TrainSettings, train_run
 from blitz.cli.train import main as train_command
+from blitz.data.csv.tabular import CsvRows
 from blitz.data.plan import Split
 from blitz.errors import UserError
+from blitz.recipe import Recipe
 from blitz.recipes.table_csv import TableCsv
 from tests.test_table_csv import numbers_and_colours, recipe
 
 
-def lines_of(fitted: TableCsv, split: Split) -> set[int]:
+def lines_of(fitted: Recipe, split: Split) -> set[int]:
     rows = fitted.dataset(split)
+    assert isinstance(rows, CsvRows)
     return set(rows.table.lines(np.arange(len(rows))).tolist())
 
 

@@ -27,7 +27,7 @@ def main(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(f"{__doc__}\nSpaces:")
         for name in all_space_names():
-            print(f"  {name:12} {about(name)}")
+            print(f"  {name:17} {about(name)}")
         return
     require(not words[0].startswith("-"), f"name a space first: {PROG} SPACE [flags]")
     space = find_space(words[0])

@@ -34,7 +34,8 @@ def scaled_knots(knots: Sequence[float]) -> Tensor:
     """The distinct quantiles of a number, scaled and clipped as the number itself: ascending, float32."""
     centre, factor = robust_scale(knots)
     scaled = clipped((torch.tensor(knots, dtype=torch.float64) - centre) * factor).float()
-    return scaled.unique()
+    distinct: Tensor = scaled.unique()
+    return distinct
 
 
 def embedded_rows(embeddings: nn.Module | None, count: int, numbers: Tensor, categories: Tensor) -> Tensor:

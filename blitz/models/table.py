@@ -1,5 +1,6 @@
 """Models for tables by name, and the scaling of numbers that they share."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -103,7 +104,7 @@ def usual_batch(name: TableModelName, rows: int) -> int:
         return 32
     if name == "realmlp":
         return 256
-    return max(32, min(256, 1 << max(1, rows // 16).bit_length() - 1))
+    return max(32, min(256, 1 << max(1, rows // 32).bit_length() - 1))
 
 
 def usual_epochs(name: TableModelName, rows: int) -> int:
@@ -111,5 +112,5 @@ def usual_epochs(name: TableModelName, rows: int) -> int:
     if name == "mlp":
         return 30
     if name == "realmlp":
-        return round(max(32, min(256, 256 * (2000 / max(1, rows)) ** 0.5)))
-    return round(max(16, min(80, 80 * (1000 / max(1, rows)) ** 0.5)))
+        return round(max(32, min(256, 256 * math.sqrt(2000 / max(1, rows)))))
+    return round(max(8.0, min(80.0, float(80 * (1000 / max(1, rows)) ** 0.45))))

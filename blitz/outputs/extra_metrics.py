@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -148,7 +148,7 @@ class Ranking:
         scores = sums["scores"].double()
         values: dict[str, float] = {}
         if len(self.classes) == 2:
-            negative, positive = self._two(scores)
+            negative, positive = self._two(scores, self.positive(sums))
             if positive.sum() and negative.sum():
                 found = {"auroc": _auroc(negative, positive), "average_precision": _precision(negative, positive)}
                 values = {name: found[name] for name in found if name in self.names}
@@ -168,19 +168,29 @@ class Ranking:
         rows = sums["scores"].sum(2)[0].tolist()
         return 0 if rows[0] < rows[1] else 1
 
-    def _two(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Counts by score for the rarer class, of rows of the other class and of that class."""
+    def _two(self, scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Counts by score for the class of that number, of rows of the other class and of that class."""
         negative, positive = scores[0]
-        if self.positive({"scores": scores}) == 1:
+        if number == 1:
             return negative, positive
         # Its log-odds are the negated ones, which lie in the bins from the end.
         return positive.flip(0), negative.flip(0)
 
-    def at_threshold(self, sums: Mapping[str, Tensor], cut: int | None = None) -> dict[str, object]:
-        """The confusion matrix of two classes at a threshold: `cut`, or the one with the highest F1 on these rows."""
-        positive = self.positive(sums)
-        negatives, positives = self._two(sums["scores"].double())
-        cut = _best_cut(negatives, positives)[0] if cut is None else cut
+    def f1_of(self, at: Mapping[str, Any]) -> float:
+        """F1 of the class in what `at_threshold` gives."""
+        positive, cells = self.classes.index(at["class"]), at["confusion"]
+        found = sum(cells[positive]) + sum(row[positive] for row in cells)
+        f1: float = 2 * cells[positive][positive] / max(1, found)
+        return f1
+
+    def at_threshold(self, sums: Mapping[str, Tensor], chosen: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The confusion matrix of two classes at a threshold: the one with the highest F1 on these rows.
+
+        Or at that which this has `chosen` on other rows.
+        """
+        positive = self.positive(sums) if chosen is None else self.classes.index(chosen["class"])
+        negatives, positives = self._two(sums["scores"].double(), positive)
+        cut: int = _best_cut(negatives, positives)[0] if chosen is None else chosen["cut"]
         cells = [[int(each[:cut].sum()), int(each[cut:].sum())] for each in (negatives, positives)]
         if positive == 0:
             cells = [row[::-1] for row in cells[::-1]]

@@ -82,8 +82,8 @@ class MetricSet:
         return {key: _interval(each) for key, each in found.items()}
 
 
-_NOT_OF_COUNTS = frozenset({"accuracy", "threshold", "top_5_accuracy"})
-"""Accuracy has an exact interval; the others are not of these counts, or no measure of quality."""
+_NOT_OF_COUNTS = frozenset({"accuracy", "threshold", "f1_at_threshold", "top_5_accuracy"})
+"""Accuracy has an exact interval; each sample would choose a threshold of its own; the other is not of these counts."""
 
 
 def _resampled(counts: Tensor) -> list[Tensor]:

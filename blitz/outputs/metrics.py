@@ -108,12 +108,14 @@ class Regression:
     """What the targets' own numbers are above those that are learned, in their own units; by default 0."""
     best: str = "rmse"
     higher_is_better: bool = False
+    undo: Callable[[Tensor], Tensor] | None = None
+    """What gives outputs and targets in those units, if they are learned in another way, such as their logarithms."""
 
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`values`, those of each column, and float64 sums of |error|, error², target and target², for each column."""
         # Reshaped, because (batch, 1) minus (batch,) would be a square of differences.
-        targets = batch["targets"].double().reshape(-1, len(self.units))
-        errors = outputs.double().reshape(targets.shape) - targets
+        targets, outputs = (self._undone(each).reshape(-1, len(self.units)) for each in (batch["targets"], outputs))
+        errors = outputs - targets
         return {
             "values": torch.tensor(len(targets), device=targets.device),
             "absolute_error": errors.abs().sum(0),
@@ -122,10 +124,13 @@ class Regression:
             "squared_target": targets.square().sum(0),
         }
 
+    def _undone(self, numbers: Tensor) -> Tensor:
+        return numbers.double() if self.undo is None else self.undo(numbers.double())
+
     def errors(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Errors and targets in the targets' own units, float64 of shape (batch, columns)."""
-        targets = batch["targets"].double().reshape(-1, len(self.units))
-        errors = outputs.double().reshape(targets.shape) - targets
+        targets, outputs = (self._undone(each).reshape(-1, len(self.units)) for each in (batch["targets"], outputs))
+        errors = outputs - targets
         units, means = (targets.new_tensor(each) for each in (self.units, self.means or (0.0,) * len(self.units)))
         return errors * units, targets * units + means
 

@@ -7,10 +7,13 @@ import tyro
 from torch import Tensor, nn
 
 from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
+from blitz.data.csv.text_features import BUCKETS, SIZES
 from blitz.data.plan import Plan, Split
 from blitz.fields import held, may_change
 from blitz.losses import LearnsTargets
+from blitz.models.folds import Folds, fold_weights
 from blitz.models.table import Layers, scaled, usual_batch, usual_epochs, usual_optim
+from blitz.models.texts import WIDTH, WithTexts
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
@@ -90,14 +93,22 @@ class TableCsv(LearnsTargets):
         return csv_inputs(self.data, self.fit, csv)
 
     def build_model(self) -> nn.Module:
+        folds = self.data.folds
+        if folds is None:
+            return self._table_model()
+        models = [self._table_model() for _ in range(folds)]
+        return Folds(models, classifies=bool(self.fit.target.classes))
+
+    def _table_model(self) -> nn.Module:
         fit = self.fit
-        return self.model.build(
-            flags=fit.number_columns - len(fit.numbers),
+        table = self.model.build(
+            flags=fit.number_columns - len(fit.numbers) + WIDTH * len(fit.texts),
             quantiles=[one.quantiles for one in fit.numbers],
             codes=fit.codes,
             outputs=len(fit.target.classes) or 1,
             classifies=bool(fit.target.classes),
         )
+        return WithTexts(table, pieces=BUCKETS + 1) if fit.texts else table
 
     def preprocess(self, batch: Batch) -> Batch:
         numbers = self.fit.numbers
@@ -109,7 +120,9 @@ class TableCsv(LearnsTargets):
         return {**batch, "numbers": found}
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        outputs: Tensor = model(batch["numbers"], batch["categories"])
+        texts = [batch["texts"]] if self.fit.texts else []
+        fold = {} if self.data.folds is None else {"fold": batch.get("fold")}
+        outputs: Tensor = model(batch["numbers"], batch["categories"], *texts, **fold)
         return outputs
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -120,20 +133,24 @@ class TableCsv(LearnsTargets):
             losses = self.loss_of_classes(members.flatten(0, 1), targets.flatten()).view_as(targets)
         else:
             losses = self.loss_of_numbers(members.squeeze(2), targets)
+        if self.data.folds is not None and outputs.dim() == 3:
+            losses = losses * fold_weights(batch["fold"], folds=self.data.folds, outputs=losses.shape[1])
         return losses.mean(1)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
         target = self.fit.target
         if target.classes:
             return class_predictions(outputs, target.classes)
-        return number_predictions(outputs, {target.name: (target.mean, target.std)})
+        return number_predictions(target.undone(outputs.double()), {target.name: (0.0, 1.0)})
 
     def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         target = self.fit.target
+        # What is deployed is for new rows, which are in no fold.
+        batch = {name: column for name, column in batch.items() if name != "fold"}
         if target.classes:
             return super().deployed(model, batch)
         outputs = self.forward(model, self.preprocess(batch))
-        return {"prediction": outputs.squeeze(1) * target.std + target.mean}
+        return {"prediction": target.undone(outputs.squeeze(1))}
 
     def signature(self) -> dict[str, Any]:
         fit = self.fit
@@ -143,12 +160,19 @@ class TableCsv(LearnsTargets):
             "missing_number": "nan",
             "categories": {one.name: one.codes for one in fit.categories},
             "unknown_category": 0,
+            "hashed_categories": {
+                one.name: {"first_code": 1 + len(one.values), "codes": one.buckets}
+                for one in fit.categories
+                if one.buckets
+            },
+            "texts": {"columns": list(fit.texts), "sizes": list(SIZES), "buckets": BUCKETS} if fit.texts else {},
+            "dates": {one.name: {"order": one.order, "numbers": list(one.names)} for one in fit.dates},
         }
 
     def metrics(self) -> Classification | Regression:
         target = self.fit.target
-        return (
-            Classification(target.classes)
-            if target.classes
-            else Regression((target.std,), means=(target.mean,), best=self.deciding_number)
-        )
+        if target.classes:
+            return Classification(target.classes)
+        if target.log_unit:
+            return Regression(undo=target.undone, best=self.deciding_number)
+        return Regression((target.std,), means=(target.mean,), best=self.deciding_number)

@@ -98,7 +98,12 @@ _SHAPES: dict[str, Shape] = {
     },
     "after_evaluation.json": {"step": _is_int, "stopped_before": (type(None), _is_int)},
     "importance.json": {str: _is_number},
-    "sweep.json": {"metric": str, "mode": lambda value: value in ("min", "max"), "num_trials": _is_int},
+    "sweep.json": {
+        "initial?": str,
+        "metric": str,
+        "mode": lambda value: value in ("min", "max"),
+        "num_trials": _is_int,
+    },
     "trial.json": {
         "number": _is_int,
         "draw": dict,

@@ -47,7 +47,9 @@ class BadRowLog:
         return valid
 
     def _record(self, found: list[str]) -> None:
-        new = sorted(set(self._world.gather(found)) - self._known - self._found)
+        # Those of earlier epochs are not sent again.
+        unsent = [fault for fault in found if fault not in self._known and fault not in self._found]
+        new = sorted(set(self._world.gather(unsent)) - self._known - self._found)
         for fault in new[: max(0, _SHOWN - len(self._found))]:
             self._display.line(f"left out: {fault}")
         self._found.update(new)

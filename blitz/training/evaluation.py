@@ -118,16 +118,18 @@ class Evaluation:
         *,
         split: Split,
         step: int,
-        cut: int | None = None,
+        threshold: dict[str, Any] | None = None,
         intervals: bool = False,
     ) -> dict[str, Any]:
         """What a file in evaluations/ holds of the pass; must be called on every rank.
 
-        The first entry of `by_class` is that of all rows; `interval` is that of the accuracy. `cut` is that of the
-        threshold between two classes, which by default is chosen on these rows. `intervals` are those of other metrics.
+        The first entry of `by_class` is that of all rows; `interval` is that of the accuracy. `threshold` is
+        what other rows chose between two classes; by default these rows do. With `intervals`, those of other metrics.
         """
         ranking = self._all.ranking
-        at = ranking.at_threshold(sums, cut) if ranking is not None and "threshold" in ranking.names else None
+        at = ranking.at_threshold(sums, threshold) if ranking is not None and "threshold" in ranking.names else None
+        if at is not None and ranking is not None:
+            values = {**values, "threshold": at["probability"], "f1_at_threshold": ranking.f1_of(at)}
         metrics, deciding = self._metrics, deciding_metric(self._recipe.best, self._metrics, sums)
         by_class = [metrics.total(sums), *metrics.by_class(sums)] if isinstance(metrics, Classification) else []
         return {
@@ -185,17 +187,19 @@ class EvaluateJob:
             bad_rows.note(block)
             evaluation.add(block)
         sums, values = evaluation.finish()
-        cut = self._threshold() if world.leads else None
-        result = evaluation.record(sums, values, split=self.split, step=self.step, cut=cut, intervals=world.leads)
+        chosen = self._threshold() if world.leads else None
+        result = evaluation.record(
+            sums, values, split=self.split, step=self.step, threshold=chosen, intervals=world.leads
+        )
         if world.leads:
             self._write(result, bad_rows.unwritten)
 
-    def _threshold(self) -> int | None:
+    def _threshold(self) -> dict[str, Any] | None:
         """The threshold that the validation rows chose, for other rows; None if there is none or it is to be chosen."""
         names = ("best", f"val-{self.step}") if self.split != "val" else ()
         stored = [one for name in names if (one := self.run.read_json(f"evaluations/{name}.json"))]
-        cuts = [one["threshold"]["cut"] for one in stored if one["step"] == self.step and "threshold" in one]
-        return cuts[-1] if cuts else None
+        chosen = [one["threshold"] for one in stored if one["step"] == self.step and "threshold" in one]
+        return chosen[-1] if chosen else None
 
     def _write(self, result: dict[str, Any], unwritten: StorageError | None) -> None:
         try:

@@ -50,7 +50,7 @@ def without_seconds(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 def test_without_words_the_spaces_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     tune.main([])
     listed = re.findall(r"^  (\w+) +\S", capsys.readouterr().out, re.MULTILINE)
-    assert listed == space_names() == ["cifar10", "digits", "mnist", "optimizers", "table_csv"]
+    assert listed == space_names() == ["cifar10", "digits", "mnist", "optimizers", "table_csv", "table_csv_realmlp"]
 
 
 @EACH_WAY
@@ -221,7 +221,7 @@ def test_settings_that_do_not_go_together_are_refused_with_a_mend(
 
 def test_another_sweep_or_a_run_of_that_name_is_refused(tmp_path: Path) -> None:
     sweep(tmp_path, *ALONE, "--num-trials", "1", "--epochs", "1")
-    with pytest.raises(UserError, match="is a sweep of another recipe and search; repeat its settings"):
+    with pytest.raises(UserError, match=r"is a sweep of another recipe \(epochs\) and search; repeat its settings"):
         sweep(tmp_path, *ALONE, "--epochs", "2", "--search", "grid")
     with pytest.raises(UserError, match="is a run; name another"):
         sweep(tmp_path / "s", *ALONE, "--num-trials", "1", run="best")
@@ -234,3 +234,21 @@ def test_sweeps_are_among_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     runs.main(["--storage", str(tmp_path)])
     assert re.search(r"^s +finished +2/2 trials +val/rmse 0\.\d+ ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_sweep_is_not_resumed_with_other_initial_weights(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        model = Parabola(init_seed=seed).build_model()
+        torch.save(model.state_dict(), tmp_path / f"{seed}.pth")
+    words = [*ALONE, "--num-trials", "1", "--epochs", "1", "--init-from"]
+    sweep(tmp_path, *words, str(tmp_path / "1.pth"))
+    with pytest.raises(
+        UserError, match=r"is a sweep of another recipe \(init_from\) and source of its initial weights"
+    ):
+        sweep(tmp_path, *words, str(tmp_path / "2.pth"))
+    (tmp_path / "1.pth").write_bytes((tmp_path / "2.pth").read_bytes())
+    with pytest.raises(UserError, match="is a sweep of another source of its initial weights"):
+        sweep(tmp_path, *words, str(tmp_path / "1.pth"))
+    # Its trials have ended, and need the weights no longer.
+    (tmp_path / "1.pth").unlink()
+    assert len(sweep(tmp_path, *words, str(tmp_path / "1.pth"))) == 1

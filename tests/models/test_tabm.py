@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from blitz.models.number_embeddings import PiecewiseLinearEmbeddings, clipped, robust_scale, scaled_knots
-from blitz.models.tabm import TabM, averaged
+from blitz.models.tabm import MembersLinear, TabM, averaged
 
 NO_CATEGORIES = torch.zeros(7, 0, dtype=torch.long)
 
@@ -66,6 +66,7 @@ def test_with_the_same_weights_it_computes_what_the_authors_package_does() -> No
             ours.embeddings.bin_weight[row, : bins - 1].copy_(embeddings.linear.weight[row, : bins - 1])
             ours.embeddings.bin_weight[row, bins - 1].copy_(embeddings.linear.weight[row, -1])
         for layer, block in zip(ours.layers, blocks, strict=True):
+            assert isinstance(layer, MembersLinear)
             layer.weight.copy_(block[0].weight)
             layer.input_factors.copy_(block[0].r)
             layer.output_factors.copy_(block[0].s)

@@ -122,8 +122,8 @@ def test_the_threshold_is_the_one_with_the_highest_f1(swapped: bool) -> None:
     assert at["confusion"] == (expected[::-1, ::-1] if swapped else expected).tolist()
     assert at["class"] == ("no" if swapped else "yes")
     # The same threshold on other rows.
-    again = metrics.ranking.at_threshold(sums, at["cut"])  # type: ignore[arg-type]
-    assert again == at
+    assert metrics.ranking.at_threshold(sums, at) == at
+    assert metrics.ranking.f1_of(at) == pytest.approx(by_cut[best])
 
 
 def test_errors_of_numbers_are_those_of_scikit_learn() -> None:

@@ -55,6 +55,13 @@ def test_schedules_are_those_of_torch(settings: Optim, torchs: Any) -> None:
     assert rates(replace(settings, lr=0.3), 20, steps_per_epoch=4) == pytest.approx(expected, abs=1e-12)
 
 
+def test_coslog_falls_to_zero_four_times_each_time_after_twice_as_many_steps() -> None:
+    found = rates(Optim(lr=0.5, schedule="coslog"), 15)
+    # In 15 steps the cycles end after 1, 3, 7 and 15 of them.
+    assert [step for step, rate in enumerate(found) if rate < 1e-12] == [0, 1, 3, 7]
+    assert max(found) == pytest.approx(0.5, rel=0.02)
+
+
 def test_wsd_warms_up_stays_and_falls_to_zero_in_its_last_part() -> None:
     found = rates(Optim(lr=1.0, schedule="wsd", warmup_fraction=0.2, decay_fraction=0.4), 10)
     assert found == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])

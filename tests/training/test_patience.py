@@ -162,7 +162,7 @@ def test_the_same_call_finds_it_finished_and_more_patience_continues_it(tmp_path
 
 
 def test_patience_needs_rows_to_evaluate_on() -> None:
-    with pytest.raises(UserError, match=r"--patience 3: recipe .* has no rows to evaluate on"):
+    with pytest.raises(UserError, match=r"--patience: recipe .* has no rows to evaluate on"):
         PATIENT.plan(8, 0)
 
 

@@ -1,6 +1,7 @@
 """Parses dates and times in cells of text to seconds since 1970, and detects the order of day, month and year."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -96,6 +97,33 @@ def _offsets(zones: pyarrow.StringArray) -> Seconds:
         sign = -1 if zone.startswith("-") else 1
         seconds[zone] = sign * (int(digits[:2]) * 3600 + int(digits[2:]) * 60)
     return np.array([seconds[zone] for zone in zones.to_pylist()], np.float64)
+
+
+DatePart = Literal["year", "month", "weekday", "hour", "elapsed"]
+
+PARTS: tuple[DatePart, ...] = ("year", "month", "weekday", "hour", "elapsed")
+
+
+def parts_of(seconds: Seconds, parts: Sequence[DatePart]) -> npt.NDArray[np.float64]:
+    """Numbers of each date, of shape (dates, parts), NaN where there is none.
+
+    The weekday is 0 on Mondays, the hour has fractions, and elapsed are the days since 1970.
+    """
+    missing = np.isnan(seconds)
+    filled = np.where(missing, 0, seconds)
+    days = np.floor(filled / 86400)
+    months = days.astype(np.int64).astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    numbers = {
+        "year": 1970 + months // 12,
+        "month": 1 + months % 12,
+        # 1970 began on a Thursday.
+        "weekday": (days + 3) % 7,
+        "hour": filled % 86400 / 3600,
+        "elapsed": filled / 86400,
+    }
+    found = np.stack([numbers[part].astype(np.float64) for part in parts], 1) if parts else np.empty((len(seconds), 0))
+    found[missing] = np.nan
+    return found
 
 
 class DateEvidence:

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from blitz.data.csv.reading.index import CsvIndex
-from blitz.data.csv.reading.statistics import kept_batches
+from blitz.data.csv.reading.statistics import Batches, kept_batches
 from blitz.data.csv.source import Mask
 from blitz.data.order import shuffled_rows
 from blitz.randomness import Use, key_for
@@ -19,7 +18,7 @@ _MOST_ROWS = 1 << 15
 _COLUMNS_AT_ONCE = 256
 
 
-def quantiles_of(index: CsvIndex, columns: Sequence[str], kept: Mask, seed: int) -> Mapping[str, tuple[float, ...]]:
+def quantiles_of(index: Batches, columns: Sequence[str], kept: Mask, seed: int) -> Mapping[str, tuple[float, ...]]:
     """For each column its quantiles at `LEVELS` + 1 even levels, over `kept` rows; none if all are missing.
 
     Of many rows a sample is taken, which `seed` draws. Memory is that of the sample, for some columns at a time.

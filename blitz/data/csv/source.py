@@ -95,6 +95,11 @@ class CsvSource:
         """The parts that the rows are divided into."""
         return ("train", "val", "test") if self.has_test else ("train", "val")
 
+    @property
+    def has_shares(self) -> bool:
+        """Whether rows of the training CSV are divided."""
+        return self.val_fraction is not None or self.test_fraction is not None
+
     def check(self) -> None:
         """Refuse what cannot be trained on.
 
@@ -114,7 +119,7 @@ class CsvSource:
             "--data.test-csv and --data.test-fraction are two ways to test; give one of them",
         )
         require(
-            self.split == "auto" or self.val_fraction is not None or self.test_fraction is not None,
+            self.split == "auto" or self.has_shares,
             f"--data.split {self.split} is for --data.val-fraction and --data.test-fraction; give one of them",
         )
 

@@ -114,6 +114,39 @@ def split_rows(
     return Parts(**masks)
 
 
+def fold_rows(
+    index: CsvIndex, rows: Rows, by: SplitBy, *, folds: int, seed: int, classes: str | None = None
+) -> npt.NDArray[np.int64]:
+    """The fold of each row of the index, below `folds`, of shape (rows of the index,); -1 for others than `rows`.
+
+    Folds are equally large to one row, each class has its share of each to one row, and groups are not divided.
+
+    Raises:
+        DataError: if the column to split by is not there, or is empty in some rows.
+        UserError: if there are fewer rows or groups than folds, or rows are split by time.
+    """
+    require(by.kind != "time", f"--data.folds does not go with --data.split time:{by.column}: folds have no order")
+    require(len(rows) >= folds, f"--data.folds {folds}: {index.csv} has {len(rows)} rows to divide")
+    found = np.full(index.rows, -1)
+    if by.kind == "group":
+        _require_all(index, rows, by.column)
+        _, first, group_of = np.unique(_keys(index, by.column)[rows], return_index=True, return_inverse=True)
+        require(len(first) >= folds, f"--data.folds {folds}: column '{by.column}' has {len(first)} groups")
+        order = np.argsort(first)[_permutation(len(first), seed)]
+        sizes, fold_of, filled = np.bincount(group_of), np.zeros(len(first), np.int64), np.zeros(folds, np.int64)
+        # The largest group first, and each into the fold that has the fewest rows.
+        for group in order[np.argsort(-sizes[order], kind="stable")]:
+            fold_of[group] = int(filled.argmin())
+            filled[fold_of[group]] += sizes[group]
+        found[rows] = fold_of[group_of]
+        return found
+    order = _permutation(len(rows), seed)
+    if by.kind != "random" and classes is not None:
+        order = order[np.argsort(_keys(index, classes)[rows][order], kind="stable")]
+    found[rows[order]] = np.arange(len(rows)) % folds
+    return found
+
+
 def _count(index: CsvIndex, rows: Rows, name: str, share: float | None) -> int:
     if share is None:
         return 0

@@ -37,8 +37,8 @@ class CsvTable:
     """Columns of a CSV's index, all its rows `without` some (ascending); it pickles as a path and is opened again.
 
     A number column gives float64, NaN where missing; a text column objects of str; a category column int64, the index
-    of the value in `categories[name]`, by default among the column's own values in order, or -1 where it is missing
-    or not among them.
+    of the value in `categories[name]`, or what that maps it to, by default its index among the column's own values in
+    order; -1 where it is missing or not among them.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class CsvTable:
         index: CsvIndex,
         columns: Sequence[str],
         *,
-        categories: Mapping[str, Sequence[str]] | None = None,
+        categories: Mapping[str, Sequence[str] | Mapping[str, int]] | None = None,
         without: Rows | None = None,
     ) -> None:
         self.index = replace(index, csv=absolute(index.csv))
@@ -64,7 +64,7 @@ class CsvTable:
             {"number": self.numbers, "category": self.categories, "text": self.texts}[report.type].append(name)
             if report.type == "category":
                 values = (categories or {}).get(name, report.values or ())
-                index_of = {value: i for i, value in enumerate(values)}
+                index_of = values if isinstance(values, Mapping) else {value: i for i, value in enumerate(values)}
                 self._indices.append(np.array([*(index_of.get(v, -1) for v in index.codes[name]), -1], np.int64))
         self._columns = list(columns)
         self._file: _File | None = None

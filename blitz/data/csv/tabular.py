@@ -2,19 +2,21 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import tyro
 
 from blitz.data.arrays import Columns
+from blitz.data.csv.date_features import DateFeature, DateRows
 from blitz.data.csv.features import (
     MOST_WHOLE_CLASSES,
     CategoryFeature,
-    Feature,
     NumberFeature,
     Target,
-    feature_of,
+    TargetScale,
+    seem_to_count,
     whole_numbers,
 )
 from blitz.data.csv.quantiles import quantiles_of
@@ -24,13 +26,18 @@ from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.numbers import Decimal
 from blitz.data.csv.reading.statistics import statistics_of
 from blitz.data.csv.source import CsvSource, Mask, TrainingCsv
+from blitz.data.csv.splits import fold_rows
 from blitz.data.csv.table import CsvTable, unknown_labels
+from blitz.data.csv.table_features import features_of
+from blitz.data.csv.text_features import TextRows
 from blitz.data.order import Rows
 from blitz.data.plan import Split
-from blitz.errors import DataError, require
+from blitz.errors import require
 from blitz.fields import may_change
 from blitz.visible import visible
 
+Folds = npt.NDArray[np.int16]
+_TEXT: ColumnType = "text"
 Task = Literal["auto", "classification", "regression"]
 
 
@@ -42,8 +49,17 @@ class CsvData(CsvSource):
     """The column to learn; all others are features."""
     ignore: tuple[str, ...] = ()
     """Columns that are not features."""
+    text: tuple[str, ...] = ()
+    """Columns of free text to learn from, such as reviews; by default columns of text are left out."""
     task: Task = "auto"
     """auto classifies a category, or a number with at most 20 distinct values that are all whole."""
+    folds: Annotated[int | None, tyro.conf.arg(aliases=["--folds"])] = None
+    """Cross-validation: train so many models at once, each on all rows but those of its fold, on which it is evaluated.
+    Predictions for other rows are the average of all."""
+    target_scale: TargetScale = "auto"
+    """How a number is learned: as it is, or its logarithm, which is undone in predictions and metrics. auto takes the
+    logarithm of numbers from 0 on whose standard deviation is above three times their mean, or whose largest is more
+    than 15 standard deviations above it."""
 
     def check(self) -> None:
         """Refuse what cannot be trained on.
@@ -51,9 +67,24 @@ class CsvData(CsvSource):
         Raises:
             UserError: if no CSV or no target is named, or two ways to evaluate are.
         """
+        if self.folds is not None:
+            require(self.folds >= 2, f"--data.folds is {self.folds}; it must be at least 2")
+            several = self.val_csv is None and self.val_fraction is None
+            require(several, "--data.folds evaluates on all rows; leave out --data.val-csv and --data.val-fraction")
         super().check()
         require(bool(self.target), "name the column to learn with --data.target COLUMN")
-        require(self.target not in self.ignore, f"--data.ignore names '{self.target}', which is to be learned")
+        for flag, names in (("ignore", self.ignore), ("text", self.text)):
+            require(self.target not in names, f"--data.{flag} names '{self.target}', which is to be learned")
+
+    @property
+    def has_shares(self) -> bool:
+        """See `CsvSource`."""
+        return self.folds is not None or super().has_shares
+
+    @property
+    def given_types(self) -> dict[str, ColumnType]:
+        """Types of columns that are not detected."""
+        return {**self.types, **dict.fromkeys(self.text, _TEXT)}
 
 
 @dataclass(frozen=True)
@@ -73,6 +104,10 @@ class CsvFit:
     """The decimal mark of another CSV, if its cells do not show it."""
     rows: int = may_change(0)
     """How many rows it was fitted on."""
+    dates: tuple[DateFeature, ...] = may_change(())
+    """Columns of dates, whose numbers are the last of `numbers`."""
+    texts: tuple[str, ...] = may_change(())
+    """Columns of free text."""
 
     @property
     def number_columns(self) -> int:
@@ -82,13 +117,19 @@ class CsvFit:
     @property
     def codes(self) -> tuple[int, ...]:
         """For each category the number of its codes."""
-        return tuple(len(feature.values) + 1 for feature in self.categories)
+        return tuple(feature.number_of_codes for feature in self.categories)
+
+    @property
+    def plain_numbers(self) -> tuple[NumberFeature, ...]:
+        """The numbers that are columns of the CSV."""
+        return self.numbers[: len(self.numbers) - sum(len(one.parts) for one in self.dates)]
 
     @property
     def types(self) -> dict[str, ColumnType]:
         """The type of every column that is read."""
-        types: dict[str, ColumnType] = {feature.name: "number" for feature in self.numbers}
+        types: dict[str, ColumnType] = {feature.name: "number" for feature in self.plain_numbers}
         types |= {feature.name: "category" for feature in self.categories}
+        types |= dict.fromkeys((*(feature.name for feature in self.dates), *self.texts), "text")
         return types | {self.target.name: self.target.type}
 
     @property
@@ -101,14 +142,23 @@ class CsvFit:
 class CsvRows:
     """Rows of a CSV as model inputs: those of its index where `kept`, of shape (rows of the index,), is true.
 
-    `left_out` are the bad ones among the others.
+    `left_out` are the bad ones among the others, and `folds` those of all rows of the index, below 32,768.
     """
 
-    def __init__(self, index: CsvIndex, fit: CsvFit, kept: Mask, left_out: BadRows) -> None:
+    def __init__(self, index: CsvIndex, fit: CsvFit, kept: Mask, left_out: BadRows, folds: Folds | None = None) -> None:
         self.fit, self.left_out = fit, left_out
-        known = {feature.name: feature.values for feature in fit.categories} | {fit.target.name: fit.target.classes}
-        columns = [name for name in fit.types if name in index.dialect.names]
-        self.table = CsvTable(index, columns, categories=known, without=np.flatnonzero(~kept))
+        self._folds = None if folds is None else folds[kept]
+        codes_of = {one.name: one.codes_of(index.codes[one.name]) for one in fit.categories}
+        # Code 0 is of an index that does not exist.
+        known = {name: {value: code - 1 for value, code in codes.items()} for name, codes in codes_of.items()}
+        apart = {*(one.name for one in fit.dates), *fit.texts}
+        columns = [name for name in fit.types if name in index.dialect.names and name not in apart]
+        without = np.flatnonzero(~kept)
+        self.table = CsvTable(
+            index, columns, categories={**known, fit.target.name: fit.target.classes}, without=without
+        )
+        self._dates = DateRows(index, fit.dates, without) if fit.dates else None
+        self._texts = TextRows(index, fit.texts, without) if fit.texts else None
         self._has_targets = fit.target.name in columns
 
     def __len__(self) -> int:
@@ -123,20 +173,27 @@ class CsvRows:
         """`numbers` float64 (batch, numbers), `categories` int64 (batch, categories), and `targets` (batch,).
 
         Numbers are not standardised, NaN where missing; category code 0 is missing or unknown. Targets are there if the
-        CSV has them: the int64 index of a class, or a standardised number as float32.
+        CSV has them: the int64 index of a class, or a standardised number as float32. If there are columns of text,
+        `texts` are their pieces, int32 (batch, texts, pieces), 0 where there is none. Where there are folds, `fold` is
+        that of each row, int64 (batch,).
         """
         fit = self.fit
         # The target is the last column of its type.
         numbers, categories = self.table.number_matrix(rows), self.table.category_matrix(rows)
-        features: Columns = {
-            "numbers": numbers[:, : len(fit.numbers)],
+        learned = numbers[:, : len(fit.plain_numbers)]
+        features: dict[str, npt.NDArray[Any]] = {
+            "numbers": learned if self._dates is None else np.hstack([learned, self._dates.numbers(rows)]),
             "categories": categories[:, : len(fit.categories)] + 1,
         }
+        if self._folds is not None:
+            features["fold"] = self._folds[rows].astype(np.int64)
+        if self._texts is not None:
+            features["texts"] = self._texts.pieces(rows)
         if not self._has_targets:
             return features
         targets: npt.NDArray[Any] = (numbers if fit.target.type == "number" else categories)[:, -1]
         if not fit.target.classes:
-            targets = ((targets - fit.target.mean) / fit.target.std).astype(np.float32)
+            targets = fit.target.standardised(targets)
         elif fit.target.type == "number":
             targets = np.searchsorted([float(name) for name in fit.target.classes], targets)
         return {**features, "targets": targets}
@@ -153,6 +210,8 @@ class TrainingTable(TrainingCsv):
 
     data: CsvData
     classifies: bool
+    folds: Folds | None = None
+    """The fold of each row of the index, if there are any."""
 
 
 def open_table(data: CsvData, seed: int, *, content: str | None = None) -> TrainingTable:
@@ -164,8 +223,15 @@ def open_table(data: CsvData, seed: int, *, content: str | None = None) -> Train
     index, classifies = _train_index(data, content)
     bad = _faults(index, {column.name for column in index.columns} - set(data.ignore))
     left_out = data.rows_to_leave_out(bad, index)
-    parts = data.parts(index, left_out, seed, classes=data.target if classifies else None)
-    return TrainingTable(data, seed, index, bad, parts, classifies)
+    classes = data.target if classifies else None
+    parts = data.parts(index, left_out, seed, classes=classes)
+    if data.folds is None:
+        return TrainingTable(data, seed, index, bad, parts, classifies)
+    rows = np.flatnonzero(parts.train)
+    folds = fold_rows(index, rows, data.split_by, folds=data.folds, seed=seed, classes=classes)
+    # Each row is evaluated on, by the model that was not trained on it.
+    parts = replace(parts, val=parts.train)
+    return TrainingTable(data, seed, index, bad, parts, classifies, folds.astype(np.int16))
 
 
 def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
@@ -182,47 +248,28 @@ def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
     index = table.index
     print(f"{index.csv}: {index.described()}")
     reports = statistics_of(index, index.dialect.names, table.parts.train)
+    train = table.parts.train
     if table.classifies:
         # Including classes that occur only in held-out rows.
         labeled = table.parts.labeled
         reports |= statistics_of(index, [data.target], labeled)
         target = Target.of_classes(index, reports[data.target], labeled)
+        if data.task == "auto" and seem_to_count(index, target, train):
+            print(
+                visible(
+                    f"{index.csv}: column '{data.target}' is learned as {len(target.classes)} classes, "
+                    f"{target.classes[0]} to {target.classes[-1]}; if it counts or rates, predict a number with "
+                    "--data.task regression"
+                )
+            )
     else:
-        target = Target.of_numbers(index, reports[data.target])
-    by, ignored = data.split_by, [data.target, *data.ignore]
-    if by.kind == "group" and by.column not in ignored:
-        # No value of it is both trained and evaluated on.
-        print(visible(f"{index.csv}: not learned from, because rows are split by its groups: {by.column}"))
-        ignored.append(by.column)
-    columns = [report for report in reports.values() if report.name not in ignored]
-    numeric = [report.name for report in columns if report.mean is not None]
-    quantiles = quantiles_of(index, numeric, table.parts.train, seed)
-    features: list[Feature] = []
-    constant: list[str] = []
-    unused: list[str] = []
-    for report in columns:
-        # A constant that is missing in some rows may still be informative.
-        if report.count and report.is_constant and not report.missing:
-            constant.append(report.name)
-        elif feature := feature_of(report, quantiles.get(report.name, ())):
-            features.append(feature)
-        else:
-            unused.append(report.name)
-    if not features:
-        raise DataError(
-            f"{index.csv} has no column to learn '{data.target}' from: numbers and categories are learned from, "
-            f"and there is {', '.join([*unused, *constant]) or 'none'}; declare types with --data.types COLUMN category"
-        )
-    if unused:
-        print(f"{index.csv}: not learned from, because they are text or empty: {visible(', '.join(unused))}")
-    if constant:
-        print(f"{index.csv}: not learned from, because they are the same in all rows: {visible(', '.join(constant))}")
-    for report in (reports[data.target], *columns):
-        if report.note:
-            print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
-    numbers = tuple(feature for feature in features if isinstance(feature, NumberFeature))
-    categories = tuple(feature for feature in features if isinstance(feature, CategoryFeature))
-    return CsvFit(index.content, target, numbers, categories, index.decimal, int(table.parts.train.sum())), table
+        levels = quantiles_of(index, [data.target], train, seed)[data.target]
+        median = levels[len(levels) // 2] if levels else 0.0
+        target = Target.of_numbers(index, reports[data.target], train, median, data.target_scale)
+        if target.log_unit:
+            print(visible(f"{index.csv}: learns the logarithm of column '{data.target}', and predicts the column"))
+    numbers, categories, dates = features_of(table, reports)
+    return CsvFit(index.content, target, numbers, categories, index.decimal, int(train.sum()), dates, data.text), table
 
 
 def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int, opened: TrainingTable | None = None) -> CsvRows:
@@ -239,7 +286,8 @@ def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int, opened: Traini
     table = opened
     if table is None or not table.is_of(data, seed):
         table = open_table(data, seed, content=fit.content)
-    return CsvRows(table.index, fit, table.parts.of(split), table.bad)
+    folds = None if split == "test" else table.folds
+    return CsvRows(table.index, fit, table.parts.of(split), table.bad, folds)
 
 
 def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
@@ -272,7 +320,7 @@ def _val_rows(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
 
 def _train_index(data: CsvData, content: str | None) -> tuple[CsvIndex, bool]:
     """The training CSV, and whether its target is to be classified; a target of another type is read again."""
-    index = data.train_index(data.options(types=data.types, label_columns=(data.target,)), content=content)
+    index = data.train_index(data.options(types=data.given_types, label_columns=(data.target,)), content=content)
     for name in data.ignore:
         index.column(name)
     report = index.column(data.target)
@@ -287,7 +335,7 @@ def _train_index(data: CsvData, content: str | None) -> tuple[CsvIndex, bool]:
     kind: ColumnType = "category" if classifies else "number"
     if report.type == kind or (classifies and few):
         return index, classifies
-    types: Mapping[str, ColumnType] = {**data.types, data.target: kind}
+    types: Mapping[str, ColumnType] = {**data.given_types, data.target: kind}
     return data.train_index(data.options(types=types, label_columns=(data.target,))), classifies
 
 

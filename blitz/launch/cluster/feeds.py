@@ -17,7 +17,7 @@ from ray.data.block import BlockAccessor
 from blitz.data.arrays import FAULT, in_memory
 from blitz.data.plan import Block, Chunk, Datasets, Shares, Split, fetch
 from blitz.launch.cluster.connection import on_the_drivers_node
-from blitz.launch.cluster.ray_stream import ROW, WEIGHT, RowStream, Source, local_dataset
+from blitz.launch.cluster.ray_stream import NO_EVENTS, ROW, WEIGHT, RowStream, Source, local_dataset
 from blitz.launch.scale import FeedName
 
 _BLOCKS_AHEAD = 3
@@ -82,7 +82,7 @@ class TaskFeed:
 
     def blocks(self, shares: Shares, first_step: int, rank: int, *, start: int) -> Iterator[Block]:
         """Requested some blocks ahead."""
-        task: Any = ray.remote(num_cpus=self.task_cpus)(_fetch)
+        task: Any = ray.remote(num_cpus=self.task_cpus, **NO_EVENTS)(_fetch)
         requested: deque[ray.ObjectRef[Block]] = deque()
         for chunk in shares.chunks(first_step):
             # In a list, as Ray would otherwise pass the data set itself, read anew for each task.
@@ -179,7 +179,7 @@ def _stream_of_group(name: str) -> Any:
 
 def _stream_actor(**options: Any) -> Any:
     # A call waits for each rank, and when ranks are restarted theirs must get past those of the dead.
-    options |= {"max_concurrency": 3 * _RANKS_PER_STREAM, "scheduling_strategy": on_the_drivers_node()}
+    options |= {"max_concurrency": 3 * _RANKS_PER_STREAM, "scheduling_strategy": on_the_drivers_node(), **NO_EVENTS}
     return ray.remote(num_cpus=0)(RowStream).options(**options).remote()
 
 

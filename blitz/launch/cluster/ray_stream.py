@@ -32,6 +32,8 @@ from blitz.launch.cluster.ray_internals import pausing_callback
 
 ROW, WEIGHT = "_row", "_weight"
 """Columns of a block beside the fetched ones."""
+NO_EVENTS: dict[str, Any] = {"enable_task_events": False}
+"""Options of a task: Ray would keep 4 KB about each of the last 100,000."""
 _READY = 4
 """Blocks that are kept ready for each rank, beside those that Ray Data keeps."""
 _SECONDS_BETWEEN_POLLS = 0.02
@@ -138,7 +140,10 @@ class Source:
         ]
         # A larger `override_num_blocks` than there are tasks would split every block.
         dataset = ray.data.read_datasource(
-            _Rows(reads, metadata), num_cpus=self.task_cpus, override_num_blocks=len(reads)
+            _Rows(reads, metadata),
+            num_cpus=self.task_cpus,
+            ray_remote_args=NO_EVENTS,
+            override_num_blocks=len(reads),
         )
         bundles: Iterator[Any] = dataset.iter_internal_ref_bundles()
         return bundles

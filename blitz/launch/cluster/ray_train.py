@@ -30,11 +30,12 @@ from blitz.run_files.directory import RunDirectory
 from blitz.training.session import Preemption, Session
 from blitz.training.world import World
 
+SECONDS_BETWEEN_HEALTH_CHECKS = 0.5
+"""Between polls of the workers by Ray Train, which detect that they are done or have failed; 2 by default."""
 _SETTINGS = {
     # Otherwise Ray Train's workers print everything twice.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    # Between polls of the workers, which detect that they are done or have failed; 2 by default.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(SECONDS_BETWEEN_HEALTH_CHECKS),
 }
 """Settings that Ray Train reads from the environment only."""
 _ELASTIC_SETTINGS = {

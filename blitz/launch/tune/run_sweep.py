@@ -70,6 +70,7 @@ def run_sweep(
     require_extra("sweeps", "optuna", "rich", "matplotlib", what="a sweep")
     with placed(placement):
         data = TrialData(plan.recipe)
+        plan = plan.with_initial_weights(data.fitted, directory)
         goal = plan.space.goal(data.fitted, data.class_counts())
         if isinstance(packed, int):
             reason = _why_not_packed(data, placement, packed)

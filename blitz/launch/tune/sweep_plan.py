@@ -16,6 +16,7 @@ from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import require_distinct, require_lasting
 from blitz.run_files.sweep_directory import Goal, SweepDirectory
 from blitz.settings import setting_value, with_settings
+from blitz.training.initial_weights import resolve_initial_weights
 from blitz.training.packed import Rungs
 
 _CHECKED_DRAWS = 100
@@ -33,6 +34,8 @@ class SweepPlan:
     scheduler: SchedulerName
     seed: int
     num_trials: int
+    initial: str | None = None
+    """The SHA-256 of the weights that trials are initialised from; None if there are none, or before they are read."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of sweep.json without the metric, which may depend on the data."""
@@ -44,11 +47,29 @@ class SweepPlan:
             "scheduler": self.scheduler,
             "seed": self.seed,
             "num_trials": self.num_trials,
+            **({} if self.initial is None else {"initial": self.initial}),
         }
+
+    def with_initial_weights(self, fitted: Recipe, directory: RunDirectory) -> "SweepPlan":
+        """The plan with the hash of the weights that `fitted` begins with.
+
+        Raises:
+            UserError: if they cannot be read, and a trial may need them.
+        """
+        if not fitted.uses_other_weights:
+            return self
+        try:
+            source = resolve_initial_weights(fitted)[0].begins_with
+        except UserError:
+            stored = directory.read_json("sweep.json")
+            if stored is None or any(not trial.ended for trial in SweepDirectory(directory).trials()):
+                raise
+            return replace(self, initial=stored.get("initial"))
+        return replace(self, initial=source.sha256 if source else None)
 
     def default_name(self) -> str:
         """`<space>-<hash>`; the hash leaves out the number of trials, so that more of them extend the same sweep."""
-        identity = json.dumps({**self.to_json(), "num_trials": None}, sort_keys=True)
+        identity = json.dumps({**replace(self, initial=None).to_json(), "num_trials": None}, sort_keys=True)
         return f"{self.space_name}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
 
     def check(self) -> None:
@@ -101,9 +122,12 @@ def open_sweep(
     if stored is not None:
         now = {**plan.to_json(), "metric": goal.metric, "mode": goal.mode}
         changed = [name for name in now if name != "num_trials" and _as_stored(now[name]) != stored.get(name)]
+        # Sweeps of older versions have no hash of their initial weights.
+        changed = [name for name in changed if name != "initial" or name in stored]
+        named = [_explained(name, now[name], stored.get(name)) for name in changed]
         require(
             not changed,
-            f"{directory} is a sweep of another {' and '.join(changed)}; repeat its settings to resume it, or name "
+            f"{directory} is a sweep of another {' and '.join(named)}; repeat its settings to resume it, or name "
             "another with --run",
         )
     if stored is not None and not resume_changed_code:
@@ -115,6 +139,16 @@ def open_sweep(
         )
     directory.probe()
     return SweepDirectory(replace(directory, patient=True), plan.space.names)
+
+
+def _explained(name: str, now: Any, stored: Any) -> str:
+    """What has changed in a part of sweep.json; of a recipe its settings."""
+    if name == "initial":
+        return "source of its initial weights, which are others than at its start"
+    if name != "recipe" or not isinstance(stored, Mapping) or now["recipe"] != stored.get("recipe"):
+        return name
+    settings = _as_stored(now)
+    return f"recipe ({', '.join(key for key in {**settings, **stored} if settings.get(key) != stored.get(key))})"
 
 
 def _as_stored(value: Any) -> Any:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from blitz.data.csv import quantiles
-from blitz.data.csv.features import NumberFeature, feature_of
+from blitz.data.csv.features import NumberFeature
 from blitz.data.csv.quantiles import LEVELS, quantiles_of
 from blitz.data.csv.reading.columns import ColumnReport
 from blitz.data.csv.reading.index import CsvIndex, index_csv
@@ -28,8 +28,8 @@ def test_quantiles_are_those_of_the_kept_rows_whose_number_is_there(tmp_path: Pa
 
 
 def test_a_number_that_no_row_of_the_sample_has_is_scaled_by_its_range() -> None:
-    feature = feature_of(ColumnReport("rare", "number", 2, 10**6, mean=3.0, std=1.0, min=2.0, max=4.0), ())
-    assert isinstance(feature, NumberFeature)
+    report = ColumnReport("rare", "number", 2, 10**6, mean=3.0, std=1.0, min=2.0, max=4.0)
+    feature = NumberFeature.fitted(report, ())
     assert robust_scale(feature.quantiles) == (3.0, 1.0)
 
 

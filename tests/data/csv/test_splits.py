@@ -1,6 +1,7 @@
 """The parts of a CSV's rows."""
 
 from collections import Counter
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> CsvIndex:
     groups, days = random.permutation(np.arange(ROWS) % 30), random.permutation(np.arange(ROWS) // 3)
     lines = ["class,group,day,number,gap"]
     for row in range(ROWS):
-        day = np.datetime64("2020-01-01") + int(days[row])
-        written = day.item().strftime("%d/%m/%Y")
+        written = (date(2020, 1, 1) + timedelta(int(days[row]))).strftime("%d/%m/%Y")
         lines.append(f"{classes[row]},g{groups[row]},{written},{days[row]},{'' if row == 41 else 'x'}")
     folder = tmp_path_factory.mktemp("splits")
     (folder / "table.csv").write_text("\n".join([*lines, ""]))
@@ -35,7 +35,8 @@ def split(index: CsvIndex, by: str, val: float | None = 0.2, test: float | None 
 
 
 def cells(index: CsvIndex, column: str) -> np.ndarray:
-    return index.table()[column].to_numpy()
+    found: np.ndarray = index.table()[column].to_numpy()
+    return found
 
 
 @pytest.mark.parametrize("by", ["random", "stratified", "group:group", "time:day", "time:number"])

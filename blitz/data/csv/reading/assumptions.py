@@ -53,7 +53,8 @@ class Assumed:
 
 def assumed_from(head: Mapping[str, Sequence[str]], given: Given) -> Assumed:
     """The assumptions from the first cells of each column."""
-    evidence, units = {}, {}
+    evidence: dict[str, Evidence] = {}
+    units: dict[str, Unit] = {}
     for name, cells in head.items():
         is_few = given.labels == (name,) and len(set(cells)) <= MAX_LABELS
         # Few labels with a sign are names of classes.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import pyarrow
@@ -12,7 +13,14 @@ from blitz.data.csv.reading.numbers import Numbers
 from blitz.data.csv.source import Mask
 
 
-def kept_batches(index: CsvIndex, columns: Sequence[str], kept: Mask) -> Iterator[pyarrow.RecordBatch]:
+class Batches(Protocol):
+    """An index, or columns that are computed from one."""
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
+        """Columns of all rows, batch by batch."""
+
+
+def kept_batches(index: Batches, columns: Sequence[str], kept: Mask) -> Iterator[pyarrow.RecordBatch]:
     """The rows that are `kept`, batch by batch."""
     first = 0
     for batch in index.batches(columns):
@@ -34,6 +42,10 @@ def statistics_of(index: CsvIndex, columns: Sequence[str], kept: Mask) -> dict[s
             count += np.bincount(codes[codes >= 0], minlength=len(count))
     reports |= {name: replace(number_report(name, number), note=reports[name].note) for name, number in numbers.items()}
     for name, count in counts.items():
-        values = in_order(value for value, times in zip(index.codes[name], count, strict=True) if times)
-        reports[name] = ColumnReport(name, "category", int(count.sum()), int(kept.sum() - count.sum()), values=values)
+        times = {value: number for value, number in zip(index.codes[name], count.tolist(), strict=True) if number}
+        values = in_order(times)
+        missing, counts_of = int(kept.sum() - count.sum()), tuple(times[value] for value in values)
+        reports[name] = ColumnReport(
+            name, "category", int(count.sum()), missing, values=values, counts=counts_of, note=reports[name].note
+        )
     return reports

@@ -108,6 +108,29 @@ def test_grouped_thousands(cell: str, writing: Writing, number: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cell", "writing", "number"),
+    [
+        *((cell, Writing(".", "mark", "currency"), 1234.5) for cell in ("$1,234.50", " 1,234.50 USD", "£ 1,234.50")),
+        *((cell, Writing(".", "mark", "currency"), -5) for cell in ("-$5", "$-5", "($5)", "(5.00)", "- € 5")),
+        ("1.234,50 €", Writing(",", "mark", "currency"), 1234.5),
+        *((cell, Writing(unit="percent"), 12.5) for cell in ("12.5%", "12.5 %", "12.5")),
+        *((cell, Writing(unit="currency"), "bad") for cell in ("$", "$five", "5 apples", "5%", "$$5", "a5 USD")),
+    ],
+)
+def test_signs_of_currency_and_per_cent_in_a_column_that_has_them(cell: str, writing: Writing, number: object) -> None:
+    assert read([cell, "5"], writing)[0] == read([cell, "5"], writing, each=True)[0] == [number, 5.0]
+
+
+def test_a_column_has_signs_only_if_it_is_one_of_numbers_without_them(tmp_path: Path) -> None:
+    rows = [f"${n},{n}%,{'$' if n == 3 else 'USD'} {n if n % 3 else 'none'}x,{n % 2 * 10}%" for n in range(40)]
+    text = "\n".join(["amount,share,words,label", *rows, ""])
+    index = indexed(tmp_path, text, label_columns=("label",))
+    assert [column.type for column in index.columns] == ["number", "number", "text", "category"]
+    assert index.column("label").values == ("0%", "10%")
+    assert not len(index.bad_rows())
+
+
+@pytest.mark.parametrize(
     ("table", "decimal", "columns"),
     [
         # A decimal comma anywhere in the file settles what 1.234 is; with tabs, quotes or semicolons alike.
