@@ -40,7 +40,7 @@ def from_json(kind: type[SomeRecipe], stored: Mapping[str, Any]) -> SomeRecipe:
     """The recipe of class `kind` that `to_json` was given; fields that are missing take their defaults.
 
     Raises:
-        UserError: if there is a field that the class does not have.
+        UserError: if there is a field that the class does not have, or one that has no default is missing.
     """
     recipe: SomeRecipe = _build(kind, stored)
     return recipe
@@ -51,6 +51,10 @@ def _build(cls: Any, fields: Mapping[str, Any]) -> Any:
     unknown = fields.keys() - hints.keys()
     if unknown:
         raise UserError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}; another version stored it")
+    defaults = (dataclasses.MISSING, dataclasses.MISSING)
+    needed = {spec.name for spec in dataclasses.fields(cls) if (spec.default, spec.default_factory) == defaults}
+    if lacking := needed - fields.keys():
+        raise UserError(f"{cls.__name__} lacks {', '.join(sorted(lacking))}; another version stored it: train again")
     for name, value in fields.items():
         if not _is_of(hints[name], value):
             raise UserError(f"{cls.__name__}.{name} is {_brief(value)}, which is of another type")

@@ -318,6 +318,11 @@ def test_what_was_fitted_is_stored_and_a_run_is_not_resumed_on_other_data(
     assert found == replace(found, fitted_on=None).fitted()
     assert recipe_to_json(found) == recipe_to_json(recipe_from_json(json.loads(json.dumps(recipe_to_json(found)))))
     trained_to = json.loads((tmp_path / "mine" / "result.json").read_text())["metrics"]["val/rmse"]
+    # As a version before 0.2 stored it.
+    older = json.loads(json.dumps(stored))
+    del older["fitted_on"]["numbers"][0]["quantiles"]
+    with pytest.raises(UserError, match=r"NumberFeature lacks quantiles; another version stored it: train again"):
+        recipe_from_json(older)
 
     table.touch()
     capsys.readouterr()

@@ -45,7 +45,7 @@ class NumberFeature:
     """3e38 if all numbers are the same, so that only the missing flag is a feature."""
     has_missing: bool
     """Whether some training rows lack a value; then a second feature flags missing values with 1."""
-    quantiles: tuple[float, ...] = ()
+    quantiles: tuple[float, ...]
     """At evenly spaced levels from 0 to 1, including the quartiles: for scaling, and as the bins of embeddings."""
 
     @classmethod

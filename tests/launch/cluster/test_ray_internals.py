@@ -57,8 +57,8 @@ def test_a_note_is_taken_once() -> None:
 
 
 def test_trainer_without_datasets() -> None:
-    trainer = ray_internals.trainer_without_datasets(print)
-    with_them = TorchTrainer(print)
+    trainer: Any = ray_internals.trainer_without_datasets(print)
+    with_them: Any = TorchTrainer(print)
     left_out = {type(one) for one in with_them._create_default_callbacks()} - {
         type(one) for one in trainer._create_default_callbacks()
     }
