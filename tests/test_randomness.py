@@ -22,4 +22,5 @@ def test_the_numbers_of_the_uses_are_fixed() -> None:
         "EXAMPLES": 6,
         "SEARCH": 7,
         "ITEMS": 8,
+        "QUANTILES": 9,
     }

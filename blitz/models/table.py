@@ -42,7 +42,8 @@ class Layers:
     """The model."""
 
     name: TableModelName = "tabm"
-    """tabm: an ensemble in one network; realmlp: a tuned multilayer perceptron; mlp: a plain one."""
+    """tabm: an ensemble in one network; realmlp: a tuned multilayer perceptron; mlp: a plain one. Settings of the
+    optimizer that are not given follow from it."""
     hidden: tuple[int, ...] | None = None
     """Widths of the hidden layers; by default those of the model."""
     dropout: float | None = None

@@ -34,7 +34,6 @@ class TableCsv(LearnsTargets):
     global_batch_size: int | None = None  # type: ignore[assignment]
     """Rows a step, over all workers; by default the more the more rows there are."""
     optim: Optim = _OPTIM
-    """Settings that are not given follow from the model."""
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None

@@ -75,10 +75,10 @@ def test_predictions_are_those_of_the_model_in_the_order_of_the_rows(colours: Ru
     assert isinstance(recipe, TableCsv)
     model = build_model(recipe, World(0, 1, torch.device("cpu"))).eval()
     model.load_state_dict(weights(colours))
-    features = recipe.fit.numbers
-    numbers = [[(float(row[each.name]) - each.mean) / each.std for each in features] for row in given]
+    numbers = torch.tensor([[float(row[each.name]) for each in recipe.fit.numbers] for row in given]).double()
+    batch = {"numbers": numbers, "categories": torch.zeros(700, 0, dtype=torch.long)}
     with torch.no_grad():
-        scores = model(torch.tensor(numbers), torch.zeros(700, 0, dtype=torch.long)).softmax(1)
+        scores = recipe.forward(model, recipe.preprocess(batch)).softmax(1)
     classes = recipe.fit.target.classes
     assert [row["prediction"] for row in said] == [classes[index] for index in scores.argmax(1).tolist()]
     for index, name in enumerate(classes):
