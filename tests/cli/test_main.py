@@ -75,8 +75,10 @@ def test_importing_the_jobs_does_nothing_else() -> None:
 
 
 def test_ctrl_c_while_a_command_is_imported_is_one_line(tmp_path: Path) -> None:
-    # Stands for torch, whose import takes seconds: it says when it has begun, and waits to be interrupted.
-    (tmp_path / "torch.py").write_text("import signal\nprint('importing', flush=True)\nsignal.pause()\n")
+    # Stands for torch, whose import takes seconds: it says when it has begun, and goes on until it is interrupted. In
+    # one long wait it would miss a signal that comes just before.
+    forever = "import time\nprint('importing', flush=True)\nwhile True:\n    time.sleep(0.01)\n"
+    (tmp_path / "torch.py").write_text(forever)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-m", "blitz", "train", "digits"]
     with subprocess.Popen(

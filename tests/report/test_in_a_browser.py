@@ -111,7 +111,7 @@ def test_dragging_across_a_curve_zooms_all_of_them_and_a_double_click_ends_it(br
     )
     browser.open(page)
     whole = browser.run(f"return {ranges}")
-    assert len(whole) == 5
+    assert len(whole) == 7
     assert {last for _, last in whole} == {30}
     chart = browser.driver.find_element(By.CSS_SELECTOR, "[data-chart='curve loss']")
     mouse = ActionChains(browser.driver).scroll_to_element(chart).move_to_element(chart)

@@ -210,7 +210,8 @@ def test_auto_fetches_what_takes_no_time_in_this_process() -> None:
     shown = Shown()
     blocks: Iterator[Block] = loader_of(Numbers()).blocks(0, workers="auto", display=shown)
     assert {int(block.columns["process"][0]) for block in blocks} == {os.getpid()}
-    assert shown.lines == ["loader workers: 0 (to fetch all rows takes this process 0.0 s)"]
+    (shown_line,) = shown.lines
+    assert shown_line.startswith("loader workers: 0 (to fetch all rows takes this process ")
 
 
 def test_auto_of_a_run_that_is_done_fetches_nothing() -> None:
