@@ -11,7 +11,7 @@ from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.csv.tabular import CsvData
 from blitz.data.text.sentences import PairData
 from blitz.data.torchvision_images import VisionData
-from blitz.models.table import Layers
+from blitz.models.table_models import Layers
 from blitz.optim import Optim
 from blitz.recipe import Recipe
 from blitz.recipes.blobs import Blobs

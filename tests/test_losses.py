@@ -14,7 +14,7 @@ from blitz.api.run import Run
 from blitz.data.csv.tabular import CsvData
 from blitz.errors import UserError
 from blitz.losses import LearnsTargets
-from blitz.models.table import Layers
+from blitz.models.table_models import Layers
 from blitz.optim import Optim
 from blitz.recipes.table_csv import TableCsv
 from blitz.settings import from_json, to_json

@@ -12,7 +12,7 @@ import blitz
 from blitz.api.train_run import Trained, TrainSettings, train_run
 from blitz.errors import UserError
 from blitz.models.folds import Folds
-from blitz.models.table import Layers
+from blitz.models.table_models import Layers
 from blitz.optim import Optim
 from blitz.recipes.table_csv import TableCsv
 from tests.running import result, same_bits, train, weights

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from blitz.models.table import Layers, TableModelName
+from blitz.models.table_models import Layers, TableModelName
 from blitz.models.tabular_mlp import TabularMLP
 from blitz.recipes.table_csv import TableCsv
 from tests.float64 import TOLERANCE, in_float64

@@ -12,7 +12,7 @@ from blitz.data.plan import Plan, Split
 from blitz.fields import held, may_change
 from blitz.losses import LearnsTargets
 from blitz.models.folds import Folds, fold_weights
-from blitz.models.table import Layers, scaled, usual_batch, usual_epochs, usual_optim
+from blitz.models.table_models import Layers, scaled, usual_batch, usual_epochs, usual_optim
 from blitz.models.texts import WIDTH, WithTexts
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Regression
