@@ -7,6 +7,7 @@ and plans only what is consumed next.
 import functools
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -40,6 +41,10 @@ class Feed(Protocol):
     def blocks(self, shares: Shares, first_step: int, rank: int, *, start: int) -> Iterator[Block]:
         """The blocks of a rank from `first_step` on; `start` is a number that tells this start of the ranks apart."""
 
+    def close(self) -> None:
+        """End the processes that it started, once no rank needs it; by default there are none."""
+        return  # noqa: PLR1711
+
 
 def feed_of(name: FeedName, datasets: Datasets, *, row_bytes: int, task_cpus: float) -> Feed:
     """The feed of that name, or for auto the one that suits the data sets, which go into Ray's object store.
@@ -61,7 +66,7 @@ def feed_of(name: FeedName, datasets: Datasets, *, row_bytes: int, task_cpus: fl
 
 
 @dataclass(frozen=True)
-class MemoryFeed:
+class MemoryFeed(Feed):
     """Every rank slices its rows from arrays in the object store, which the ranks of a node share without a copy."""
 
     datasets: DatasetRefs
@@ -74,7 +79,7 @@ class MemoryFeed:
 
 
 @dataclass(frozen=True)
-class TaskFeed:
+class TaskFeed(Feed):
     """Every rank has its blocks fetched by plain tasks, on any node."""
 
     datasets: DatasetRefs
@@ -103,7 +108,7 @@ def _next(requested: "deque[ray.ObjectRef[Block]]") -> Block:
 
 
 @dataclass(frozen=True)
-class StreamFeed:
+class StreamFeed(Feed):
     """The ranks take their blocks from streams of Ray Data, one for every `ranks_per_stream` ranks."""
 
     datasets: DatasetRefs
@@ -145,6 +150,11 @@ class StreamFeed:
                     _start_to_copy(ready)
                 yield _block(ray.get(ready.popleft()), chunk, shares)
             part = following
+
+    def close(self) -> None:
+        """End the actor of the first stream, which a driver that lives on would otherwise keep; ranks end theirs."""
+        with suppress(ray.exceptions.RayError):
+            ray.kill(self.first)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,10 @@ def _train(job: Job, datasets: Datasets, scale: Scale, workers: Workers, queue: 
                 callbacks=[NotesFailures(job.run), StopAtUserErrors()],  # type: ignore[list-item]
             ),
         )
-        _fit(trainer, job.run)
+        try:
+            _fit(trainer, job.run)
+        finally:
+            feed.close()
 
 
 def _fit(trainer: TorchTrainer, run: RunDirectory) -> None:

@@ -45,6 +45,12 @@ def feed(ray_runtime: None) -> StreamFeed:
     return replace(made, tasks_per_window=10)
 
 
+def test_a_closed_feed_leaves_no_process_of_the_driver(feed: StreamFeed) -> None:
+    feed.close()
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(feed.first.take.remote(0, 0, None))
+
+
 def expected(rank: int, first_step: int = 0) -> list[list[int]]:
     return [SHARES.rows_of(chunk, rank)[0].tolist() for chunk in SHARES.chunks(first_step)]
 
