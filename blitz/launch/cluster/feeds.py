@@ -43,7 +43,7 @@ class Feed(Protocol):
 
     def close(self) -> None:
         """End the processes that it started, once no rank needs it; by default there are none."""
-        return  # noqa: PLR1711
+        return
 
 
 def feed_of(name: FeedName, datasets: Datasets, *, row_bytes: int, task_cpus: float) -> Feed:
