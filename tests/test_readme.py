@@ -129,6 +129,9 @@ def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str])
     )
     of_its_examples = {
         "--data-root",
+        "--kills",
+        "--kills-a-run",
+        "--kinds",
         "--blocks",
         "--take",
         "--ranks",

@@ -129,7 +129,9 @@ def test_nodes_that_join_are_killed_or_preempted_change_the_number_of_workers_an
         run.kill()
 
     sizes = [size for _, size in world_sizes(tmp_path)]
-    assert [size for i, size in enumerate(sizes) if sizes[i - 1 : i] != [size]] == [1, 3, 2, 1]
+    changes = [size for i, size in enumerate(sizes) if sizes[i - 1 : i] != [size]]
+    # There may be a look for room between the two nodes that join.
+    assert changes in ([1, 3, 2, 1], [1, 2, 3, 2, 1])
     # What is left is done in this process, from wherever the workers had come to; the same steps without a change are
     # another run.
     elastic = RunDirectory.of(str(tmp_path), "elastic")

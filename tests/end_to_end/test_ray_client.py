@@ -51,10 +51,11 @@ def train(odd=None, **settings):
 START = "from program import train; import sys; train(run='one', address=sys.argv[1], num_workers=2, epochs=500)"
 RESUME = """
 from program import train
-import blitz, sys
+from blitz.errors import UserError
+import sys
 try:
     train(odd=41, run="odd", address=sys.argv[1], num_workers=2)
-except blitz.DataError as error:
+except UserError as error:
     print(f"[{error}]")
 train(run="one", address=sys.argv[1], num_workers=2, epochs=500, max_steps=int(sys.argv[2]))
 train(run="alone", num_workers=0, epochs=500, max_steps=int(sys.argv[2]))
@@ -96,7 +97,7 @@ def test_a_run_through_ray_client_is_interrupted_and_resumes(head: Head, tmp_pat
     resumed = [sys.executable, "-c", RESUME, head.client, str(reached + 20)]
     done = subprocess.run(resumed, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "[train=Points: row 41 cannot be read (program.py:19): LookupError: row 41 is odd]" in done.stdout
+    assert "[train=Points: row 41 cannot be read (program.py:20): LookupError: row 41 is odd]" in done.stdout
     one, alone = (blitz.open(tmp_path / "runs" / name, model=object) for name in ("one", "alone"))
     assert [event["what"] for event in one.directory.events()] == ["started", "resumed", "finished"]
     assert one.result is not None
