@@ -176,8 +176,8 @@ class Recipe(ABC):
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """The splits that the recipe has."""
-        return ("train", "val")
+        """The splits that the recipe has: `test` too if it is tested."""
+        return ("train", "val", "test") if self.is_tested else ("train", "val")
 
     @property
     def is_tested(self) -> bool:

@@ -3,7 +3,6 @@
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+
+from tests.waiting import wait_until
 
 _FLAGS = (
     "--headless",
@@ -25,7 +26,6 @@ _FLAGS = (
     "--disable-dev-shm-usage",
     "--window-size=1280,1000",
 )
-_PATIENCE_S = 60
 
 
 class Browser:
@@ -53,10 +53,7 @@ class Browser:
 
     def wait_for(self, script: str) -> None:
         """Return once a script returns something true."""
-        end = time.monotonic() + _PATIENCE_S
-        while not self.run(script):
-            assert time.monotonic() < end, f"{script}; console: {self.complaints()}"
-            time.sleep(0.02)
+        wait_until(lambda: self.run(script), says=lambda: f"{script}; console: {self.complaints()}")
 
     def complaints(self) -> list[str]:
         """Messages of the console, warnings too, since the last call."""

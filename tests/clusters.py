@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.waiting import wait_until
+
 TOKEN = "a token that only these tests know, long enough for Ray"
 _BIN = Path(sys.executable).parent
-_SECONDS_TO_START = 300.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Head:
         )
         with urllib.request.urlopen(request) as answer:
             return str(json.load(answer)["status"])
+
+    def job_state_at_the_end(self, job: str) -> str:
+        """Its status once it has ended."""
+        wait_until(lambda: self.job_state(job) not in ("PENDING", "RUNNING"), every=0.2)
+        return self.job_state(job)
 
 
 @contextmanager
@@ -156,12 +161,12 @@ def _stop(node: psutil.Process) -> None:
 
 
 def _wait_until_started(node: psutil.Process, log: Path) -> None:
-    deadline = time.monotonic() + _SECONDS_TO_START
-    while "Ray runtime started" not in (said := log.read_text()):
+    def started() -> bool:
         # A process that has ended and is not waited for yet counts as running.
-        assert node.status() != psutil.STATUS_ZOMBIE, said
-        assert time.monotonic() < deadline, said
-        time.sleep(0.05)
+        assert node.status() != psutil.STATUS_ZOMBIE, log.read_text()
+        return "Ray runtime started" in log.read_text()
+
+    wait_until(started, says=log.read_text)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -94,10 +94,6 @@ class ImageCsv(LearnsTargets):
         return self.data.loader_workers
 
     @property
-    def splits(self) -> tuple[Split, ...]:
-        return self.data.splits
-
-    @property
     def is_tested(self) -> bool:
         return self.data.has_test
 

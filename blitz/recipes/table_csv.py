@@ -78,10 +78,6 @@ class TableCsv(LearnsTargets):
         return self.fitted_on
 
     @property
-    def splits(self) -> tuple[Split, ...]:
-        return self.data.splits
-
-    @property
     def is_tested(self) -> bool:
         return self.data.has_test
 

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from tests.running import train, weights
 from tests.test_image_csv import recipe as image_recipe
 from tests.test_table_csv import numbers_and_colours
 from tests.test_table_csv import recipe as table_recipe
+from tests.waiting import wait_until
 
 Rows = list[dict[str, str]]
 
@@ -237,9 +237,7 @@ def test_a_killed_prediction_resumes_and_writes_the_same_file(colours: RunDirect
     target = tmp_path / "out.csv"
     command = [sys.executable, "-m", "jobs.predict", str(colours), str(source), str(target), "--scale.num-workers", "0"]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True)
-    while not [*tmp_path.glob("out.csv.parts/*.arrow")]:
-        assert process.poll() is None
-        time.sleep(0.002)
+    wait_until(lambda: [*tmp_path.glob("out.csv.parts/*.arrow")], process=process, every=0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL

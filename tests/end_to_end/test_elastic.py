@@ -25,6 +25,7 @@ from blitz.training.loop import Checkpoints
 from tests.clusters import env_of_driver
 from tests.float64 import TOLERANCE
 from tests.running import losses, result, train, train_workers
+from tests.waiting import wait_until
 
 # In float64, where a sum in another order of the ranks changes no loss beyond the tolerance (tests/float64.py).
 SOURCE = """
@@ -74,16 +75,16 @@ def world_sizes(folder: Path) -> list[tuple[int, int]]:
 
 def wait_for(workers: int, folder: Path, run: subprocess.Popen[bytes]) -> int:
     """Until so many workers have made two checkpoints; the first step that they have logged."""
-    end = time.monotonic() + SECONDS_TO_WAIT
-    while time.monotonic() < end:
-        assert run.poll() is None, run.returncode
+
+    def first_step() -> int | None:
         newest_first = reversed(world_sizes(folder))
         steps = [step for step, _ in takewhile(lambda line: line[1] == workers, newest_first)]
         # Ten steps a line and a hundred a checkpoint: what comes after one is made again by the next workers.
-        if len(steps) > 20:
-            return steps[-1]
-        time.sleep(0.1)
-    raise AssertionError(f"{workers} workers did not come within {SECONDS_TO_WAIT} s: {world_sizes(folder)[-3:]}")
+        return steps[-1] if len(steps) > 20 else None
+
+    found = wait_until(first_step, process=run, says=lambda: f"not {workers} workers: {world_sizes(folder)[-3:]}")
+    assert found is not None
+    return found
 
 
 def preempt(node: Any, cluster: Cluster, printed: Path) -> int:

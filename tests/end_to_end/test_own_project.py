@@ -2,7 +2,6 @@
 point, in one process, on two Ray workers, and submitted to a cluster of two nodes."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -215,9 +214,7 @@ def test_from_a_users_folder_to_a_cluster_of_two_nodes(
     two_nodes.ray("job", "submit", *submit, "--", *words, cwd=project)
     # Meanwhile, in this process.
     with_roses.run("blitz", "train", "flowers.py", "--scale.num-workers", "0", "--run", "alone", cwd=project)
-    while (state := two_nodes.job_state("flowers")) in ("PENDING", "RUNNING"):
-        time.sleep(0.2)
-    assert state == "SUCCEEDED", two_nodes.ray("job", "logs", "flowers")
+    assert two_nodes.job_state_at_the_end("flowers") == "SUCCEEDED", two_nodes.ray("job", "logs", "flowers")
     submitted = RunDirectory.of(storage, "submitted")
     alone = digest_of(project, "alone")
     assert result(submitted)["rows_digest"] == alone

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -17,6 +16,7 @@ from blitz.launch.cluster.head_node import check_address
 from tests.clusters import TOKEN, Head
 from tests.float64 import TOLERANCE
 from tests.running import losses
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -84,14 +84,15 @@ def test_a_run_through_ray_client_is_interrupted_and_resumes(head: Head, tmp_pat
 
     started = [sys.executable, "-c", START, head.client]
     with subprocess.Popen(started, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as program:
-        while not metrics.exists() or metrics.read_bytes().count(b"\n") < 10:
-            assert program.poll() is None, program.communicate()[0].decode()
-            time.sleep(0.1)
+        wait_until(
+            lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= 10,
+            process=program,
+            says=lambda: program.communicate(timeout=5)[0].decode(),
+        )
         assert train_workers(head)
         program.send_signal(signal.SIGINT)
         assert program.wait() != 0
-    while train_workers(head):
-        time.sleep(0.1)
+    wait_until(lambda: not train_workers(head))
     reached = json.loads(metrics.read_bytes().splitlines()[-1])["step"]
 
     resumed = [sys.executable, "-c", RESUME, head.client, str(reached + 20)]

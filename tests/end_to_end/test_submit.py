@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,12 +42,6 @@ def submit(head: Head, checkout: Path, job: str, *words: str) -> None:
     head.ray("job", "submit", *flags, "--", "python", "-m", "jobs.train", *words, cwd=checkout)
 
 
-def state_at_the_end(head: Head, job: str) -> str:
-    while (state := head.job_state(job)) in ("PENDING", "RUNNING"):
-        time.sleep(0.2)
-    return state
-
-
 def test_a_job_is_submitted_to_two_nodes_watched_and_leaves_a_whole_run_on_s3(
     head: Head, s3_port: int, checkout: Path, tmp_path: Path
 ) -> None:
@@ -68,7 +61,7 @@ def test_a_job_is_submitted_to_two_nodes_watched_and_leaves_a_whole_run_on_s3(
     # With a folder of its own for uploads, as on another machine: in a shared one it replaces the files of the head.
     with joined_node(head, *blind_to(head.folder), cpus=4):
         submit(head, checkout, "whole", *words)
-        assert state_at_the_end(head, "whole") == "SUCCEEDED", head.ray("job", "logs", "whole")
+        assert head.job_state_at_the_end("whole") == "SUCCEEDED", head.ray("job", "logs", "whole")
     assert "succeeded" in head.ray("job", "status", "whole")
     printed = head.ray("job", "logs", "whole")
     run = RunDirectory.of(uri_of(s3_port, tmp_path.name), "one")
@@ -102,7 +95,7 @@ def test_a_job_that_is_stopped_leaves_a_run_that_submitting_again_finishes_and_n
     with at_step(RANDOM.randrange(15, 300), tmp_path / "killed", stop) as acted:
         # More than are done before it is stopped, however long that takes.
         submit(head, checkout, "first", *words, "300")
-        assert state_at_the_end(head, "first") == "STOPPED", head.ray("job", "logs", "first")
+        assert head.job_state_at_the_end("first") == "STOPPED", head.ray("job", "logs", "first")
     assert acted.is_set()
     assert during
     _, alive = psutil.wait_procs(during, timeout=60)
@@ -112,7 +105,7 @@ def test_a_job_that_is_stopped_leaves_a_run_that_submitting_again_finishes_and_n
 
     epochs = run.checkpoint_steps()[-1] // 47 + 3
     submit(head, checkout, "second", *words, str(epochs))
-    assert state_at_the_end(head, "second") == "SUCCEEDED", head.ray("job", "logs", "second")
+    assert head.job_state_at_the_end("second") == "SUCCEEDED", head.ray("job", "logs", "second")
     assert "continues from step" in head.ray("job", "logs", "second")
     undisturbed = train(replace(RECIPE, epochs=epochs), tmp_path / "undisturbed", checkpoints=CHECKPOINTS)
     assert result(run)["rows_digest"] == result(undisturbed)["rows_digest"]

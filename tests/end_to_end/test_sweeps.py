@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from blitz.cli import tune
 from blitz.run_files.directory import RunDirectory
 from tests.cli.test_tune import rows_of, without_seconds
 from tests.running import losses, same_bits, weights
+from tests.waiting import wait_until
 
 FLAGS = ["optimizers", "--epochs", "20", "--num-trials", "6", "--scale.num-workers", "0", "--no-report"]
 ALONE = [*FLAGS, "--packed", "no", "--scheduler", "asha"]
@@ -34,9 +34,7 @@ def start(words: list[str], folder: Path, run: str, env: Mapping[str, str] = os.
 
 
 def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
-    while not (file.exists() and file.stat().st_size):
-        assert process.poll() is None
-        time.sleep(0.002)
+    wait_until(lambda: file.exists() and file.stat().st_size, process=process, every=0.002)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import wait_until
 
 Logged = Counter[tuple[int, str, float]]
 """How often each (step, name, value) is in a store."""
@@ -48,9 +49,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
             command, cwd=folder, env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            while not _answers(f"{uri}/health"):
-                assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.1)
+            wait_until(lambda: _answers(f"{uri}/health"), process=process, says=(folder / "log").read_text)
             yield uri
         finally:
             os.killpg(process.pid, 9)

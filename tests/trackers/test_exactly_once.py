@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pytest
 
 from blitz.run_files.directory import RunDirectory
 from tests.trackers.stores import Stored, in_comet, in_mlflow, in_trackio, in_wandb
+from tests.waiting import wait_until
 
 CLIENTS = {"mlflow": "mlflow", "wandb": "wandb", "trackio": "trackio", "comet": "comet_ml"}
 ROOT = Path(__file__).parents[2]
@@ -89,9 +89,7 @@ def killed(stores: Stores) -> RunDirectory:
     """
     run = RunDirectory.of(str(stores.folder / "runs" / "killed"))
     with stores.start(*TRAIN, "--epochs", "1000") as process:
-        while not sent_beyond_checkpoint(run):
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: sent_beyond_checkpoint(run), process=process)
         process.send_signal(signal.SIGKILL)
     reached = run.metrics()[-1]["step"]
     for name in CLIENTS:

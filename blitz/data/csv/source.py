@@ -15,7 +15,6 @@ from blitz.data.csv.reading.scan import CsvOptions, Head, read_head
 from blitz.data.csv.splits import Mask as Mask
 from blitz.data.csv.splits import Parts, SplitBy, split_rows
 from blitz.data.order import Rows
-from blitz.data.plan import Split
 from blitz.errors import DataError, require
 from blitz.fields import may_change
 from blitz.storage import is_folder
@@ -89,11 +88,6 @@ class CsvSource:
     def has_test(self) -> bool:
         """Whether there are rows to test on."""
         return self.test_csv is not None or self.test_fraction is not None
-
-    @property
-    def splits(self) -> tuple[Split, ...]:
-        """The parts that the rows are divided into."""
-        return ("train", "val", "test") if self.has_test else ("train", "val")
 
     @property
     def has_shares(self) -> bool:

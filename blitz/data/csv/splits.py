@@ -59,6 +59,9 @@ class SplitBy:
         require(known, f"--data.split is {text!r}; it must be {ways}")
         return cls(kind, column)
 
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.column}" if self.column else self.kind
+
 
 def split_rows(
     index: CsvIndex,
@@ -107,7 +110,7 @@ def split_rows(
         masks["train"][taken] = False
         require(
             bool(len(taken)) or not counts[name],
-            f"--data.split {by.kind}:{by.column} leaves no rows for --data.{name}-fraction of {index.csv}; "
+            f"--data.split {by} leaves no rows for --data.{name}-fraction of {index.csv}; "
             "raise it, or split in another way",
         )
     require(bool(masks["train"].any()) or not wanted, f"{wanted} of {index.csv} leave no row to train on")
@@ -125,7 +128,7 @@ def fold_rows(
         DataError: if the column to split by is not there, or is empty in some rows.
         UserError: if there are fewer rows or groups than folds, or rows are split by time.
     """
-    require(by.kind != "time", f"--data.folds does not go with --data.split time:{by.column}: folds have no order")
+    require(by.kind != "time", f"--data.folds does not go with --data.split {by}: folds have no order")
     require(len(rows) >= folds, f"--data.folds {folds}: {index.csv} has {len(rows)} rows to divide")
     found = np.full(index.rows, -1)
     if by.kind == "group":

@@ -5,10 +5,9 @@ import secrets
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
 
 import ray.train
 import ray.train.torch
@@ -160,9 +159,14 @@ def _work(config: dict[str, _Work]) -> None:
 
 def _begun(blocks: Iterator[Block]) -> Iterator[Block]:
     """The same blocks: the first is already awaited while this process builds the model."""
-    first = ThreadPoolExecutor(1).submit(lambda: list(islice(blocks, 1)))
-    awaited: list[Callable[[], Iterable[Block]]] = [first.result, lambda: blocks]
-    return chain.from_iterable(each() for each in awaited)
+    first = ThreadPoolExecutor(1).submit(next, blocks, None)
+
+    def taken() -> Iterator[Block]:
+        if (block := first.result()) is not None:
+            yield block
+            yield from blocks
+
+    return taken()
 
 
 def _preemption() -> Preemption:

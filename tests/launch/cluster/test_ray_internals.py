@@ -14,6 +14,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 import blitz
 from blitz.launch.cluster import ray_internals
+from tests.waiting import wait_until
 
 PRIVATE = re.compile(r"\b_private\b|\b_internal\b|\b_raylet\b|internal_kv")
 
@@ -41,10 +42,7 @@ def test_silence_node_messages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_runtime")
 def test_node_types_of_a_cluster_without_types_are_named_after_the_nodes() -> None:
-    deadline = time.monotonic() + 60
-    while not (types := ray_internals.node_types()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    types = wait_until(ray_internals.node_types)
     assert [name for node, name in types] == [f"node_{node}" for node, name in types]
 
 
