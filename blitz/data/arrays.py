@@ -57,6 +57,14 @@ class EpochDataset(MapStyleDataset, Protocol):
         """The rows of a batch, each for its epoch; both of shape (rows,), and pairs may repeat."""
 
 
+@runtime_checkable
+class LabeledDataset(MapStyleDataset, Protocol):
+    """A data set of classes that tells the class of a row without fetching the rest of it."""
+
+    def labels(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The number of the class of each row, of shape (rows,)."""
+
+
 def in_memory(dataset: MapStyleDataset) -> bool:
     """Whether fetching rows only slices arrays in memory, as the data set's attribute `in_memory` states."""
     return bool(getattr(dataset, "in_memory", False))
@@ -87,3 +95,12 @@ class ArrayDataset:
     def __getitems__(self, rows: npt.NDArray[np.int64]) -> Columns:
         """A whole batch at once: each column of shape (len(rows), …), in the order of `rows`."""
         return {name: column[rows] for name, column in self.columns.items()}
+
+    def labels(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The column `targets` of some rows, which are classes.
+
+        Raises:
+            KeyError: if there is no such column.
+        """
+        found: npt.NDArray[np.int64] = self.columns["targets"][rows].astype(np.int64)
+        return found

@@ -255,9 +255,7 @@ def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
     )
 
 
-def _task(
-    data: ImageCsvData, index: CsvIndex, targets: tuple[str, ...]
-) -> Literal["classification", "numbers", "points"]:
+def _task(data: ImageCsvData, index: CsvIndex, targets: tuple[str, ...]) -> LearnedTask:
     if data.task != "auto":
         return data.task
     return "classification" if {index.column(name).type for name in targets} == {"category"} else "numbers"

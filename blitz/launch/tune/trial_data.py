@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blitz.data.arrays import ArrayDataset
-from blitz.data.csv.image_dataset import CsvImages
-from blitz.data.csv.tabular import CsvRows
+from blitz.data.arrays import LabeledDataset
 from blitz.data.plan import Datasets, Plan
 from blitz.errors import require
 from blitz.outputs.metrics import Classification
@@ -51,15 +49,16 @@ class TrialData:
         None where there are no classes, or where a row's class cannot be read without the rest of it.
         """
         metrics, rows = self.fitted.metrics(), self.datasets["val"]
-        if not isinstance(metrics, Classification) or not isinstance(rows, ArrayDataset | CsvRows | CsvImages):
-            return None
-        if isinstance(rows, ArrayDataset) and "targets" not in rows.columns:
+        if not isinstance(metrics, Classification) or not isinstance(rows, LabeledDataset):
             return None
         counts = torch.zeros(len(metrics.classes), dtype=torch.int64)
         for start in range(0, self.plan.eval_rows, _ROWS_AT_ONCE):
             some = np.arange(start, min(start + _ROWS_AT_ONCE, self.plan.eval_rows))
-            labels = rows.columns["targets"][some] if isinstance(rows, ArrayDataset) else rows.labels(some)
-            counts += torch.bincount(torch.from_numpy(labels).long(), minlength=len(counts))
+            try:
+                labels = rows.labels(some)
+            except KeyError:
+                return None
+            counts += torch.bincount(torch.from_numpy(labels), minlength=len(counts))
         return {"right": torch.zeros_like(counts), "rows_of": counts}
 
     def of(self, settings: Mapping[str, Any]) -> tuple[Recipe, Datasets]:
