@@ -97,7 +97,7 @@ def usual_optim(name: TableModelName, *, classifies: bool) -> dict[str, Any]:
     """Default settings of the optimizer."""
     match name:
         case "tabm":
-            return {"name": "adamw", "lr": 3e-3, "weight_decay": 3e-4, "schedule": "wsd", "decay_fraction": 0.5}
+            return {"name": "adamw", "lr": 6e-3, "weight_decay": 0.05, "schedule": "wsd", "decay_fraction": 0.5}
         case "realmlp":
             lr = 0.04 if classifies else 0.2
             return {"name": "adamw", "lr": lr, "betas": (0.9, 0.95), "weight_decay": 0.02, "schedule": "coslog"}
