@@ -98,7 +98,7 @@ class ImageCsv(LearnsTargets):
         return self.data.has_test
 
     def dataset(self, split: Split) -> CsvImages:
-        return image_rows(self.data, self.fit, split, self.seed, self.opened)
+        return self.sampled(image_rows(self.data, self.fit, split, self.seed, self.opened), split)
 
     def inputs(self, csv: str) -> CsvImages:
         return image_inputs(self.data, self.fit, csv)

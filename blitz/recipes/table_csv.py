@@ -82,7 +82,7 @@ class TableCsv(LearnsTargets):
         return self.data.has_test
 
     def dataset(self, split: Split) -> CsvRows:
-        return csv_rows(self.data, self.fit, split, self.seed, self.opened)
+        return self.sampled(csv_rows(self.data, self.fit, split, self.seed, self.opened), split)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)

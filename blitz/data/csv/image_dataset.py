@@ -87,6 +87,8 @@ class CsvImages:
     are all bad rows.
     """
 
+    rows_in_class_order: npt.NDArray[np.int32] | Rows
+
     def __init__(
         self, index: CsvIndex, data: ImageCsvData, fit: ImageFit, kept: Mask, left_out: BadRows, files: BadRows
     ) -> None:
