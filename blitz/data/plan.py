@@ -44,6 +44,8 @@ class Plan:
     class_rows: tuple[int, ...] = ()
     """Where an epoch samples rows by class, how many rows of each class there are, and how many an epoch takes."""
     class_draws: tuple[int, ...] = ()
+    rows_together: int = 1
+    """So many rows in a row of each batch lie in one rank's share."""
 
     @classmethod
     def of_evaluation(cls, *, rows: int, batch_size: int) -> "Plan":
@@ -63,7 +65,9 @@ class Plan:
     def share(self, world_size: int) -> int:
         """Rows of every batch that each of `world_size` ranks takes, pad rows included."""
         largest_batch = min(self.global_batch_size, max(self.train_rows, self.eval_rows))
-        return -(-largest_batch // world_size)
+        if world_size <= 1:
+            return largest_batch
+        return -(-largest_batch // (world_size * self.rows_together)) * self.rows_together
 
     def batch_rows(self, chunk: "Chunk") -> list[int]:
         """Rows of each global batch of a chunk."""
