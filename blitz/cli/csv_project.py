@@ -3,11 +3,14 @@
 import json
 import math
 import tempfile
+from pathlib import Path
 
 from blitz.cli.prepare import summary
 from blitz.data.csv.reading.columns import ColumnReport
+from blitz.data.csv.reading.head import read_head
 from blitz.data.csv.reading.index import CsvIndex, index_csv
-from blitz.data.csv.reading.scan import CsvOptions, read_head
+from blitz.data.csv.reading.reader import CsvOptions
+from blitz.data.csv.reading.source_files import files_of
 from blitz.errors import require
 from blitz.storage import absolute, name_of
 from blitz.uris import is_uri
@@ -20,11 +23,11 @@ def csv_values(csv: str, target: str | None) -> dict[str, str]:
     Raises:
         UserError: if the CSV cannot be read, has no such column, or a text for its target.
     """
-    names = read_head(csv, CsvOptions()).dialect.names
-    if target is None:
-        target = names[-1]
-    require(target in names, f"--target: {csv} has no column '{target}'; it has: {', '.join(names)}")
     with tempfile.TemporaryDirectory(prefix="blitz-init-") as cache:
+        names = [*read_head(files_of(csv, Path(cache))[0], CsvOptions()).columns]
+        if target is None:
+            target = names[-1]
+        require(target in names, f"--target: {csv} has no column '{target}'; it has: {', '.join(names)}")
         index = index_csv(csv, cache, CsvOptions(label_columns=(target,)))
         bad = len(index.bad_rows())
     learned = index.column(target)

@@ -16,7 +16,7 @@ from blitz.data.csv.reading.encoding import Encoding
 from blitz.data.csv.reading.image_files import ImageCheck, check_images
 from blitz.data.csv.reading.index import CsvIndex, index_csv, make_cache
 from blitz.data.csv.reading.numbers import Decimal
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.csv.table import unknown_labels
 from blitz.errors import require
 from blitz.visible import visible

@@ -8,7 +8,7 @@ from PIL import Image
 
 from blitz.data.csv.reading.image_files import check_images
 from blitz.data.csv.reading.index import CsvIndex, index_csv
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.csv.table import CsvTable, unknown_labels
 from blitz.errors import DataError
 
