@@ -37,7 +37,7 @@ RECORD_HEADER = '"csv","line","column","value","reason"'
 
 NOT_A_NUMBER = "expected a number"
 
-_NAMED = 10
+_NAMED = 3
 _VALUE_CHARACTERS = 100
 
 
@@ -109,9 +109,13 @@ class BadRows:
 
     def listed_in(self, folder: str | Path, *, suffix: str = "") -> Path:
         """The path that `list_in` writes."""
-        # A pattern or a list is no name of a file.
-        stem = re.sub(r"[*?\[\],]+", "", PurePosixPath(self.csv_name).stem) or PurePosixPath(self.names.files[0]).stem
-        return Path(folder).expanduser() / f"{stem}{suffix}.bad_rows.csv"
+        return Path(folder).expanduser() / f"{self.stem}{suffix}.bad_rows.csv"
+
+    @property
+    def stem(self) -> str:
+        """A name for files about the table: that of the CSV, or of the first file of several."""
+        stem = re.sub(r"[*?\[\],]+", "", PurePosixPath(self.csv_name).stem)
+        return stem or PurePosixPath(self.names.files[0]).stem
 
     def list_in(self, folder: str | Path, *, suffix: str = "") -> Path:
         """Write all faults to `<name of the CSV><suffix>.bad_rows.csv` in a folder; returns its path."""
@@ -129,7 +133,7 @@ class BadRows:
 
         Raises:
             DataError: under `fail` if there are bad rows, under `skip` if they are more than `max_bad_fraction`; the
-                message names the first ten faults.
+                message names the first three faults.
         """
         bad = len(self)
         first = "; ".join(self.messages(_NAMED))

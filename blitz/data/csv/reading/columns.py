@@ -1,5 +1,6 @@
 """The columns of a CSV: their types, and statistics that are gathered batch by batch."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -57,6 +58,20 @@ class ColumnReport:
         if self.min is None or self.max is None:
             return self.type != "text" and len(self.values or ()) <= 1
         return self.max - self.min <= _CONSTANT * max(abs(self.min), abs(self.max))
+
+    @property
+    def numbers_rows(self) -> bool:
+        """Whether it seems to number the rows, as 1 to n: of such numbers mean and deviation are known."""
+        if self.min is None or self.max is None or self.mean is None or self.std is None or self.missing:
+            return False
+        n = self.count
+        as_counted = math.sqrt((n * n - 1) / 12)
+        return (
+            n > 2
+            and self.max - self.min == n - 1
+            and math.isclose(self.mean, (self.min + self.max) / 2, rel_tol=1e-9)
+            and math.isclose(self.std, as_counted, rel_tol=1 / n)
+        )
 
 
 def infer_type(cells: Sequence[str], evidence: Evidence, writing: Writing, *, is_label: bool) -> ColumnType:

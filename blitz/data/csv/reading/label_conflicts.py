@@ -76,7 +76,7 @@ def _hashed(batch: pyarrow.RecordBatch, image_column: str, label_columns: Sequen
         present &= ~missing(batch[name]).to_numpy(zero_copy_only=False)
         labels = mix64(labels ^ _bits(batch[name]))
     indices = np.flatnonzero(present)
-    return _Hashed(len(batch), indices, _hashes(batch[image_column])[indices], labels[indices])
+    return _Hashed(len(batch), indices, text_hashes(batch[image_column])[indices], labels[indices])
 
 
 def _faults(
@@ -102,13 +102,13 @@ def _faults(
 
 def _bits(labels: pyarrow.Array) -> Hashes:
     if pyarrow.types.is_string(labels.type):
-        return _hashes(labels)
+        return text_hashes(labels)
     values: npt.NDArray[Any] = labels.to_numpy(zero_copy_only=False)
     return values.view(np.uint64) if pyarrow.types.is_floating(labels.type) else values.astype(np.uint64)
 
 
-def _hashes(paths: pyarrow.StringArray) -> Hashes:
-    """A hash of each path: the sum modulo 2^64 of its bytes, each times a random number for its position."""
+def text_hashes(paths: pyarrow.StringArray) -> Hashes:
+    """A hash of each text: the sum modulo 2^64 of its bytes, each times a random number for its position."""
     _, offsets, data = paths.buffers()
     ends = np.frombuffer(offsets, np.int32)[paths.offset : paths.offset + len(paths) + 1].astype(np.int64)
     lengths = np.diff(ends)

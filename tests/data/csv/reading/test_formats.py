@@ -26,7 +26,7 @@ Table = dict[str, list[Any]]
 
 
 def random_table(seed: int, rows: int = 60) -> Table:
-    """Numbers, whole numbers, words, text and booleans, some missing; the first shard alone shows too little of each."""
+    """Numbers, whole numbers, words, text and booleans, some missing; one column of numbers ends in words."""
     rng = np.random.default_rng(seed)
     words = ["red", "NA", "green", "blue", "7"]
 
@@ -37,7 +37,7 @@ def random_table(seed: int, rows: int = 60) -> Table:
         "x": sparse((rng.normal(size=rows) * 10.0 ** rng.integers(-3, 5, rows)).tolist()),
         "n": sparse(rng.integers(-5, 2000, rows).tolist()),
         "c": sparse([words[i] for i in rng.integers(0, len(words), rows)]),
-        "t": [f"text {i} of, {rng.integers(0, 9)} \"words\"" for i in range(rows)],
+        "t": [f'text {i} of, {rng.integers(0, 9)} "words"' for i in range(rows)],
         "b": sparse((rng.random(rows) < 0.5).tolist()),
         # Numbers in the first shard, words in the last.
         "late": [str(i % 4) for i in range(rows - 15)] + [["up", "down"][i % 2] for i in range(15)],
