@@ -26,7 +26,7 @@ import json, re, sys, time
 from pathlib import Path
 import pyarrow.csv
 from blitz.data.csv.reading.index import index_csv
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 csv, cache = sys.argv[1:]
 began = time.perf_counter()
 {work}

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blitz.data.csv.class_folders import CLASS, IMAGE
+from blitz.data.csv.reading.head import Head
 from blitz.data.csv.reading.image_files import ImageCheck
-from blitz.data.csv.reading.scan import Head
 from blitz.data.csv.source import CsvSource
 from blitz.errors import DataError, require
 from blitz.fields import may_change
+from blitz.storage import is_folder
 
 Fit = Literal["crop", "stretch"]
 Task = Literal["auto", "classification", "numbers", "points"]
@@ -103,6 +104,9 @@ class ImageCsvData(CsvSource):
                 f"--data.task {self.task} needs a CSV: a folder of class folders only gives classes",
             )
         super().check()
+        for name, csv in (("train-csv", self.train_csv), ("val-csv", self.val_csv), ("test-csv", self.test_csv)):
+            mend = f"name CSVs, as {csv}/*.csv, or class folders with --data.train-dir"
+            require(not csv or not is_folder(csv), f"--data.{name} {csv} is a folder; {mend}")
 
     def columns(self) -> tuple[str, tuple[str, ...]]:
         """The column of images, and the columns to learn.

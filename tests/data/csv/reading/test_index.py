@@ -10,7 +10,7 @@ import pytest
 from blitz.data.csv.reading.columns import MAX_CATEGORIES
 from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.layout import LINE
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.csv.table import CsvTable
 from blitz.errors import DataError
 
