@@ -172,7 +172,7 @@ class Augmentation:
         images = images if images.dim() == 5 else images[:, None]
         images = torch.cat([images, images.flip(-1)], dim=1)
         count = images.shape[1]
-        of_views = model(images.flatten(0, 1)).unflatten(0, (-1, count))
+        of_views: Tensor = model(images.flatten(0, 1)).unflatten(0, (-1, count))
         return of_views.log_softmax(2).logsumexp(1) - math.log(count) if classifies else of_views.mean(1)
 
 
