@@ -14,7 +14,7 @@ from blitz.data.crops import Crops, recolored
 from blitz.errors import require
 from blitz.fields import may_change
 from blitz.randomness import Draws
-from blitz.recipe import Batch
+from blitz.recipe import Batch, Recipe
 
 # The columns of a row's random numbers.
 _CROP, _COLOR, _ERASE, _SHIFT = (slice(0, 5), slice(5, 7), slice(7, 12), slice(12, 14))
@@ -172,8 +172,20 @@ class Augmentation:
         images = images if images.dim() == 5 else images[:, None]
         images = torch.cat([images, images.flip(-1)], dim=1)
         count = images.shape[1]
-        of_views = model(images.flatten(0, 1)).unflatten(0, (-1, count))
+        of_views: Tensor = model(images.flatten(0, 1)).unflatten(0, (-1, count))
         return of_views.log_softmax(2).logsumexp(1) - math.log(count) if classifies else of_views.mean(1)
+
+
+@dataclass(frozen=True)
+class AugmentsImages(Recipe):
+    """A recipe over images that are augmented."""
+
+    augmentation: Augmentation = Augmentation()
+
+    @property
+    def rows_together(self) -> int:
+        """2 if rows are mixed with others."""
+        return 2 if self.augmentation.mixes else 1
 
 
 def loss_of_mixed(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, batch: Batch) -> Tensor:

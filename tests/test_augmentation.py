@@ -188,16 +188,10 @@ def test_shifts_are_whole_pixels() -> None:
     assert len(found) > 10
 
 
-class Sizes(nn.Module):
-    """Notes the sizes of its inputs; two outputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: list[int] = []
+class LeftHalf(nn.Module):
+    """Two outputs that are not the same for an image and its mirror image."""
 
     def forward(self, images: Tensor) -> Tensor:
-        self.sizes.append(images.shape[-1])
-        # Not the same of an image and its mirror image.
         return images[..., : images.shape[-1] // 2].mean((2, 3))[:, :2]
 
 
@@ -218,7 +212,7 @@ def test_images_grow_to_the_full_size_by_the_epoch() -> None:
 
 
 def test_views_are_averaged_in_evaluation_alone() -> None:
-    model, images = Sizes(), torch.rand(3, 3, 8, 8)
+    model, images = LeftHalf(), torch.rand(3, 3, 8, 8)
     views = Augmentation(views="flip")
     assert torch.equal(views.outputs(model.train(), images, classifies=True), model(images))
     averaged = views.outputs(model.eval(), images, classifies=True)

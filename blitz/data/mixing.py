@@ -22,7 +22,8 @@ def beta(u: Tensor, alpha: float) -> Tensor:
     accepted[:, -1] = True
     first = accepted.int().argmax(dim=1, keepdim=True)
     # x / (x + y), of logarithms.
-    return (x - y).sigmoid().gather(1, first).squeeze(1)
+    shares: Tensor = (x - y).sigmoid().gather(1, first).squeeze(1)
+    return shares
 
 
 def erased(images: Tensor, u: Tensor, share: float) -> Tensor:

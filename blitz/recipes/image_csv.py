@@ -7,7 +7,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from blitz.augmentation import Augmentation, loss_of_mixed
+from blitz.augmentation import AugmentsImages, loss_of_mixed
 from blitz.data.crops import Crops, five_crops, middle
 from blitz.data.csv.image_dataset import CsvImages, ImageFit, TrainingImages, fit_images, image_inputs, image_rows
 from blitz.data.csv.image_source import ImageCsvData
@@ -31,14 +31,13 @@ class VisionModel:
 
 
 @dataclass(frozen=True)
-class ImageCsv(LearnsTargets):
+class ImageCsv(LearnsTargets, AugmentsImages):
     """A classifier of torchvision on the images of a CSV; it learns classes, numbers or points."""
 
     epochs: int = 10
     optim: Optim = Optim(name="adamw", lr=1e-3, weight_decay=0.01, schedule="cosine")
     data: ImageCsvData = ImageCsvData()
     model: VisionModel = VisionModel()
-    augmentation: Augmentation = Augmentation()
     fitted_on: Annotated[ImageFit | None, tyro.conf.Suppress] = None
     opened: Annotated[TrainingImages | None, tyro.conf.Suppress] = held()
 
@@ -84,10 +83,6 @@ class ImageCsv(LearnsTargets):
 
     def build_model(self) -> nn.Module:
         return vision_model(self.model.name, outputs=self.outputs, size=self.data.side)
-
-    @property
-    def rows_together(self) -> int:
-        return 2 if self.augmentation.mixes else 1
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
         classifies = self.fit.task == "classification"

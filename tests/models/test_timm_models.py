@@ -11,7 +11,7 @@ from blitz.data.csv.image_source import ImageCsvData
 from blitz.errors import UserError
 from blitz.export.checked_export import export
 from blitz.models.head import head_of
-from blitz.models.vision import vision_model
+from blitz.models.vision import published_weights, vision_model
 from blitz.optim import Optim
 from blitz.recipes.finetune import Finetune
 from blitz.recipes.image_csv import VisionModel
@@ -83,3 +83,9 @@ def test_it_starts_from_a_file_resumes_to_the_same_bits_and_is_exported(recipe: 
 def test_a_name_that_timm_does_not_have_is_refused(name: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         vision_model(name, outputs=2, size=160)
+
+
+def test_weights_that_cannot_be_downloaded_are_asked_for_as_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"timm's test_vit cannot be downloaded \(.*\); fetch its model.safetensors"):
+        published_weights(NAME, "DEFAULT")
