@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from blitz.cli.command_line import parse
+from blitz.cli.command_line import SEVERAL_FILES, parse
 from blitz.data.csv.profile import Part, profile_of
 from blitz.data.csv.reading.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_words
@@ -85,7 +85,8 @@ def main(words: list[str]) -> None:
         print(f"{__doc__}\nFlags: those of `{PROG} TRAIN.csv --help`.")
         return
     require(
-        len(words) == 1 or words[1].startswith("-"), f"name one CSV; {words[0]} is followed by {' '.join(words[1:2])}"
+        len(words) == 1 or words[1].startswith("-"),
+        f"name one table; {words[0]} is followed by {' '.join(words[1:2])}: {SEVERAL_FILES}",
     )
     prepare(words[0], parse(PrepareSettings(), words[1:], prog=f"{PROG} {words[0]}", description=__doc__ or ""))
 

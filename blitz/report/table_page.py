@@ -4,6 +4,7 @@ from blitz.data.csv.profile import ColumnProfile, TableProfile
 from blitz.report.curves import Chart
 from blitz.report.formatting import number
 from blitz.report.page import Page
+from blitz.visible import all_visible
 
 _BAR_HEIGHT = 16
 _PARTS = ("training", "validation")
@@ -42,7 +43,7 @@ def table_page(profile: TableProfile) -> Page:
         "parts": list(zip(_PARTS, profile.rows, profile.sampled, strict=False)),
         "left_out": len(profile.index.columns) - len(columns),
     }
-    return Page("table.html", charts, context)
+    return Page("table.html", all_visible(charts), context)
 
 
 def _ordered(profile: TableProfile) -> list[ColumnProfile]:

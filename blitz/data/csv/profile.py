@@ -232,7 +232,7 @@ def _learned(cells: _Cells, report: ColumnReport) -> _Learned:
     classes = np.array([-1 if one is None else code_of[one] for one in texts])
     if len(values) != 2:
         return _Learned("", classes, None, None)
-    return _Learned(f"share of {values[1]}", classes, None, np.where(classes < 0, np.nan, classes))
+    return _Learned(f"share of {report.name} = {values[1]}", classes, None, np.where(classes < 0, np.nan, classes))
 
 
 def _column(report: ColumnReport, parts: list[_Cells], learned: _Learned | None) -> ColumnProfile:
@@ -273,6 +273,8 @@ def _histogram(parts: list[_Cells]) -> tuple[tuple[str, ...], list[_Codes]]:
         low, high = np.quantile(present, [0.005, 0.995])
         edges = np.linspace(low, high, _BARS + 1) if high > low else np.array([low, low])
         names = [f"{one:.4g} to {two:.4g}" for one, two in itertools.pairwise(edges)]
+        if len(names) > 1:
+            names[0], names[-1] = f"up to {edges[1]:.4g}", f"from {edges[-2]:.4g}"
         codes = [np.clip(np.searchsorted(edges, part, side="right") - 1, 0, len(names) - 1) for part in parts]
     codes = [np.where(np.isnan(part), len(names), code) for part, code in zip(parts, codes, strict=True)]
     has_missing = any((code == len(names)).any() for code in codes)
