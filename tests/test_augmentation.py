@@ -1,6 +1,7 @@
 """Augmentation of images: what each kind does, by random numbers of the seed, the epoch and the row alone."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def test_the_loss_of_mixed_rows_is_that_of_their_soft_targets() -> None:
     scores, targets, others = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([3, 1, 0, 0, 2, 2])
     own = torch.linspace(0, 1, 6)
     batch = {"targets": targets, "partner_targets": others, "own_share": own}
-    found = loss_of_mixed(lambda *values: F.cross_entropy(*values, reduction="none"), scores, batch)
+    found = loss_of_mixed(partial(F.cross_entropy, reduction="none"), scores, batch)
     soft = own[:, None] * F.one_hot(targets, 4) + (1 - own[:, None]) * F.one_hot(others, 4)
     torch.testing.assert_close(found, F.cross_entropy(scores, soft, reduction="none"))
 
