@@ -12,7 +12,7 @@ from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.csv.reading.source_files import files_of
 from blitz.errors import require
-from blitz.storage import absolute, name_of
+from blitz.storage import absolute, exists, name_of
 from blitz.uris import is_uri
 from blitz.visible import visible
 
@@ -40,7 +40,7 @@ def csv_values(csv: str, target: str | None) -> dict[str, str]:
     lines = [f"#   {_described(one, width, target, ignored)}".rstrip() for one in index.columns]
     return {
         "file": visible(name_of(csv)),
-        "csv": _literal(csv if is_uri(csv) else absolute(csv)),
+        "csv": _literal(_located(csv)),
         "target": _literal(target),
         "ignore": f"({''.join(f'{_literal(name)},' for name in ignored)})",
         "rows": f"{index.total_rows:,} rows, {index.described()}",
@@ -48,6 +48,12 @@ def csv_values(csv: str, target: str | None) -> dict[str, str]:
         "total_rows": str(index.total_rows),
         "bad_rows": _bad_rows(index, bad),
     }
+
+
+def _located(csv: str) -> str:
+    """The CSV wherever the project is: its absolute path, or those of a list."""
+    parts = [csv] if is_uri(csv) or exists(csv) else csv.split(",")
+    return ",".join(part if is_uri(part) else absolute(part.strip()) for part in parts)
 
 
 def _bad_rows(index: CsvIndex, bad: int) -> str:

@@ -89,18 +89,18 @@ class CsvTable:
     def number_matrix(self, rows: Rows) -> npt.NDArray[np.float64]:
         """The columns `numbers`, of shape (len(rows), numbers)."""
         found = np.empty((len(rows), len(self.numbers)))
-        if self.numbers:
-            for where, _, matrix in self._gathered("number", self.numbers, rows):
-                found[where] = matrix
+        for where, _, matrix in self._gathered("number", self.numbers, rows):
+            if len(where) == len(rows) and len(self.index.files) == 1:
+                return matrix
+            found[where] = matrix
         return found
 
     def category_matrix(self, rows: Rows) -> npt.NDArray[np.int64]:
         """The columns `categories` as indices, of shape (len(rows), categories)."""
         indices = np.empty((len(rows), len(self.categories)), np.int64)
-        if self.categories:
-            for where, file, codes in self._gathered("category", self.categories, rows):
-                for column, index_of in enumerate(self._indices_of(file)):
-                    indices[where, column] = index_of[codes[:, column]]
+        for where, file, codes in self._gathered("category", self.categories, rows):
+            for column, index_of in enumerate(self._indices_of(file)):
+                indices[where, column] = index_of[codes[:, column]]
         return indices
 
     def lines(self, rows: Rows) -> Rows:
@@ -116,6 +116,8 @@ class CsvTable:
 
     def _gathered(self, kind: str, columns: list[str], rows: Rows) -> Iterator[tuple[Rows, int, npt.NDArray[Any]]]:
         """For each file that holds some of `rows`: their indices in `rows`, its number, and its cells in `columns`."""
+        if not columns or not len(rows):
+            return
         index = self._opened()
         for where, number, local in index.of_files(self.index_rows(rows)):
             file = index.file(number)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.fs
-import pyarrow.parquet
 
 from blitz.data.csv.reading.compressed import require_file
 from blitz.data.csv.reading.dialect import Dialect, Format, require_names
@@ -77,6 +76,9 @@ class ArrowReader:
     def _open(self) -> None:
         self._parquet: Any = None
         if self._kind == "parquet":
+            # Imported here, because a process that reads CSVs does without.
+            import pyarrow.parquet
+
             self._parquet = pyarrow.parquet.ParquetFile(self._file, buffer_size=_READ_BYTES, pre_buffer=False)
             self._schema = self._parquet.schema_arrow
         elif self._kind == "arrow":

@@ -230,7 +230,7 @@ def _examined(file: SourceFile, folder: Path, *, is_images: bool) -> Examined:
             # If this fails, the file is hashed again the next time.
             with contextlib.suppress(OSError):
                 _write(memo, json.dumps(seen))
-    return Examined(file, seen["content"], seen["encoding"], seen["compression"], seen["kind"])
+    return Examined(file, file, seen["content"], seen["encoding"], seen["compression"], seen["kind"])
 
 
 def _of_class_folders(file: SourceFile, folder: Path) -> Examined:
@@ -239,7 +239,7 @@ def _of_class_folders(file: SourceFile, folder: Path) -> Examined:
     target = folder / f"{content[:32]}.csv"
     if not target.exists():
         _write(target, text.decode())
-    return Examined(replace(file, location=str(target)), content, "utf-8", None, "csv")
+    return Examined(file, replace(file, location=str(target)), content, "utf-8", None, "csv")
 
 
 def _hashed(file: SourceFile) -> dict[str, str | None]:

@@ -58,6 +58,8 @@ class JsonReader:
         self.ragged_rows = 0
         self.more: dict[str, list[str]] = {}
         self._name = file.name
+        # A column that folders name is theirs.
+        self._known = {*dialect.names, *(name for name, _ in file.partition)}
         self._bytes = CsvBytes(file.name, file.location)
 
     def __enter__(self) -> "JsonReader":
@@ -71,7 +73,6 @@ class JsonReader:
     def batches(self) -> Iterator[ReadBatch]:
         """The rows whose line is an object; a key that it lacks is a missing cell."""
         names = self.dialect.names
-        known = {*names}
         rows: list[list[str]] = []
         lines: list[int] = []
         has_nul = False
@@ -80,8 +81,8 @@ class JsonReader:
             if not isinstance(record, dict):
                 self._add_ragged(number, line, record)
                 continue
-            if not known.issuperset(record):
-                self._add_more({key: record[key] for key in record if key not in known})
+            if not self._known.issuperset(record):
+                self._add_more({key: record[key] for key in record if key not in self._known})
             rows.append([json_text(record.get(name)) for name in names])
             lines.append(number)
             has_nul = has_nul or b"\\u0000" in line

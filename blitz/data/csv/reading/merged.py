@@ -30,6 +30,8 @@ class Examined:
     """A file whose bytes were read once."""
 
     file: SourceFile
+    read: SourceFile
+    """What is read: the same, or the CSV equivalent to class folders."""
     content: str
     """SHA-256 of its bytes, decompressed, hexadecimal."""
     encoding: Guess
@@ -94,7 +96,7 @@ def _scan_table(csv: str, sources: Sequence[Examined], options: CsvOptions, run:
     while True:
         tasks = (
             (
-                FileTask(one.file, one.format, one.encoding, options, heads[0].dialect, number == 0, assumed),
+                FileTask(one.read, one.format, one.encoding, options, heads[0].dialect, number == 0, assumed),
                 one.content,
             )
             for number, one in enumerate(sources)
@@ -122,7 +124,7 @@ def _heads(sources: Sequence[Examined], options: CsvOptions) -> list[Head]:
     cells = 0
     for one in sources[:_MOST_HEADS]:
         among = like(options, heads[0].dialect) if heads else options
-        heads.append(read_head(one.file, among, one.encoding, kind=one.format))
+        heads.append(read_head(one.read, among, one.encoding, kind=one.format))
         cells += sum(map(len, heads[-1].rows))
         if cells > _HEAD_CELLS:
             break

@@ -31,6 +31,8 @@ from blitz.data.csv.reading.typed_cells import as_text
 from blitz.errors import DataError
 
 _TEXT: ColumnType = "text"
+_HEADER_BYTES = 1 << 13
+"""Enough to see the header, where delimiter and quote are known."""
 
 
 def given_by(options: CsvOptions) -> Given:
@@ -99,7 +101,7 @@ def _dialect(task: FileTask) -> Dialect:
     dialect = task.first
     if not task.is_first:
         options = like(task.options, task.first)
-        dialect = read_head(task.file, options, task.encoding, kind=task.format).dialect
+        dialect = read_head(task.file, options, task.encoding, kind=task.format, size=_HEADER_BYTES).dialect
     _require_same(task, dialect)
     return dialect
 

@@ -3,8 +3,6 @@
 import fnmatch
 import re
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from filelock import FileLock
 
 from blitz.errors import DataError, first_line
 from blitz.storage import absolute, fingerprint, joined, name_of, open_location, replacing
-from blitz.uris import is_uri
+from blitz.uris import is_uri, is_web
 
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".jsonl", ".ndjson", ".json")
 _PACKED = (".gz", ".bz2", ".zst", ".xz", ".lz4", ".zip")
@@ -43,7 +41,7 @@ class SourceFile:
 
     def here(self, downloads: Path) -> Self:
         """The file on this node, to which it is downloaded if it is one of a web server."""
-        return replace(self, location=_downloaded(self.name, downloads)) if _is_of_web(self.name) else self
+        return replace(self, location=_downloaded(self.name, downloads)) if is_web(self.name) else self
 
 
 def files_of(source: str, downloads: Path) -> list[SourceFile]:
@@ -70,7 +68,7 @@ def files_of(source: str, downloads: Path) -> list[SourceFile]:
 
 
 def _files_of(source: str, downloads: Path) -> Iterator[SourceFile]:
-    if _is_of_web(source) and "," not in source:
+    if is_web(source) and "," not in source:
         yield SourceFile(source, _downloaded(absolute(source), downloads))
         return
     wild = "*[" if is_uri(source) else "*?["
@@ -126,10 +124,6 @@ def _named(folder: str, relative: str) -> SourceFile:
     return SourceFile.of(name, partition)
 
 
-def _is_of_web(name: str) -> bool:
-    return name.lower().startswith(("http://", "https://"))
-
-
 def _expanded(files: pyarrow.fs.FileSystem, base: str, segments: list[str], wild: str) -> Iterator[str]:
     """Paths that match `segments` below `base`."""
     if not segments:
@@ -183,6 +177,10 @@ def _downloaded(url: str, folder: Path) -> str:
 
 
 def _download(url: str, target: Path) -> None:
+    # Imported here, because it takes a while.
+    import urllib.error
+    import urllib.request
+
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS_OF_SILENCE) as answer, replacing(target) as part:
             with part.open("wb") as file:

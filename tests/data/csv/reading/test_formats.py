@@ -1,5 +1,7 @@
 """The same table as a CSV, as shards, as Parquet, Arrow and JSON lines: the same rows, types, statistics and faults."""
 
+import datetime
+import decimal
 import functools
 import http.server
 import json
@@ -21,6 +23,8 @@ from blitz.data.csv.reading.layout import LINE
 from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.csv.table import CsvTable
 from blitz.errors import DataError
+from blitz.storage import open_location
+from tests.object_store import uri_of
 
 Table = dict[str, list[Any]]
 
@@ -213,9 +217,6 @@ def test_a_key_that_comes_late_is_a_column(tmp_path: Path) -> None:
 
 
 def test_types_of_parquet_are_read_as_a_csv_has_them(tmp_path: Path) -> None:
-    import datetime
-    import decimal
-
     day = datetime.datetime(2024, 1, 31, 12, 30)
     table = pyarrow.table(
         {
@@ -264,3 +265,14 @@ def test_a_file_of_a_web_server_is_downloaded_once(tmp_path: Path, web: str) -> 
     assert index.rows == 1
     with pytest.raises(DataError, match=r"b\.csv cannot be downloaded: HTTP Error 404"):
         index_csv(f"{web}/b.csv", tmp_path / "cache")
+
+
+def test_a_pattern_and_a_folder_of_an_object_store_are_read(tmp_path: Path, s3_port: int) -> None:
+    files, root = open_location(uri_of(s3_port, "tables"))
+    for number in range(2):
+        with files.open_output_stream(f"{root}/part={number}/{number}.csv.gz", compression="gzip") as stream:
+            stream.write(f"x,y\n{number},a\n".encode())
+    by_pattern = index_csv(uri_of(s3_port, "tables/*/*.csv.gz"), tmp_path / "cache")
+    assert cells_of(by_pattern) == {"x": [0, 1], "y": ["a", "a"], "part": [0, 1]}
+    assert by_pattern.described() == "2 files, gzip, utf-8, delimiter ',', quote \", decimal '.'"
+    assert index_csv(uri_of(s3_port, "tables"), tmp_path / "cache").content == by_pattern.content
