@@ -15,7 +15,7 @@ from blitz.data.csv.tabular import CsvData
 from blitz.errors import UserError
 from blitz.losses import LearnsTargets
 from blitz.models.table_models import Layers
-from blitz.optim import Optim
+from blitz.optim import ModelOptim
 from blitz.recipes.table_csv import TableCsv
 from blitz.settings import from_json, to_json
 from tests.running import result, train
@@ -92,7 +92,7 @@ def table(folder: Path, column: list[Any]) -> Path:
 
 def on(file: Path, **settings: Any) -> TableCsv:
     data = CsvData(train_csv=str(file), target="y", val_fraction=0.5)
-    quick = Optim(name="adam", lr=0.05)
+    quick = ModelOptim(name="adam", lr=0.05, weight_decay=0.0, schedule="constant")
     return TableCsv(data=data, epochs=8, optim=quick, model=Layers(name="mlp", hidden=(), dropout=0.0), **settings)
 
 
