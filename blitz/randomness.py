@@ -35,6 +35,7 @@ class Use(IntEnum):
     ITEMS = 8  # (seed, epoch, row): the generators that a user's `__getitem__` may draw from
     QUANTILES = 9  # (seed,): which rows of a large CSV the quantiles of its numbers come from
     SAMPLING = 10  # (seed, class, round): the permutation of a class's rows, where classes are sampled
+    GENERATION = 11  # (seed, row): which tokens a language model continues a prompt with
 
 
 @overload

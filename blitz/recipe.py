@@ -27,23 +27,13 @@ from blitz.outputs.predictions import class_predictions
 from blitz.project import name_of, sources_of
 from blitz.randomness import Draws as Draws
 from blitz.randomness import StepDraws as StepDraws
+from blitz.weights_source import Pretrained as Pretrained
+from blitz.weights_source import WeightsSource as WeightsSource
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Batch = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """The source of a run's initial weights, which are kept in its initial.safetensors."""
-
-    step: int | None
-    """The checkpoint's step, if the source is a run."""
-    sha256: str
-    """The hash of the weights, hexadecimal."""
-    source: str = may_change("")
-    """A run, a file, or the name that the recipe gives."""
 
 
 class RunFiles(Protocol):
@@ -65,14 +55,6 @@ class RunFiles(Protocol):
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file whole."""
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """Weights that a recipe provides."""
-
-    source: str
-    tensors: Mapping[str, Tensor]
 
 
 _COUNTS = (
@@ -128,6 +110,9 @@ class Recipe(ABC):
     """bf16 runs the forward pass under autocast; weights stay fp32."""
     compile: bool = False
     """Compile the model with torch.compile."""
+    recompute: bool = may_change(False)
+    """Keep no activations of the model's repeated blocks for the backward pass, which computes them again: less memory,
+    more time, and the same results."""
     channels_last: bool = False
     """Keep images as (batch, height, width, channels) in memory: faster convolutions on GPUs."""
     on_nan: Literal["stop", "skip"] = may_change("stop")
@@ -205,6 +190,14 @@ class Recipe(ABC):
         two networks that are learned together has, or be frozen, for good or until a step.
         """
         return [Group("all", [parameter for parameter in model.parameters() if parameter.requires_grad])]
+
+    def sharded_blocks(self, model: nn.Module) -> Sequence[nn.Module] | None:
+        """The parts of a model that `--recompute` computes again, and that are whole in a sharded one only while each
+        computes, by their own `forward`.
+
+        By default, None, the repeated blocks: members of a `ModuleList` or `Sequential` of which two are of one type.
+        """
+        return None
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
         """Random augmentation of fetched columns in training, on the device, before `preprocess`.

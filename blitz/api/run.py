@@ -98,7 +98,7 @@ class Run:
         """
         model = build_model(self.recipe, World(rank=0, size=1, device=torch.device("cpu"))).eval()
         step = self.directory.checkpoint_step(checkpoint)
-        Checkpoint.load(self.directory, step).give_weights(model, self.directory)
+        Checkpoint.load(self.directory, step, weights_only=True).give_weights(model, self.directory)
         return model
 
     def evaluate(

@@ -57,7 +57,7 @@ def export(
         f"--quantize is for --format onnx: torch deprecates its own quantisation, which {format_} would need",
     )
     model = build_model(recipe, World(rank=0, size=1, device=torch.device("cpu")))
-    Checkpoint.load(run, step).give_weights(model, run)
+    Checkpoint.load(run, step, weights_only=True).give_weights(model, run)
     with tempfile.TemporaryDirectory(prefix="blitz-export-") as folder:
         path = Path(folder, f"artifact.{SUFFIXES[format_]}")
         if format_ == "state_dict":

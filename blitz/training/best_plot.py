@@ -17,7 +17,7 @@ def draw(recipe: Recipe, run: RunDirectory, *, step: int, split: Split) -> str |
     if type(recipe).picture is Recipe.picture:
         return None
     model = build_model(recipe, World(rank=0, size=1, device=torch.device("cpu"))).eval()
-    Checkpoint.load(run, step).give_weights(model, run)
+    Checkpoint.load(run, step, weights_only=True).give_weights(model, run)
     with torch.no_grad():
         figure = recipe.picture(model, split)
     if figure is None:
