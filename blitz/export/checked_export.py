@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from blitz.errors import UserError, first_line, require
 from blitz.export.deployed import Deployed, deploy, real_rows, signature
-from blitz.export.formats import SUFFIXES, WRITERS, Format, Outputs, Runner, quantize_onnx, require_installed
+from blitz.export.formats import (
+    SUFFIXES,
+    WRITERS,
+    Format,
+    Outputs,
+    Runner,
+    described_for,
+    quantize_onnx,
+    require_installed,
+)
 from blitz.outputs.metrics import Classification
 from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
@@ -75,7 +84,7 @@ def _made(
     deployed, columns = deploy(recipe, model, rows)
     with torch.no_grad():
         expected = deployed(*columns.values())
-    described = signature(deployed, columns, expected)
+    described = described_for(format_, signature(deployed, columns, expected))
     write(deployed, columns, described, path)
     exact_bytes, accuracy = path.stat().st_size, None
     difference = _difference(runner(path, described), deployed, columns)

@@ -3,12 +3,14 @@
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ Format = Literal["torch_export", "onnx", "torchscript", "state_dict"]
 Outputs = Mapping[str, Tensor]
 Runner = Callable[[Mapping[str, Tensor]], Outputs]
 Writer = Callable[[Deployed, Outputs, dict[str, Any], Path], None]
+_UNKNOWN = 0
+"""The code of a category that is missing or unknown."""
 SIGNATURE = "signature.json"
 """The name of an artifact's signature: of an extra file, or in ONNX of metadata."""
 
@@ -73,6 +77,62 @@ def _write_onnx(deployed: Deployed, columns: Outputs, signature: dict[str, Any],
         program.model.metadata_props[SIGNATURE] = json.dumps(signature)
         # One file, however large the weights.
         program.save(path, external_data=False)
+    if _takes_text(signature):
+        _encode_text(path, list(signature["categories"].values()))
+
+
+def described_for(format_: Format, signature: dict[str, Any]) -> dict[str, Any]:
+    """The signature of an artifact: ONNX takes categories as text, unless some share codes by a hash, which it lacks."""
+    inputs = signature["inputs"]
+    if format_ != "onnx" or "categories" not in inputs or signature.get("hashed_categories", True):
+        return signature
+    return {**signature, "inputs": {**inputs, "categories": {**inputs["categories"], "dtype": "string"}}}
+
+
+def _takes_text(signature: dict[str, Any]) -> bool:
+    return bool(signature["inputs"].get("categories", {}).get("dtype") == "string")
+
+
+def _encode_text(path: Path, codes: Sequence[Mapping[str, int]]) -> None:
+    """Let an ONNX file take the text of `categories`, (batch, columns), instead of the codes of each column."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    model = onnx.load(path)
+    graph, parts = model.graph, [f"categories/{column}" for column in range(len(codes))]
+    text, inner = "categories", "categories/codes"
+    for node in graph.node:
+        node.input[:] = [inner if name == text else name for name in node.input]
+    (given,) = (each for each in graph.input if each.name == text)
+    given.type.tensor_type.elem_type = TensorProto.STRING
+    nodes = []
+    for column, (part, of_value) in enumerate(zip(parts, codes, strict=True)):
+        index = helper.make_tensor(f"{part}/index", TensorProto.INT64, [1], [column])
+        graph.initializer.append(index)
+        nodes += [
+            helper.make_node("Gather", [text, index.name], [f"{part}/text"], axis=1),
+            helper.make_node(
+                "LabelEncoder",
+                [f"{part}/text"],
+                [part],
+                domain="ai.onnx.ml",
+                keys_strings=list(of_value),
+                values_int64s=list(of_value.values()),
+                default_int64=_UNKNOWN,
+            ),
+        ]
+    nodes.append(helper.make_node("Concat", parts, [inner], axis=1))
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    onnx.save(model, path)
+
+
+def _as_text(signature: dict[str, Any], codes: Tensor) -> npt.NDArray[Any]:
+    """The text of categories that have these codes, (batch, columns); the unknown ones' is empty."""
+    columns = zip(signature["categories"].values(), codes.T.tolist(), strict=True)
+    values = ([{code: value for value, code in of_value.items()}, found] for of_value, found in columns)
+    return np.array([[value_of.get(code, "") for code in found] for value_of, found in values], object).T
 
 
 def _run_onnx(path: Path, signature: dict[str, Any]) -> Runner:
@@ -82,7 +142,9 @@ def _run_onnx(path: Path, signature: dict[str, Any]) -> Runner:
     taken = {each.name for each in session.get_inputs()}
 
     def run(columns: Mapping[str, Tensor]) -> Outputs:
-        arrays = {name: column.numpy() for name, column in columns.items() if name in taken}
+        arrays: dict[str, Any] = {name: column.numpy() for name, column in columns.items() if name in taken}
+        if _takes_text(signature):
+            arrays["categories"] = _as_text(signature, columns["categories"])
         found = session.run(list(signature["outputs"]), arrays)
         return {name: torch.from_numpy(each) for name, each in zip(signature["outputs"], found, strict=True)}
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,13 @@ from blitz.data.csv.reading.dialect import Dialect
 from blitz.data.csv.reading.encoding import EncodingScan, Guess
 from blitz.data.csv.reading.label_conflicts import conflicting_labels
 from blitz.data.csv.reading.layout import LINE, unpack
-from blitz.data.csv.reading.numbers import Decimal
+from blitz.data.csv.reading.numbers import Decimal, Writing
 from blitz.data.csv.reading.scan import CsvOptions, read_csv
 from blitz.errors import DataError, first_line
 from blitz.storage import absolute, fingerprint, open_location, replacing
 from blitz.uris import is_uri
 
-_FORMAT = 4
+_FORMAT = 5
 _HASHED_BYTES = 1 << 20
 _RACY_S = 2.0
 _REFUSALS = {
@@ -76,6 +76,8 @@ class CsvIndex:
     """The options with which it was read."""
     compression: str | None = None
     """How the CSV is compressed."""
+    writings: Mapping[str, Writing] = field(default_factory=dict)
+    """How the numbers of each number column are written."""
 
     def described(self) -> str:
         """The CSV's compression and dialect, given or detected."""
@@ -193,7 +195,17 @@ def _index_csv(csv: str | Path, folder: Path, options: CsvOptions) -> CsvIndex:
     codes = {name: tuple(values) for name, values in found["codes"].items()}
     rows, total_rows = found["rows"], found["total_rows"]
     return CsvIndex(
-        str(csv), str(target), dialect, columns, codes, rows, total_rows, source.content, options, source.compression
+        str(csv),
+        str(target),
+        dialect,
+        columns,
+        codes,
+        rows,
+        total_rows,
+        source.content,
+        options,
+        source.compression,
+        {name: Writing(**one) for name, one in found["writings"].items()},
     )
 
 
@@ -290,5 +302,5 @@ def _make(source: _Source, options: CsvOptions, target: Path, report: Path) -> N
         faults.append(conflicting_labels(target, options.image_column, options.label_columns))
     with replacing(Path(_beside(str(target), ".bad.arrow"))) as part:
         write_faults(faults, part)
-    content = {"columns": result.columns, "codes": result.codes, "rows": result.rows, "total_rows": result.total_rows}
+    content = {name: getattr(result, name) for name in ("columns", "codes", "rows", "total_rows", "writings")}
     _write(report, json.dumps({"dialect": asdict(dialect)} | content))

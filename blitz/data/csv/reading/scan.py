@@ -70,6 +70,7 @@ class PassResult:
     codes: dict[str, tuple[str, ...]]
     rows: int
     total_rows: int
+    writings: dict[str, dict[str, Any]]
     faults: list[pyarrow.RecordBatch]
 
 
@@ -241,12 +242,14 @@ class _Pass:
         if better is not self.assumed:
             raise _Refuted(better)
         notes = notes_on(self.assumed, self.columns, self.given)
+        numbers = {name for name, one in self.columns.items() if isinstance(one, NumberColumn)}
         reports = [replace(column.report(name), note=notes.get(name)) for name, column in self.columns.items()]
         return PassResult(
             columns=[asdict(report) for report in reports],
             codes={name: one.by_code for name, one in self.columns.items() if isinstance(one, Categories)},
             rows=self.rows,
             total_rows=self.rows + self.ragged,
+            writings={name: asdict(self.assumed.writings[name]) for name in self.columns if name in numbers},
             faults=self.faults,
         )
 
