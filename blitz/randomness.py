@@ -30,6 +30,7 @@ class Use(IntEnum):
     SEARCH = 7  # (search seed, trial): what a sweep tries
     ITEMS = 8  # (seed, epoch, row): the generators that a user's `__getitem__` may draw from
     QUANTILES = 9  # (seed,): which rows of a large CSV the quantiles of its numbers come from
+    EXPLAINED = 10  # (seed, repeat): which validation rows explain a model, and how their cells are permuted
 
 
 @overload

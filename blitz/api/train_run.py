@@ -30,6 +30,7 @@ from blitz.trackers.tracked import tracked
 from blitz.trackers.tracker import TrackerName, require_clients
 from blitz.training.after_evaluation import Callback, require_callback
 from blitz.training.best_plot import draw
+from blitz.training.explanation import explain
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.prepared import Prepared, prepare
 
@@ -151,6 +152,8 @@ def _train(
                     say(f"picture: {picture}")
             except MissingExtra as missing:
                 say(str(missing))
+            if settings.report and result["best_checkpoint"] is not None:
+                explain(recipe, run, step=result["best_checkpoint"], split="val")
             # Before the trackers end, so that they get the report too.
             return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None, recipe)
 

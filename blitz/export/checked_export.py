@@ -25,9 +25,7 @@ from blitz.export.formats import (
 from blitz.outputs.metrics import Classification
 from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
-from blitz.training.checkpoint import Checkpoint
-from blitz.training.model import build_model
-from blitz.training.world import World
+from blitz.training.model import checkpoint_model
 
 _BATCHES = (1, 2, 3, 64)
 """Batch sizes for which an artifact must give the model's outputs."""
@@ -65,8 +63,7 @@ def export(
         not quantize or format_ == "onnx",
         f"--quantize is for --format onnx: torch deprecates its own quantisation, which {format_} would need",
     )
-    model = build_model(recipe, World(rank=0, size=1, device=torch.device("cpu")))
-    Checkpoint.load(run, step).give_weights(model, run)
+    model = checkpoint_model(recipe, run, step)
     with tempfile.TemporaryDirectory(prefix="blitz-export-") as folder:
         path = Path(folder, f"artifact.{SUFFIXES[format_]}")
         if format_ == "state_dict":

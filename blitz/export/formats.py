@@ -82,7 +82,7 @@ def _write_onnx(deployed: Deployed, columns: Outputs, signature: dict[str, Any],
 
 
 def described_for(format_: Format, signature: dict[str, Any]) -> dict[str, Any]:
-    """The signature of an artifact: ONNX takes categories as text, unless some share codes by a hash, which it lacks."""
+    """The signature of an artifact: ONNX takes categories as text, unless some share codes by a hash."""
     inputs = signature["inputs"]
     if format_ != "onnx" or "categories" not in inputs or signature.get("hashed_categories", True):
         return signature

@@ -116,10 +116,16 @@ class TableCsv(LearnsTargets):
         return {**batch, "numbers": found}
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        texts = [batch["texts"]] if self.fit.texts else []
         fold = {} if self.data.folds is None else {"fold": batch.get("fold")}
-        outputs: Tensor = model(batch["numbers"], batch["categories"], *texts, **fold)
+        outputs: Tensor = model(*self._features(batch), **fold)
         return outputs
+
+    def _features(self, batch: Batch) -> list[Tensor]:
+        return [batch[name] for name in ("numbers", "categories", *(["texts"] if self.fit.texts else []))]
+
+    def outputs_by_fold(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """See `CrossValidated`."""
+        return model.each(*self._features(batch)).transpose(0, 1) if isinstance(model, Folds) else None
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         # In training an ensemble gives (batch, members, outputs), and the loss is the mean of its members'.

@@ -23,6 +23,7 @@ from blitz.storage import fingerprint, joined
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.evaluation import ROWS_A_FORWARD
+from blitz.training.held_out_errors import Intervals
 from blitz.training.model import build_model, forward
 from blitz.training.session import Session
 
@@ -46,6 +47,7 @@ class PredictJob:
     run: RunDirectory
     step: int
     parts: Directory
+    intervals: Intervals | None = None
 
     def first_step(self) -> int:
         """The first batch that is not predicted yet."""
@@ -70,6 +72,7 @@ class PredictJob:
             "weights": hashlib.sha256(self.run.read(f"checkpoints/{self.step}/weights.safetensors")).hexdigest(),
             "recipe": recipe_to_json(self.recipe),
             "csv": content,
+            **({"intervals": self.intervals.fingerprint} if self.intervals else {}),
         }
         return dict(json.loads(json.dumps(identity)))
 
@@ -97,7 +100,10 @@ class PredictJob:
         for start in range(0, len(shown), size):
             part = {name: column[start : start + size] for name, column in batch.items()}
             outputs = forward(self.recipe, model, part, device)
-            for name, values in self.recipe.predictions(outputs, part).items():
+            columns_of = self.recipe.predictions(outputs, part)
+            if self.intervals is not None:
+                columns_of |= self.intervals.columns(self.recipe, model, outputs, part)
+            for name, values in columns_of.items():
                 found.setdefault(name, []).extend(values)
         table = pyarrow.table({**found, ROW: block.rows[shown], ERROR: faults[shown].tolist()})
         return table.slice(0, len(taken))

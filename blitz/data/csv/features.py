@@ -51,7 +51,7 @@ class NumberFeature:
     """How its cells are written."""
 
     @classmethod
-    def fitted(cls, report: ColumnReport, quantiles: tuple[float, ...], writing: Writing = Writing()) -> Self:
+    def fitted(cls, report: ColumnReport, quantiles: tuple[float, ...], writing: Writing | None = None) -> Self:
         """From the statistics of the training rows, at least one of which has a number, and quantiles of a sample."""
         assert report.mean is not None
         if not quantiles:
@@ -60,7 +60,7 @@ class NumberFeature:
             assert report.max is not None
             quantiles = (report.min, report.mean, report.mean, report.mean, report.max)
         std = LARGEST_NUMBER if report.is_constant or report.std is None else report.std
-        return cls(report.name, report.mean, std, report.missing > 0, quantiles, writing)
+        return cls(report.name, report.mean, std, report.missing > 0, quantiles, writing or Writing())
 
     @property
     def inputs(self) -> int:
