@@ -26,7 +26,8 @@ def flags(folder: Path, table: Path, *more: str) -> list[str]:
 
 def explanation(folder: Path) -> dict[str, Any]:
     (path,) = (folder / "run" / "explanations").glob("val-*.json")
-    return json.loads(path.read_text())
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 def test_the_columns_of_a_number_are_explained_and_the_report_shows_them(

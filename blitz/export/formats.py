@@ -105,7 +105,7 @@ def _encode_text(path: Path, codes: Sequence[Mapping[str, int]]) -> None:
         node.input[:] = [inner if name == text else name for name in node.input]
     (given,) = (each for each in graph.input if each.name == text)
     given.type.tensor_type.elem_type = TensorProto.STRING
-    nodes = []
+    nodes: list[Any] = []
     for column, (part, of_value) in enumerate(zip(parts, codes, strict=True)):
         index = helper.make_tensor(f"{part}/index", TensorProto.INT64, [1], [column])
         graph.initializer.append(index)

@@ -143,12 +143,10 @@ class _Explained:
             kind = "category" if where[0][0] == "categories" else dated.get(name, "number")
             key = self._columns[where[0][0]][:, where[-1][1]]
             donors = _frequent(key) if where[0][0] == "categories" else _quantiles(key)
-            points = []
+            points: list[dict[str, Any]] = []
             for donor in donors.tolist():
-                moved = _with_cells(
-                    columns, where, torch.full((len(next(iter(columns.values()))),), donor), self._columns
-                )
-                outputs, _, batch = self._passed(moved)
+                same = torch.full((len(next(iter(columns.values()))),), donor)
+                outputs, _, batch = self._passed(_with_cells(columns, where, same, self._columns))
                 label = cells[name][donor]
                 points += [
                     {"cell": "missing or rare" if label is None else label, "series": series, "value": value}
@@ -177,11 +175,11 @@ class _Explained:
         Of two classes that is the probability of the rarer one, else of the class that is predicted.
         """
         targets, probabilities = self._batch["targets"].long(), self._outputs.double().softmax(1)
+        number: int | None = None
         if len(metrics.classes) == 2:
             (number,) = self._shown()
             probability, right = probabilities[:, number], targets == number
         else:
-            number = None
             probability, predicted = probabilities.max(1)
             right = predicted == targets
         order = probability.argsort(stable=True)
