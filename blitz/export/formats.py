@@ -83,8 +83,8 @@ def _write_onnx(deployed: Deployed, columns: Outputs, signature: dict[str, Any],
 
 def described_for(format_: Format, signature: dict[str, Any]) -> dict[str, Any]:
     """The signature of an artifact: ONNX takes categories as text, unless some share codes by a hash."""
-    inputs = signature["inputs"]
-    if format_ != "onnx" or "categories" not in inputs or signature.get("hashed_categories", True):
+    inputs, are_hashed = signature["inputs"], signature.get("hashed_categories", True)
+    if format_ != "onnx" or are_hashed or "categories" not in inputs or not signature["categories"]:
         return signature
     return {**signature, "inputs": {**inputs, "categories": {**inputs["categories"], "dtype": "string"}}}
 
@@ -124,7 +124,8 @@ def _encode_text(path: Path, codes: Sequence[Mapping[str, int]]) -> None:
     nodes.append(helper.make_node("Concat", parts, [inner], axis=1))
     for node in reversed(nodes):
         graph.node.insert(0, node)
-    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    if all(one.domain != "ai.onnx.ml" for one in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
     onnx.save(model, path)
 
 

@@ -1,7 +1,7 @@
 """What a table's model has learned and where it is wrong, from rows that it was not trained on.
 
-Everything is computed from at most 20,000 rows, and what needs a pass for each column from at most 1,000; which rows
-they are, and how cells are permuted, follows from the seed.
+Everything is computed from at most 20,000 rows (2,000 of free text), and what needs a pass for each column from at most
+1,000; which rows they are, and how cells are permuted, follows from the seed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,7 +67,9 @@ class _Explained:
         self._recipe, self._model, self._dataset = recipe, model, dataset
         self._forward = Forward(recipe, model)
         self._metrics, self._all = recipe.metrics(), recipe.evaluated_metrics()
-        rows = rows_at_random(len(dataset), _ROWS, seed=recipe.seed)
+        # A pass over free text takes about ten times as long.
+        self._share = 10 if dataset.fit.texts else 1
+        rows = rows_at_random(len(dataset), _ROWS // self._share, seed=recipe.seed)
         self._rows, self._columns = fetched(dataset, rows)
         self._outputs, self._losses, self._batch = self._passed(self._columns)
         self._sums = self._all.sums(self._outputs, self._batch)
@@ -103,7 +105,8 @@ class _Explained:
 
         The interval is that of the mean over the rows, each of which is the mean over the repeats.
         """
-        count = max(_LEAST_PERMUTED, min(_PERMUTED_ROWS, _MOST_FORWARD // (_REPEATS * len(places))))
+        most = _MOST_FORWARD // (self._share * _REPEATS * len(places))
+        count = max(_LEAST_PERMUTED, min(_PERMUTED_ROWS, most))
         columns = self._first(count)
         outputs, before, batch = self._passed(columns)
         metric = self._metric([self._all.sums(outputs, batch)], before)

@@ -27,8 +27,11 @@ def load(path):
         session = onnxruntime.InferenceSession(path)
         signature = json.loads(session.get_modelmeta().custom_metadata_map["signature.json"])
 
+        taken = {each.name for each in session.get_inputs()}
+
         def outputs(inputs):
-            return dict(zip(signature["outputs"], session.run(list(signature["outputs"]), inputs), strict=True))
+            found = session.run(list(signature["outputs"]), {name: inputs[name] for name in taken})
+            return dict(zip(signature["outputs"], found, strict=True))
 
     else:
         import torch
