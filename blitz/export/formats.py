@@ -21,6 +21,8 @@ Format = Literal["torch_export", "onnx", "torchscript", "state_dict"]
 Outputs = Mapping[str, Tensor]
 Runner = Callable[[Mapping[str, Tensor]], Outputs]
 Writer = Callable[[Deployed, Outputs, dict[str, Any], Path], None]
+_OF_TEXT = "ai.onnx.ml"
+"""The domain of ONNX's operators on text."""
 _UNKNOWN = 0
 """The code of a category that is missing or unknown."""
 SIGNATURE = "signature.json"
@@ -115,7 +117,7 @@ def _encode_text(path: Path, codes: Sequence[Mapping[str, int]]) -> None:
                 "LabelEncoder",
                 [f"{part}/text"],
                 [part],
-                domain="ai.onnx.ml",
+                domain=_OF_TEXT,
                 keys_strings=list(of_value),
                 values_int64s=list(of_value.values()),
                 default_int64=_UNKNOWN,
@@ -124,8 +126,8 @@ def _encode_text(path: Path, codes: Sequence[Mapping[str, int]]) -> None:
     nodes.append(helper.make_node("Concat", parts, [inner], axis=1))
     for node in reversed(nodes):
         graph.node.insert(0, node)
-    if all(one.domain != "ai.onnx.ml" for one in model.opset_import):
-        model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    if all(one.domain != _OF_TEXT for one in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(_OF_TEXT, 3))
     onnx.save(model, path)
 
 
@@ -168,12 +170,15 @@ WRITERS: dict[Format, tuple[Writer, Callable[[Path, dict[str, Any]], Runner]]] =
 
 def quantize_onnx(path: Path) -> None:
     """Make the weights of an ONNX file 8-bit integers, in place: dynamic quantisation, by ONNX Runtime."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = path.with_suffix(".prepared")
+    encodes = any(one.domain == _OF_TEXT for one in onnx.load(path).opset_import)
     with _quiet():
-        quant_pre_process(str(path), str(prepared))
+        # ONNX Runtime's own inference of shapes does not know the encoders of text.
+        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=encodes)
         # Unsigned, because ONNX Runtime's convolutions on CPUs take no others.
         quantize_dynamic(str(prepared), str(path), weight_type=QuantType.QUInt8)
     prepared.unlink()
