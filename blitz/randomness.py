@@ -36,6 +36,7 @@ class Use(IntEnum):
     QUANTILES = 9  # (seed,): which rows of a large CSV the quantiles of its numbers come from
     SAMPLING = 10  # (seed, class, round): the permutation of a class's rows, where classes are sampled
     GENERATION = 11  # (seed, row): which tokens a language model continues a prompt with
+    EXPLAINED = 12  # (seed, repeat): which validation rows explain a model, and how their cells are permuted
 
 
 @overload
