@@ -6,8 +6,9 @@ from typing import Annotated, Any, Self
 import tyro
 from torch import Tensor, nn
 
+from blitz.data.csv.raw_rows import described_cells
 from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
-from blitz.data.csv.text_features import BUCKETS, SIZES
+from blitz.data.csv.text_features import BUCKETS
 from blitz.data.plan import Plan, Split
 from blitz.fields import held, may_change
 from blitz.losses import LearnsTargets
@@ -83,7 +84,7 @@ class TableCsv(LearnsTargets):
         return self.data.has_test
 
     def dataset(self, split: Split) -> CsvRows:
-        return csv_rows(self.data, self.fit, split, self.seed, self.opened)
+        return self.sampled(csv_rows(self.data, self.fit, split, self.seed, self.opened), split)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)
@@ -116,10 +117,16 @@ class TableCsv(LearnsTargets):
         return {**batch, "numbers": found}
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        texts = [batch["texts"]] if self.fit.texts else []
         fold = {} if self.data.folds is None else {"fold": batch.get("fold")}
-        outputs: Tensor = model(batch["numbers"], batch["categories"], *texts, **fold)
+        outputs: Tensor = model(*self._features(batch), **fold)
         return outputs
+
+    def _features(self, batch: Batch) -> list[Tensor]:
+        return [batch[name] for name in ("numbers", "categories", *(["texts"] if self.fit.texts else []))]
+
+    def outputs_by_fold(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """See `CrossValidated`."""
+        return model.each(*self._features(batch)).transpose(0, 1) if isinstance(model, Folds) else None
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         # In training an ensemble gives (batch, members, outputs), and the loss is the mean of its members'.
@@ -149,21 +156,7 @@ class TableCsv(LearnsTargets):
         return {"prediction": target.undone(outputs.squeeze(1))}
 
     def signature(self) -> dict[str, Any]:
-        fit = self.fit
-        return {
-            **super().signature(),
-            "numbers": [one.name for one in fit.numbers],
-            "missing_number": "nan",
-            "categories": {one.name: one.codes for one in fit.categories},
-            "unknown_category": 0,
-            "hashed_categories": {
-                one.name: {"first_code": 1 + len(one.values), "codes": one.buckets}
-                for one in fit.categories
-                if one.buckets
-            },
-            "texts": {"columns": list(fit.texts), "sizes": list(SIZES), "buckets": BUCKETS} if fit.texts else {},
-            "dates": {one.name: {"order": one.order, "numbers": list(one.names)} for one in fit.dates},
-        }
+        return {**super().signature(), **described_cells(self.fit)}
 
     def metrics(self) -> Classification | Regression:
         target = self.fit.target
