@@ -3,7 +3,9 @@
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from blitz.launch.stacks import Dump
@@ -24,10 +26,10 @@ _DOING = {
     "evaluation": "evaluating",
     "checkpoint": "writing a checkpoint",
 }
-_WAITS_FOR_OTHERS = ("/torch/distributed/", "/torch/autograd/graph.py")
+_WAITS_FOR_OTHERS = ("/torch/distributed/", "/torch/nn/parallel/distributed.py", "/torch/autograd/graph.py")
 """Where the innermost frame of a rank lies that waits for the others in a collective operation or a backward pass."""
 NO_STACK = "It did not write its stack.\n"
-_NOT_THE_USERS = ("/site-packages/", "/lib/python3", "/blitz/", "<frozen ")
+_NOT_THE_USERS = ("/site-packages/", "/lib/python3", f"{Path(__file__).parents[1]}/", "<frozen ")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,57 @@ class Pulse:
         return _DOING.get(self.account, self.account)
 
 
+Process = tuple[str, int]
+"""A node, and the number of a process there."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The pulse of a rank, as the driver receives it."""
+
+    start: str
+    """Tells the starts of the ranks apart, and sorts them."""
+    rank: int
+    world_size: int
+    ip: str
+    process: Process
+    group: str
+    thread: int
+    pulse: Pulse
+    has_ended: bool
+    arrived: float
+    """When it did, by the driver's monotonic clock."""
+
+    def explain(self, silence: float | None, frames: list[str]) -> str:
+        """The hang of the rank, in words."""
+        doing = f"{self.pulse.doing} for {self.pulse.still_s:.0f} s"
+        how = doing if silence is None else f"no sign of life for {silence:.0f} s, {self.pulse.doing}"
+        name = f"rank {self.rank} on {self.ip} (process {self.process[1]})"
+        return f"{name} hangs at step {self.pulse.step}: {how}{where(frames)}"
+
+
+def silences_of_hang(ranks: Sequence[Beat], now: float) -> dict[int, float] | None:
+    """If the ranks hang: seconds without news of those that are silent. None if they do not, or not all are known.
+
+    They hang if none makes progress, each for longer than it may; or if there is no news of some, and the others wait.
+    """
+    # A rank that has failed or is done lets the others wait; Ray Train has noticed it.
+    if not ranks or len(ranks) < ranks[0].world_size or any(beat.has_ended for beat in ranks):
+        return None
+    silences = {beat.rank: now - beat.arrived for beat in ranks if now - beat.arrived > beat.pulse.silent_s}
+    heard = [beat.pulse for beat in ranks if beat.rank not in silences]
+    all_stand_still = all(pulse.still_s > pulse.limit_s for pulse in heard)
+    all_wait = bool(silences) and all(pulse.still_s > pulse.silent_s for pulse in heard)
+    return silences if all_stand_still or all_wait else None
+
+
+def culprits(ranks: Sequence[Beat], frames: Mapping[int, list[str]]) -> list[Beat]:
+    """The ranks that the others wait for, as far as it shows: they do not wait themselves, or are steps behind."""
+    busy = [beat for beat in ranks if not waits_for_others(frames.get(beat.rank, []))]
+    behind = min(beat.pulse.step for beat in busy or ranks)
+    return [beat for beat in busy or ranks if beat.pulse.step == behind]
+
+
 class TrainingPulse:
     """The pulse of the thread that makes this object."""
 
@@ -58,16 +111,19 @@ class TrainingPulse:
         self.interval_s = timeout_s / 8
         """Between two looks."""
         self._clock, self._first_step, self._least_s = clock, first_step, timeout_s * _SHARE_OF_TIMEOUT
-        self._looked = self._awake_since = time.perf_counter()
+        self._looked, self._awake_since = time.perf_counter(), 0.0
 
     def look(self) -> Pulse:
         """The pulse now; called every `interval_s`."""
         now, clock = time.perf_counter(), self._clock
-        # This process was stopped, as by Ctrl-Z, or its machine was suspended.
-        was_paused = now - self._looked > 2 * self.interval_s + _LATE_S
+        seconds = now - self._looked
+        # This process was stopped, as by Ctrl-Z, or its machine was suspended: that time does not count.
+        was_paused = seconds > 2 * self.interval_s + _LATE_S
         frame = sys._current_frames().get(self.thread)
         self._looked = now
-        if was_paused or _is_in(frame, _DEBUGGERS):
+        if was_paused:
+            self._awake_since = min(now, max(self._awake_since, self._clock.since) + seconds)
+        if _is_in(frame, _DEBUGGERS):
             self._awake_since = now
         account, steps = clock.account, clock.steps
         still_s = now - max(clock.since, self._awake_since)

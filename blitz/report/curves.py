@@ -159,7 +159,7 @@ def _event_layers(records: Sequence[Record]) -> list[Chart]:
         {"step": event.get("step", 0), "what": event["what"], "event": f"{record.name}: {text}"}
         for record in records
         for event, text in zip(record.events, event_texts(record), strict=True)
-        if event["what"] not in ("started", "finished", "restarted", "hang ended")
+        if event["what"] not in ("started", "finished", "restarted", "hang ended", "straggler")
         or (event["what"] == "started" and event.get("reached"))
     ]
     if not marks:
@@ -216,6 +216,8 @@ def _event_text(event: dict[str, Any]) -> str:
         parts = ", ".join(f"{part} {duration(spent)}" for part, spent in seconds.items())
         total = duration(sum(seconds.values()))
         return f"restarted after a failure: {total} until step {step:,} was done ({parts}; {when})"
+    if event["what"] == "straggler":
+        return f"{event.get('error', '')} ({when})"
     if event["what"] == "hang":
         return f"hang at step {step:,}: {event.get('error', '')} ({when})"
     if event["what"] == "hang ended":

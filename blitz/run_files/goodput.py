@@ -139,6 +139,8 @@ def _starts(events: Iterable[Mapping[str, Any]]) -> list[_Start]:
             starts.append(_Start(began, requested, process, time, written, event.get("counted", {})))
         elif starts and what in _ENDS:
             starts[-1].ended, starts[-1].finished = time, event.get("counted")
+            if what == "finished":
+                starts[-1].hangs_since = None
         if starts:
             starts[-1].seen = time
         if starts and what == "hang":

@@ -3,12 +3,29 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from blitz.data.plan import Block
 
 Account = Literal["start", "data", "compute", "evaluation", "checkpoint"]
+_STEPS_BETWEEN_SAMPLES = 10
+_SECONDS_BETWEEN_MEASUREMENTS = 2.0
 _COUNTED: tuple[Account, ...] = ("data", "compute", "evaluation", "checkpoint")
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """Mean seconds of a step of this rank."""
+
+    steps: int
+    """The number of steps."""
+    data_s: float
+    """Waiting for rows."""
+    own_s: float
+    """Computing."""
+    others_s: float
+    """Waiting for other ranks, in the last step in which torch measured it."""
 
 
 class Clock:
@@ -29,6 +46,8 @@ class Clock:
         """When training last made progress: a step was done, or another account began."""
         self.longest_s = 0.0
         """The longest that a part of a step has taken, the first step apart."""
+        self._replica: Any = None
+        self._others_s, self._asked = 0.0, self.since
         self._rows = 0
         self._lap = dict.fromkeys(_COUNTED, 0.0)
         self._before_lap = dict.fromkeys(_COUNTED, 0.0)
@@ -64,6 +83,8 @@ class Clock:
         self._switch_to(self.account)
         self.steps += 1
         self._rows += rows
+        if self._replica is not None and self.since - self._asked > _SECONDS_BETWEEN_MEASUREMENTS:
+            self._others_s, self._asked = _wait_for_others(self._replica), self.since
 
     def lap(self) -> dict[str, float]:
         """`examples_per_second` of training, without evaluation and checkpoints, and `<account>_seconds`; then reset
@@ -81,6 +102,38 @@ class Clock:
         """The seconds of each account over all laps, and before `resume_from`."""
         return {account: self._before_lap[account] + spent for account, spent in self._lap.items()}
 
+    def measure(self, replica: Any) -> None:
+        """Measure how long this rank waits for the others, if the model is a DistributedDataParallel one."""
+        if hasattr(replica, "_get_ddp_logging_data"):
+            replica._set_ddp_runtime_logging_sample_rate(_STEPS_BETWEEN_SAMPLES)
+            self._replica = replica
+
+    def parts_since(self, before: "ClockReading") -> tuple[StepParts | None, "ClockReading"]:
+        """The parts of the steps since another reading, and a new one; called by another thread."""
+        now = ClockReading(self.steps, self.total["data"], self.total["compute"])
+        steps = now.steps - before.steps
+        if not steps:
+            return None, before
+        data_s, compute_s = (now.data_s - before.data_s) / steps, (now.compute_s - before.compute_s) / steps
+        others_s = min(max(0.0, compute_s), self._others_s)
+        return StepParts(steps, max(0.0, data_s), max(0.0, compute_s - others_s), others_s), now
+
     def resume_from(self, total: Mapping[str, float]) -> None:
         """Count from the `total` of the checkpoint that the run resumes from."""
         self._before_lap = {account: total.get(account, 0.0) for account in _COUNTED}
+
+
+@dataclass(frozen=True)
+class ClockReading:
+    """What a clock has counted so far."""
+
+    steps: int = 0
+    data_s: float = 0.0
+    compute_s: float = 0.0
+
+
+def _wait_for_others(replica: Any) -> float:
+    """Seconds between this rank's last gradient and the end of averaging, in the last step that torch has measured."""
+    measured = replica._get_ddp_logging_data()
+    computed, averaged = measured.get("backward_compute_time_end", 0), measured.get("backward_comm_time_end", 0)
+    return max(0.0, (averaged - computed) / 1e9) if computed else 0.0

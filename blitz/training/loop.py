@@ -176,6 +176,7 @@ class _Training:
         """
         forward = Forward(self.recipe, self.model)
         self.replica = self.world.replicate(forward, find_unused_parameters=self.recipe.find_unused_parameters)
+        self.clock.measure(self.replica)
         self.forward: nn.Module = torch.compile(self.replica) if self.recipe.compile else self.replica  # type: ignore[assignment]
         self.gradients_checked = False
 

@@ -22,7 +22,7 @@ from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, train, train_workers
 from tests.waiting import wait_until
 
-TIMEOUT_S = 24.0
+TIMEOUT_S = 12.0
 """Longer than rows are late on a busy machine."""
 
 
@@ -122,13 +122,13 @@ def test_each_kind_of_hang_is_named_and_the_run_restarts_and_ends_as_without(
         hang_timeout_s=TIMEOUT_S,
     )
     # On a machine that is busy enough the run may seem to hang elsewhere as well.
-    named = [" in __getitems__; rank 0 on ", " in forward", " in all_reduce", "no sign of life for "]
-    rows, loop, collective, stop_signal = (next(one for one in hangs() if name in one) for name in named)
+    rows = next(one for one in hangs() if " in __getitems__; rank 0 on " in one)
     assert rows.startswith("rows are not fetched, by process ")
-    assert loop.startswith("rank 1 on ")
+    loop = next(one for one in hangs() if one.startswith("rank 1 on ") and one.endswith(" in forward"))
     assert ": computing for " in loop
-    assert "; rank" not in loop
-    assert "rank 0 on " in collective
+    # Of two that wait for each other in different places it does not show which one is wrong.
+    assert [one for one in hangs() if " in forward; rank 1 on " in one and one.startswith("rank 0 on ")]
+    stop_signal = next(one for one in hangs() if "no sign of life for " in one)
     assert f"(process {stopped[0].pid}) hangs at step " in stop_signal
     texts = [run.read(f"logs/{name}").decode() for name in run.names("logs") if name.endswith("-hang.txt")]
     assert all("rank 0 on " in text and "rank 1 on " in text for text in texts)

@@ -10,15 +10,16 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import ray
 from ray.util.queue import Queue
 
 from blitz.launch.cluster.node_task import call_on_node, stack_group
-from blitz.launch.hang import Pulse, TrainingPulse, stacks_text, waits_for_others, where
+from blitz.launch.hang import Beat, Process, Pulse, TrainingPulse, culprits, silences_of_hang, stacks_text, where
 from blitz.launch.stacks import Dump, can_dump_stacks, dump_stacks, kill
+from blitz.launch.straggler import SpeedReader
 from blitz.run_files.directory import RunDirectory
 from blitz.training.display import Display
 from blitz.training.world import World
@@ -32,47 +33,10 @@ _LATE_S = 5.0
 _FETCHES = "/blitz/data/plan.py:"
 """In a frame of a process that fetches rows."""
 
-Process = tuple[str, int]
-"""A node, and the number of a process there."""
-
-
-@dataclass(frozen=True)
-class Beat:
-    """The pulse of a rank, as the driver receives it."""
-
-    start: str
-    """Tells the starts of the ranks apart, and sorts them."""
-    rank: int
-    world_size: int
-    ip: str
-    process: Process
-    group: str
-    thread: int
-    pulse: Pulse
-    has_ended: bool
-    arrived: float
-
-    def silence(self, now: float) -> float | None:
-        """Seconds without news, if they are too many."""
-        seconds = now - self.arrived
-        return seconds if seconds > self.pulse.silent_s else None
-
-    @property
-    def hangs(self) -> bool:
-        """Whether the rank makes no progress, be it for its own sake or for another's."""
-        return self.pulse.still_s > self.pulse.limit_s
-
-    def explain(self, silence: float | None, frames: list[str]) -> str:
-        """The hang of the rank, in words."""
-        doing = f"{self.pulse.doing} for {self.pulse.still_s:.0f} s"
-        how = doing if silence is None else f"no sign of life for {silence:.0f} s, {self.pulse.doing}"
-        name = f"rank {self.rank} on {self.ip} (process {self.process[1]})"
-        return f"{name} hangs at step {self.pulse.step}: {how}{where(frames)}"
-
 
 @contextmanager
-def heartbeat(queue: Queue, pulse: TrainingPulse, world: World, *, start: str) -> Iterator[None]:
-    """Within this context the pulse of this rank is sent to the driver."""
+def heartbeat(queue: Queue, pulse: TrainingPulse, speed: SpeedReader, world: World, *, start: str) -> Iterator[None]:
+    """Within this context the pulse and the speed of this rank are sent to the driver."""
     can_dump_stacks(group := stack_group())
     process = (ray.get_runtime_context().get_node_id(), os.getpid())
     rank = {"start": start, "rank": world.rank, "world_size": world.size, "process": process, "thread": pulse.thread}
@@ -81,7 +45,9 @@ def heartbeat(queue: Queue, pulse: TrainingPulse, world: World, *, start: str) -
 
     def send(*, has_ended: bool) -> Any:
         # Plain values: the queue's process would import torch for a class of ours.
-        beat = {**rank, "pulse": asdict(pulse.look()), "has_ended": has_ended}
+        read = speed.read()
+        more = {"pulse": asdict(pulse.look()), "speed": asdict(read) if read else None}
+        beat = {**rank, **more, "has_ended": has_ended}
         return queue.actor.put_nowait.remote(beat)  # type: ignore[attr-defined]
 
     def send_now_and_then() -> None:
@@ -114,7 +80,8 @@ class HangWatch:
 
     def receive(self, beat: Mapping[str, Any]) -> None:
         """A rank has sent its pulse."""
-        received = Beat(**{**beat, "pulse": Pulse(**beat["pulse"]), "arrived": time.monotonic()})
+        known = {spec.name: beat[spec.name] for spec in fields(Beat) if spec.name in beat}
+        received = Beat(**{**known, "pulse": Pulse(**beat["pulse"]), "arrived": time.monotonic()})
         if received.start > self._start:
             self._start, self._beats, self.ended_for = received.start, {}, ""
         if received.start == self._start:
@@ -125,22 +92,15 @@ class HangWatch:
         now = time.monotonic()
         since, self._looked = now - self._looked, now
         if since > _LATE_S:
-            # This process was stopped or busy, and beats wait to be received.
-            self._hear_again(now)
+            # This process was stopped or busy, and beats may wait to be received: that time does not count.
+            self._pass_over(since)
         ranks = list(self._beats.values())
-        # A rank that has failed or is done makes the others wait; Ray Train has noticed it.
-        if self.ended_for or not ranks or len(ranks) < ranks[0].world_size or any(beat.has_ended for beat in ranks):
-            return
-        silences = {beat.rank: silence for beat in ranks if (silence := beat.silence(now)) is not None}
-        heard = [beat for beat in ranks if beat.rank not in silences]
-        waits = all(beat.pulse.still_s > beat.pulse.silent_s for beat in heard)
-        if all(beat.hangs for beat in heard) or (silences and waits):
+        silences = None if self.ended_for else silences_of_hang(ranks, now)
+        if silences is not None:
             self._end(ranks, silences, display)
-            self._looked = time.monotonic()
-            self._hear_again(self._looked)
 
-    def _hear_again(self, now: float) -> None:
-        self._beats = {rank: replace(beat, arrived=now) for rank, beat in self._beats.items()}
+    def _pass_over(self, seconds: float) -> None:
+        self._beats = {rank: replace(beat, arrived=beat.arrived + seconds) for rank, beat in self._beats.items()}
 
     def _end(self, ranks: list[Beat], silences: Mapping[int, float], display: Display) -> None:
         nodes = {beat.process[0] for beat in ranks}
@@ -149,6 +109,8 @@ class HangWatch:
             nodes |= {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         hang = _Hang.of(ranks, silences, _on_nodes(nodes, dump_stacks, ranks[0].group))
         if hang is None:
+            # Judged again after as long a time.
+            self._pass_over(max(beat.pulse.silent_s for beat in ranks))
             return
         self.ended_for = hang.what
         log = f"logs/{self._start}-hang.txt"
@@ -183,7 +145,7 @@ class _Hang:
         if not found or any(dump.traced for dump in found.values()):
             return None
         frames = {beat.rank: found[beat.rank].threads.get(beat.thread, []) for beat in ranks if beat.rank in found}
-        named = [beat for beat in ranks if beat.rank in silences] or _culprits(ranks, frames)
+        named = [beat for beat in ranks if beat.rank in silences] or culprits(ranks, frames)
         explained = [beat.explain(silences.get(beat.rank), frames.get(beat.rank, [])) for beat in named]
         pids = {beat.process[1] for beat in ranks}
         fetchers = {
@@ -200,13 +162,6 @@ class _Hang:
         event = {"what": "hang", "step": first.pulse.step, "world_size": first.world_size, "error": what}
         to_kill = frozenset(pid for _, pid in (*headings, *fetchers))
         return cls(what, {**event, "hang_seconds": round(still, 3)}, stacks_text(listed), to_kill)
-
-
-def _culprits(ranks: list[Beat], frames: Mapping[int, list[str]]) -> list[Beat]:
-    """The ranks that the others wait for, as far as it shows: they do not wait themselves, or are steps behind."""
-    busy = [beat for beat in ranks if not waits_for_others(frames.get(beat.rank, []))]
-    behind = min(beat.pulse.step for beat in busy or ranks)
-    return [beat for beat in busy or ranks if beat.pulse.step == behind]
 
 
 def _fetching(dump: Dump) -> list[str]:

@@ -28,6 +28,7 @@ from blitz.launch.cluster.hang_watch import HangWatch, heartbeat
 from blitz.launch.cluster.ray_internals import trainer_without_datasets
 from blitz.launch.cluster.restart_times import NotesFailures, restart_times
 from blitz.launch.cluster.storage_probe import check_every_node_sees
+from blitz.launch.cluster.straggler_watch import StragglerWatch
 from blitz.launch.cluster.user_code import require_picklable
 from blitz.launch.cluster.worker_display import displayed, worker_display
 from blitz.launch.cluster.worker_log import collected
@@ -36,6 +37,7 @@ from blitz.launch.job import Job, row_bytes_of
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale, Workers, explain_wait, workers_for
 from blitz.launch.stacks import created_at
+from blitz.launch.straggler import SpeedReader
 from blitz.run_files.directory import RunDirectory
 from blitz.training.clock import Clock
 from blitz.training.loop import TrainJob
@@ -80,14 +82,15 @@ def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
         queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_the_drivers_node(), **restarted})
         # Evaluation and prediction have no steps by which one could see that they stand still.
         is_watched = scale.hang_timeout_s is not None and isinstance(job, TrainJob)
-        watch = HangWatch(job.run, restarts=scale.max_failures > 0) if is_watched else None
-        with displayed(queue, watch, first_step=job.first_step(), total_steps=job.plan.total_steps):
+        hangs = HangWatch(job.run, restarts=scale.max_failures > 0)
+        watches = [hangs, StragglerWatch(job.run)] if is_watched else []
+        with displayed(queue, watches, first_step=job.first_step(), total_steps=job.plan.total_steps):
             try:
                 in_the_cluster(_train, job, datasets, scale, workers, queue)
             except RunFailed as failed:
-                if watch is None or not watch.ended_for:
+                if not hangs.ended_for:
                     raise
-                raise RunFailed(f"{watch.ended_for}; the same command resumes the run") from failed
+                raise RunFailed(f"{hangs.ended_for}; the same command resumes the run") from failed
 
 
 def _workers(scale: Scale) -> Workers:
@@ -160,7 +163,7 @@ class _Work:
         if self.hang_timeout_s is None or not isinstance(self.job, TrainJob):
             return nullcontext()
         pulse = TrainingPulse(clock, first_step=first_step, timeout_s=self.hang_timeout_s)
-        return heartbeat(self.queue, pulse, world, start=start)
+        return heartbeat(self.queue, pulse, SpeedReader(clock), world, start=start)
 
 
 def _work(config: dict[str, _Work]) -> None:

@@ -14,6 +14,9 @@ from blitz.run_files.directory import RunDirectory
 from blitz.training.display import Display
 
 _GROUP = "this"
+_SECONDS_BETWEEN_LOOKS = 0.2
+"""While the run hangs."""
+_SECONDS_TO_END = 10.0
 
 
 @contextmanager
@@ -21,26 +24,33 @@ def hang_watch(run: RunDirectory, pulse: TrainingPulse, display: Display) -> Ite
     """Within this context a hang of the thread that made `pulse` is reported, and added to the run's events."""
     can_dump_stacks(_GROUP)
     ends = threading.Event()
-    threading.Thread(target=_watch, args=(run, pulse, display, ends), daemon=True).start()
+    thread = threading.Thread(target=_watch, args=(run, pulse, display, ends), daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ends.set()
+        thread.join(_SECONDS_TO_END)
 
 
 def _watch(run: RunDirectory, pulse: TrainingPulse, display: Display, ends: threading.Event) -> None:
     hangs: Pulse | None = None
-    while not ends.wait(pulse.interval_s):
+    while not ends.wait(pulse.interval_s if hangs is None else min(pulse.interval_s, _SECONDS_BETWEEN_LOOKS)):
         now = pulse.look()
-        if hangs is None and now.still_s > now.limit_s:
-            hangs = now
-            _report(run, now, pulse.thread, display)
-        elif hangs is not None and now.still_s > now.limit_s:
+        if now.still_s > now.limit_s:
+            if hangs is None:
+                _report(run, now, pulse.thread, display)
             hangs = now
         elif hangs is not None:
-            display.line(f"step {hangs.step}: the run continues, after {hangs.still_s:.0f} s")
-            _add_event(run, "hang ended", hangs, account=hangs.account)
+            _report_end(run, hangs, display)
             hangs = None
+    if hangs is not None:
+        _report_end(run, hangs, display)
+
+
+def _report_end(run: RunDirectory, last: Pulse, display: Display) -> None:
+    display.line(f"step {last.step}: no longer hangs, after {last.still_s:.0f} s")
+    _add_event(run, "hang ended", last, account=last.account)
 
 
 def _report(run: RunDirectory, now: Pulse, thread: int, display: Display) -> None:
