@@ -104,7 +104,7 @@ class HangWatch:
 
     def _end(self, ranks: list[Beat], silences: Mapping[int, float], display: Display) -> None:
         nodes = {beat.process[0] for beat in ranks}
-        if not silences and all(beat.pulse.account == "data" for beat in ranks):
+        if not silences and any(beat.pulse.account == "data" for beat in ranks):
             # Any node may fetch rows.
             nodes |= {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         hang = _Hang.of(ranks, silences, _on_nodes(nodes, dump_stacks, ranks[0].group))
@@ -151,7 +151,7 @@ class _Hang:
         fetchers = {
             process: stack for process, dump in dumps.items() if dump.pid not in pids and (stack := _fetching(dump))
         }
-        if not silences and all(beat.pulse.account == "data" for beat in ranks):
+        if not silences and all(beat.pulse.account == "data" for beat in named):
             explained = [
                 f"rows are not fetched, by process {pid}{where(stack)}" for (_, pid), stack in fetchers.items()
             ] + explained
