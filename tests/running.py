@@ -29,6 +29,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     feed: FeedName = "auto",
     hang_timeout_s: float | None = 60.0,
+    shard: Literal["no", "full"] = "no",
 ) -> RunDirectory:
     """Train, or resume, in a folder or at a URI."""
     prepared, run = prepare(recipe), RunDirectory.of(str(storage))
@@ -41,6 +42,7 @@ def train(
         use_gpu=use_gpu,
         feed=feed,
         hang_timeout_s=hang_timeout_s,
+        shard=shard,
     )
     launch(job, prepared.datasets, Placement(scale))
     return run

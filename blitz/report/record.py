@@ -11,7 +11,7 @@ from typing import Any
 from blitz.errors import DamagedFile, UserError
 from blitz.report.series import ACCOUNTS, Curves
 from blitz.run_files.directory import RunDirectory
-from blitz.run_files.goodput import Goodput, goodput
+from blitz.run_files.goodput import Goodput, goodput_of
 
 _ENDS = ("finished", "failed", "interrupted", "stopped")
 
@@ -31,6 +31,8 @@ class Record:
     result: dict[str, Any] | None
     evaluation: dict[str, Any] | None
     """That of the best checkpoint, or the newest made by blitz evaluate if the run kept none."""
+    explanation: dict[str, Any] | None
+    """Of a table: what its model has learned, by the rows of that evaluation."""
     bad_rows: int
     pictures: list[str]
     """What the recipe's `picture` drew, as `data:` URIs."""
@@ -110,6 +112,8 @@ def read_record(run: RunDirectory) -> Record:
     recipe = run.read_json("recipe.json")
     if recipe is None:
         raise UserError(f"there is no run in {run}: it has no recipe.json")
+    evaluation = run.read_json("evaluations/best.json") or _newest_evaluation(run)
+    explained = evaluation and run.read_json(f"explanations/{evaluation['split']}-{evaluation['step']}.json")
     return Record(
         name=run.name,
         uri=run.uri,
@@ -118,7 +122,8 @@ def read_record(run: RunDirectory) -> Record:
         curves=Curves.of(run.each_metric()),
         events=run.events(),
         result=run.read_json("result.json"),
-        evaluation=run.read_json("evaluations/best.json") or _newest_evaluation(run),
+        evaluation=evaluation,
+        explanation=explained,
         bad_rows=max(0, len(run.bad_rows())),
         pictures=[_uri(run, name) for name in _newest_pictures(run)],
         goodput=_goodput(run),
@@ -131,7 +136,7 @@ def _goodput(run: RunDirectory) -> Goodput | None:
     with suppress(DamagedFile):
         steps = run.checkpoint_steps()
         newest = (run.read_json(f"checkpoints/{steps[-1]}/state.json") or {}) if steps else {}
-    return goodput(run.events(), checkpoint=newest.get("seconds"), until=run.written_at("metrics.jsonl"))
+    return goodput_of(run, checkpoint=newest.get("seconds"), until=run.written_at("metrics.jsonl"))
 
 
 def _newest_evaluation(run: RunDirectory) -> dict[str, Any] | None:

@@ -6,8 +6,12 @@ resumes from had cost so far; what a start did beyond the checkpoint that the ne
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+from blitz.errors import DamagedFile
+from blitz.run_files.directory import RunDirectory
 
 STEPS, HANGS = "steps that count", "hangs"
 _WAITING, _START_UP, _LOST, _STOPPED = "waiting for machines", "start-up", "lost steps", "stopped"
@@ -79,6 +83,15 @@ def goodput(
         _add_work(timeline, start, start.ends(following, until), before, reached)
         before = reached
     return Goodput(timeline.spans)
+
+
+def goodput_of(
+    run: RunDirectory, *, checkpoint: Mapping[str, float] | None = None, until: float | None = None
+) -> Goodput | None:
+    """The goodput of a run in a directory; None also if its events are damaged, which must not hide the run."""
+    with suppress(DamagedFile):
+        return goodput(run.events(), checkpoint=checkpoint, until=until)
+    return None
 
 
 @dataclass

@@ -12,7 +12,7 @@ import pyarrow.fs
 from blitz.errors import DamagedFile, StorageError, UserError, first_line
 from blitz.recipes import recipe_from_json
 from blitz.run_files.directory import RunDirectory
-from blitz.run_files.goodput import goodput
+from blitz.run_files.goodput import goodput_of
 from blitz.run_files.stored_json import parse_lines
 from blitz.storage import open_location
 
@@ -109,7 +109,7 @@ def _read_summary(name: str, run: RunDirectory, written: list[datetime], quiet: 
 def _goodput(run: RunDirectory, result: Any, checkpoint: Any, until: datetime) -> float | None:
     if result:
         return result["goodput"]["share"] if "goodput" in result else None
-    spent = goodput(run.events(), checkpoint=(checkpoint or {}).get("seconds"), until=until.timestamp())
+    spent = goodput_of(run, checkpoint=(checkpoint or {}).get("seconds"), until=until.timestamp())
     return None if spent is None else spent.share
 
 
