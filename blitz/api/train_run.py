@@ -89,6 +89,7 @@ def train_run(
     Raises:
         UserError: if it can never start, before anything is started.
     """
+    began = time.time()
     placement = Placement(settings.scale, address) if address else Placement(settings.scale)
     with placed(placement):
         prepared = prepare(settings.recipe)
@@ -113,7 +114,7 @@ def train_run(
                     pass
             say(_finished(run, prepared.recipe))
             return Trained(run, result, None, prepared.recipe)
-        return _train(prepared, run, placement, settings, command, say, after_evaluation)
+        return _train(prepared, run, placement, settings, command, say, after_evaluation, began)
 
 
 def _train(
@@ -124,6 +125,7 @@ def _train(
     command: str,
     say: Say,
     after_evaluation: Callback | None,
+    began: float,
 ) -> Trained:
     recipe = prepared.recipe
     changes = {
@@ -133,7 +135,7 @@ def _train(
     with run.locked():
         prepared.begin(run)
         list_left_out(prepared.datasets.values(), run, say=say)
-        job = TrainJob(recipe, prepared.plan, run, settings.checkpoint, command, after_evaluation)
+        job = TrainJob(recipe, prepared.plan, run, settings.checkpoint, command, after_evaluation, began)
         if step := job.first_step():
             say(f"continues from step {step} of {prepared.plan.total_steps}")
             for what, change in changes.items():
