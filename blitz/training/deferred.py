@@ -72,7 +72,7 @@ class Recording:
         try:
             with _init_as_steps(self._steps), _Recorder(self._steps), _OnMeta():
                 yield
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, TypeError) as error:
             if "meta" not in str(error).lower():
                 raise
             raise CannotDefer(str(error)) from error
