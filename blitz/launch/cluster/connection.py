@@ -3,8 +3,9 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -16,23 +17,26 @@ from blitz.launch.scale import Node
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None) -> Iterator[bool]:
     """Connected to the cluster at `address`, or for None to a local one that lives as long as this context.
 
-    What is sent to the cluster takes the user's modules along.
+    What is sent to the cluster takes the user's modules along. Yields whether the cluster is private: started for this
+    context, and ended with it.
 
     Raises:
         UserError: if no cluster answers there, or none that lets this process in.
     """
     if ray.is_initialized():
         with shipped():
-            yield
+            yield False
         return
     # Explicit: without an address Ray would connect to whatever `ray start` has left running on this machine.
     address = address or "local"
+    is_private = address == "local"
     try:
-        with _local_settings() if address == "local" else nullcontext():
-            _connect(address)
+        with _local_settings() if is_private else nullcontext():
+            # The dashboard costs 4 seconds of CPU time, and nobody could open it before the run is over.
+            _connect(address, **({"include_dashboard": False} if is_private else {}))
     except RuntimeError as error:
         # Ray Client compares versions of Python and Ray.
         raise UserError(f"the cluster's address (RAY_ADDRESS) is {address}: {' '.join(str(error).split())}") from error
@@ -44,7 +48,7 @@ def connected(address: str | None) -> Iterator[None]:
     silence_node_messages()
     try:
         with shipped():
-            yield
+            yield is_private
     finally:
         ray.shutdown()
 
@@ -52,13 +56,13 @@ def connected(address: str | None) -> Iterator[None]:
 _TRIES_OF_CLIENT = 4
 
 
-def _connect(address: str) -> None:
+def _connect(address: str, **options: Any) -> None:
     # Ray Client's server forks a process for each client while its own threads call gRPC, and some of these die at once
     # ("ev_epoll1_linux.cc: Check failed: next_worker->state == KICKED"): 2 of 14, measured on Ray 2.60. It says so
     # after 30 seconds.
     for tries_left in reversed(range(_TRIES_OF_CLIENT if address.startswith("ray://") else 1)):
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
             return
         except ConnectionError:
             if not tries_left:
@@ -76,11 +80,17 @@ _LOCAL_SETTINGS = {
 @contextmanager
 def _local_settings() -> Iterator[None]:
     """A local cluster that is started in this context has these settings, and no other machine reaches it."""
-    unset = _LOCAL_SETTINGS.keys() - os.environ.keys()
-    os.environ.update({name: _LOCAL_SETTINGS[name] for name in unset})
+    with environment(_LOCAL_SETTINGS), on_loopback():
+        yield
+
+
+@contextmanager
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment have these values in this context, unless the user has set them."""
+    unset = settings.keys() - os.environ.keys()
+    os.environ.update({name: settings[name] for name in unset})
     try:
-        with on_loopback():
-            yield
+        yield
     finally:
         for name in unset:
             del os.environ[name]

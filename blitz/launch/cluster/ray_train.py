@@ -1,6 +1,5 @@
 """A job on Ray: N Ray Train workers, and a feed that gives them their rows."""
 
-import os
 import secrets
 import signal
 import tempfile
@@ -17,11 +16,11 @@ from ray.util.queue import Queue
 
 from blitz.data.plan import Block, Datasets, Shares
 from blitz.launch.cluster.autoscaler import grows
-from blitz.launch.cluster.connection import alive_nodes, connected, on_the_drivers_node
+from blitz.launch.cluster.connection import alive_nodes, connected, environment, on_the_drivers_node
 from blitz.launch.cluster.driver import in_the_cluster
 from blitz.launch.cluster.failures import DEATHS, StopAtUserErrors, explain_failure
 from blitz.launch.cluster.feeds import Feed, MemoryFeed, feed_of
-from blitz.launch.cluster.ray_internals import trainer_without_datasets
+from blitz.launch.cluster.ray_internals import lean_trainer
 from blitz.launch.cluster.restart_times import NotesFailures, restart_times
 from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.cluster.user_code import require_picklable
@@ -43,6 +42,10 @@ _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(SECONDS_BETWEEN_HEALTH_CHECKS),
 }
 """Settings that Ray Train reads from the environment only."""
+_PRIVATE_SETTINGS = {
+    # A process that costs 2 seconds of CPU time, for nodes that are drained; nobody drains this one.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 _ELASTIC_SETTINGS = {
     # How long workers may wait for room before their number is decided again: for up to 20 seconds Ray still counts
     # on a lost node; 60 by default.
@@ -63,30 +66,32 @@ def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
     """
     scale = placement.scale
     require_picklable(recipe=job.recipe, **{f"data set '{split}'": dataset for split, dataset in datasets.items()})
-    with connected(placement.address):
+    with connected(placement.address) as is_private:
         workers = in_the_cluster(_workers, scale)
         if workers.room_for is not None:
             print(f"waits for the cluster to grow: {explain_wait(workers)}", flush=True)
-        check_every_node_sees(job.run)
+        if not is_private:
+            check_every_node_sees(job.run)
         # Restarted on another node if the driver's is lost: without the queue every restart of the workers would fail.
         restarted = {"max_restarts": -1, "max_task_retries": -1}
         queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_the_drivers_node(), **restarted})
         with displayed(queue, first_step=job.first_step(), total_steps=job.plan.total_steps):
-            in_the_cluster(_train, job, datasets, scale, workers, queue)
+            in_the_cluster(_train, job, datasets, scale, workers, queue, is_private)
 
 
 def _workers(scale: Scale) -> Workers:
     return workers_for(scale, alive_nodes(), grows=grows())
 
 
-def _train(job: Job, datasets: Datasets, scale: Scale, workers: Workers, queue: Queue) -> None:
+def _train(job: Job, datasets: Datasets, scale: Scale, workers: Workers, queue: Queue, private_cluster: bool) -> None:
     row_bytes = row_bytes_of(datasets)
     feed = feed_of(scale.feed, datasets, row_bytes=row_bytes, task_cpus=workers.task_cpus)
-    for name, value in (_SETTINGS if scale.max_workers is None else {**_SETTINGS, **_ELASTIC_SETTINGS}).items():
-        os.environ.setdefault(name, value)
-    with tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
-        trainer = trainer_without_datasets(
+    elastic = _ELASTIC_SETTINGS if scale.max_workers is not None else {}
+    settings = _SETTINGS | elastic | (_PRIVATE_SETTINGS if private_cluster else {})
+    with environment(settings), tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
+        trainer = lean_trainer(
             _work,
+            private_cluster=private_cluster,
             train_loop_config={"work": _Work(job, feed, row_bytes, queue, scale.shard == "full")},
             scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
                 num_workers=workers.count,  # type: ignore[arg-type]

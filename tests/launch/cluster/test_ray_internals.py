@@ -54,13 +54,18 @@ def test_a_note_is_taken_once() -> None:
     assert ray_internals.take_note("name") is None
 
 
-def test_trainer_without_datasets() -> None:
-    trainer: Any = ray_internals.trainer_without_datasets(print)
-    with_them: Any = TorchTrainer(print)
-    left_out = {type(one) for one in with_them._create_default_callbacks()} - {
-        type(one) for one in trainer._create_default_callbacks()
-    }
-    assert [one.__name__ for one in left_out] == ["DatasetsCallback"]
+@pytest.mark.parametrize(
+    ("private", "left_out"),
+    [(True, {"DatasetsCallback", "PlacementGroupCleanerCallback"}), (False, {"DatasetsCallback"})],
+)
+def test_lean_trainer(private: bool, left_out: set[str]) -> None:
+    lean: Any = ray_internals.lean_trainer(print, private_cluster=private)
+    rays: Any = TorchTrainer(print)
+    assert _names(rays._create_default_callbacks()) - _names(lean._create_default_callbacks()) == left_out
+
+
+def _names(callbacks: list[Any]) -> set[str]:
+    return {type(one).__name__ for one in callbacks}
 
 
 def test_pausing_callback() -> None:
