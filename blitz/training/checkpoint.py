@@ -8,12 +8,11 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from blitz.errors import UserError
 from blitz.run_files.checkpoint_names import KINDS, kind_of
 from blitz.run_files.directory import RunDirectory
-from blitz.training.sharding import WHOLE, Part, as_divided, own_rows
+from blitz.training.sharding import WHOLE, Part, as_divided, is_divided, own_rows
 
 Tensors = dict[str, Tensor]
 
@@ -106,7 +105,7 @@ class _Rows:
     """The rows of one tensor, file by file: all of them, or those of this rank if `target` is divided."""
 
     def __init__(self, target: Tensor | None) -> None:
-        self._target = target if isinstance(target, DTensor) else None
+        self._target = target if is_divided(target) else None
         self._pieces: list[Tensor] = []
         self._count = 0
 
@@ -127,10 +126,10 @@ class _Rows:
 
 
 def _copies(tensors: Tensors, *, leads: bool) -> Tensors:
-    own = {name: one.to_local() if isinstance(one, DTensor) else one for name, one in tensors.items()}
+    own = {name: one.to_local() if is_divided(one) else one for name, one in tensors.items()}
     # One for each name: safetensors takes neither strided tensors nor two that share memory, as tied weights do.
     return {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in own.items()
-        if leads or isinstance(tensors[name], DTensor)
+        if leads or is_divided(tensors[name])
     }
