@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from blitz.errors import UserError
+from blitz.run_files.checkpoint_digests import Seal
 from blitz.run_files.checkpoint_names import KINDS, kind_of
 from blitz.run_files.directory import RunDirectory
 from blitz.training.sharding import WHOLE, Part, as_divided, is_divided, own_rows
@@ -41,19 +42,20 @@ class Checkpoint:
             OSError: on every rank, if the storage of one of them does not take its part.
         """
         files = {"weights": self.weights, "optimizer": self.optimizer}
-        written: Mapping[str, Any] | OSError
+        written: dict[str, Seal] | OSError
         try:
             written = run.write_part(
                 self.step, part.rank, part.count, {kind: safetensors.torch.save(files[kind]) for kind in KINDS}
             )
         except OSError as error:
             written = error
-        every = part.gather(written)
-        for one in every:
+        seals: dict[str, Seal] = {}
+        for one in part.gather(written):
             if isinstance(one, OSError):
                 raise one
+            seals |= one
         if part.rank == 0:
-            run.seal_checkpoint(self.step, {name: seal for one in every for name, seal in one.items()}, self.state)
+            run.seal_checkpoint(self.step, seals, self.state)
 
     def give_weights(self, model: nn.Module, run: RunDirectory) -> None:
         """Load the weights into a model of the run.

@@ -42,6 +42,7 @@ class Part:
         """The part of each of several ranks; all must call this."""
         # A rank that dies closes its connections, which the others detect at once: the limit is for slow storage.
         group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
+        assert isinstance(group, dist.ProcessGroup)
         return cls(dist.get_rank(), dist.get_world_size(), group)
 
     def gather(self, mine: T) -> list[T]:
@@ -144,7 +145,7 @@ def recompute_blocks(recipe: Recipe, model: nn.Module) -> None:
     for block in blocks_of(recipe, model):
         norms = any(isinstance(one, _NormBase) and one.track_running_stats for one in block.modules())
         require(not norms, "--recompute: a block of the model has a batch norm, which would count each batch twice")
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def own_rows(target: "DTensor") -> range:

@@ -13,11 +13,11 @@ from tests.running import same_bits
 
 
 class Initialised(nn.Module):
-    """Weights that are drawn again, views, shared ones, a constant, a double one, and a table made of small numbers."""
+    """Weights that are drawn again, views, shared ones, a constant, one in float64, and a table of sines."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(5, 5) for _ in range(3))
+        self.layers: Any = nn.ModuleList(nn.Linear(5, 5) for _ in range(3))
         self.embedding = nn.Embedding(7, 5, padding_idx=0)
         self.norm, self.attention = nn.BatchNorm1d(5), nn.MultiheadAttention(5, 1)
         self.apply(self._again)
@@ -25,7 +25,7 @@ class Initialised(nn.Module):
         nn.init.trunc_normal_(self.layers[1].weight, std=0.1)
         self.layers[2].weight = self.layers[0].weight
         self.start = nn.Parameter(torch.tensor([0.5]))
-        self.double = nn.Linear(2, 2).double()
+        self.wide = nn.Linear(2, 2).double()
         table = torch.zeros(4, 6)
         table[:, 0::2] = torch.arange(4.0)[:, None].sin()
         self.register_buffer("table", table, persistent=False)
@@ -56,7 +56,7 @@ def test_no_more_is_held_than_one_tensor(monkeypatch: pytest.MonkeyPatch) -> Non
     class Deep(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = nn.ModuleList(nn.Linear(64, 64, bias=False) for _ in range(20))
+            self.layers: Any = nn.ModuleList(nn.Linear(64, 64, bias=False) for _ in range(20))
             for layer in self.layers:
                 nn.init.normal_(layer.weight)
 

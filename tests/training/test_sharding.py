@@ -42,7 +42,8 @@ class Block(nn.Module):
         self.norm, self.layer = nn.LayerNorm(7), nn.Linear(7, 7)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return inputs + self.layer(self.norm(inputs)).relu()
+        outputs: Tensor = inputs + self.layer(self.norm(inputs)).relu()
+        return outputs
 
 
 class Net(nn.Module):
@@ -50,7 +51,8 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.blocks = nn.Linear(4, 7), nn.ModuleList(Block() for _ in range(2))
+        self.first = nn.Linear(4, 7)
+        self.blocks: Any = nn.ModuleList(Block() for _ in range(2))
         self.head, self.scale = nn.Linear(7, 3), nn.Parameter(torch.ones(1))
         self.register_buffer("shift", torch.randn(7))
 
