@@ -5,7 +5,7 @@ line and every field is a flag.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
 
@@ -25,6 +25,8 @@ from blitz.outputs.metric_set import MetricSet
 from blitz.outputs.metrics import Classification, Distance, Loss, Metrics, Regression
 from blitz.outputs.predictions import class_predictions
 from blitz.project import name_of, sources_of
+from blitz.randomness import Draws as Draws
+from blitz.randomness import StepDraws as StepDraws
 from blitz.weights_source import Pretrained as Pretrained
 from blitz.weights_source import WeightsSource as WeightsSource
 
@@ -32,14 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Batch = Mapping[str, Tensor]
-
-Draws = Callable[[int], Tensor]
-"""`draws(count)` gives float32 of shape (batch, count), uniform in [0, 1): for each row a function of the seed, the
-epoch and the row alone. Called again it gives the same numbers."""
-
-StepDraws = Callable[[int], Tensor]
-"""`draws(count)` gives float32 of shape (count,), uniform in [0, 1): a function of the seed and the step alone, and so
-the same on every worker. Called again it gives the same numbers."""
 
 
 class RunFiles(Protocol):
@@ -212,6 +206,11 @@ class Recipe(ABC):
         """
         return batch
 
+    @property
+    def rows_together(self) -> int:
+        """2 if `augment` mixes rows with their `draws.partners`, which one worker must hold; by default 1."""
+        return 1
+
     def preprocess(self, batch: Batch) -> Batch:
         """Turns fetched columns into the model's inputs, on the device; by default unchanged."""
         return batch
@@ -375,6 +374,7 @@ class Recipe(ABC):
             total_steps=min(total_steps, self.max_steps or total_steps),
             evaluate_every_steps=self.evaluate_every_steps or steps_per_epoch,
             seed=self.seed,
+            rows_together=self.rows_together,
         )
         if self.extra_metrics:
             self.evaluated_metrics()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from blitz.augmentation import Augmentation
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.csv.tabular import CsvData
 from blitz.data.text.lines import LineData
@@ -20,7 +21,7 @@ from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits
 from blitz.recipes.dynamic_net import DynamicNetOnNoise
 from blitz.recipes.finetune import Finetune
-from blitz.recipes.image_csv import Augmentation, ImageCsv, VisionModel
+from blitz.recipes.image_csv import ImageCsv, VisionModel
 from blitz.recipes.language import DecoderModel, Language
 from blitz.recipes.lenet import LeNetOnMnist
 from blitz.recipes.mnist import Mnist

@@ -14,7 +14,7 @@ from blitz.api.bad_row_summary import list_left_out
 from blitz.api.evaluate_run import EvaluateSettings, evaluate_placed
 from blitz.api.run import Run
 from blitz.api.write_report import report_at_the_end
-from blitz.errors import require
+from blitz.errors import first_line, require
 from blitz.extras import MissingExtra
 from blitz.launch.launch import launch, placed
 from blitz.launch.placement import Placement
@@ -30,6 +30,7 @@ from blitz.trackers.tracked import tracked
 from blitz.trackers.tracker import TrackerName, require_clients
 from blitz.training.after_evaluation import Callback, require_callback
 from blitz.training.best_plot import draw
+from blitz.training.explanation import explain
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.prepared import Prepared, prepare
 
@@ -151,6 +152,8 @@ def _train(
                     say(f"picture: {picture}")
             except MissingExtra as missing:
                 say(str(missing))
+            if settings.report:
+                _explain(recipe, run, result["best_checkpoint"], say)
             # Before the trackers end, so that they get the report too.
             return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None, recipe)
 
@@ -164,6 +167,14 @@ def _with_test(run: RunDirectory, recipe: Recipe, placement: Placement, result: 
     result = {**result, "test_metrics": {f"test/{name}": value for name, value in found["figures"].items()}}
     run.write_json("result.json", result)
     return result
+
+
+def _explain(recipe: Recipe, run: RunDirectory, step: int, say: Say) -> None:
+    """Explain the best checkpoint of a table for its report; the run has finished, whether that succeeds or not."""
+    try:
+        explain(recipe, run, step=step, split="val")
+    except Exception as error:
+        say(f"the columns are not explained ({first_line(error)}); try blitz evaluate {shlex.quote(run.uri)} --explain")
 
 
 def _finished(run: RunDirectory, recipe: Recipe) -> str:

@@ -115,7 +115,7 @@ class Language(Recipe):
     def _sampled(self, model: nn.Module, prompts: Tensor, rows: Tensor) -> Tensor:
         """The prompts, continued up to an end or to `max_tokens`; what is drawn depends on the seed and the row."""
         length = prompts.shape[1]
-        keys = keys_for(key_for(Use.SAMPLING, self.seed), rows.cpu().numpy().astype("uint64"))
+        keys = keys_for(key_for(Use.GENERATION, self.seed), rows.cpu().numpy().astype("uint64"))
         draws = torch.from_numpy(uniforms(keys, length)).to(prompts.device)
         # A prompt ends with its end, which is where sampling starts.
         given = prompts.ne(PAD) & prompts.ne(END)

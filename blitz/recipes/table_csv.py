@@ -1,25 +1,25 @@
 """Any CSV: a model of its numbers and categories, which classifies or predicts a number."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
 import tyro
 from torch import Tensor, nn
 
+from blitz.data.csv.raw_rows import described_cells
 from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
-from blitz.data.csv.text_features import BUCKETS, SIZES
+from blitz.data.csv.text_features import BUCKETS
 from blitz.data.plan import Plan, Split
 from blitz.fields import held, may_change
 from blitz.losses import LearnsTargets
 from blitz.models.folds import Folds, fold_weights
-from blitz.models.table_models import Layers, scaled, usual_batch, usual_epochs, usual_optim
+from blitz.models.table_models import MEMBERS, Effort, Layers, scaled, usual_batch, usual_epochs, usual_optim
 from blitz.models.texts import WIDTH, WithTexts
-from blitz.optim import Optim
+from blitz.optim import ModelOptim, Optim, completed
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch
 
-_OPTIM = Optim(**usual_optim("tabm", classifies=True))
 _MOST_EVALUATIONS = 25
 """The default number in a run."""
 
@@ -30,10 +30,12 @@ class TableCsv(LearnsTargets):
 
     # None until it is fitted, which chooses a number.
     epochs: int | None = may_change(None)  # type: ignore[assignment]
-    """Passes over the training rows; by default the fewer the more rows there are."""
+    """Passes over the training rows; by default the fewer the more rows there are, by --effort."""
     global_batch_size: int | None = None  # type: ignore[assignment]
     """Rows a step, over all workers; by default the more the more rows there are."""
-    optim: Optim = _OPTIM
+    effort: Effort = "default"
+    """How much to compute: fast takes half the epochs, best twice as many; tabm has 4, 8 or 32 members."""
+    optim: ModelOptim = ModelOptim()
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
@@ -42,7 +44,6 @@ class TableCsv(LearnsTargets):
     def fitted(self) -> Self:
         fit, table = fit_csv(self.data, self.seed)
         usual = Optim(**usual_optim(self.model.name, classifies=bool(fit.target.classes)))
-        unset = [spec.name for spec in fields(Optim) if getattr(self.optim, spec.name) == getattr(_OPTIM, spec.name)]
         rows = min(fit.rows, self.max_train_rows or fit.rows)
         # As in the paper.
         smooths = self.model.name == "realmlp" and fit.target.classes and not self.label_smoothing
@@ -50,8 +51,9 @@ class TableCsv(LearnsTargets):
             self,
             fitted_on=fit,
             opened=table,
-            optim=replace(self.optim, **{name: getattr(usual, name) for name in unset}),
-            epochs=self.epochs or usual_epochs(self.model.name, rows),
+            optim=completed(self.optim, usual),
+            model=replace(self.model, members=self.model.members or MEMBERS[self.effort]),
+            epochs=self.epochs or usual_epochs(self.model.name, rows, self.effort),
             global_batch_size=self.global_batch_size or usual_batch(self.model.name, rows),
             label_smoothing=0.1 if smooths else self.label_smoothing,
         )
@@ -82,7 +84,7 @@ class TableCsv(LearnsTargets):
         return self.data.has_test
 
     def dataset(self, split: Split) -> CsvRows:
-        return csv_rows(self.data, self.fit, split, self.seed, self.opened)
+        return self.sampled(csv_rows(self.data, self.fit, split, self.seed, self.opened), split)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)
@@ -115,10 +117,16 @@ class TableCsv(LearnsTargets):
         return {**batch, "numbers": found}
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        texts = [batch["texts"]] if self.fit.texts else []
         fold = {} if self.data.folds is None else {"fold": batch.get("fold")}
-        outputs: Tensor = model(batch["numbers"], batch["categories"], *texts, **fold)
+        outputs: Tensor = model(*self._features(batch), **fold)
         return outputs
+
+    def _features(self, batch: Batch) -> list[Tensor]:
+        return [batch[name] for name in ("numbers", "categories", *(["texts"] if self.fit.texts else []))]
+
+    def outputs_by_fold(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """See `CrossValidated`."""
+        return model.each(*self._features(batch)).transpose(0, 1) if isinstance(model, Folds) else None
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         # In training an ensemble gives (batch, members, outputs), and the loss is the mean of its members'.
@@ -148,21 +156,7 @@ class TableCsv(LearnsTargets):
         return {"prediction": target.undone(outputs.squeeze(1))}
 
     def signature(self) -> dict[str, Any]:
-        fit = self.fit
-        return {
-            **super().signature(),
-            "numbers": [one.name for one in fit.numbers],
-            "missing_number": "nan",
-            "categories": {one.name: one.codes for one in fit.categories},
-            "unknown_category": 0,
-            "hashed_categories": {
-                one.name: {"first_code": 1 + len(one.values), "codes": one.buckets}
-                for one in fit.categories
-                if one.buckets
-            },
-            "texts": {"columns": list(fit.texts), "sizes": list(SIZES), "buckets": BUCKETS} if fit.texts else {},
-            "dates": {one.name: {"order": one.order, "numbers": list(one.names)} for one in fit.dates},
-        }
+        return {**super().signature(), **described_cells(self.fit)}
 
     def metrics(self) -> Classification | Regression:
         target = self.fit.target

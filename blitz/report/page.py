@@ -13,6 +13,7 @@ from typing import Any
 from blitz.extras import extra
 from blitz.report.classes import class_chart, confusion_chart, number_charts
 from blitz.report.curves import Chart, curve_charts, event_texts, time_chart, time_over_steps
+from blitz.report.explained import explanation_charts
 from blitz.report.formatting import duration, number, rounded, shown
 from blitz.report.record import Record, differing
 from blitz.report.series import ACCOUNTS
@@ -90,7 +91,7 @@ def _made_visible(value: Any) -> Any:
 
 def run_page(record: Record) -> Page:
     """The page of one run."""
-    evaluation = all_visible(record.evaluation)
+    evaluation, explanation = all_visible(record.evaluation), all_visible(record.explanation)
     curves = {f"curve {title}": chart for title, chart in curve_charts([record]).items()}
     by_class, class_note = class_chart(evaluation) if evaluation else (None, "")
     numbers = number_charts(evaluation) if evaluation else {}
@@ -102,6 +103,7 @@ def run_page(record: Record) -> Page:
         "confusion": confusion_chart(evaluation) if evaluation else None,
         **{f"number {name}": chart for name, chart in numbers.items()},
         **_attention_charts(evaluation),
+        **explanation_charts(explanation),
     }
     context = {
         "title": record.name,
@@ -111,6 +113,8 @@ def run_page(record: Record) -> Page:
         "events": list(zip(record.events, event_texts(record), strict=True)),
         "class_note": class_note,
         "numbers": list(numbers),
+        "explanation": explanation,
+        "dependence": [one["column"] for one in explanation["dependence"] if one["points"]] if explanation else [],
         "examples": (evaluation or {}).get("examples", {}),
         "seconds": _seconds(record),
         # Values that mean that a setting is off.

@@ -29,6 +29,8 @@ class Record:
     result: dict[str, Any] | None
     evaluation: dict[str, Any] | None
     """That of the best checkpoint, or the newest made by blitz evaluate if the run kept none."""
+    explanation: dict[str, Any] | None
+    """Of a table: what its model has learned, by the rows of that evaluation."""
     bad_rows: int
     pictures: list[str]
     """What the recipe's `picture` drew, as `data:` URIs."""
@@ -107,6 +109,8 @@ def read_record(run: RunDirectory) -> Record:
     recipe = run.read_json("recipe.json")
     if recipe is None:
         raise UserError(f"there is no run in {run}: it has no recipe.json")
+    evaluation = run.read_json("evaluations/best.json") or _newest_evaluation(run)
+    explained = evaluation and run.read_json(f"explanations/{evaluation['split']}-{evaluation['step']}.json")
     return Record(
         name=run.name,
         uri=run.uri,
@@ -115,7 +119,8 @@ def read_record(run: RunDirectory) -> Record:
         curves=Curves.of(run.each_metric()),
         events=run.events(),
         result=run.read_json("result.json"),
-        evaluation=run.read_json("evaluations/best.json") or _newest_evaluation(run),
+        evaluation=evaluation,
+        explanation=explained,
         bad_rows=max(0, len(run.bad_rows())),
         pictures=[_uri(run, name) for name in _newest_pictures(run)],
     )

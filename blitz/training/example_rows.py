@@ -51,7 +51,7 @@ class Examples:
         if isinstance(outputs, Tensor):
             columns[_OUTPUTS] = outputs
         by_chance = torch.from_numpy(uniforms(keys_for(self._key, rows.astype(np.uint64)), 1)[:, 0]).to(losses.device)
-        self._kept["mistakes"].add(_mistake_score(self._metrics, outputs, losses, batch), columns)
+        self._kept["mistakes"].add(mistake_score(self._metrics, outputs, losses, batch), columns)
         self._kept["random"].add(by_chance, columns)
         if "sample" in self._kept and isinstance(outputs, Tensor) and outputs[0].numel() <= _NARROW:
             # After preprocessing, which could not be repeated without the wide columns.
@@ -125,7 +125,7 @@ class TopRows:
         return self._scores[:count], {name: column[:count] for name, column in self._columns.items()}
 
 
-def _mistake_score(metrics: Metrics, outputs: Any, losses: Tensor, batch: Batch) -> Tensor:
+def mistake_score(metrics: Metrics, outputs: Any, losses: Tensor, batch: Batch) -> Tensor:
     """How bad each row's mistake is: for classes the confidence in a wrong class, else the loss."""
     if isinstance(metrics, Classification):
         scores: Tensor = outputs

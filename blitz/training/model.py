@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from blitz.errors import RunFailed, UserError
 from blitz.recipe import Batch, Recipe
 from blitz.run_files.directory import RunDirectory
+from blitz.training.checkpoint import Checkpoint
 from blitz.training.deferred import CannotDefer, Recording, named_tensors
 from blitz.training.initial_weights import load_initial
 from blitz.training.sharding import divide, recompute_blocks, take_rows
@@ -39,6 +40,17 @@ def _adapted(model: nn.Module, recipe: Recipe, world: World) -> nn.Module:
         if world.device.type != "cuda":
             raise UserError("--sync-batch-norm needs GPUs: torch has no synchronised batch norm for CPUs")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model
+
+
+def checkpoint_model(recipe: Recipe, run: RunDirectory, step: int) -> nn.Module:
+    """The model of a checkpoint, on the CPU and in evaluation mode.
+
+    Raises:
+        UserError: if the weights are those of another model.
+    """
+    model = build_model(recipe, World(rank=0, size=1, device=torch.device("cpu"))).eval()
+    Checkpoint.load(run, step, weights_only=True).give_weights(model, run)
     return model
 
 

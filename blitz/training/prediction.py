@@ -21,6 +21,7 @@ from blitz.storage import fingerprint, joined
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.evaluation import ROWS_A_FORWARD, join_passes
+from blitz.training.held_out_errors import Intervals
 from blitz.training.model import Forward, build_forward, forward
 from blitz.training.session import Session
 from blitz.training.world import World
@@ -45,6 +46,7 @@ class PredictJob:
     run: RunDirectory
     step: int
     parts: Directory
+    intervals: Intervals | None = None
 
     def first_step(self) -> int:
         """The first batch that is not predicted yet."""
@@ -69,6 +71,7 @@ class PredictJob:
             "weights": self.run.weights_digest(self.step),
             "recipe": recipe_to_json(self.recipe),
             "csv": content,
+            **({"intervals": self.intervals.fingerprint} if self.intervals else {}),
         }
         return dict(json.loads(json.dumps(identity)))
 
@@ -98,7 +101,10 @@ class PredictJob:
         for start in starts:
             part = {name: column[start : start + size] for name, column in batch.items()}
             outputs = forward(module, part, world.device)
-            for name, values in self.recipe.predictions(outputs, part).items():
+            columns_of = self.recipe.predictions(outputs, part)
+            if self.intervals is not None:
+                columns_of |= self.intervals.columns(self.recipe, module.model, outputs, part)
+            for name, values in columns_of.items():
                 found.setdefault(name, []).extend(values)
         join_passes(module, batch, world, done=len(starts), share=len(block.weights))
         table = pyarrow.table({**found, ROW: block.rows[shown], ERROR: faults[shown].tolist()})

@@ -44,7 +44,7 @@ def features_of(
         elif report.name in evidence:
             continue
         elif report.mean is not None:
-            numbers.append(NumberFeature.fitted(report, quantiles[report.name]))
+            numbers.append(NumberFeature.fitted(report, quantiles[report.name], index.writings[report.name]))
         elif identifies_rows(report) and report.name not in data.types:
             left_out.setdefault("most rows have a value of their own", []).append(report.name)
         elif report.values:

@@ -12,7 +12,7 @@ import pyarrow.fs
 from blitz.data.csv.reading.bad_rows import BadRows, join_faults
 from blitz.data.csv.reading.columns import ColumnType
 from blitz.data.csv.reading.index import CsvIndex, index_csv
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.csv.source import CsvSource, Mask
 from blitz.data.csv.table import CsvTable
 from blitz.data.order import Rows

@@ -7,7 +7,7 @@ thousands may be grouped, as in `1,234` or `1 234`.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow
 import pyarrow.compute as pc
 
+from blitz.data.csv.reading.typed_cells import is_numeric
 from blitz.data.csv.reading.units import Unit, without_unit
 
 Decimal = Literal[".", ","]
@@ -30,7 +31,7 @@ MISSING_WORDS = frozenset({"nan", "+nan", "-nan", "n/a", "#n/a", "#na", "<na>", 
 MISSING_NUMBERS = MISSING_WORDS | {"", "na", "none", "-", "--", "–", "—"}
 """The same for number columns. Among words the additional ones may be values: a country `NA`, classes + and -."""
 
-_PLAIN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+PLAIN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _SPACE = "[ \u00a0\u2009\u202f'’]"
 _GROUPED = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?$"
 _SPACED = rf"^[+-]?[1-9][0-9]{{0,2}}({_SPACE}[0-9]{{3}})+(\.[0-9]*)?$"
@@ -61,6 +62,11 @@ class Writing:
     grouping: Literal["", "mark", "space"] = ""
     """Whether thousands are grouped, and by the other mark or by a blank (or an apostrophe)."""
     unit: Unit = ""
+
+    @property
+    def groups(self) -> tuple[str, str] | None:
+        """Patterns of a number whose thousands are grouped, and of the separator, both under the decimal mark `.`."""
+        return {"": None, "mark": (_GROUPED, ","), "space": (_SPACED, _SPACE)}[self.grouping]
 
     def __str__(self) -> str:
         separator = {"": None, "mark": "," if self.decimal == "." else ".", "space": " "}[self.grouping]
@@ -96,6 +102,15 @@ class Evidence:
     """Whether there is a `007`."""
     inexact: bool = False
     """Whether there is a whole number that float64 does not hold."""
+
+    def merge(self, other: "Evidence") -> None:
+        """Add the counts of other cells of the column, which were read under the same mark."""
+        for spec in fields(self):
+            mine, more = getattr(self, spec.name), getattr(other, spec.name)
+            if isinstance(mine, bool):
+                setattr(self, spec.name, mine or more)
+            elif isinstance(mine, int):
+                setattr(self, spec.name, mine + more)
 
     @property
     def present(self) -> int:
@@ -178,8 +193,10 @@ class NumberReader:
         """Cells as numbers, null where missing or bad, and which are bad; None if none is.
 
         Most batches are converted at once. Where that fails, or gives what is no number here, cells are looked at by
-        `read_each`, which decides.
+        `read_each`, which decides. Cells of a column that its file declares to be of numbers are taken as such.
         """
+        if is_numeric(cells.type):
+            return self._read_typed(cells)
         cells = without_unit(cells, self.writing.unit)
         text = cells if self.writing.decimal == "." else _swapped(cells)
         missing = None
@@ -202,6 +219,20 @@ class NumberReader:
         self.evidence.plain += len(numbers) - nulls
         return numbers, None
 
+    def _read_typed(self, cells: Any) -> tuple[pyarrow.DoubleArray, pyarrow.BooleanArray | None]:
+        whole = pyarrow.types.is_integer(cells.type)
+        values = pc.cast(cells, pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
+        magnitudes = np.abs(values)
+        bad = magnitudes > LARGEST_NUMBER
+        numbers = pyarrow.array(np.where(bad, np.nan, values) if bad.any() else values, from_pandas=True)
+        evidence = self.evidence
+        evidence.plain += len(numbers) - numbers.null_count
+        evidence.other += int(bad.sum())
+        evidence.inexact |= whole and bool((magnitudes > _EXACT).any())
+        evidence.long |= bool((magnitudes >= 1000).any())
+        evidence.long_foreign |= evidence.long
+        return numbers, pyarrow.array(bad) if bad.any() else None
+
     def read_each(self, cells: pyarrow.StringArray) -> tuple[pyarrow.DoubleArray, pyarrow.BooleanArray | None]:
         """The same, with every cell matched by patterns: the definition."""
         cells = without_unit(cells, self.writing.unit)
@@ -212,7 +243,7 @@ class NumberReader:
         self, text: pyarrow.StringArray, missing: pyarrow.BooleanArray
     ) -> tuple[pyarrow.DoubleArray, pyarrow.BooleanArray | None]:
         evidence = self.evidence
-        plain = pc.match_substring_regex(text, _PLAIN)
+        plain = pc.match_substring_regex(text, PLAIN)
         numbers = pc.cast(pc.if_else(plain, text, None), pyarrow.float64())
         numbers = pc.if_else(pc.less_equal(pc.abs(numbers), LARGEST_NUMBER), numbers, None)
         values = numbers.to_numpy(zero_copy_only=False)
@@ -239,7 +270,8 @@ class NumberReader:
         evidence.long_foreign |= bool((fractions & _matches(strange, _FOREIGN_LONG)).any())
         accepted = {"mark": grouped, "space": spaced}.get(self.writing.grouping)
         if accepted is not None and accepted.any():
-            separator = "," if self.writing.grouping == "mark" else _SPACE
+            assert self.writing.groups is not None
+            _, separator = self.writing.groups
             chosen = strange.filter(pyarrow.array(accepted))
             found = pc.cast(pc.replace_substring_regex(chosen, separator, ""), pyarrow.float64()).to_numpy()
             values = np.array(values)
@@ -318,12 +350,32 @@ class Numbers:
         if count:
             extremes = pc.min_max(cells)
             mean, variance = pc.mean(cells).as_py(), pc.variance(cells).as_py()
+            self._merge(count, mean, variance * count, extremes["min"].as_py(), extremes["max"].as_py())
+
+    def merge(self, other: "Numbers") -> None:
+        """Take in the numbers of another."""
+        self._merge(other.count, other.mean, other._squares, other.min, other.max)
+        self.missing += other.missing
+
+    def _merge(self, count: int, mean: float, squares: float, least: float, largest: float) -> None:
+        if count:
             total, shift = self.count + count, mean - self.mean
             self.mean += shift * count / total
-            self._squares += variance * count + shift**2 * self.count * count / total
-            self.min = min(self.min, extremes["min"].as_py())
-            self.max = max(self.max, extremes["max"].as_py())
-            self.count = total
+            self._squares += squares + shift**2 * self.count * count / total
+            self.min, self.max, self.count = min(self.min, least), max(self.max, largest), total
+
+    @property
+    def state(self) -> list[float]:
+        """What `restored` needs."""
+        return [self.count, self.missing, self.mean, self._squares, self.min, self.max]
+
+    @classmethod
+    def restored(cls, state: list[float]) -> "Numbers":
+        """The numbers of a state."""
+        made = cls()
+        count, missing, made.mean, made._squares, made.min, made.max = state
+        made.count, made.missing = int(count), int(missing)
+        return made
 
     @property
     def std(self) -> float:
