@@ -17,13 +17,14 @@ class Initialised(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers: Any = nn.ModuleList(nn.Linear(5, 5) for _ in range(3))
+        layers = [nn.Linear(5, 5) for _ in range(3)]
+        self.layers = nn.ModuleList(layers)
         self.embedding = nn.Embedding(7, 5, padding_idx=0)
         self.norm, self.attention = nn.BatchNorm1d(5), nn.MultiheadAttention(5, 1)
         self.apply(self._again)
-        nn.init.orthogonal_(self.layers[0].weight)
-        nn.init.trunc_normal_(self.layers[1].weight, std=0.1)
-        self.layers[2].weight = self.layers[0].weight
+        nn.init.orthogonal_(layers[0].weight)
+        nn.init.trunc_normal_(layers[1].weight, std=0.1)
+        layers[2].weight = layers[0].weight
         self.start = nn.Parameter(torch.tensor([0.5]))
         self.wide = nn.Linear(2, 2).double()
         table = torch.zeros(4, 6)
@@ -56,8 +57,9 @@ def test_no_more_is_held_than_one_tensor(monkeypatch: pytest.MonkeyPatch) -> Non
     class Deep(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layers: Any = nn.ModuleList(nn.Linear(64, 64, bias=False) for _ in range(20))
-            for layer in self.layers:
+            layers = [nn.Linear(64, 64, bias=False) for _ in range(20)]
+            self.layers = nn.ModuleList(layers)
+            for layer in layers:
                 nn.init.normal_(layer.weight)
 
     recording, one = Recording(), 64 * 64 * 4
