@@ -323,7 +323,8 @@ class _Training:
                 optimizer |= {name: weight.detach().clone() for name, weight in self.average.trained().items()}
             with self._averaged():
                 checkpoint = Checkpoint(progress.step, self.model.state_dict(), optimizer, asdict(progress))
-                self.writer.save(checkpoint, best=best, beside=self.beside_checkpoint)
+                beside = self.beside_checkpoint if self.world.leads else {}
+                self.writer.save(checkpoint, best=best, beside=beside)
         self.beside_checkpoint = {}
 
     def is_stopped(self, *, resumes: bool = False) -> bool:

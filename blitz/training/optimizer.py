@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
-from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from blitz.data.plan import Plan
@@ -15,6 +14,7 @@ from blitz.errors import require
 from blitz.optim import Group, Optim
 from blitz.recipe import Recipe
 from blitz.training.parameter_rules import custom_optimizer, hidden_matrices, torch_groups
+from blitz.training.sharding import is_divided
 
 State = dict[str, Tensor]
 
@@ -75,7 +75,7 @@ class Optimizers:
                 parameters = [parameter for group in groups for parameter in group["params"]]
                 norm = nn.utils.clip_grad_norm_(parameters, clip or math.inf)
                 # Of a sharded model every rank has a part of the norm.
-                whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+                whole = norm.full_tensor() if is_divided(norm) else norm
                 finite = finite and (not look or bool(whole.isfinite()))
         return finite
 
@@ -121,7 +121,7 @@ class Optimizers:
         for name, value in stored.items():
             key, _, parameter_name = name.partition("/")
             parameter = parameters[parameter_name]
-            if value.shape == parameter.shape and not isinstance(value, DTensor):
+            if value.shape == parameter.shape and not is_divided(value):
                 # In the parameter's memory format: fused updates walk both in memory order.
                 value = torch.empty_like(parameter, device="cpu").copy_(value)
             of_each.setdefault(parameter, {})[key.removeprefix(_NUMBER)] = (
@@ -174,7 +174,7 @@ def build_optimizer(settings: Optim, parameters: Iterable[Any]) -> optim.Optimiz
             given = list(parameters)
             each = [one for part in given for one in (part["params"] if isinstance(part, dict) else [part])]
             # torch has no fused SGD for tensors that are divided over ranks.
-            fused = not any(isinstance(one, DTensor) for one in each)
+            fused = not any(is_divided(one) for one in each)
             sgd = optim.SGD(given, lr=lr, momentum=momentum, weight_decay=decay, fused=fused)
             if momentum:
                 # torch would create these buffers at the first gradient, but the fused update cannot mix parameters
