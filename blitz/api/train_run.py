@@ -53,6 +53,10 @@ class TrainSettings:
     """Continue a run although its recipe's code has changed since."""
     report: bool = True
     """Write report.html into the run at its end."""
+    find_lr: bool = False
+    """Instead of training, take 100 steps at learning rates from 1e-7 to 10 and propose one."""
+    find_batch_size: bool = False
+    """Instead of training, measure the rows a second of micro-batches of 1, 2, 4 and more rows on this machine."""
     track: tuple[TrackerName, ...] = ()
     """Send the run to these trackers too; each is configured by its own environment variables."""
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
@@ -260,7 +264,7 @@ def train(
     require(scale is None or not given, f"scale= sets where it runs; pass {', '.join(given)} in it")
     where = scale or Scale(**given)
     require_name(run)
-    chosen = _recipe_of(recipe, Objects(model, train, val, loss, metrics, forward, collate_fn, target), settings)
+    chosen = recipe_of(recipe, Objects(model, train, val, loss, metrics, forward, collate_fn, target), settings)
     made = TrainSettings(
         chosen,
         run=run,
@@ -289,7 +293,12 @@ _ARGUMENTS = {
 """Types of arguments that would otherwise fail late if they were wrong."""
 
 
-def _recipe_of(recipe: str | Path | Recipe | type[Recipe] | None, objects: Objects, settings: dict[str, Any]) -> Recipe:
+def recipe_of(recipe: str | Path | Recipe | type[Recipe] | None, objects: Objects, settings: dict[str, Any]) -> Recipe:
+    """The recipe of a call of `train`, with these settings.
+
+    Raises:
+        UserError: if it is none, or has no such setting.
+    """
     if recipe is None:
         require_settings(ObjectRecipe, settings)
         groups = {name: value for name, value in settings.items() if "." not in name}

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from blitz.data.plan import Block, Plan
-from blitz.errors import RunFailed, Stopped, require
+from blitz.errors import Diverged, Stopped, require
 from blitz.outputs.best import deciding_metric
 from blitz.outputs.metrics import format_metric
 from blitz.randomness import MASK64, Use, key_for
@@ -145,7 +145,7 @@ class _Training:
         self.module = build_forward(recipe, world, None if first_step else job.run)
         self.model = self.module.model
         self.optimizers = Optimizers(recipe, self.model, job.plan)
-        self.average = None if recipe.ema is None else WeightAverage(self.model, recipe.ema)
+        self.average = WeightAverage.of(self.model, recipe, job.plan)
         self.progress = self._restore(first_step) if first_step else Progress()
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=world.device)
         self.evaluation: Evaluation | None = None
@@ -183,7 +183,7 @@ class _Training:
         checkpoint = Checkpoint.load(self.job.run, step, self.model.state_dict())
         checkpoint.give_weights(self.model, self.job.run)
         if self.average is not None:
-            self.average.restore(checkpoint.optimizer)
+            self.average.restore(checkpoint.optimizer, step)
         self.optimizers.load_state(optimizer_state(checkpoint.optimizer))
         return Progress.of(checkpoint.state, self.world)
 
@@ -212,9 +212,9 @@ class _Training:
             self.display.line(f"step {progress.step + 1} is left out: its gradient is not finite")
         else:
             self.optimizers.step(progress.step)
-            if self.average is not None:
-                self.average.update(progress.step + 1)
             progress.loss_rows += batch.rows
+        if self.average is not None:
+            self.average.update(progress.step + 1)
         self.optimizers.zero_grad()
 
         progress.step += 1
@@ -263,9 +263,9 @@ class _Training:
         )
 
     def _require_finite(self, what: str, value: float) -> None:
-        """Raise RunFailed, with advice, if a value, which is the same on every rank, is not finite."""
+        """Raise Diverged, with advice, if a value, which is the same on every rank, is not finite."""
         if not math.isfinite(value):
-            raise RunFailed(
+            raise Diverged(
                 f"the {what} is {value} at step {self.progress.step}; start with a lower --optim.lr or with "
                 "--optim.grad-clip-norm 1, or resume from the last checkpoint with --on-nan skip"
             )

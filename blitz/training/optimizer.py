@@ -30,7 +30,7 @@ class Optimizers:
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module, plan: Plan) -> None:
-        self._model, self._plan = model, plan
+        self._model, self._plan, self._recipe = model, plan, recipe
         self._groups = recipe.parameter_groups(model, plan.steps_per_epoch)
         _require_whole(recipe, model, self._groups)
         # A recipe may already have put a norm into eval mode itself.
@@ -82,7 +82,8 @@ class Optimizers:
     def step(self, step: int) -> None:
         """Take step `step`, counted from 0."""
         for settings, optimizer in self._each:
-            rate = learning_rate(settings, step, self._plan)
+            rate = self._recipe.swa.rate(self._plan, step) if settings is self._recipe.optim else None
+            rate = learning_rate(settings, step, self._plan) if rate is None else rate
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["lr_factor"]
             optimizer.step()
@@ -225,6 +226,8 @@ def learning_rate(settings: Optim, step: int, plan: Plan) -> float:
             return peak * min(1.0, (end - step) / max(1, round(settings.decay_fraction * end)))
         case "coslog":
             return peak * 0.5 * (1 - math.cos(2 * math.pi * math.log2(1 + 15 * progress)))
+        case "exponential":
+            return peak * math.pow(10, -8 * (1 - progress))
         case "one_cycle":
             return peak * _one_cycle(step, end)
 
