@@ -311,7 +311,7 @@ class _Training:
             self.progress,
             rows_digest=self.world.sum_digest(self.progress.rows_digest),
             loss_sum=self.world.sum(self.loss_sum).item(),
-            seconds=self.clock.total,
+            seconds={str(account): spent for account, spent in self.clock.total.items()},
         )
         self._require_finite("training loss", progress.loss_sum)
         self._require_finite("norm of the weights", nn.utils.get_total_norm(self.model.parameters()).item())

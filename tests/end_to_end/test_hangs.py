@@ -3,6 +3,7 @@
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,7 @@ class Hanging(nn.Module):
         super().__init__()
         self.model, self.folder, self.passes = model, folder, 0
         self.hangs = len(list(Path(folder).glob("hang *")))
-        self.group = dist.new_group() if dist.is_initialized() else None
+        self.group: Any = dist.new_group() if dist.is_initialized() else None
 
     def forward(self, images: Tensor) -> Tensor:
         self.passes += self.training
@@ -88,7 +89,13 @@ class HangingDigits(Digits):
         return Hanging(super().build_model(), self.folder)
 
 
-SMALL = {"epochs": 3, "max_train_rows": 200, "max_eval_rows": 40, "global_batch_size": 20, "log_every_steps": 1}
+SMALL: dict[str, Any] = {
+    "epochs": 3,
+    "max_train_rows": 200,
+    "max_eval_rows": 40,
+    "global_batch_size": 20,
+    "log_every_steps": 1,
+}
 
 
 @pytest.mark.cluster

@@ -64,7 +64,7 @@ def test_the_parts_of_a_step_are_means_since_the_last_reading() -> None:
     clock = Clock()
     reader = SpeedReader(clock)
     assert reader.read() is None
-    for account, seconds in (("data", 3.0), ("compute", 5.0), ("evaluation", 7.0), ("compute", 1.0)):
+    for account, seconds in (("data", 3000.0), ("compute", 5000.0), ("evaluation", 7000.0), ("compute", 1000.0)):
         with clock.on(account):  # type: ignore[arg-type]
             clock.since -= seconds
     clock.step(10)
@@ -72,5 +72,7 @@ def test_the_parts_of_a_step_are_means_since_the_last_reading() -> None:
     speed = reader.read()
     assert speed is not None
     assert speed.parts.steps == 2
-    assert (speed.parts.data_s, speed.parts.own_s) == (pytest.approx(1.5, abs=0.2), pytest.approx(3.0, abs=0.2))
+    # The clock runs on while the test does, on a busy machine for some seconds.
+    assert speed.parts.data_s == pytest.approx(1500, abs=100)
+    assert speed.parts.own_s == pytest.approx(3000, abs=100)
     assert reader.read() is None
