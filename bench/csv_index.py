@@ -1,9 +1,10 @@
 """Index a CSV, beside a plain `pyarrow.csv.read_csv` of the same file: seconds and peak memory of each.
 
-    python bench/csv_index.py [--rows 1000000] [--repeats 3]
+    python bench/csv_index.py [--rows 1000000] [--repeats 3] [--shards 40]
 
 The file has numbers, categories (some in quotes, with a delimiter) and text, 56 bytes a row. Each reading is a process
-of its own, and the two take turns, so that what else the machine does falls on both.
+of its own, and they take turns, so that what else the machine does falls on all. With --shards the same rows are also
+indexed from so many files, as CSV and as Parquet.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pyarrow.csv
+import pyarrow.parquet
 
 _ROWS_A_BATCH = 500_000
 
@@ -26,13 +28,13 @@ import json, re, sys, time
 from pathlib import Path
 import pyarrow.csv
 from blitz.data.csv.reading.index import index_csv
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 csv, cache = sys.argv[1:]
-began = time.perf_counter()
+began, began_cpu = time.perf_counter(), time.process_time()
 {work}
-seconds = time.perf_counter() - began
+seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
 peak = int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-print(json.dumps([seconds, peak]))
+print(json.dumps([seconds, peak, cpu]))
 """
 _READ = _TIMED.format(work="rows = len(pyarrow.csv.read_csv(csv))")
 _INDEX = _TIMED.format(work="rows = index_csv(csv, cache, CsvOptions(label_columns=('label',))).rows")
@@ -43,22 +45,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--shards", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         csv = Path(folder, "rows.csv")
         write_rows(csv, options.rows)
         print(f"{options.rows:,} rows, {csv.stat().st_size / 2**20:,.0f} MiB")
-        reads, indexes = [], []
+        ways = {"read_csv": (_READ, str(csv)), "index_csv": (_INDEX, str(csv))}
+        if options.shards:
+            for kind in ("csv", "parquet"):
+                write_shards(Path(folder), options.rows, options.shards, kind)
+                ways[f"{options.shards} {kind}"] = (_INDEX, f"{folder}/shards/*.{kind}")
+        found: dict[str, list[Timed]] = {name: [] for name in ways}
         for turn in range(options.repeats):
-            reads.append(_run(_READ, csv, Path(folder, "unused")))
-            indexes.append(_run(_INDEX, csv, Path(folder, f"cache{turn}")))
-        again = _run(_INDEX, csv, Path(folder, "cache0"))
-    (read_s, read_mib), (index_s, index_mib) = min(reads), min(indexes)
-    for name, times in (("read_csv", reads), ("index_csv", indexes)):
-        print(f"{name:10} best {min(times)[0]:6.2f} s, all " + ", ".join(f"{seconds:.2f}" for seconds, _ in times))
-    print(f"{'':10} at {read_s / index_s:.2f} times the speed of read_csv")
-    print(f"peak memory {index_mib:,.0f} MiB, read_csv {read_mib:,.0f} MiB")
+            for name, (code, source) in ways.items():
+                found[name].append(_run(code, source, Path(folder, f"cache{turn} {name}")))
+        again = _run(_INDEX, str(csv), Path(folder, "cache0 index_csv"))
+    for name, times in found.items():
+        best = min(times)
+        print(
+            f"{name:12} best {best[0]:6.2f} s, {min(one[2] for one in times):6.2f} s of CPU, peak {best[1]:,.0f} MiB; "
+            f"all {', '.join(f'{one[0]:.2f}' for one in times)}"
+        )
+    print(f"index_csv at {min(found['read_csv'])[0] / min(found['index_csv'])[0]:.2f} times the speed of read_csv")
     print(f"from cache {again[0]:.4f} s")
+
+
+def write_shards(folder: Path, rows: int, shards: int, kind: str) -> None:
+    """Write the same rows as so many files of a kind, all with rows."""
+    whole = pyarrow.csv.read_csv(folder / "rows.csv")
+    (folder / "shards").mkdir(exist_ok=True)
+    for number in range(shards):
+        start, end = rows * number // shards, rows * (number + 1) // shards
+        path = folder / "shards" / f"{number:05}.{kind}"
+        part = whole.slice(start, end - start)
+        if kind == "csv":
+            pyarrow.csv.write_csv(part, path)
+        else:
+            pyarrow.parquet.write_table(part, path)
 
 
 def write_rows(csv: Path, rows: int) -> None:
@@ -86,10 +110,14 @@ def write_rows(csv: Path, rows: int) -> None:
         writer.close()
 
 
-def _run(code: str, csv: Path, cache: Path) -> tuple[float, float]:
-    done = subprocess.run([sys.executable, "-c", code, csv, cache], check=True, capture_output=True, text=True)
-    seconds, mebibytes = json.loads(done.stdout)
-    return seconds, mebibytes
+Timed = tuple[float, float, float]
+"""Seconds, MiB, and seconds of CPU."""
+
+
+def _run(code: str, source: str, cache: Path) -> Timed:
+    done = subprocess.run([sys.executable, "-c", code, source, cache], check=True, capture_output=True, text=True)
+    seconds, mebibytes, cpu = json.loads(done.stdout)
+    return seconds, mebibytes, cpu
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Settings of the optimizer, and groups of parameters with settings of their own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal, TypeVar
 
 from torch import nn
 
@@ -10,12 +10,15 @@ from blitz.data.plan import Plan
 from blitz.errors import require
 from blitz.fields import may_change
 
+OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "muon"]
+Schedule = Literal["constant", "cosine", "linear", "polynomial", "step", "one_cycle", "wsd", "coslog"]
+
 
 @dataclass(frozen=True)
 class Optim:
     """The optimizer and its learning-rate schedule."""
 
-    name: Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "muon"] = "adam"
+    name: OptimizerName = "adam"
     """`momentum` is SGD with a momentum of 0.9 unless it is set; `muon` is for matrices, with AdamW for the rest."""
     lr: float = 1e-3
     """Learning rate: that of the schedule's peak."""
@@ -37,7 +40,7 @@ class Optim:
     """For fine-tuning: a layer's learning rate as a multiple of that of the next layer; the last has the full one."""
     grad_clip_norm: float | None = None
     """Scale gradients down to this global L2 norm."""
-    schedule: Literal["constant", "cosine", "linear", "polynomial", "step", "one_cycle", "wsd", "coslog"] = "constant"
+    schedule: Schedule = "constant"
     """The learning rate after warm-up; all but constant and step end at 0, or near it, with the last step. one_cycle
     warms up by itself, wsd (warm-up, stable, decay) is constant until its end falls linearly, coslog rises and falls
     four times, each time over twice as many steps."""
@@ -105,6 +108,32 @@ class Optim:
         if self.schedule_epochs is None:
             return plan.total_steps
         return round(self.schedule_epochs * plan.steps_per_epoch)
+
+
+@dataclass(frozen=True)
+class ModelOptim(Optim):
+    """The optimizer and its learning-rate schedule; by default those of the model."""
+
+    # None until the recipe is fitted. tyro takes the docstrings of `Optim`.
+    name: OptimizerName | None = None  # type: ignore[assignment]
+    lr: float | None = None  # type: ignore[assignment]
+    betas: tuple[float, float] | None = None  # type: ignore[assignment]
+    weight_decay: float | None = None  # type: ignore[assignment]
+    schedule: Schedule | None = None  # type: ignore[assignment]
+    decay_fraction: float | None = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        # Checks what is given.
+        Optim(**{name: value for name, value in vars(self).items() if value is not None})
+
+
+SomeOptim = TypeVar("SomeOptim", bound=Optim)
+
+
+def completed(optim: SomeOptim, usual: Optim) -> SomeOptim:
+    """`optim` with the values of `usual` where it has none."""
+    missing = [spec.name for spec in fields(Optim) if getattr(optim, spec.name) is None]
+    return replace(optim, **{name: getattr(usual, name) for name in missing})
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ import pyarrow
 import pyarrow.fs
 
 from blitz.errors import DataError
-from blitz.uris import check_uri, is_uri
+from blitz.uris import check_uri, is_uri, is_web
 
 # The threads wait for object stores and do not compute.
 _THREADS = 16
@@ -281,6 +281,8 @@ def exists(location: str | Path) -> bool:
 
 def is_folder(location: str | Path) -> bool:
     """Whether there is a folder of that path or URI."""
+    if is_web(location):
+        return False
     files, path = open_location(location)
     return bool(files.get_file_info(path).type == pyarrow.fs.FileType.Directory)
 

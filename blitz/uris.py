@@ -18,6 +18,11 @@ def is_uri(location: str | Path) -> bool:
     return "://" in str(location)
 
 
+def is_web(location: str | Path) -> bool:
+    """Whether it is on a web server, which has files and no folders."""
+    return str(location).lower().startswith(("http://", "https://"))
+
+
 def check_uri(uri: str) -> None:
     """Refuse a URI that holds a secret, or a `?` or `#` that would cut its path short.
 

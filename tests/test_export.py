@@ -159,7 +159,10 @@ def test_a_checkpoint_holds_tensors_and_never_code(digits_run: RunDirectory, tmp
     copied = RunDirectory.of(str(shutil.copytree(digits_run.uri, tmp_path / "run")))
     files, state = copied.read_checkpoint(135)
     # With the digests that belong to it.
-    copied.write_checkpoint(135, {**files, "weights.safetensors": pickle.dumps(Touch())}, state)
+    seals = copied.write_part(
+        135, 0, 1, {"weights": pickle.dumps(Touch()), "optimizer": dict(files)["optimizer.safetensors"]}
+    )
+    copied.seal_checkpoint(135, seals, state)
     with pytest.raises(UserError, match=r"checkpoints/135/weights.safetensors is damaged"):
         main([copied.uri, "--checkpoint", "last", "--output", str(tmp_path / "a.pt2")])
     assert not (tmp_path / "was run").exists()

@@ -25,6 +25,7 @@ from blitz.visible import visible
 Settings = TypeVar("Settings")
 
 _KINDS = {"int": "a whole number", "INT": "a whole number", "float": "a number", "FLOAT": "a number"}
+SEVERAL_FILES = "several files are one value: a pattern in quotes, as 'shards/*.csv', or a list with commas"
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 _documented = ConstructorRegistry()
@@ -68,6 +69,8 @@ def _in_one_line(box: str) -> str:
     suggestions = [part.split()[3].rstrip(",") for part in parts if part.startswith("Perhaps you meant:")]
     # Our own checks name the flag themselves.
     message = _in_plain_words(re.sub(r"^Error parsing (?!--)\S+: ", "", parts[0].rstrip(".")))
+    if re.match(r"Unrecognized options: [^-]\S*\.\w", message):
+        return f"{message}; {SEVERAL_FILES}"
     return f"{message}; perhaps {suggestions[0]}" if suggestions else message
 
 

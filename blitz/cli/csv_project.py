@@ -3,13 +3,16 @@
 import json
 import math
 import tempfile
+from pathlib import Path
 
 from blitz.cli.prepare import summary
 from blitz.data.csv.reading.columns import ColumnReport
+from blitz.data.csv.reading.head import read_head
 from blitz.data.csv.reading.index import CsvIndex, index_csv
-from blitz.data.csv.reading.scan import CsvOptions, read_head
+from blitz.data.csv.reading.reader import CsvOptions
+from blitz.data.csv.reading.source_files import files_of
 from blitz.errors import require
-from blitz.storage import absolute, name_of
+from blitz.storage import absolute, exists, name_of
 from blitz.uris import is_uri
 from blitz.visible import visible
 
@@ -20,11 +23,11 @@ def csv_values(csv: str, target: str | None) -> dict[str, str]:
     Raises:
         UserError: if the CSV cannot be read, has no such column, or a text for its target.
     """
-    names = read_head(csv, CsvOptions()).dialect.names
-    if target is None:
-        target = names[-1]
-    require(target in names, f"--target: {csv} has no column '{target}'; it has: {', '.join(names)}")
     with tempfile.TemporaryDirectory(prefix="blitz-init-") as cache:
+        names = [*read_head(files_of(csv, Path(cache))[0], CsvOptions()).columns]
+        if target is None:
+            target = names[-1]
+        require(target in names, f"--target: {csv} has no column '{target}'; it has: {', '.join(names)}")
         index = index_csv(csv, cache, CsvOptions(label_columns=(target,)))
         bad = len(index.bad_rows())
     learned = index.column(target)
@@ -32,12 +35,12 @@ def csv_values(csv: str, target: str | None) -> dict[str, str]:
         learned.type != "text",
         f"--target: column '{target}' of {csv} holds text, which is no class; name another column",
     )
-    ignored = [one.name for one in index.columns if one.name != target and _numbers_rows(one)]
+    ignored = [one.name for one in index.columns if one.name != target and one.numbers_rows]
     width = max(len(visible(name)) for name in names)
     lines = [f"#   {_described(one, width, target, ignored)}".rstrip() for one in index.columns]
     return {
         "file": visible(name_of(csv)),
-        "csv": _literal(csv if is_uri(csv) else absolute(csv)),
+        "csv": _literal(_located(csv)),
         "target": _literal(target),
         "ignore": f"({''.join(f'{_literal(name)},' for name in ignored)})",
         "rows": f"{index.total_rows:,} rows, {index.described()}",
@@ -47,26 +50,18 @@ def csv_values(csv: str, target: str | None) -> dict[str, str]:
     }
 
 
+def _located(csv: str) -> str:
+    """The CSV wherever the project is: its absolute path, or those of a list."""
+    parts = [csv] if is_uri(csv) or exists(csv) else csv.split(",")
+    return ",".join(part if is_uri(part) else absolute(part.strip()) for part in parts)
+
+
 def _bad_rows(index: CsvIndex, bad: int) -> str:
     if not bad:
         return ""
     most = math.ceil(100 * bad / index.total_rows) / 100
     more = f"\n        max_bad_fraction={most}," if most > 0.01 else ""
     return f'\n        # {bad:,} rows are bad: `blitz prepare` lists them.\n        bad_rows="skip",{more}'
-
-
-def _numbers_rows(column: ColumnReport) -> bool:
-    """Whether a column seems to number the rows, as 1 to n: of such numbers mean and deviation are known."""
-    if column.min is None or column.max is None or column.mean is None or column.std is None or column.missing:
-        return False
-    n = column.count
-    as_counted = math.sqrt((n * n - 1) / 12)
-    return (
-        n > 2
-        and column.max - column.min == n - 1
-        and math.isclose(column.mean, (column.min + column.max) / 2, rel_tol=1e-9)
-        and math.isclose(column.std, as_counted, rel_tol=1 / n)
-    )
 
 
 def _described(column: ColumnReport, width: int, target: str, ignored: list[str]) -> str:

@@ -1,14 +1,18 @@
-"""Check a CSV before training on it: its format, the content of its columns, and its bad rows.
+"""Check a table before training on it: its format, the content of its columns, and its bad rows.
 
     blitz prepare TRAIN.csv [flags]
 
-TRAIN.csv is a path or a URI. The index that training reads is built and kept in --out, as is a list of all
-bad rows, <name>.bad_rows.csv. Exits with code 2 if training would refuse the rows.
+TRAIN.csv is a path or a URI of a CSV, JSON lines, a Parquet or an Arrow file, or of several: a pattern in quotes, a
+folder, or a list with commas. The index that training reads is built and kept in --out, as are a list of all bad rows,
+<name>.bad_rows.csv, and a page about the columns, <name>.html. Exits with code 2 if training would refuse the rows.
 """
 
 from dataclasses import dataclass, field, replace
 
-from blitz.cli.command_line import parse
+import numpy as np
+
+from blitz.cli.command_line import SEVERAL_FILES, parse
+from blitz.data.csv.profile import Part, profile_of
 from blitz.data.csv.reading.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_words
 from blitz.data.csv.reading.dialect import Header
@@ -16,9 +20,12 @@ from blitz.data.csv.reading.encoding import Encoding
 from blitz.data.csv.reading.image_files import ImageCheck, check_images
 from blitz.data.csv.reading.index import CsvIndex, index_csv, make_cache
 from blitz.data.csv.reading.numbers import Decimal
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
+from blitz.data.csv.splits import SplitBy, split_rows
 from blitz.data.csv.table import unknown_labels
-from blitz.errors import require
+from blitz.errors import UserError, require
+from blitz.report.table_page import table_page
+from blitz.storage import open_location, write_whole
 from blitz.visible import visible
 
 PROG = "blitz prepare"
@@ -41,6 +48,13 @@ class PrepareSettings:
     """Whether to check only that images exist, or also their first and last bytes, or to decode them all."""
     val_csv: str | None = None
     """Another CSV to evaluate on: its columns must have the same types, and its labels occur in the first."""
+    val_fraction: float | None = None
+    """On the page, beside the rows to train on, this share of the rows to evaluate on, instead of another CSV."""
+    split: str = "auto"
+    """How rows are chosen for that share, as by --data.split of training."""
+    page: bool = True
+    """Write a page about the columns: what they hold, what they say about the first label, and how the two parts
+    differ."""
     delimiter: str | None = None
     """The delimiter between cells; detected by default."""
     quote: str | None = None
@@ -71,7 +85,8 @@ def main(words: list[str]) -> None:
         print(f"{__doc__}\nFlags: those of `{PROG} TRAIN.csv --help`.")
         return
     require(
-        len(words) == 1 or words[1].startswith("-"), f"name one CSV; {words[0]} is followed by {' '.join(words[1:2])}"
+        len(words) == 1 or words[1].startswith("-"),
+        f"name one table; {words[0]} is followed by {' '.join(words[1:2])}: {SEVERAL_FILES}",
     )
     prepare(words[0], parse(PrepareSettings(), words[1:], prog=f"{PROG} {words[0]}", description=__doc__ or ""))
 
@@ -96,6 +111,10 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
         decimal=settings.decimal,
     )
     make_cache(settings.out, flag="--out")
+    require(
+        settings.val_csv is None or settings.val_fraction is None,
+        "--val-csv and --val-fraction are two ways to name the rows to evaluate on; give one of them",
+    )
     train = index_csv(csv, settings.out, options)
     found = [(train, _bad_rows(train, settings))]
     if settings.val_csv is not None:
@@ -111,8 +130,35 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
         _print_index(index, settings.label_column)
         unwritten += _print_bad(bad, settings, suffix=".val" if number else "")
     require(not unwritten, "; ".join(unwritten))
+    if settings.page:
+        print(f"{_write_page([index for index, _ in found], [bad for _, bad in found], settings)}\n")
     for index, bad in found:
         bad.enforce_policy(settings.bad_rows, total_rows=index.total_rows, max_bad_fraction=settings.max_bad_fraction)
+
+
+def _write_page(indexes: list[CsvIndex], bad: list[BadRows], settings: PrepareSettings) -> str:
+    """Write the page about the columns; returns its path, or why there is none."""
+    good = [np.ones(index.rows, bool) for index in indexes]
+    for mask, faults in zip(good, bad, strict=True):
+        mask[faults.rows()] = False
+    train, other, target = indexes[0], None, next(iter(settings.label_column), None)
+    if len(indexes) > 1:
+        other = Part(indexes[1], good[1])
+    elif settings.val_fraction is not None:
+        classes = target if target is not None and train.column(target).values is not None else None
+        rows, by = np.flatnonzero(good[0]), SplitBy.parsed(settings.split)
+        parts = split_rows(train, rows, by, val=settings.val_fraction, test=None, seed=0, classes=classes)
+        good[0], other = parts.train, Part(train, parts.val)
+    if not good[0].any() or (other is not None and not other.kept.any()):
+        return "no page: a part has no good row"
+    page = bad[0].listed_in(settings.out).with_name(f"{bad[0].stem}.html")
+    try:
+        text = table_page(profile_of(Part(train, good[0]), other, target, seed=0)).html()
+    except UserError as error:
+        # Without the extra for reports.
+        return f"no page: {error}"
+    write_whole(*open_location(page), text.encode())
+    return f"a page about the columns: {page}"
 
 
 def _bad_rows(index: CsvIndex, settings: PrepareSettings) -> BadRows:

@@ -35,6 +35,9 @@ class Scale:
     the newest checkpoint on and at the same global batch."""
     resize_every_s: float = 60.0
     """With --scale.max-workers: seconds between checks for room for more workers."""
+    shard: Literal["no", "full"] = "no"
+    """On several workers: full divides parameters, gradients and the optimizer's state over them (FSDP2), for models
+    that are larger than one GPU. The rows and the losses are the same."""
     feed: FeedName = "auto"
     """On Ray: how workers get their rows. memory puts them into the object store once, and each worker slices its own;
     stream fetches them on the cluster's CPUs through Ray Data, tasks by plain tasks of each worker. auto is memory for

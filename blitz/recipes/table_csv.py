@@ -1,6 +1,6 @@
 """Any CSV: a model of its numbers and categories, which classifies or predicts a number."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
 import tyro
@@ -13,14 +13,13 @@ from blitz.data.plan import Plan, Split
 from blitz.fields import held, may_change
 from blitz.losses import LearnsTargets
 from blitz.models.folds import Folds, fold_weights
-from blitz.models.table_models import Layers, scaled, usual_batch, usual_epochs, usual_optim
+from blitz.models.table_models import MEMBERS, Effort, Layers, scaled, usual_batch, usual_epochs, usual_optim
 from blitz.models.texts import WIDTH, WithTexts
-from blitz.optim import Optim
+from blitz.optim import ModelOptim, Optim, completed
 from blitz.outputs.metrics import Classification, Regression
 from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch
 
-_OPTIM = Optim(**usual_optim("tabm", classifies=True))
 _MOST_EVALUATIONS = 25
 """The default number in a run."""
 
@@ -31,10 +30,12 @@ class TableCsv(LearnsTargets):
 
     # None until it is fitted, which chooses a number.
     epochs: int | None = may_change(None)  # type: ignore[assignment]
-    """Passes over the training rows; by default the fewer the more rows there are."""
+    """Passes over the training rows; by default the fewer the more rows there are, by --effort."""
     global_batch_size: int | None = None  # type: ignore[assignment]
     """Rows a step, over all workers; by default the more the more rows there are."""
-    optim: Optim = _OPTIM
+    effort: Effort = "default"
+    """How much to compute: fast takes half the epochs, best twice as many; tabm has 4, 8 or 32 members."""
+    optim: ModelOptim = ModelOptim()
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
@@ -43,7 +44,6 @@ class TableCsv(LearnsTargets):
     def fitted(self) -> Self:
         fit, table = fit_csv(self.data, self.seed)
         usual = Optim(**usual_optim(self.model.name, classifies=bool(fit.target.classes)))
-        unset = [spec.name for spec in fields(Optim) if getattr(self.optim, spec.name) == getattr(_OPTIM, spec.name)]
         rows = min(fit.rows, self.max_train_rows or fit.rows)
         # As in the paper.
         smooths = self.model.name == "realmlp" and fit.target.classes and not self.label_smoothing
@@ -51,8 +51,9 @@ class TableCsv(LearnsTargets):
             self,
             fitted_on=fit,
             opened=table,
-            optim=replace(self.optim, **{name: getattr(usual, name) for name in unset}),
-            epochs=self.epochs or usual_epochs(self.model.name, rows),
+            optim=completed(self.optim, usual),
+            model=replace(self.model, members=self.model.members or MEMBERS[self.effort]),
+            epochs=self.epochs or usual_epochs(self.model.name, rows, self.effort),
             global_batch_size=self.global_batch_size or usual_batch(self.model.name, rows),
             label_smoothing=0.1 if smooths else self.label_smoothing,
         )
@@ -83,7 +84,7 @@ class TableCsv(LearnsTargets):
         return self.data.has_test
 
     def dataset(self, split: Split) -> CsvRows:
-        return csv_rows(self.data, self.fit, split, self.seed, self.opened)
+        return self.sampled(csv_rows(self.data, self.fit, split, self.seed, self.opened), split)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)

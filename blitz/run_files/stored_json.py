@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from blitz.errors import DamagedFile
+from blitz.run_files.checkpoint_names import are_whole
 
 Shape = Any
 
@@ -47,7 +48,7 @@ def _are_checkpoint_files(value: object) -> bool:
     """Sizes by file name; no name may lead elsewhere."""
     return (
         isinstance(value, dict)
-        and value.keys() >= {"weights.safetensors", "optimizer.safetensors"}
+        and are_whole(value.keys())
         and all(_is_int(size) and "/" not in name for name, size in value.items())
     )
 

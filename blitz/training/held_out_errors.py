@@ -19,7 +19,7 @@ from blitz.randomness import Use, key_for
 from blitz.recipe import Batch, Recipe
 from blitz.run_files.directory import RunDirectory
 from blitz.training.batches import laid_out, on_device
-from blitz.training.model import checkpoint_model, forward
+from blitz.training.model import Forward, checkpoint_model, forward
 
 MOST_ROWS = 2000
 """Validation rows whose errors are kept: the share of rows within an interval is then exact to about 1.3 %."""
@@ -80,7 +80,7 @@ def _computed(recipe: Recipe, run: RunDirectory, step: int) -> dict[str, Any]:
     for start in range(0, len(rows), _ROWS_A_FORWARD):
         _, columns = fetched(dataset, rows[start : start + _ROWS_A_FORWARD])
         batch = laid_out(recipe, recipe.preprocess(columns))
-        outputs = forward(recipe, model, batch, torch.device("cpu")).double()
+        outputs = forward(Forward(recipe, model), batch, torch.device("cpu")).double()
         outputs = outputs.reshape(len(outputs), -1)
         errors += (outputs - batch["targets"].double().reshape(outputs.shape)).abs().tolist()
         folds += columns["fold"].tolist() if "fold" in columns else []

@@ -31,11 +31,11 @@ from blitz.training.checkpoint_writer import CheckpointWriter
 from blitz.training.clock import Clock
 from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
-from blitz.training.initial_weights import load_initial
-from blitz.training.model import Forward, batch_norm_explained, build_model, forward_and_loss, oom_hint
+from blitz.training.model import batch_norm_explained, build_forward, forward_and_loss, oom_hint
 from blitz.training.optimizer import Optimizers
 from blitz.training.progress import Progress
 from blitz.training.session import Preemption, Session
+from blitz.training.sharding import WHOLE, Part
 from blitz.training.weight_average import WeightAverage, optimizer_state
 from blitz.training.world import World
 
@@ -78,7 +78,8 @@ class TrainJob:
 
     def start(self, blocks: Iterable[Block], session: Session) -> None:
         """Train."""
-        with CheckpointWriter(self.run, keep=self.checkpoints.keep) as writer:
+        part = Part.of_this_rank() if session.world.sharded else WHOLE
+        with CheckpointWriter(self.run, keep=self.checkpoints.keep, part=part) as writer:
             train(self, blocks, writer, session)
 
     def saves_after(self, steps: int) -> bool:
@@ -142,9 +143,8 @@ class _Training:
     ) -> None:
         self.job, self.writer, self.world, self.display = job, writer, world, display
         self.recipe = recipe = job.recipe
-        self.model = build_model(recipe, world)
-        if not first_step:
-            load_initial(recipe, self.model, job.run)
+        self.module = build_forward(recipe, world, None if first_step else job.run)
+        self.model = self.module.model
         self.optimizers = Optimizers(recipe, self.model, job.plan)
         self.average = None if recipe.ema is None else WeightAverage(self.model, recipe.ema)
         self.progress = self._restore(first_step) if first_step else Progress()
@@ -171,13 +171,12 @@ class _Training:
 
         DistributedDataParallel has to be built again when the set of trained parameters changes.
         """
-        forward = Forward(self.recipe, self.model)
-        self.replica = self.world.replicate(forward, find_unused_parameters=self.recipe.find_unused_parameters)
+        self.replica = self.world.replicate(self.module, find_unused_parameters=self.recipe.find_unused_parameters)
         self.forward: nn.Module = torch.compile(self.replica) if self.recipe.compile else self.replica  # type: ignore[assignment]
         self.gradients_checked = False
 
     def _restore(self, step: int) -> Progress:
-        checkpoint = Checkpoint.load(self.job.run, step)
+        checkpoint = Checkpoint.load(self.job.run, step, self.model.state_dict())
         checkpoint.give_weights(self.model, self.job.run)
         if self.average is not None:
             self.average.restore(checkpoint.optimizer)
@@ -220,7 +219,10 @@ class _Training:
         self.display.step(progress.step)
 
     def _gradients(self, *, shared: bool) -> AbstractContextManager[None]:
-        """Whether the backward pass in this context averages gradients over the ranks."""
+        """Whether the backward pass in this context averages gradients over the ranks.
+
+        Those of a sharded model it always averages: otherwise every rank would hold the gradients of the whole model.
+        """
         if shared or not isinstance(self.replica, DistributedDataParallel):
             return nullcontext()
         return self.replica.no_sync()
@@ -268,7 +270,7 @@ class _Training:
         """Add a block of evaluation rows to the pass in progress, or start one."""
         with self.clock.on("evaluation"), self._averaged():
             if self.evaluation is None:
-                self.evaluation = Evaluation(self.recipe, self.model, self.world)
+                self.evaluation = Evaluation(self.module, self.world)
             self.evaluation.add(block)
             if block.chunk.ends_pass:
                 self._finish_evaluation(self.evaluation)
@@ -309,7 +311,7 @@ class _Training:
         self._require_finite("training loss", progress.loss_sum)
         self._require_finite("norm of the weights", nn.utils.get_total_norm(self.model.parameters()).item())
         self.world.share_buffers(self.model)
-        if self.world.leads:
+        if self.world.leads or self.world.sharded:
             optimizer, best = self.optimizers.state(), progress.best.step if progress.best else None
             if self.average is not None:
                 # Copied, because the model gets the averages for as long as the checkpoint is taken.

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from blitz.data.plan import Plan
@@ -73,7 +74,9 @@ class Optimizers:
                 groups = [group for own, one in self._each if own is settings for group in one.param_groups]
                 parameters = [parameter for group in groups for parameter in group["params"]]
                 norm = nn.utils.clip_grad_norm_(parameters, clip or math.inf)
-                finite = finite and (not look or bool(norm.isfinite()))
+                # Of a sharded model every rank has a part of the norm.
+                whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+                finite = finite and (not look or bool(whole.isfinite()))
         return finite
 
     def step(self, step: int) -> None:
@@ -118,7 +121,7 @@ class Optimizers:
         for name, value in stored.items():
             key, _, parameter_name = name.partition("/")
             parameter = parameters[parameter_name]
-            if value.shape == parameter.shape:
+            if value.shape == parameter.shape and not isinstance(value, DTensor):
                 # In the parameter's memory format: fused updates walk both in memory order.
                 value = torch.empty_like(parameter, device="cpu").copy_(value)
             of_each.setdefault(parameter, {})[key.removeprefix(_NUMBER)] = (
@@ -168,7 +171,11 @@ def build_optimizer(settings: Optim, parameters: Iterable[Any]) -> optim.Optimiz
     lr, decay, momentum = settings.lr, settings.weight_decay, momentum_of(settings)
     match settings.name:
         case "sgd" | "momentum":
-            sgd = optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, fused=True)
+            given = list(parameters)
+            each = [one for part in given for one in (part["params"] if isinstance(part, dict) else [part])]
+            # torch has no fused SGD for tensors that are divided over ranks.
+            fused = not any(isinstance(one, DTensor) for one in each)
+            sgd = optim.SGD(given, lr=lr, momentum=momentum, weight_decay=decay, fused=fused)
             if momentum:
                 # torch would create these buffers at the first gradient, but the fused update cannot mix parameters
                 # that have one with some that get it for the first time.

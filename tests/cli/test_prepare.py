@@ -32,7 +32,10 @@ def test_the_report_shows_dialect_columns_classes_and_bad_rows(
         f'"{csv}",32,"age","abc","expected a number"',
         f'"{csv}",33,"kind","","expected a label"',
     ]
-    main([str(csv), *flags, "--bad-rows", "skip", "--max-bad-fraction", "0.1"])
+    main([str(csv), *flags, "--bad-rows", "skip", "--max-bad-fraction", "0.1", "--val-fraction", "0.3"])
+    page = (tmp_path / "out" / "train.html").read_text()
+    assert "validation rows" in page
+    assert 'data-chart="target 1"' in page
 
 
 def test_a_validation_csv_is_compared_with_the_training_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from blitz.data.csv.reading.image_files import ImageCheck, check_images
 from blitz.data.csv.reading.index import index_csv
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.images import decode_image
 
 RED, BLUE = (250, 0, 0), (0, 0, 250)

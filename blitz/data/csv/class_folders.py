@@ -41,7 +41,10 @@ def listing(folder: str) -> bytes:
         elif len(parts) > 1 and info.type == pyarrow.fs.FileType.File and parts[-1].lower().endswith(_SUFFIXES):
             images.setdefault(parts[0], []).append("/".join(parts))
     if not images:
-        raise DataError(f"{folder} has no folders in it; there must be one for each class, with its images")
+        raise DataError(
+            f"{folder} has no folders in it; there must be one for each class, with its images; name "
+            "CSVs with --data.train-csv"
+        )
     for name, paths in images.items():
         if not paths:
             raise DataError(f"{folder}/{name} holds no image; each class must have some: {', '.join(_SUFFIXES)}")

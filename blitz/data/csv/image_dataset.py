@@ -17,7 +17,7 @@ from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_words
 from blitz.data.csv.reading.image_files import NO_SUCH_FILE, check_images
 from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.numbers import Decimal
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.csv.reading.statistics import statistics_of
 from blitz.data.csv.source import Mask, TrainingCsv
 from blitz.data.csv.table import CsvTable, unknown_labels
@@ -87,12 +87,14 @@ class CsvImages:
     are all bad rows.
     """
 
+    rows_in_class_order: npt.NDArray[np.int32] | Rows
+
     def __init__(
         self, index: CsvIndex, data: ImageCsvData, fit: ImageFit, kept: Mask, left_out: BadRows, files: BadRows
     ) -> None:
         self._known = dict(zip(files.faults["row"].to_pylist(), files.faults["reason"].to_pylist(), strict=True))
         self.data, self.fit, self.left_out = data, fit, left_out
-        self._csv, self._root = index.csv, _root(data, index)
+        self._names, self._root = index.names, _root(data, index)
         self.table = CsvTable(
             index, [*fit.types], categories=dict.fromkeys(fit.targets, fit.classes), without=np.flatnonzero(~kept)
         )
@@ -170,7 +172,7 @@ class CsvImages:
             # One by one, because faults are sorted by line.
             for line, (i, reason) in zip(lines, reasons.items(), strict=True):
                 fault = faults_of(np.array([line]), column, [paths[i]], reason, None)
-                bad = join_faults(self._csv, [fault])
+                bad = join_faults(self._names, [fault])
                 if self.data.bad_rows == "fail":
                     raise DataError(f"{bad.messages(1)[0]}; mend it, or leave it out: --data.bad-rows skip")
                 records[i] = bad.records()[0]
@@ -251,7 +253,7 @@ def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
         replace(fit, targets=()),
         np.ones(index.rows, bool),
         _faults(index, ()),
-        join_faults(csv, []),
+        join_faults(index.names, []),
     )
 
 
@@ -312,7 +314,8 @@ def _faults(index: CsvIndex, targets: Collection[str]) -> BadRows:
 def _root(data: ImageCsvData, index: CsvIndex) -> str:
     if data.image_root is not None:
         return absolute(data.image_root)
-    return absolute(index.csv) if is_folder(index.csv) else folder_of(index.csv)
+    source = index.files[0].file.name
+    return absolute(source) if is_folder(source) else folder_of(source)
 
 
 def _train_options(data: ImageCsvData, image_column: str, targets: tuple[str, ...]) -> CsvOptions:

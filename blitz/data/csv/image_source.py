@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blitz.data.csv.class_folders import CLASS, IMAGE
+from blitz.data.csv.reading.head import Head
 from blitz.data.csv.reading.image_files import ImageCheck
-from blitz.data.csv.reading.scan import Head
 from blitz.data.csv.source import CsvSource
 from blitz.errors import DataError, require
 from blitz.fields import may_change
+from blitz.storage import is_folder
 
 Fit = Literal["crop", "stretch"]
 Task = Literal["auto", "classification", "numbers", "points"]
@@ -41,8 +42,8 @@ class ImageCsvData(CsvSource):
     categories, else it predicts numbers."""
     fit: Fit = "crop"
     """How images become square: cut to the middle, or stretched as a whole."""
-    size: int = 224
-    """Side in pixels of the model's inputs."""
+    size: int | None = None
+    """Side in pixels of the model's inputs; by default 224, or for a model of timm its own."""
     resize: int | None = None
     """Side in pixels that images are decoded to: the model sees a crop, random in training and else the middle.
     By default size · 8/7, but with --data.fit stretch the size."""
@@ -51,22 +52,27 @@ class ImageCsvData(CsvSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.size >= 1, f"--data.size is {self.size}; it must be at least 1")
+        require(self.side >= 1, f"--data.size is {self.size}; it must be at least 1")
         resize, workers = self.resize, self.loader_workers
-        for name, side in (("size", self.size), ("resize", resize or 1)):
+        for name, side in (("size", self.side), ("resize", resize or 1)):
             require(side <= _LARGEST, f"--data.{name} is {side}; it must be at most {_LARGEST} pixels")
         require(
-            resize is None or resize >= self.size,
-            f"--data.resize is {resize}; it must be at least --data.size, {self.size}",
+            resize is None or resize >= self.side,
+            f"--data.resize is {resize}; it must be at least --data.size, {self.side}",
         )
         require(workers == "auto" or workers >= 0, f"--data.loader-workers is {workers}; it must be auto, 0 or more")
+
+    @property
+    def side(self) -> int:
+        """Side in pixels of the model's inputs."""
+        return 224 if self.size is None else self.size
 
     @property
     def decoded(self) -> int:
         """Side in pixels that images are decoded to."""
         if self.resize is not None:
             return self.resize
-        return round(self.size * 8 / 7) if self.fit == "crop" else self.size
+        return round(self.side * 8 / 7) if self.fit == "crop" else self.side
 
     @property
     def train_source(self) -> str:
@@ -98,6 +104,9 @@ class ImageCsvData(CsvSource):
                 f"--data.task {self.task} needs a CSV: a folder of class folders only gives classes",
             )
         super().check()
+        for name, csv in (("train-csv", self.train_csv), ("val-csv", self.val_csv), ("test-csv", self.test_csv)):
+            mend = f"name CSVs, as {csv}/*.csv, or class folders with --data.train-dir"
+            require(not csv or not is_folder(csv), f"--data.{name} {csv} is a folder; {mend}")
 
     def columns(self) -> tuple[str, tuple[str, ...]]:
         """The column of images, and the columns to learn.

@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import pyarrow
 from blitz.data.csv.formulas import escaped
 from blitz.data.csv.reading.bad_rows import BadRows
 from blitz.data.csv.reading.dialect import NAMELESS, Dialect
-from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.index import CsvIndex, again
 from blitz.data.csv.reading.layout import LINE
 from blitz.errors import DataError
 from blitz.storage import written_whole
@@ -48,7 +47,7 @@ def write_appended(
         image_column=None,
         keep_nameless=True,
     )
-    texts = index_csv(index.csv, Path(index.path).parent, options)
+    texts = again(index, options)
     if texts.content != index.content:
         raise DataError(f"{index.csv} has changed while predictions were made for it; predict again")
     reasons = bad.by_line() | texts.bad_rows().by_line()
@@ -81,14 +80,13 @@ def _merged(
     texts: CsvIndex, index: CsvIndex, names: list[str], values: Iterable[pyarrow.Table], reasons: Mapping[int, str]
 ) -> Iterator[list[list[str]]]:
     """Rows of the file to write, some at a time, by line."""
-    table = texts.packed()
-    predicted_lines = index.packed()[LINE].to_numpy()
+    predicted_lines = index.positions()
     nothing = [""] * len(names)
     # Ragged rows are not in the index.
     cells_of = {fault["line"]: fault["value"] for fault in texts.bad_rows().faults.to_pylist()}
-    ragged = np.setdiff1d(np.array(list(reasons), np.int64), table[LINE].to_numpy()).tolist()
+    ragged = np.setdiff1d(np.array(list(reasons), np.int64), texts.positions()).tolist()
     stream = _Rows(values)
-    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+    for batch in _few_rows(texts.batches([*_columns(texts), LINE])):
         lines = batch[LINE].to_pylist()
         cells = zip(*(batch[name].to_pylist() for name in _columns(texts)), strict=True)
         rows = {line: [*each, *nothing, ""] for line, each in zip(lines, cells, strict=True)}
@@ -105,8 +103,17 @@ def _merged(
     yield [[*_ragged(texts, cells_of[line]), *nothing, reasons[line]] for line in ragged]
 
 
+def _few_rows(batches: Iterable[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
+    """The same rows, at most `_ROWS_AT_ONCE` at a time."""
+    for batch in batches:
+        for start in range(0, len(batch), _ROWS_AT_ONCE):
+            yield batch.slice(start, _ROWS_AT_ONCE)
+
+
 def _ragged(texts: CsvIndex, text: str) -> list[str]:
-    """The first cells of a ragged row, as many as there are columns."""
+    """The first cells of a ragged row, as many as there are columns; a line that is no JSON has none."""
+    if texts.dialect.format != "csv":
+        return [""] * len(_columns(texts))
     (cells,) = csv.reader([text], delimiter=texts.dialect.delimiter, quotechar=texts.dialect.quote)
     width = len(_columns(texts))
     return [*cells, *[""] * width][:width]

@@ -18,17 +18,23 @@ _MOST_ROWS = 1 << 15
 _COLUMNS_AT_ONCE = 256
 
 
-def quantiles_of(index: Batches, columns: Sequence[str], kept: Mask, seed: int) -> Mapping[str, tuple[float, ...]]:
-    """For each column its quantiles at `LEVELS` + 1 even levels, over `kept` rows; none if all are missing.
-
-    Of many rows a sample is taken, which `seed` draws. Memory is that of the sample, for some columns at a time.
-    """
+def sample_of(kept: Mask, seed: int) -> Mask:
+    """The rows that are `kept`, or of many a sample of them, of shape (rows of the index,)."""
     rows = np.flatnonzero(kept)
     if len(rows) > _MOST_ROWS:
         keys = np.full(_MOST_ROWS, key_for(Use.QUANTILES, seed), np.uint64)
         rows = rows[shuffled_rows(np.arange(_MOST_ROWS), num_rows=len(rows), keys=keys)]
     sample = np.zeros(len(kept), bool)
     sample[rows] = True
+    return sample
+
+
+def quantiles_of(index: Batches, columns: Sequence[str], kept: Mask, seed: int) -> Mapping[str, tuple[float, ...]]:
+    """For each column its quantiles at `LEVELS` + 1 even levels, over `kept` rows; none if all are missing.
+
+    Of many rows a sample is taken, which `seed` draws. Memory is that of the sample, for some columns at a time.
+    """
+    sample = sample_of(kept, seed)
     found: dict[str, tuple[float, ...]] = {}
     for first in range(0, len(columns), _COLUMNS_AT_ONCE):
         some = columns[first : first + _COLUMNS_AT_ONCE]

@@ -9,15 +9,16 @@ from blitz.data.csv.reading.bad_rows import BadRows, BadRowsPolicy
 from blitz.data.csv.reading.columns import ColumnType
 from blitz.data.csv.reading.dialect import Header
 from blitz.data.csv.reading.encoding import Encoding
-from blitz.data.csv.reading.index import CsvIndex, index_csv
+from blitz.data.csv.reading.head import Head, read_head
+from blitz.data.csv.reading.index import CsvIndex, index_csv, make_cache
 from blitz.data.csv.reading.numbers import Decimal
-from blitz.data.csv.reading.scan import CsvOptions, Head, read_head
+from blitz.data.csv.reading.reader import CsvOptions
+from blitz.data.csv.reading.source_files import files_of
 from blitz.data.csv.splits import Mask as Mask
 from blitz.data.csv.splits import Parts, SplitBy, split_rows
 from blitz.data.order import Rows
 from blitz.errors import DataError, require
 from blitz.fields import may_change
-from blitz.storage import is_folder
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class CsvSource:
     """The settings common to all recipes over a CSV: the files, how to read them, and what to do about bad rows."""
 
     train_csv: str = may_change("")
-    """CSV to train on: a path or a URI."""
+    """The table to train on: a path or a URI of a CSV, JSON lines, a Parquet or an Arrow file; or several with the same
+    columns, as a pattern (in quotes), a folder, or a list with commas."""
     val_csv: str | None = may_change(None)
-    """Another CSV, to evaluate on."""
+    """Another table, to evaluate on."""
     val_fraction: float | None = None
     """The share of the rows to evaluate on, instead of a CSV."""
     test_csv: str | None = may_change(None)
@@ -101,8 +103,6 @@ class CsvSource:
             UserError: if no CSV is named, or two ways to evaluate or to test are, or a split of no shares.
         """
         require(bool(self.train_source), "name the CSV to train on with --data.train-csv FILE")
-        for name, csv in (("train-csv", self.train_csv), ("val-csv", self.val_csv), ("test-csv", self.test_csv)):
-            require(not csv or not is_folder(csv), f"--data.{name} {csv} is a folder; name a CSV file")
         flag = "--data.val-csv" if self.val_csv else "--data.val-dir"
         require(
             self.val_source is None or self.val_fraction is None,
@@ -143,12 +143,13 @@ class CsvSource:
         )
 
     def read_head(self) -> Head:
-        """The first rows of the CSV to train on.
+        """The first rows of the table to train on, from its first file.
 
         Raises:
             DataError: if it is not there, or has no header.
         """
-        return read_head(self.train_source, self.options(types={}, label_columns=()))
+        first = files_of(self.train_source, make_cache(self.cache, flag="--data.cache"))[0]
+        return read_head(first, self.options(types={}, label_columns=()))
 
     def train_index(self, options: CsvOptions, *, content: str | None = None) -> CsvIndex:
         """The index of the CSV to train on.

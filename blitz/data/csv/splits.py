@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 
 from blitz.data.csv.dates import DateEvidence, seconds_of
 from blitz.data.csv.reading.index import CsvIndex
-from blitz.data.csv.reading.layout import LINE
 from blitz.data.order import Rows, shuffled_rows
 from blitz.data.plan import Split
 from blitz.errors import DataError, require
@@ -207,9 +206,9 @@ def _by_time(index: CsvIndex, rows: Rows, column: str, counts: dict[str, int]) -
     _require_all(index, rows, column)
     times = _times(index, column)[rows]
     if np.isnan(times).any():
-        line = _lines(index)[rows[np.isnan(times)][0]]
+        row = index.names.row(int(index.positions()[rows[np.isnan(times)][0]]))
         raise DataError(
-            f"{index.csv}:{line}: column '{column}' holds neither a number nor a date as other rows do, which "
+            f"{row}: column '{column}' holds neither a number nor a date as other rows do, which "
             f"--data.split time:{column} needs; mend it"
         )
     order = np.argsort(times, kind="stable")
@@ -276,11 +275,8 @@ def _require_all(index: CsvIndex, rows: Rows, column: str) -> None:
         found.append(missing.to_numpy(zero_copy_only=False))
     absent = rows[np.concatenate(found)[rows]]
     if len(absent):
+        row = index.names.row(int(index.positions()[absent[0]]))
         raise DataError(
-            f"{index.csv}:{_lines(index)[absent[0]]}: column '{column}' is empty, as in {len(absent)} rows in all, and "
+            f"{row}: column '{column}' is empty, as in {len(absent)} rows in all, and "
             "--data.split needs it in each; fill it, or take those rows out of the file"
         )
-
-
-def _lines(index: CsvIndex) -> Rows:
-    return np.concatenate([batch[LINE].to_numpy() for batch in index.batches([LINE])])

@@ -145,6 +145,8 @@ class CsvRows:
     `left_out` are the bad ones among the others, and `folds` those of all rows of the index, below 32,768.
     """
 
+    rows_in_class_order: npt.NDArray[np.int32] | Rows
+
     def __init__(self, index: CsvIndex, fit: CsvFit, kept: Mask, left_out: BadRows, folds: Folds | None = None) -> None:
         self.fit, self.left_out = fit, left_out
         self._folds = None if folds is None else folds[kept]

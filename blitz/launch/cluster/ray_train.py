@@ -92,7 +92,7 @@ def _train(job: Job, datasets: Datasets, scale: Scale, workers: Workers, queue: 
         trainer = lean_trainer(
             _work,
             private_cluster=private_cluster,
-            train_loop_config={"work": _Work(job, feed, row_bytes, queue)},
+            train_loop_config={"work": _Work(job, feed, row_bytes, queue, scale.shard == "full")},
             scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
                 num_workers=workers.count,  # type: ignore[arg-type]
                 use_gpu=workers.gpus > 0,
@@ -142,12 +142,13 @@ class _Work:
     feed: Feed
     row_bytes: int
     queue: Queue
+    sharded: bool
 
 
 def _work(config: dict[str, _Work]) -> None:
     """Run the job on one Ray Train worker."""
     work, job = config["work"], config["work"].job
-    world = World.of(ray.train.torch.get_device())
+    world = World.of(ray.train.torch.get_device(), sharded=work.sharded)
     with worker_display(work.queue, leads=world.leads) as display, collected(job.run, world):
         restart = restart_times(job.run, display) if world.leads and isinstance(job, TrainJob) else None
         shares = Shares.of(job.plan, world_size=world.size, row_bytes=work.row_bytes)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blitz.data.csv.reading.index import index_csv
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 
 DIALECTS = [
     (",", "\n", "utf-8"),

@@ -6,7 +6,7 @@ import pytest
 from blitz.data.csv.formulas import escaped, unescaped
 from blitz.data.csv.reading.bad_rows import fault_message
 from blitz.data.csv.reading.index import index_csv
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "@SUM(A1)", "+cmd|x", "-2+3", "\t=1", "\r=1", "＝1+1", "'=1", "-abc", "--1"])

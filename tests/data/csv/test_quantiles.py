@@ -8,7 +8,7 @@ from blitz.data.csv.features import NumberFeature
 from blitz.data.csv.quantiles import LEVELS, quantiles_of
 from blitz.data.csv.reading.columns import ColumnReport
 from blitz.data.csv.reading.index import CsvIndex, index_csv
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 from blitz.models.number_embeddings import robust_scale
 
 

@@ -1,7 +1,7 @@
 """The assumptions of a pass over a CSV, first from its head, then from all of its cells."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow
@@ -35,8 +35,20 @@ class Assumed:
     writings: Mapping[str, Writing]
     words: frozenset[str]
     decimal: Decimal
+    doubted: frozenset[str] = frozenset()
+    """Columns of numbers that seem to be none, of which this pass records all values."""
     passes: int = 1
     """The number of passes, including this one."""
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What the index of a file depends on, as JSON has it; the number of passes only decides if it is written."""
+        return {
+            "types": dict(self.types),
+            "writings": {name: asdict(writing) for name, writing in self.writings.items()},
+            "words": sorted(self.words),
+            "doubted": sorted(self.doubted),
+        }
 
     def columns(self, given: Given) -> dict[str, Any]:
         """A collector of the cells of each column."""
@@ -93,13 +105,16 @@ def _with_unit(cells: Sequence[str]) -> tuple[Unit, Evidence]:
     return "", evidence
 
 
-def assumed_after(assumed: Assumed, columns: Mapping[str, Any], given: Given) -> Assumed:
-    """The assumptions from all cells of each column; `assumed` itself if it holds."""
+def assumed_after(assumed: Assumed, columns: Mapping[str, Any], given: Given, *, several_files: bool) -> Assumed:
+    """The assumptions from all cells of each column; `assumed` itself if it holds.
+
+    Of several files one alone may refute that a column is one of numbers: then the values of the others are not known.
+    """
     numbers: dict[str, NumberColumn] = {
         name: column for name, column in columns.items() if isinstance(column, NumberColumn)
     }
     types, words, writings = dict(assumed.types), set(assumed.words), dict(assumed.writings)
-    decimal = assumed.decimal
+    decimal, doubted = assumed.decimal, set()
     if assumed.passes < _MOST_PASSES:
         evidence = {name: column.evidence for name, column in numbers.items()}
         decimal = decimal_of(evidence, given=given.decimal, usual=given.usual_decimal)
@@ -111,13 +126,23 @@ def assumed_after(assumed: Assumed, columns: Mapping[str, Any], given: Given) ->
         found = column.evidence
         refuted = found.identifies or not found.is_number(writings[name])
         if found.present and refuted and name not in given.types:
+            if several_files and not column.is_known:
+                doubted.add(name)
+                continue
             types[name] = column.other_type(is_label=given.labels == (name,))
             words |= {name} if found.other else set()
     for name, column in columns.items():
         if isinstance(column, Categories):
             words |= {name} if column.refuted else set()
             types[name] = "text" if column.too_many else types[name]
-    better = replace(assumed, types=types, words=frozenset(words), writings=writings, decimal=decimal)
+    better = replace(
+        assumed,
+        types=types,
+        words=frozenset(words),
+        writings=writings,
+        decimal=decimal,
+        doubted=frozenset(doubted),
+    )
     return assumed if better == assumed else replace(better, passes=assumed.passes + 1)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -13,12 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from blitz.data.csv.formulas import escaped, unescaped
+from blitz.data.csv.reading.row_names import RowNames
 from blitz.errors import DataError
 from blitz.storage import replacing
 
 BadRowsPolicy = Literal["fail", "skip"]
 
-# `row` is the row of the index, null where the row is not in it; `line` is the physical line that the row starts on.
+# `row` is the row of the index, null where the row is not in it; `line` is the row's position (see `RowNames`): in a
+# single CSV the physical line that the row starts on.
 SCHEMA = pyarrow.schema(
     {
         "line": pyarrow.int64(),
@@ -34,29 +37,34 @@ RECORD_HEADER = '"csv","line","column","value","reason"'
 
 NOT_A_NUMBER = "expected a number"
 
-_NAMED = 10
+_NAMED = 3
 _VALUE_CHARACTERS = 100
 
 
 class BadRows:
-    """Faults of one CSV in the order of its lines; a row with two faults is listed twice.
+    """Faults of a table in the order of its rows; a row with two faults is listed twice.
 
-    `faults` has the columns of `SCHEMA`, and `csv_name` is what messages call the file.
+    `faults` has the columns of `SCHEMA`, and `names` are what messages call the files.
     """
 
-    def __init__(self, csv_name: str, faults: pyarrow.Table) -> None:
-        self.csv_name = csv_name
+    def __init__(self, names: RowNames, faults: pyarrow.Table) -> None:
+        self.names = names
         self.faults = faults.sort_by("line")
 
+    @property
+    def csv_name(self) -> str:
+        """What messages call the table."""
+        return self.names.csv
+
     def __add__(self, other: "BadRows") -> "BadRows":
-        """The faults of both, which are of the same CSV."""
-        return BadRows(self.csv_name, pyarrow.concat_tables([self.faults, other.faults]))
+        """The faults of both, which are of the same table."""
+        return BadRows(self.names, pyarrow.concat_tables([self.faults, other.faults]))
 
     def without_numbers_of(self, columns: Iterable[str]) -> "BadRows":
         """The faults without cells of these columns that are not numbers, for columns that are not used."""
         unread = pc.is_in(self.faults["column"], pyarrow.array(list(columns), pyarrow.string()))
         no_number = pc.equal(self.faults["reason"], NOT_A_NUMBER)
-        return BadRows(self.csv_name, self.faults.filter(pc.invert(pc.and_(unread, no_number))))
+        return BadRows(self.names, self.faults.filter(pc.invert(pc.and_(unread, no_number))))
 
     def __len__(self) -> int:
         """Number of rows with faults."""
@@ -72,10 +80,10 @@ class BadRows:
         return [self._message(fault) for fault in self.faults.slice(0, most).to_pylist()]
 
     def _message(self, fault: dict[str, Any]) -> str:
-        return f"{self.csv_name}:{fault['line']}: {_what(fault)}"
+        return f"{self.names.row(fault['line'])}: {_what(fault)}"
 
     def by_line(self) -> dict[int, str]:
-        """The message of each bad line, without the file and the line."""
+        """The message of each bad row by its position, without the file and the line."""
         found: dict[int, str] = {}
         for fault in self.faults.to_pylist():
             line = fault["line"]
@@ -84,8 +92,10 @@ class BadRows:
 
     def records(self) -> list[str]:
         """All faults as records of `bad_rows.csv`, each of one line."""
-        faults = self.faults.select(["line", "column", "value", "reason"])
-        faults = faults.add_column(0, "csv", pyarrow.array([self.csv_name] * len(faults), pyarrow.string()))
+        files, lines = self.names.columns_of(self.faults["line"].to_pylist())
+        faults = self.faults.select(["column", "value", "reason"])
+        faults = faults.add_column(0, "line", pyarrow.array(lines, pyarrow.int64()))
+        faults = faults.add_column(0, "csv", pyarrow.array(files, pyarrow.string()))
         # A line break within a value would split a record into two lines.
         values = pc.replace_substring(pc.replace_substring(faults["value"], "\r", "\\r"), "\n", "\\n")
         stream = io.BytesIO()
@@ -99,7 +109,13 @@ class BadRows:
 
     def listed_in(self, folder: str | Path, *, suffix: str = "") -> Path:
         """The path that `list_in` writes."""
-        return Path(folder).expanduser() / f"{PurePosixPath(self.csv_name).stem}{suffix}.bad_rows.csv"
+        return Path(folder).expanduser() / f"{self.stem}{suffix}.bad_rows.csv"
+
+    @property
+    def stem(self) -> str:
+        """A name for files about the table: that of the CSV, or of the first file of several."""
+        stem = re.sub(r"[*?\[\],]+", "", PurePosixPath(self.csv_name).stem)
+        return stem or PurePosixPath(self.names.files[0]).stem
 
     def list_in(self, folder: str | Path, *, suffix: str = "") -> Path:
         """Write all faults to `<name of the CSV><suffix>.bad_rows.csv` in a folder; returns its path."""
@@ -117,7 +133,7 @@ class BadRows:
 
         Raises:
             DataError: under `fail` if there are bad rows, under `skip` if they are more than `max_bad_fraction`; the
-                message names the first ten faults.
+                message names the first three faults.
         """
         bad = len(self)
         first = "; ".join(self.messages(_NAMED))
@@ -166,9 +182,9 @@ def faults_of(
     )
 
 
-def join_faults(csv_name: str, faults: Iterable[pyarrow.RecordBatch]) -> BadRows:
-    """The bad rows of a CSV from batches of faults."""
-    return BadRows(csv_name, pyarrow.Table.from_batches(list(faults), SCHEMA))
+def join_faults(names: RowNames, faults: Iterable[pyarrow.RecordBatch]) -> BadRows:
+    """The bad rows of a table from batches of faults."""
+    return BadRows(names, pyarrow.Table.from_batches(list(faults), SCHEMA))
 
 
 def write_faults(faults: Iterable[pyarrow.RecordBatch], path: Path) -> None:

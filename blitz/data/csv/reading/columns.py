@@ -1,10 +1,11 @@
 """The columns of a CSV: their types, and statistics that are gathered batch by batch."""
 
+import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow
@@ -18,6 +19,7 @@ from blitz.data.csv.reading.numbers import (
     Numbers,
     Writing,
 )
+from blitz.data.csv.reading.typed_cells import as_text
 
 ColumnType = Literal["number", "category", "text"]
 """`number` is float64 and at most 3e38, `category` one of at most 10,000 distinct values, `text` anything."""
@@ -56,6 +58,20 @@ class ColumnReport:
         if self.min is None or self.max is None:
             return self.type != "text" and len(self.values or ()) <= 1
         return self.max - self.min <= _CONSTANT * max(abs(self.min), abs(self.max))
+
+    @property
+    def numbers_rows(self) -> bool:
+        """Whether it seems to number the rows, as 1 to n: of such numbers mean and deviation are known."""
+        if self.min is None or self.max is None or self.mean is None or self.std is None or self.missing:
+            return False
+        n = self.count
+        as_counted = math.sqrt((n * n - 1) / 12)
+        return (
+            n > 2
+            and self.max - self.min == n - 1
+            and math.isclose(self.mean, (self.min + self.max) / 2, rel_tol=1e-9)
+            and math.isclose(self.std, as_counted, rel_tol=1 / n)
+        )
 
 
 def infer_type(cells: Sequence[str], evidence: Evidence, writing: Writing, *, is_label: bool) -> ColumnType:
@@ -113,13 +129,53 @@ class NumberColumn:
         """Whether the cells so far make it a number column."""
         return self.evidence.is_number(self._reader.writing) or not self.evidence.present
 
-    def suspect(self, cells: pyarrow.StringArray) -> None:
+    def suspect(self, cells: pyarrow.Array) -> None:
         """Record the distinct values of a column that seems not to be one of numbers."""
+        cells = as_text(cells)
         self._suspected += len(cells) - (pc.sum(pc.equal(cells, "")).as_py() or 0)
         if self._distinct is None or len(self._distinct) <= MAX_CATEGORIES:
-            found = pc.unique(cells)
-            both = found if self._distinct is None else pyarrow.concat_arrays([self._distinct, found])
-            self._distinct = pc.unique(both).slice(0, MAX_CATEGORIES + 2)
+            self._add_distinct(pc.unique(cells))
+
+    def _add_distinct(self, found: pyarrow.StringArray) -> None:
+        both = found if self._distinct is None else pyarrow.concat_arrays([self._distinct, found])
+        self._distinct = pc.unique(both).slice(0, MAX_CATEGORIES + 2)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the values of all cells were recorded, not only those since it was suspected."""
+        return self._suspected >= self.evidence.present
+
+    def merge(self, other: "NumberColumn") -> None:
+        """Take in the cells of the same column of another file."""
+        self.evidence.merge(other.evidence)
+        self._numbers.merge(other._numbers)
+        self.bad += other.bad
+        self._suspected += other._suspected
+        if other._distinct is not None:
+            self._add_distinct(other._distinct)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `restored` needs, as JSON has it."""
+        distinct = None if self._distinct is None else self._distinct.to_pylist()
+        return {
+            "writing": asdict(self._reader.writing),
+            "evidence": asdict(self.evidence),
+            "numbers": self._numbers.state,
+            "bad": self.bad,
+            "distinct": distinct,
+            "suspected": self._suspected,
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> "NumberColumn":
+        """The column of a state."""
+        made = cls(Writing(**state["writing"]))
+        made._reader.evidence = Evidence(**state["evidence"])
+        made._numbers, made.bad, made._suspected = Numbers.restored(state["numbers"]), state["bad"], state["suspected"]
+        if state["distinct"] is not None:
+            made._distinct = pyarrow.array(state["distinct"], pyarrow.string())
+        return made
 
     def other_type(self, *, is_label: bool) -> ColumnType:
         """Its type if it is not one of numbers."""
@@ -187,6 +243,40 @@ class Categories:
     def _is_missing(self, value: str) -> bool:
         return not value.strip() if self._verbatim else is_missing(value, among_numbers=not self.words)
 
+    def merge(self, other: "Categories") -> list[int]:
+        """Take in the values of the same column of another file; returns the code of each of its codes."""
+        codes = [self._codes.setdefault(value, len(self._codes)) for value in other._codes]
+        self._counts.update(other._counts)
+        self.missing += other.missing
+        words, doubtful = self.words or other.words, self._doubtful or other._doubtful
+        # One file's cells were read as missing, and another's values are words.
+        apart = (self.words and other._doubtful) or (other.words and self._doubtful)
+        self.refuted = self.refuted or other.refuted or apart
+        self.words, self._doubtful = words, doubtful
+        return codes
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `restored` needs, as JSON has it."""
+        return {
+            "values": list(self._codes),
+            "counts": [self._counts[value] for value in self._codes],
+            "words": self.words,
+            "verbatim": self._verbatim,
+            "refuted": self.refuted,
+            "doubtful": self._doubtful,
+            "missing": self.missing,
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> "Categories":
+        """The column of a state."""
+        made = cls(words=state["words"], verbatim=state["verbatim"])
+        made._codes = {value: code for code, value in enumerate(state["values"])}
+        made._counts = Counter(dict(zip(state["values"], state["counts"], strict=True)))
+        made.refuted, made._doubtful, made.missing = state["refuted"], state["doubtful"], state["missing"]
+        return made
+
     @property
     def too_many(self) -> bool:
         """Whether there are more distinct values than a category may have."""
@@ -217,6 +307,22 @@ class Texts:
         self.count += len(cells) - missing
         return cells
 
+    def merge(self, other: "Texts") -> None:
+        """Take in the counts of the same column of another file."""
+        self.count, self.missing = self.count + other.count, self.missing + other.missing
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `restored` needs, as JSON has it."""
+        return {"count": self.count, "missing": self.missing}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> "Texts":
+        """The column of a state."""
+        made = cls()
+        made.count, made.missing = state["count"], state["missing"]
+        return made
+
     def report(self, name: str) -> ColumnReport:
         """The counts."""
         return ColumnReport(name, "text", self.count, self.missing)
@@ -245,3 +351,22 @@ def in_order(values: Iterable[str]) -> tuple[str, ...]:
 def are_whole(values: Iterable[str]) -> bool:
     """Whether all are whole numbers."""
     return all(_WHOLE.fullmatch(value) for value in values)
+
+
+Column = NumberColumn | Categories | Texts
+_KINDS: dict[str, type[NumberColumn] | type[Categories] | type[Texts]] = {
+    "number": NumberColumn,
+    "category": Categories,
+    "text": Texts,
+}
+
+
+def states_of(columns: Mapping[str, Column]) -> list[dict[str, Any]]:
+    """Columns as JSON has them."""
+    kinds = {made: kind for kind, made in _KINDS.items()}
+    return [{"name": name, "type": kinds[type(column)], **column.state} for name, column in columns.items()]
+
+
+def restored(states: Iterable[Mapping[str, Any]]) -> dict[str, Column]:
+    """The columns of such states."""
+    return {state["name"]: _KINDS[state["type"]].restored(state) for state in states}

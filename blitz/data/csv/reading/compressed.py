@@ -34,15 +34,15 @@ class Stream(Protocol):
 
 
 class CsvBytes:
-    """The bytes of a CSV, decompressed; a context that closes the file.
+    """The bytes of a file, decompressed; a context that closes it. It is called `name`, and read at `location`.
 
     Raises:
         DataError: if there is no such file, or it is damaged, or a zip of more than one file.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, location: str | None = None) -> None:
         self.name = name
-        files, path = open_location(name)
+        files, path = open_location(name if location is None else location)
         require_file(name, files.get_file_info(path))
         self._file = files.open_input_file(path)
         self.compression: str | None = None

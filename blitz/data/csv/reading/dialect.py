@@ -3,7 +3,7 @@
 import codecs
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,14 @@ _FRACTION = re.compile(r"\s*[+-]?\d*([.,])\d+\s*")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 # A line that Excel writes and reads above a table.
 _SEP_LINE = re.compile(r"\"?sep=([^\r\n])\"?(?:\r\n|\r|\n)", re.IGNORECASE)
+
+Format = Literal["csv", "json", "parquet", "arrow", "arrow stream"]
+_FORMATS: dict[Format, str] = {
+    "json": "JSON lines",
+    "parquet": "Parquet",
+    "arrow": "Arrow",
+    "arrow stream": "Arrow, as a stream",
+}
 
 NAMELESS = "\0"
 """A name that no header can hold."""
@@ -63,6 +71,9 @@ class Dialect:
     """Whether the file has a header."""
     comment: str | None = None
     skip_lines: tuple[int, ...] = ()
+    format: Format = "csv"
+    left_out: tuple[str, ...] = ()
+    """Columns of lists, structures or bytes."""
 
     @property
     def codec(self) -> str:
@@ -88,6 +99,9 @@ class Dialect:
 
     def described(self) -> str:
         """Each part of the dialect, given or detected."""
+        if self.format != "csv":
+            left_out = f", without {', '.join(self.left_out)}" if self.left_out else ""
+            return f"{_FORMATS[self.format]}{left_out}"
         parts = [self.encoding, f"delimiter {self.delimiter!r}", f"quote {self.quote}", f"decimal {self.decimal!r}"]
         if not self.header:
             parts.append("no header")
@@ -217,6 +231,22 @@ def _require_no_comment(reading: Reading, where: str, flags: str) -> None:
     again = bool(reading.body) and reading.body[0][0].startswith("#")
     if again or reading.width == 1 or reading.damage:
         raise DataError(f"{where}: the file starts with a comment; leave such lines out with {flags}comment '#'")
+
+
+def require_names(names: Sequence[str], file: str) -> None:
+    """Refuse names of columns that none can have.
+
+    Raises:
+        DataError: if one is blank, holds a NUL, or occurs twice.
+    """
+    counts = Counter(names)
+    for number, name in enumerate(names, start=1):
+        if not name.strip():
+            raise DataError(f"{file}: column {number} has no name; give it one")
+        if NAMELESS in name:
+            raise DataError(f"{file}: the name of column {number} holds a NUL; give it another")
+        if counts[name] > 1:
+            raise DataError(f"{file}: two columns are named '{name}'; give one of them another name")
 
 
 def _require_header(

@@ -46,7 +46,7 @@ def check_images(index: CsvIndex, column: str, root: str | Path | None = None, c
         for batch in index.batches([column, LINE])
         for part in (batch.slice(start, _PATHS_A_TASK) for start in range(0, len(batch), _PATHS_A_TASK))
     ]
-    folder = absolute(root) if root is not None else folder_of(index.csv)
+    folder = absolute(root) if root is not None else folder_of(index.files[0].file.name)
     if not is_folder(folder):
         raise DataError(f"images should be in {folder}, which is not a folder; name theirs as the root of images")
     find = partial(_faults, folder, check)
@@ -58,7 +58,7 @@ def check_images(index: CsvIndex, column: str, root: str | Path | None = None, c
         lines = batch[LINE].to_numpy()[indices]
         faults.append(faults_of(lines, column, values, list(reasons.values()), first + indices))
         first += len(batch)
-    return join_faults(index.csv, faults)
+    return join_faults(index.names, faults)
 
 
 def _faults(root: str, check: ImageCheck, paths: list[str]) -> dict[int, str]:

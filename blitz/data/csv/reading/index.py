@@ -1,11 +1,14 @@
-"""A CSV as a memory-mapped Arrow index, made in one streaming pass and cached by the file's content.
+"""Making the index of a table in one streaming pass over each file, cached by their content.
 
-<cache>/<key>.arrow       the columns: float64 (NaN where missing or bad), int32 codes (-1 where missing), or
+<cache>/<key>.json        the report on a table; written last: without it a key counts as absent
+<cache>/<key>.bad.arrow   images of the table with two labels, if it is one of images
+<cache>/<file>.arrow      the columns of a file: float64 (NaN where missing or bad), int32 codes (-1 where missing), or
                           text; and the line of every row
-<cache>/<key>.bad.arrow   the bad rows
-<cache>/<key>.json        the report; written last: without it a key counts as absent
-<cache>/<key>.seen.json   size, mtime, content hash and encoding of a path when last read
+<cache>/<file>.bad.arrow  the bad rows of the file
+<cache>/<file>.json       what the pass over the file found; written last
+<cache>/<key>.seen.json   size, mtime, content hash, encoding and format of a path when last read
 <cache>/<content>.csv     the CSV equivalent to a folder of class folders
+<cache>/<url>-<name>      a file of a web server
 """
 
 import contextlib
@@ -13,28 +16,33 @@ import errno
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.compute as pc
 import pyarrow.fs
 from filelock import FileLock
 
 from blitz.data.csv.class_folders import listing
-from blitz.data.csv.reading.bad_rows import BadRows, write_faults
-from blitz.data.csv.reading.columns import ColumnReport
+from blitz.data.csv.reading.bad_rows import write_faults
+from blitz.data.csv.reading.columns import ColumnReport, states_of
 from blitz.data.csv.reading.compressed import CsvBytes, require_file
+from blitz.data.csv.reading.csv_index import CsvIndex as CsvIndex
+from blitz.data.csv.reading.csv_index import IndexedFile, beside_index
 from blitz.data.csv.reading.dialect import Dialect
-from blitz.data.csv.reading.encoding import EncodingScan, Guess
+from blitz.data.csv.reading.encoding import EncodingScan
+from blitz.data.csv.reading.head import format_of
 from blitz.data.csv.reading.label_conflicts import conflicting_labels
-from blitz.data.csv.reading.layout import LINE, unpack
-from blitz.data.csv.reading.numbers import Decimal, Writing
-from blitz.data.csv.reading.scan import CsvOptions, read_csv
+from blitz.data.csv.reading.merged import Examined, FileReport, scan_table
+from blitz.data.csv.reading.numbers import Writing
+from blitz.data.csv.reading.reader import CsvOptions
+from blitz.data.csv.reading.scan import FileTask, scan
+from blitz.data.csv.reading.source_files import SourceFile, files_of
+from blitz.data.parallel_map import parallel_map
 from blitz.errors import DataError, first_line
-from blitz.storage import absolute, fingerprint, open_location, replacing
+from blitz.storage import absolute, fingerprint, is_folder, open_location, replacing
 from blitz.uris import is_uri
 
 _FORMAT = 5
@@ -53,160 +61,55 @@ _REFUSALS = {
 """Errors that mean that a folder cannot be written."""
 
 
-@dataclass(frozen=True)
-class CsvIndex:
-    """A CSV that has been read: the path of its index, and the report on it."""
-
-    csv: str
-    """The CSV's path or URI as it was given, or that of the folder of class folders, which messages name."""
-    path: str
-    """The Arrow IPC file. Bad rows are in it, too, except for ragged ones."""
-    dialect: Dialect
-    columns: tuple[ColumnReport, ...]
-    """Statistics of all good cells, in bad rows or not."""
-    codes: Mapping[str, tuple[str, ...]]
-    """For each category column the value of each of its codes."""
-    rows: int
-    """Rows in the index."""
-    total_rows: int
-    """Rows in the CSV, ragged ones included."""
-    content: str
-    """SHA-256 of the CSV's bytes, decompressed, hexadecimal."""
-    options: CsvOptions
-    """The options with which it was read."""
-    compression: str | None = None
-    """How the CSV is compressed."""
-    writings: Mapping[str, Writing] = field(default_factory=dict)
-    """How the numbers of each number column are written."""
-
-    def described(self) -> str:
-        """The CSV's compression and dialect, given or detected."""
-        return f"{self.compression}, {self.dialect.described()}" if self.compression else self.dialect.described()
-
-    def on_this_node(self) -> "CsvIndex":
-        """This index on this node: rebuilt if another node made it in a folder that is not shared.
-
-        Raises:
-            DataError: if the CSV is not on this node either, or differs.
-        """
-        if Path(self.path).exists():
-            return self
-        made = index_csv(self.csv, Path(self.path).parent, self.options)
-        if made.content != self.content:
-            raise DataError(
-                f"{self.csv} differs from the file on the node that started the run; share it between all nodes"
-            )
-        return made
-
-    @property
-    def decimal(self) -> Decimal:
-        """The decimal mark."""
-        return "," if self.dialect.decimal == "," else "."
-
-    def column(self, name: str) -> ColumnReport:
-        """The column of that name.
-
-        Raises:
-            DataError: if there is none.
-        """
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise DataError(f"{self.csv} has no column '{name}'; it has: {', '.join(self.dialect.names)}")
-
-    def packed(self) -> pyarrow.Table:
-        """The index in the layout of its file (see `layout.py`), memory-mapped."""
-        return pyarrow.ipc.open_file(pyarrow.memory_map(self.path)).read_all()
-
-    def batches(self, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
-        """Columns of the index, or `LINE`, batch by batch: null is a missing number, code -1 a missing category."""
-        for batch in self.packed().to_batches():
-            yield unpack(batch, columns)
-
-    def text_of(self, column: str, cells: pyarrow.Array) -> pyarrow.Array:
-        """Cells of a category or a text column of a batch as text, null where a category is missing."""
-        if column not in self.codes:
-            return cells
-        codes = pc.if_else(pc.less(cells, 0), None, cells)
-        return pyarrow.DictionaryArray.from_arrays(codes, pyarrow.array(self.codes[column], pyarrow.string()))
-
-    def table(self) -> pyarrow.Table:
-        """All columns of the index, in memory."""
-        return pyarrow.Table.from_batches(list(self.batches([*self.dialect.names, LINE])))
-
-    def bad_rows(self) -> BadRows:
-        """Ragged rows, cells that are not numbers, missing labels and image paths, and images with two labels."""
-        faults = pyarrow.ipc.open_file(pyarrow.memory_map(_beside(self.path, ".bad.arrow"))).read_all()
-        return BadRows(self.csv, faults)
-
-
 def index_csv(csv: str | Path, cache: str | Path, options: CsvOptions | None = None) -> CsvIndex:
-    """The index of a CSV, from the folder `cache` if that has it for the same content and options.
+    """The index of a table, from the folder `cache` if that has it for the same content and options.
 
-    A CSV with the size and mtime of the last time is not read again; otherwise it is read once to hash it. A folder of
-    class folders counts as its equivalent CSV.
+    `csv` names a file, or several (see `files_of`): CSVs, JSON lines, Parquet or Arrow files. A file with the size and
+    mtime of the last time is not read again; otherwise it is read once to hash it. A folder of class folders counts as
+    its equivalent CSV where `options` name a column of images.
 
     Raises:
-        DataError: if the CSV is missing or empty, is no text, has no header or lacks a column that `options` name, or
-            if the folder cannot be written.
+        DataError: if a file is missing or empty, is no table, has no header, lacks a column that `options` name or has
+            others than the first file, or if the folder cannot be written.
     """
     options = options or CsvOptions()
+    folder = _cache_of(cache)
+    with _kept_in(folder, str(csv)):
+        is_classes = options.image_column is not None and is_folder(str(csv))
+        files = [SourceFile.of(str(csv))] if is_classes else files_of(str(csv), folder)
+        return _indexed(str(csv), files, folder, options)
+
+
+def again(index: CsvIndex, options: CsvOptions) -> CsvIndex:
+    """The files of an index, read with other options; they may have changed."""
+    folder = Path(index.path).parent
+    with _kept_in(folder, index.csv):
+        folder.mkdir(parents=True, exist_ok=True)
+        return _indexed(index.csv, [one.file.here(folder) for one in index.files], folder, options)
+
+
+def on_this_node(index: CsvIndex) -> CsvIndex:
+    """The index on this node: rebuilt if another node made it in a folder that is not shared.
+
+    Raises:
+        DataError: if the files are not on this node either, or differ.
+    """
+    if all(Path(one.path).exists() for one in index.files):
+        return index
+    made = again(index, index.options)
+    if made.content != index.content:
+        raise DataError(
+            f"{index.csv} differs from the file on the node that started the run; share it between all nodes"
+        )
+    return made
+
+
+def _cache_of(cache: str | Path) -> Path:
     if is_uri(cache):
         raise DataError(
             f"{cache} is a URI, and the index of a CSV is mapped into memory; name a folder of this machine"
         )
-    folder = make_cache(cache, flag="--data.cache")
-    with _kept_in(folder, str(csv)):
-        return _index_csv(csv, folder, options)
-
-
-@contextlib.contextmanager
-def _kept_in(folder: Path, csv: str) -> Iterator[None]:
-    """Raise a DataError that names the folder if it cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, DataError) or error.errno not in _REFUSALS or csv in str(error):
-            raise
-        raise DataError(
-            f"{folder} cannot be written ({first_line(error)}); name another folder with --data.cache, or "
-            "with --out of blitz prepare"
-        ) from error
-
-
-def _index_csv(csv: str | Path, folder: Path, options: CsvOptions) -> CsvIndex:
-    source = _Source.of(str(csv), folder, is_images=options.image_column is not None)
-    key = fingerprint(json.dumps([_FORMAT, source.content, asdict(replace(options, flags=""))], sort_keys=True))[:32]
-    target, report = folder / f"{key}.arrow", folder / f"{key}.json"
-    if not (report.exists() and target.exists()):
-        try:
-            with FileLock(folder / f"{key}.lock"):
-                # A second process waits, and then finds it.
-                if not (report.exists() and target.exists()):
-                    _make(source, options, target, report)
-        except OSError as error:
-            # Errors of the CSV's own storage are reported by the caller.
-            if not str(error.filename or "").startswith(str(folder)):
-                raise
-            raise DataError(f"{folder} cannot be written ({error.strerror}); name another folder") from error
-    found = json.loads(report.read_text("utf-8"))
-    dialect = Dialect(**{name: _frozen(value) for name, value in found["dialect"].items()})
-    columns = tuple(ColumnReport(**{name: _frozen(value) for name, value in one.items()}) for one in found["columns"])
-    codes = {name: tuple(values) for name, values in found["codes"].items()}
-    rows, total_rows = found["rows"], found["total_rows"]
-    return CsvIndex(
-        str(csv),
-        str(target),
-        dialect,
-        columns,
-        codes,
-        rows,
-        total_rows,
-        source.content,
-        options,
-        source.compression,
-        {name: Writing(**one) for name, one in found["writings"].items()},
-    )
+    return make_cache(cache, flag="--data.cache")
 
 
 def make_cache(cache: str | Path, *, flag: str) -> Path:
@@ -224,69 +127,139 @@ def make_cache(cache: str | Path, *, flag: str) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def _kept_in(folder: Path, csv: str) -> Iterator[None]:
+    """Raise a DataError that names the folder if it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, DataError) or error.errno not in _REFUSALS or csv in str(error):
+            raise
+        raise DataError(
+            f"{folder} cannot be written ({first_line(error)}); name another folder with --data.cache, or "
+            "with --out of blitz prepare"
+        ) from error
+
+
+def _indexed(csv: str, files: Sequence[SourceFile], folder: Path, options: CsvOptions) -> CsvIndex:
+    examine = partial(_examined, folder=folder, is_images=options.image_column is not None)
+    sources = list(map(examine, files) if len(files) == 1 else parallel_map(examine, files))
+    key = _key(_content_of(sources), asdict(replace(options, flags="")))
+    report = folder / f"{key}.json"
+    if not _is_whole(report, folder):
+        try:
+            with FileLock(folder / f"{key}.lock"):
+                # A second process waits, and then finds it.
+                if not _is_whole(report, folder):
+                    _make(csv, sources, folder, options, report)
+        except OSError as error:
+            # Errors of the CSV's own storage are reported by the caller.
+            if not str(error.filename or "").startswith(str(folder)):
+                raise
+            raise DataError(f"{folder} cannot be written ({error.strerror}); name another folder") from error
+    return _loaded(csv, sources, options, report, json.loads(report.read_text("utf-8")))
+
+
+def _loaded(
+    csv: str, sources: Sequence[Examined], options: CsvOptions, report: Path, found: dict[str, Any]
+) -> CsvIndex:
+    indexed = [
+        IndexedFile(
+            source.file,
+            str(report.parent / f"{one['key']}.arrow"),
+            one["rows"],
+            "line" if source.format in ("csv", "json") else "row",
+            {name: tuple(codes) for name, codes in one["codes"].items()},
+        )
+        for source, one in zip(sources, found["files"], strict=True)
+    ]
+    return CsvIndex(
+        csv,
+        str(report),
+        tuple(indexed),
+        Dialect(**{name: _frozen(value) for name, value in found["dialect"].items()}),
+        tuple(ColumnReport(**{name: _frozen(value) for name, value in one.items()}) for one in found["columns"]),
+        {name: tuple(values) for name, values in found["codes"].items()},
+        found["rows"],
+        found["total_rows"],
+        _content_of(sources),
+        options,
+        sources[0].compression,
+        {name: Writing(**one) for name, one in found["writings"].items()},
+    )
+
+
+def _is_whole(report: Path, folder: Path) -> bool:
+    """Whether there is a report, and the indexes of all files that it names."""
+    if not report.exists():
+        return False
+    files = json.loads(report.read_text("utf-8"))["files"]
+    return all((folder / f"{one['key']}.arrow").exists() for one in files)
+
+
+def _content_of(sources: Sequence[Examined]) -> str:
+    """The hash of one file, or of those of several and the columns that their folders name."""
+    if len(sources) == 1 and not sources[0].file.partition:
+        return sources[0].content
+    return fingerprint(json.dumps([[one.content, one.file.partition] for one in sources]))
+
+
+def _key(*parts: Any) -> str:
+    return fingerprint(json.dumps([_FORMAT, *parts], sort_keys=True))[:32]
+
+
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _beside(path: str, suffix: str) -> str:
-    return path.removesuffix(".arrow") + suffix
+def _examined(file: SourceFile, folder: Path, *, is_images: bool) -> Examined:
+    """A file's content hash, encoding and format; from memory if its size and mtime are those of the last time."""
+    files, path = open_location(file.location)
+    info = files.get_file_info(path)
+    if is_images and info.type == pyarrow.fs.FileType.Directory:
+        return _of_class_folders(file, folder)
+    require_file(file.name, info)
+    if info.size == 0:
+        raise DataError(f"{file.name} is empty; its first line must name the columns")
+    stamp = {"size": info.size, "mtime_ns": info.mtime_ns, "format": _FORMAT}
+    memo = folder / f"{fingerprint(absolute(file.location))[:32]}.seen.json"
+    seen = json.loads(memo.read_text("utf-8")) if memo.exists() else {}
+    if seen.get("stamp") != stamp:
+        began = time.time()
+        seen = {"stamp": stamp, **_hashed(file)}
+        # A file changed just now may change again with the same mtime.
+        if began - info.mtime_ns / 1e9 > _RACY_S:
+            # If this fails, the file is hashed again the next time.
+            with contextlib.suppress(OSError):
+                _write(memo, json.dumps(seen))
+    return Examined(file, file, seen["content"], seen["encoding"], seen["compression"], seen["kind"])
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A CSV file, with its content hash, encoding and compression."""
-
-    name: str
-    content: str
-    encoding: Guess
-    compression: str | None = None
-
-    @classmethod
-    def of(cls, name: str, folder: Path, *, is_images: bool) -> "_Source":
-        files, path = open_location(name)
-        info = files.get_file_info(path)
-        if is_images and info.type == pyarrow.fs.FileType.Directory:
-            return cls._of_folder(name, folder)
-        require_file(name, info)
-        if info.size == 0:
-            raise DataError(f"{name} is empty; its first line must name the columns")
-        stamp = {"size": info.size, "mtime_ns": info.mtime_ns, "format": _FORMAT}
-        memo = folder / f"{fingerprint(absolute(name))[:32]}.seen.json"
-        seen = json.loads(memo.read_text("utf-8")) if memo.exists() else {}
-        if seen.get("stamp") != stamp:
-            began = time.time()
-            seen = {"stamp": stamp, **_scan(name)}
-            # A file changed just now may change again with the same mtime.
-            if began - info.mtime_ns / 1e9 > _RACY_S:
-                # If this fails, the CSV is hashed again the next time.
-                with contextlib.suppress(OSError):
-                    _write(memo, json.dumps(seen))
-        return cls(name, seen["content"], seen["encoding"], seen["compression"])
-
-    @classmethod
-    def _of_folder(cls, name: str, folder: Path) -> "_Source":
-        text = listing(name)
-        content = hashlib.sha256(text).hexdigest()
-        target = folder / f"{content[:32]}.csv"
-        if not target.exists():
-            _write(target, text.decode())
-        return cls(str(target), content, "utf-8")
+def _of_class_folders(file: SourceFile, folder: Path) -> Examined:
+    text = listing(file.name)
+    content = hashlib.sha256(text).hexdigest()
+    target = folder / f"{content[:32]}.csv"
+    if not target.exists():
+        _write(target, text.decode())
+    return Examined(file, replace(file, location=str(target)), content, "utf-8", None, "csv")
 
 
-def _scan(name: str) -> dict[str, str | None]:
-    digest, scan, size = hashlib.sha256(), EncodingScan(), 0
-    with CsvBytes(name) as file:
-        while data := file.read(_HASHED_BYTES):
-            digest.update(data)
-            scan.add(data)
-            size += len(data)
-        compression = file.compression
+def _hashed(file: SourceFile) -> dict[str, str | None]:
+    kind = format_of(file)
+    digest, scanned, size = hashlib.sha256(), EncodingScan(), 0
+    with CsvBytes(file.name, file.location) as data:
+        while block := data.read(_HASHED_BYTES):
+            digest.update(block)
+            if kind == "csv":
+                scanned.add(block)
+            size += len(block)
+        compression = data.compression
     if not size:
-        raise DataError(f"{name} is empty; its first line must name the columns")
-    encoding = scan.encoding()
+        raise DataError(f"{file.name} is empty; its first line must name the columns")
+    encoding = scanned.encoding() if kind == "csv" else "utf-8"
     if encoding is None:
-        raise DataError(f"{name} is not text; save the table as CSV, best in UTF-8")
-    return {"content": digest.hexdigest(), "encoding": encoding, "compression": compression}
+        raise DataError(f"{file.name} is not text; save the table as CSV, best in UTF-8")
+    return {"content": digest.hexdigest(), "encoding": encoding, "compression": compression, "kind": kind}
 
 
 def _write(path: Path, text: str) -> None:
@@ -294,13 +267,36 @@ def _write(path: Path, text: str) -> None:
         part.write_text(text, "utf-8")
 
 
-def _make(source: _Source, options: CsvOptions, target: Path, report: Path) -> None:
-    with replacing(target) as part:
-        dialect, result = read_csv(source.name, source.encoding, options, part)
-    faults = result.faults
+def _make(csv: str, sources: Sequence[Examined], folder: Path, options: CsvOptions, report: Path) -> None:
+    found = asdict(scan_table(csv, sources, options, partial(_passed, folder=folder)))
     if options.image_column and options.label_columns:
-        faults.append(conflicting_labels(target, options.image_column, options.label_columns))
-    with replacing(Path(_beside(str(target), ".bad.arrow"))) as part:
-        write_faults(faults, part)
-    content = {name: getattr(result, name) for name in ("columns", "codes", "rows", "total_rows", "writings")}
-    _write(report, json.dumps({"dialect": asdict(dialect)} | content))
+        index = _loaded(csv, sources, options, report, found)
+        conflicts = conflicting_labels(index, options.image_column, options.label_columns)
+        with replacing(Path(beside_index(str(report), ".bad.arrow"))) as part:
+            write_faults([conflicts], part)
+    _write(report, json.dumps(found))
+
+
+def _passed(work: tuple[FileTask, str], folder: Path) -> FileReport:
+    """What a pass over a file finds; its index is written, unless the assumptions do not hold."""
+    task, content = work
+    first = task.first
+    marks = [first.format, first.delimiter, first.quote, first.header, task.is_first, first.index_column]
+    options = asdict(replace(task.options, flags=""))
+    key = _key(content, task.partition, task.format, marks, options, task.assumed.key)
+    target, report = folder / f"{key}.arrow", folder / f"{key}.json"
+    if report.exists():
+        found = FileReport(**json.loads(report.read_text("utf-8")))
+        if target.exists() if found.written else task.assumed.passes == 1:
+            return found
+    with replacing(target) as part:
+        result = scan(task, part)
+    if not result.written:
+        target.unlink(missing_ok=True)
+    with replacing(Path(beside_index(str(target), ".bad.arrow"))) as part:
+        write_faults(result.faults, part)
+    found = FileReport(
+        key, states_of(result.columns), result.rows, result.total_rows, result.written, dict(result.more)
+    )
+    _write(report, json.dumps(asdict(found)))
+    return found

@@ -7,7 +7,7 @@ thousands may be grouped, as in `1,234` or `1 234`.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow
 import pyarrow.compute as pc
 
+from blitz.data.csv.reading.typed_cells import is_numeric
 from blitz.data.csv.reading.units import Unit, without_unit
 
 Decimal = Literal[".", ","]
@@ -102,6 +103,15 @@ class Evidence:
     inexact: bool = False
     """Whether there is a whole number that float64 does not hold."""
 
+    def merge(self, other: "Evidence") -> None:
+        """Add the counts of other cells of the column, which were read under the same mark."""
+        for spec in fields(self):
+            mine, more = getattr(self, spec.name), getattr(other, spec.name)
+            if isinstance(mine, bool):
+                setattr(self, spec.name, mine or more)
+            elif isinstance(mine, int):
+                setattr(self, spec.name, mine + more)
+
     @property
     def present(self) -> int:
         """Cells that are not missing."""
@@ -183,8 +193,10 @@ class NumberReader:
         """Cells as numbers, null where missing or bad, and which are bad; None if none is.
 
         Most batches are converted at once. Where that fails, or gives what is no number here, cells are looked at by
-        `read_each`, which decides.
+        `read_each`, which decides. Cells of a column that its file declares to be of numbers are taken as such.
         """
+        if is_numeric(cells.type):
+            return self._read_typed(cells)
         cells = without_unit(cells, self.writing.unit)
         text = cells if self.writing.decimal == "." else _swapped(cells)
         missing = None
@@ -206,6 +218,20 @@ class NumberReader:
         self._note_plain(text if missing is None else pc.if_else(missing, None, text), values, largest)
         self.evidence.plain += len(numbers) - nulls
         return numbers, None
+
+    def _read_typed(self, cells: Any) -> tuple[pyarrow.DoubleArray, pyarrow.BooleanArray | None]:
+        whole = pyarrow.types.is_integer(cells.type)
+        values = pc.cast(cells, pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
+        magnitudes = np.abs(values)
+        bad = magnitudes > LARGEST_NUMBER
+        numbers = pyarrow.array(np.where(bad, np.nan, values) if bad.any() else values, from_pandas=True)
+        evidence = self.evidence
+        evidence.plain += len(numbers) - numbers.null_count
+        evidence.other += int(bad.sum())
+        evidence.inexact |= whole and bool((magnitudes > _EXACT).any())
+        evidence.long |= bool((magnitudes >= 1000).any())
+        evidence.long_foreign |= evidence.long
+        return numbers, pyarrow.array(bad) if bad.any() else None
 
     def read_each(self, cells: pyarrow.StringArray) -> tuple[pyarrow.DoubleArray, pyarrow.BooleanArray | None]:
         """The same, with every cell matched by patterns: the definition."""
@@ -324,12 +350,32 @@ class Numbers:
         if count:
             extremes = pc.min_max(cells)
             mean, variance = pc.mean(cells).as_py(), pc.variance(cells).as_py()
+            self._merge(count, mean, variance * count, extremes["min"].as_py(), extremes["max"].as_py())
+
+    def merge(self, other: "Numbers") -> None:
+        """Take in the numbers of another."""
+        self._merge(other.count, other.mean, other._squares, other.min, other.max)
+        self.missing += other.missing
+
+    def _merge(self, count: int, mean: float, squares: float, least: float, largest: float) -> None:
+        if count:
             total, shift = self.count + count, mean - self.mean
             self.mean += shift * count / total
-            self._squares += variance * count + shift**2 * self.count * count / total
-            self.min = min(self.min, extremes["min"].as_py())
-            self.max = max(self.max, extremes["max"].as_py())
-            self.count = total
+            self._squares += squares + shift**2 * self.count * count / total
+            self.min, self.max, self.count = min(self.min, least), max(self.max, largest), total
+
+    @property
+    def state(self) -> list[float]:
+        """What `restored` needs."""
+        return [self.count, self.missing, self.mean, self._squares, self.min, self.max]
+
+    @classmethod
+    def restored(cls, state: list[float]) -> "Numbers":
+        """The numbers of a state."""
+        made = cls()
+        count, missing, made.mean, made._squares, made.min, made.max = state
+        made.count, made.missing = int(count), int(missing)
+        return made
 
     @property
     def std(self) -> float:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from blitz.data.csv.reading.head import read_head
 from blitz.data.csv.reading.index import index_csv
 from blitz.data.csv.reading.layout import LINE
-from blitz.data.csv.reading.scan import CsvOptions, read_head
+from blitz.data.csv.reading.reader import CsvOptions
+from blitz.data.csv.reading.source_files import SourceFile
 from blitz.errors import DataError
 
 _WORDS = ["", "a", "plain", "two words", " padded ", "0", "-1.5", "1,5", "1.234", "NA", "nan", "é", "日本", "x" * 300]
@@ -140,7 +142,7 @@ def what_became_of(table: RandomTable, folder: Path) -> tuple[str, int]:
     path = folder / "table.csv"
     path.write_bytes(table.data)
     try:
-        names = list(read_head(str(path), table.options).dialect.names)
+        names = list(read_head(SourceFile.of(str(path)), table.options).dialect.names)
         index = index_csv(path, folder, replace(table.options, types=dict.fromkeys(names, "text")))
     except DataError as error:
         if "\n" in str(error):

@@ -13,7 +13,7 @@ import pytest
 
 from blitz.data.csv.prediction_csv import write_appended
 from blitz.data.csv.reading.index import CsvIndex, index_csv
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 from blitz.errors import DataError
 
 
@@ -206,13 +206,6 @@ def test_an_index_column_without_a_name_is_left_out_and_said(tmp_path: Path) -> 
     assert (index.dialect.names, column(index, "a")) == (("a", "b"), [1, 2])
     assert "the first column is left out: it has no name" in index.described()
     assert index.bad_rows().faults["line"].to_pylist() == [5]
-
-
-def test_a_folder_and_two_paths_are_no_csv(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder; name a CSV file"):
-        index_csv(tmp_path, tmp_path / "cache")
-    with pytest.raises(DataError, match="name one CSV file"):
-        index_csv(f"{tmp_path}/a.csv,{tmp_path}/b.csv", tmp_path / "cache")
 
 
 def test_predictions_stand_beside_the_cells_of_any_dialect(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from blitz.data.csv.reading.columns import MAX_CATEGORIES
 from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.layout import LINE
-from blitz.data.csv.reading.scan import CsvOptions
+from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.csv.table import CsvTable
 from blitz.errors import DataError
 
@@ -108,7 +108,7 @@ def test_a_category_with_too_many_values_is_text_and_as_a_label_an_error(tmp_pat
         (b"a,b", r"train\.csv has a header and no rows"),
         (b"a,b\n\n\n", r"train\.csv has a header and no rows"),
         (b"PK\3\4\0\0\0\0\0\x08\x08", r"train\.csv is a damaged or cut zip file"),
-        (b"PAR1\x15\x04\x15\0\0\0\0\x08\x08", r"train\.csv is not text"),
+        (b"PAR1\x15\x04\x15\0\0\0\0\x08\x08", r"train\.csv is a damaged or cut parquet file"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, text: bytes, message: str) -> None:

@@ -30,12 +30,13 @@ def test_a_batch_of_a_wide_table_is_gathered_by_its_rows_from_one_matrix(tmp_pat
     header = ",".join(f"c{i}" for i in range(width))
     index = indexed(tmp_path, header + "\n" + "\n".join(",".join(map(str, row)) for row in numbers.tolist()) + "\n")
     assert {report.type for report in index.columns} == {"number"}
-    assert index.packed().num_columns == 2
+    (batch,) = index.files[0].batches()
+    assert batch.num_columns == 2
     table = CsvTable(index, [f"c{i}" for i in range(width)])
     chosen = np.array([39, 3, 17])
     np.testing.assert_array_equal(table.number_matrix(chosen), numbers[chosen])
     # A view of the file, as rows lie in it.
-    matrix = matrix_of(index.packed().to_batches()[0], "number")
+    matrix = matrix_of(batch, "number")
     assert matrix.flags.c_contiguous
     assert not matrix.flags.owndata
     some = CsvTable(index, ["c7", "c1999"])
