@@ -68,6 +68,7 @@ HEADLINES = (
         "val/accuracy",
         "--data.train-dir DIR/hymenoptera_data/train --data.val-dir DIR/hymenoptera_data/val --data.size 128",
     ),
+    Headline("language", "val/perplexity", "--data.root DIR/multi30k"),
     Headline("translate", "val/bleu", "--data.root DIR/multi30k"),
 )
 

@@ -67,6 +67,10 @@ class Results:
 
 def blitz(flags: Sequence[str], train: Any, test: Any, table: Table, seed: int) -> tuple[float, float]:
     """The accuracy or RMSE of the last step of a run of `table_csv`, and its CPU seconds."""
+    # Both are imported by the first run of a process, which CPU seconds leave out.
+    import tensorboardX  # noqa: F401
+    import torch._dynamo  # noqa: F401
+
     from blitz.cli.train import read_settings
     from blitz.cli.train import train as train_recipe
 

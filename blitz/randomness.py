@@ -3,11 +3,15 @@
 Nothing here keeps a state, so there is none to save and none to restore.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Keys = npt.NDArray[np.uint64]
 
@@ -30,6 +34,9 @@ class Use(IntEnum):
     SEARCH = 7  # (search seed, trial): what a sweep tries
     ITEMS = 8  # (seed, epoch, row): the generators that a user's `__getitem__` may draw from
     QUANTILES = 9  # (seed,): which rows of a large CSV the quantiles of its numbers come from
+    SAMPLING = 10  # (seed, class, round): the permutation of a class's rows, where classes are sampled
+    GENERATION = 11  # (seed, row): which tokens a language model continues a prompt with
+    EXPLAINED = 12  # (seed, repeat): which validation rows explain a model, and how their cells are permuted
 
 
 @overload
@@ -65,3 +72,27 @@ def uniforms(keys: Keys, count: int) -> npt.NDArray[np.float32]:
     hashes: Keys = mix64(np.add(keys[:, None], np.arange(1, count + 1, dtype=np.uint64), dtype=np.uint64))
     # The upper 24 bits are all that a float32 holds.
     return (hashes >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+
+
+class Draws(Protocol):
+    """Random numbers of the rows of a batch: for each row a function of the seed, the epoch and the row alone."""
+
+    def __call__(self, count: int) -> "Tensor":
+        """float32 of shape (batch, count), uniform in [0, 1). Called again it gives the same numbers."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the rows, from 0."""
+
+    @property
+    def partners(self) -> "Tensor":
+        """int64 of shape (batch,): the index of the row that each may be mixed with, on any number of workers the same.
+
+        The rows of a global batch are partners two by two; one without a valid partner is its own. Only for a recipe
+        with `rows_together = 2`.
+        """
+
+
+StepDraws = Callable[[int], "Tensor"]
+"""`draws(count)` gives float32 of shape (count,), uniform in [0, 1): a function of the seed and the step alone, and so
+the same on every worker. Called again it gives the same numbers."""

@@ -5,7 +5,7 @@ line and every field is a flag.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
 
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from blitz.data.arrays import MapStyleDataset
 from blitz.data.plan import Plan, Split
 from blitz.errors import UserError, require
+from blitz.fields import COUNTS
 from blitz.fields import may_change as may_change
-from blitz.optim import Group, Optim
+from blitz.optim import Group, Optim, Swa
 from blitz.outputs.best import Best
 from blitz.outputs.examples import Example, class_examples, number_examples
 from blitz.outputs.extra_metrics import is_extra
@@ -25,31 +26,15 @@ from blitz.outputs.metric_set import MetricSet
 from blitz.outputs.metrics import Classification, Distance, Loss, Metrics, Regression
 from blitz.outputs.predictions import class_predictions
 from blitz.project import name_of, sources_of
+from blitz.randomness import Draws as Draws
+from blitz.randomness import StepDraws as StepDraws
+from blitz.weights_source import Pretrained as Pretrained
+from blitz.weights_source import WeightsSource as WeightsSource
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Batch = Mapping[str, Tensor]
-
-Draws = Callable[[int], Tensor]
-"""`draws(count)` gives float32 of shape (batch, count), uniform in [0, 1): for each row a function of the seed, the
-epoch and the row alone. Called again it gives the same numbers."""
-
-StepDraws = Callable[[int], Tensor]
-"""`draws(count)` gives float32 of shape (count,), uniform in [0, 1): a function of the seed and the step alone, and so
-the same on every worker. Called again it gives the same numbers."""
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """The source of a run's initial weights, which are kept in its initial.safetensors."""
-
-    step: int | None
-    """The checkpoint's step, if the source is a run."""
-    sha256: str
-    """The hash of the weights, hexadecimal."""
-    source: str = may_change("")
-    """A run, a file, or the name that the recipe gives."""
 
 
 class RunFiles(Protocol):
@@ -71,27 +56,6 @@ class RunFiles(Protocol):
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file whole."""
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """Weights that a recipe provides."""
-
-    source: str
-    tensors: Mapping[str, Tensor]
-
-
-_COUNTS = (
-    "epochs",
-    "max_steps",
-    "max_train_rows",
-    "max_eval_rows",
-    "global_batch_size",
-    "micro_batch_size",
-    "evaluate_every_steps",
-    "patience",
-    "log_every_steps",
-)
 
 
 @dataclass(frozen=True)
@@ -134,6 +98,9 @@ class Recipe(ABC):
     """bf16 runs the forward pass under autocast; weights stay fp32."""
     compile: bool = False
     """Compile the model with torch.compile."""
+    recompute: bool = may_change(False)
+    """Keep no activations of the model's repeated blocks for the backward pass, which computes them again: less memory,
+    more time, and the same results."""
     channels_last: bool = False
     """Keep images as (batch, height, width, channels) in memory: faster convolutions on GPUs."""
     on_nan: Literal["stop", "skip"] = may_change("stop")
@@ -146,6 +113,7 @@ class Recipe(ABC):
     optim: Optim = Optim()
     ema: float | None = None
     """Decay of an exponential moving average of the weights, such as 0.999; the average is evaluated and kept."""
+    swa: Swa = Swa()
     init_from: str | None = may_change(None)
     """Initialise from the weights of another run, or of a file (.safetensors, .pth or .pt), as far as they fit."""
     init_checkpoint: Literal["best", "last"] | int = may_change("best")
@@ -153,10 +121,11 @@ class Recipe(ABC):
     begins_with: Annotated[WeightsSource | None, tyro.conf.Suppress] = None
 
     def __post_init__(self) -> None:
-        for name in _COUNTS:
+        for name in COUNTS:
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name.replace('_', '-')} is {value}; it must be at least 1")
         require(self.ema is None or 0 < self.ema < 1, f"--ema is {self.ema}; it must be above 0 and below 1")
+        require(self.ema is None or self.swa.from_epoch is None, "--ema and --swa.from-epoch: give one of them")
         require(self.min_delta >= 0, f"--min-delta is {self.min_delta}; it must not be below 0")
         for flag, seed in (("--seed", self.seed), ("--init-seed", self.init_seed)):
             require(seed is None or 0 <= seed < 1 << 63, f"{flag} is {seed}; it must be in [0, 2^63)")
@@ -212,12 +181,25 @@ class Recipe(ABC):
         """
         return [Group("all", [parameter for parameter in model.parameters() if parameter.requires_grad])]
 
+    def sharded_blocks(self, model: nn.Module) -> Sequence[nn.Module] | None:
+        """The parts of a model that `--recompute` computes again, and that are whole in a sharded one only while each
+        computes, by their own `forward`.
+
+        By default, None, the repeated blocks: members of a `ModuleList` or `Sequential` of which two are of one type.
+        """
+        return None
+
     def augment(self, batch: Batch, draws: Draws) -> Batch:
         """Random augmentation of fetched columns in training, on the device, before `preprocess`.
 
         By default none. What is drawn from `draws` is the same on any number of workers.
         """
         return batch
+
+    @property
+    def rows_together(self) -> int:
+        """2 if `augment` mixes rows with their `draws.partners`, which one worker must hold; by default 1."""
+        return 1
 
     def preprocess(self, batch: Batch) -> Batch:
         """Turns fetched columns into the model's inputs, on the device; by default unchanged."""
@@ -382,9 +364,14 @@ class Recipe(ABC):
             total_steps=min(total_steps, self.max_steps or total_steps),
             evaluate_every_steps=self.evaluate_every_steps or steps_per_epoch,
             seed=self.seed,
+            rows_together=self.rows_together,
         )
-        if self.extra_metrics:
-            self.evaluated_metrics()
+        if self.extra_metrics or self.best.name:
+            reported = self.evaluated_metrics().reported()
+            # Means over rows that a recipe's own function names are known only after an evaluation.
+            if type(self).row_metrics is Recipe.row_metrics:
+                self.best.require_among(reported)
+        self.swa.require_within(self.epochs)
         for name, optim in self.schedules().items():
             ends = optim.schedule_steps(plan)
             require(

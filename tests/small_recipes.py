@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from blitz.augmentation import Augmentation
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.csv.tabular import CsvData
+from blitz.data.text.lines import LineData
 from blitz.data.text.sentences import PairData
 from blitz.data.torchvision_images import VisionData
 from blitz.models.table_models import Layers
@@ -19,7 +21,8 @@ from blitz.recipes.cifar10 import Cifar10
 from blitz.recipes.digits import Digits
 from blitz.recipes.dynamic_net import DynamicNetOnNoise
 from blitz.recipes.finetune import Finetune
-from blitz.recipes.image_csv import Augmentation, ImageCsv, VisionModel
+from blitz.recipes.image_csv import ImageCsv, VisionModel
+from blitz.recipes.language import DecoderModel, Language
 from blitz.recipes.lenet import LeNetOnMnist
 from blitz.recipes.mnist import Mnist
 from blitz.recipes.parabola import Parabola
@@ -126,6 +129,14 @@ def _translation(folders: DataFolders) -> Small:
     return Small(recipe, {"label_smoothing": 0.0}, lr=0.02)
 
 
+def _language(folders: DataFolders) -> Small:
+    for name in ("train", "val"):
+        lines = [f"a {['man', 'dog', 'cat'][n % 3]} {['sees', 'wants'][n % 2]} {n}\n" for n in range(40)]
+        (folders.made / f"{name}.en").write_text("".join(lines))
+    data = LineData(root=str(folders.made), vocabulary=300, max_tokens=32)
+    return Small(Language(data=data, model=DecoderModel(width=32, layers=2, heads=2, dropout=0)))
+
+
 SMALL: dict[str, Callable[[DataFolders], Small]] = {
     "blobs": lambda folders: Small(Blobs(), lr=0.05),
     "cifar10": lambda folders: Small(Cifar10(data=VisionData(root=str(folders.vision)))),
@@ -133,6 +144,7 @@ SMALL: dict[str, Callable[[DataFolders], Small]] = {
     "dynamic_net": lambda folders: Small(DynamicNetOnNoise(), lr=1e-3),
     "finetune": _finetuned,
     "image_csv": _images,
+    "language": _language,
     "lenet": lambda folders: Small(LeNetOnMnist(data=VisionData(root=str(folders.vision)))),
     "mnist": lambda folders: Small(Mnist(data=VisionData(root=str(folders.vision)))),
     "parabola": lambda folders: Small(Parabola(), lr=0.05),

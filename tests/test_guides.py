@@ -32,6 +32,7 @@ ELSEWHERE = {
     "timeout 15 blitz train": "tests/end_to_end/test_kills.py",
     "blitz train cifar10 --scale.num-workers 4 --scale.use-gpu yes": "tests/end_to_end/test_autoscaler.py",
     "python docs/deploy/": "tests/test_export.py",
+    "blitz predict cars": "tests/test_table_csv_explained.py",
     "blitz train finetune": "tests/test_finetune.py",
     "blitz train lenet --data.root mnist --init-from": "tests/training/test_initial_weights.py",
     "blitz train digits --init-from": "tests/training/test_initial_weights.py",

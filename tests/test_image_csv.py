@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 
+from blitz.augmentation import Augmentation
 from blitz.data.arrays import FAULT
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Block, Plan, Shares, fetch
@@ -19,7 +20,7 @@ from blitz.errors import DataError, UserError
 from blitz.models.vision import require_fits
 from blitz.optim import Optim
 from blitz.recipes import recipe_from_json, recipe_to_json
-from blitz.recipes.image_csv import Augmentation, ImageCsv
+from blitz.recipes.image_csv import ImageCsv
 from blitz.settings import differences
 from blitz.storage import open_location
 from blitz.training.batches import StepBatch, step_batches

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blitz.augmentation import Augmentation
 from blitz.cli.train import main as train_command
 from blitz.data.arrays import FAULT
 from blitz.data.csv.image_dataset import CsvImages
 from blitz.data.plan import Split
 from blitz.errors import DataError
 from blitz.optim import Optim
-from blitz.recipes.image_csv import Augmentation, ImageCsv
+from blitz.recipes.image_csv import ImageCsv
 from blitz.run_files.directory import RunDirectory
 from tests.pictures import coloured, picture
 from tests.running import losses, result, train

@@ -15,7 +15,7 @@ from blitz.data.csv.tabular import CsvData
 from blitz.errors import UserError
 from blitz.losses import LearnsTargets
 from blitz.models.table_models import Layers
-from blitz.optim import Optim
+from blitz.optim import ModelOptim
 from blitz.recipes.table_csv import TableCsv
 from blitz.settings import from_json, to_json
 from tests.running import result, train
@@ -69,6 +69,8 @@ def test_losses_of_numbers(settings: dict[str, Any], expected: torch.Tensor) -> 
     [
         ({"class_weights": (1.0,)}, "--class-weights"),
         ({"class_weights": (1.0, -1.0)}, "--class-weights"),
+        ({"sampling": (1.0, -1.0)}, "--sampling"),
+        ({"class_weights": "balanced", "sampling": "balanced"}, "give one of them"),
         ({"label_smoothing": 1.0}, "--label-smoothing"),
         ({"focal": -1.0}, "--focal"),
         ({"huber_delta": 0.0}, "--huber-delta"),
@@ -90,22 +92,27 @@ def table(folder: Path, column: list[Any]) -> Path:
 
 def on(file: Path, **settings: Any) -> TableCsv:
     data = CsvData(train_csv=str(file), target="y", val_fraction=0.5)
-    quick = Optim(name="adam", lr=0.05)
+    quick = ModelOptim(name="adam", lr=0.05, weight_decay=0.0, schedule="constant")
     return TableCsv(data=data, epochs=8, optim=quick, model=Layers(name="mlp", hidden=(), dropout=0.0), **settings)
 
 
-def test_balanced_weights_make_a_rare_class_as_likely_as_the_other(tmp_path: Path) -> None:
+def test_balanced_weights_or_sampling_make_a_rare_class_as_likely_as_the_other(tmp_path: Path) -> None:
     file = table(tmp_path, ["yes" if row % 10 == 0 else "no" for row in range(600)])
     recalls = {}
-    for weights in ("none", "balanced"):
-        run = train(on(file, class_weights=weights), tmp_path / weights)
+    for name, settings in {
+        "none": {},
+        "weights": {"class_weights": "balanced"},
+        "sampling": {"sampling": "balanced"},
+    }.items():
+        run = train(on(file, **settings), tmp_path / name)
         # The best is chosen by macro F1, which is chance here, and may be one that has hardly learned.
         probability = Run(run).predict(str(file), checkpoint="last")["probability"].to_pylist()
-        recalls[weights] = np.mean(probability)
+        recalls[name] = np.mean(probability)
         assert result(run)["steps"] > 0
-    # The probability of the predicted class: nine in ten rows are `no`, and balanced weights make of that a half.
+    # The probability of the predicted class: nine in ten rows are `no`, and balance makes of that a half.
     assert recalls["none"] == pytest.approx(0.9, abs=0.05)
-    assert recalls["balanced"] == pytest.approx(0.5, abs=0.1)
+    assert recalls["weights"] == pytest.approx(0.5, abs=0.1)
+    assert recalls["sampling"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_balanced_weights_are_a_function_of_the_training_rows_and_stored(tmp_path: Path) -> None:
@@ -130,6 +137,7 @@ def test_a_setting_for_other_targets_or_classes_is_refused(tmp_path: Path) -> No
     words, numbers = ["yes", "no"] * 20, [0.5 + row for row in range(40)]
     for column, settings, says in (
         (words, {"class_weights": (1.0, 2.0, 3.0)}, "--class-weights: 3 for 2 classes, in order: no, yes"),
+        (words, {"sampling": (1.0, 2.0, 3.0)}, "--sampling: 3 for 2 classes, in order: no, yes"),
         (words, {"number_loss": "huber"}, "--number-loss is for numbers, and the target has classes"),
         (numbers, {"focal": 2.0, "label_smoothing": 0.1}, "--label-smoothing and --focal: for classes, and the target"),
     ):

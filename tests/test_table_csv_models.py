@@ -10,7 +10,7 @@ import torch
 
 from blitz.models.table_models import Layers, TableModelName
 from blitz.models.tabular_mlp import TabularMLP
-from blitz.recipes.table_csv import TableCsv
+from blitz.optim import ModelOptim
 from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, train
 from tests.test_table_csv import fetched, iris_table, numbers_and_colours, recipe, write
@@ -53,11 +53,24 @@ def test_every_model_learns_classes_and_numbers(name: TableModelName, target: st
 
 def test_settings_that_are_not_given_are_those_of_the_model(tmp_path: Path) -> None:
     table = numbers_and_colours(tmp_path / "table.csv", rows=60)
-    tabm = recipe(tmp_path, table).fitted()
-    realmlp = recipe(tmp_path, table, model=Layers("realmlp"), optim=replace(TableCsv().optim, lr=0.5)).fitted()
+    tabm, best = recipe(tmp_path, table).fitted(), recipe(tmp_path, table, effort="best").fitted()
+    # A value that another model has by default is given as well.
+    own = ModelOptim(lr=tabm.optim.lr, name="sgd")
+    realmlp = recipe(tmp_path, table, "y", model=Layers("realmlp"), optim=own).fitted()
     assert (tabm.optim.schedule, realmlp.optim.schedule) == ("wsd", "coslog")
-    assert realmlp.optim.lr == 0.5
-    assert recipe(tmp_path, table, epochs=7, global_batch_size=9).fitted().plan(60, 0).total_steps == 49
+    assert (realmlp.optim.lr, realmlp.optim.name) == (tabm.optim.lr, "sgd")
+    assert realmlp.fitted() == realmlp
+    assert (tabm.model.members, best.model.members) == (8, 32)
+    assert tabm.epochs is not None
+    assert best.epochs == 2 * tabm.epochs
+    given = recipe(tmp_path, table, effort="fast", epochs=7, global_batch_size=9, model=Layers(members=3)).fitted()
+    assert given.plan(60, 0).total_steps == 49
+    assert given.model.members == 3
+
+
+def test_values_of_the_optimizer_are_checked_before_the_others_are_known() -> None:
+    with pytest.raises(ValueError, match=r"--optim.lr is -1.0; it must be above 0"):
+        ModelOptim(lr=-1.0)
 
 
 @pytest.mark.cluster

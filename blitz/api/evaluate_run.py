@@ -9,6 +9,7 @@ import torch
 import tyro
 
 from blitz.api.bad_row_summary import list_left_out
+from blitz.data.csv.tabular import CsvRows
 from blitz.data.plan import Plan, Split
 from blitz.errors import StorageError, require
 from blitz.extras import MissingExtra
@@ -22,6 +23,7 @@ from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
 from blitz.training.best_plot import draw
 from blitz.training.evaluation import EvaluateJob, ResultNotWritten
+from blitz.training.explanation import explain
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class EvaluateSettings:
     """Which checkpoint: the best, the newest, or that of a step."""
     split: Split = "val"
     """The rows to evaluate on."""
+    explain: bool = False
+    """Of a table: also what each column contributes, the worst rows, and calibration or prediction intervals; they are
+    shown in the report."""
     scale: Scale = field(default_factory=Scale)
 
 
@@ -69,6 +74,10 @@ def evaluate_placed(
         list_left_out([dataset], directory, say=say)
     except StorageError as error:
         unwritten = error
+    require(
+        not settings.explain or isinstance(dataset, CsvRows),
+        f"--explain is for the columns of a table; recipe {recipe.name} has none",
+    )
     rows = min(len(dataset), recipe.max_eval_rows or len(dataset))
     require(rows > 0, f"recipe {recipe.name} has no {split} rows to evaluate on; name others with --split")
     plan = Plan.of_evaluation(rows=rows, batch_size=recipe.global_batch_size)
@@ -80,6 +89,8 @@ def evaluate_placed(
         if isinstance(metrics := recipe.metrics(), Classification):
             _classes(directory, job, metrics, result)
         draw(recipe, directory, step=job.step, split=split)
+        if settings.explain:
+            result["explanation"] = explain(recipe, directory, step=job.step, split=split)
     except MissingExtra as missing:
         warn(str(missing))
     except StorageError as error:

@@ -26,12 +26,14 @@ from blitz.launch.launch import launch, placed
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
 from blitz.objects import ObjectRecipe
+from blitz.outputs.conformal import require_level
 from blitz.recipe import Recipe
 from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.folder import Directory
 from blitz.storage import beside, exists, folder_of, is_folder, joined, locked, name_of, open_location, written_whole
 from blitz.training import prediction
+from blitz.training.held_out_errors import Intervals, held_out_errors
 from blitz.training.prediction import PredictJob
 
 Say = Callable[[str], None]
@@ -39,6 +41,7 @@ Rows = TypeVar("Rows", bound=MapStyleDataset)
 Found = TypeVar("Found")
 
 _APPENDED = re.compile(r"(prediction|probability)(_.*)?|error")
+_BOUNDS = re.compile(r"(lower|upper)(_.*)?")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,13 @@ class PredictSettings:
     escape_formulas: bool = False
     """Write an apostrophe before cells of INPUT.csv that a spreadsheet would read as a formula, as =1+1 or @name; by
     default they are unchanged. Cells of appended columns always get it."""
+    intervals: float | None = None
+    """For numbers: append `lower` and `upper`, between which this share of rows lies, such as 0.9."""
     scale: Scale = field(default_factory=Scale)
+
+    def __post_init__(self) -> None:
+        if self.intervals is not None:
+            require_level(self.intervals)
 
 
 _NOT_FINITE = "the prediction is not a finite number"
@@ -81,7 +90,8 @@ def predict_csv(
         require(isinstance(dataset, InputRows), f"recipe {recipe.name}: inputs() gave rows that are not those of a CSV")
         assert isinstance(dataset, InputRows)
         require(len(dataset) > 0, f"{source} has no row to predict for")
-        for name in filter(_APPENDED.fullmatch, dataset.index.dialect.names):
+        taken = [_APPENDED, *([] if settings.intervals is None else [_BOUNDS])]
+        for name in (name for name in dataset.index.dialect.names if any(one.fullmatch(name) for one in taken)):
             raise UserError(
                 f"{source} has a column '{name}' already, as a prediction may append one; give it another name"
             )
@@ -161,7 +171,7 @@ def _predicted(
         dataset, content = inputs()
         step = directory.checkpoint_step(settings.checkpoint, report=warn)
         plan = Plan.of_evaluation(rows=len(dataset), batch_size=recipe.global_batch_size)
-        job = PredictJob(recipe, plan, directory, step, parts)
+        job = PredictJob(recipe, plan, directory, step, parts, _intervals(directory, settings, step))
         if len(dataset):
             # Object stores have no locks, so each job has its own parts.
             job = job if parts.appends else job.with_own_parts(content)
@@ -171,6 +181,19 @@ def _predicted(
         found = write(job, dataset)
         parts.delete()
     return found
+
+
+def _intervals(directory: RunDirectory, settings: PredictSettings, step: int) -> Intervals | None:
+    """How intervals are made, if they are asked for.
+
+    Raises:
+        UserError: if they cannot be: there are no validation rows, or too few.
+    """
+    if settings.intervals is None:
+        return None
+    held_out = held_out_errors(settings.recipe, directory, step)
+    held_out.rank(settings.intervals)
+    return Intervals(settings.intervals, held_out)
 
 
 @contextmanager
@@ -237,7 +260,7 @@ def predict_dataset(
         step = directory.checkpoint_step(settings.checkpoint, report=warn)
         # On a cluster the parts must be where every node can read them.
         parts = Directory.of(folder) if placement.in_process else directory.part(f"predictions-{uuid4().hex}")
-        job = PredictJob(recipe, plan, directory, step, parts)
+        job = PredictJob(recipe, plan, directory, step, parts, _intervals(directory, settings, step))
         launch(job, {"val": dataset}, placement)
         found = pyarrow.concat_tables(_columns(job))
         parts.delete()

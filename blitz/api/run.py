@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow
 import pyarrow.csv
-import torch
 from torch import nn
 
 from blitz.api.evaluate_run import EvaluateSettings, evaluate, warn
@@ -24,9 +23,7 @@ from blitz.run_files.checkpoint_files import Which
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.listing import list_runs
 from blitz.run_files.open import note_on_code, stored_recipe
-from blitz.training.checkpoint import Checkpoint
-from blitz.training.model import build_model
-from blitz.training.world import World
+from blitz.training.model import checkpoint_model
 
 
 class Run:
@@ -96,10 +93,7 @@ class Run:
         Raises:
             UserError: if there is no such checkpoint, or if its weights are those of another model.
         """
-        model = build_model(self.recipe, World(rank=0, size=1, device=torch.device("cpu"))).eval()
-        step = self.directory.checkpoint_step(checkpoint)
-        Checkpoint.load(self.directory, step).give_weights(model, self.directory)
-        return model
+        return checkpoint_model(self.recipe, self.directory, self.directory.checkpoint_step(checkpoint))
 
     def evaluate(
         self, split: Split = "val", *, checkpoint: Which = "best", scale: Scale | None = None
@@ -119,6 +113,7 @@ class Run:
         output: str | Path | None = None,
         *,
         checkpoint: Which = "best",
+        intervals: float | None = None,
         scale: Scale | None = None,
     ) -> pyarrow.Table:
         """Predictions of a checkpoint, as a table with a row for each input row: `prediction` and any probabilities.
@@ -126,11 +121,13 @@ class Run:
         Args:
             rows: the path or URI of a CSV, if the recipe reads CSVs; or a data set as the recipe trains on.
             output: a CSV to write, with the predictions appended to the cells of the input; for a CSV only.
+            intervals: for numbers: the share of rows that lie between the further columns `lower` and `upper`.
 
         Raises:
             UserError: if the recipe cannot predict for such rows.
         """
-        settings = PredictSettings(self.recipe, checkpoint=checkpoint, overwrite=True, scale=scale or Scale())
+        where = scale or Scale()
+        settings = PredictSettings(self.recipe, checkpoint, overwrite=True, intervals=intervals, scale=where)
         if not isinstance(rows, str | Path):
             require(output is None, "output= is for a CSV; what is predicted for a data set is returned")
             return predict_dataset(self.directory, rows, settings)

@@ -14,7 +14,7 @@ from blitz.api.bad_row_summary import list_left_out
 from blitz.api.evaluate_run import EvaluateSettings, evaluate_placed
 from blitz.api.run import Run
 from blitz.api.write_report import report_at_the_end
-from blitz.errors import require
+from blitz.errors import first_line, require
 from blitz.extras import MissingExtra
 from blitz.launch.launch import launch, placed
 from blitz.launch.placement import Placement
@@ -30,6 +30,7 @@ from blitz.trackers.tracked import tracked
 from blitz.trackers.tracker import TrackerName, require_clients
 from blitz.training.after_evaluation import Callback, require_callback
 from blitz.training.best_plot import draw
+from blitz.training.explanation import explain
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.prepared import Prepared, prepare
 
@@ -52,6 +53,10 @@ class TrainSettings:
     """Continue a run although its recipe's code has changed since."""
     report: bool = True
     """Write report.html into the run at its end."""
+    find_lr: bool = False
+    """Instead of training, take 100 steps at learning rates from 1e-7 to 10 and propose one."""
+    find_batch_size: bool = False
+    """Instead of training, measure the rows a second of micro-batches of 1, 2, 4 and more rows on this machine."""
     track: tuple[TrackerName, ...] = ()
     """Send the run to these trackers too; each is configured by its own environment variables."""
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
@@ -88,6 +93,7 @@ def train_run(
     Raises:
         UserError: if it can never start, before anything is started.
     """
+    began = time.time()
     placement = Placement(settings.scale, address) if address else Placement(settings.scale)
     with placed(placement):
         prepared = prepare(settings.recipe)
@@ -112,7 +118,7 @@ def train_run(
                     pass
             say(_finished(run, prepared.recipe))
             return Trained(run, result, None, prepared.recipe)
-        return _train(prepared, run, placement, settings, command, say, after_evaluation)
+        return _train(prepared, run, placement, settings, command, say, after_evaluation, began)
 
 
 def _train(
@@ -123,6 +129,7 @@ def _train(
     command: str,
     say: Say,
     after_evaluation: Callback | None,
+    began: float,
 ) -> Trained:
     recipe = prepared.recipe
     changes = {
@@ -132,7 +139,7 @@ def _train(
     with run.locked():
         prepared.begin(run)
         list_left_out(prepared.datasets.values(), run, say=say)
-        job = TrainJob(recipe, prepared.plan, run, settings.checkpoint, command, after_evaluation)
+        job = TrainJob(recipe, prepared.plan, run, settings.checkpoint, command, after_evaluation, began)
         if step := job.first_step():
             say(f"continues from step {step} of {prepared.plan.total_steps}")
             for what, change in changes.items():
@@ -151,6 +158,8 @@ def _train(
                     say(f"picture: {picture}")
             except MissingExtra as missing:
                 say(str(missing))
+            if settings.report:
+                _explain(recipe, run, result["best_checkpoint"], say)
             # Before the trackers end, so that they get the report too.
             return Trained(run, result, report_at_the_end(run, say=say) if settings.report else None, recipe)
 
@@ -164,6 +173,14 @@ def _with_test(run: RunDirectory, recipe: Recipe, placement: Placement, result: 
     result = {**result, "test_metrics": {f"test/{name}": value for name, value in found["figures"].items()}}
     run.write_json("result.json", result)
     return result
+
+
+def _explain(recipe: Recipe, run: RunDirectory, step: int, say: Say) -> None:
+    """Explain the best checkpoint of a table for its report; the run has finished, whether that succeeds or not."""
+    try:
+        explain(recipe, run, step=step, split="val")
+    except Exception as error:
+        say(f"the columns are not explained ({first_line(error)}); try blitz evaluate {shlex.quote(run.uri)} --explain")
 
 
 def _finished(run: RunDirectory, recipe: Recipe) -> str:
@@ -247,7 +264,7 @@ def train(
     require(scale is None or not given, f"scale= sets where it runs; pass {', '.join(given)} in it")
     where = scale or Scale(**given)
     require_name(run)
-    chosen = _recipe_of(recipe, Objects(model, train, val, loss, metrics, forward, collate_fn, target), settings)
+    chosen = recipe_of(recipe, Objects(model, train, val, loss, metrics, forward, collate_fn, target), settings)
     made = TrainSettings(
         chosen,
         run=run,
@@ -276,7 +293,12 @@ _ARGUMENTS = {
 """Types of arguments that would otherwise fail late if they were wrong."""
 
 
-def _recipe_of(recipe: str | Path | Recipe | type[Recipe] | None, objects: Objects, settings: dict[str, Any]) -> Recipe:
+def recipe_of(recipe: str | Path | Recipe | type[Recipe] | None, objects: Objects, settings: dict[str, Any]) -> Recipe:
+    """The recipe of a call of `train`, with these settings.
+
+    Raises:
+        UserError: if it is none, or has no such setting.
+    """
     if recipe is None:
         require_settings(ObjectRecipe, settings)
         groups = {name: value for name, value in settings.items() if "." not in name}

@@ -4,7 +4,7 @@
 
 RUN is the run directory that blitz train printed, a path or a URI; a name alone is looked for in runs/. The metrics are
 also written to evaluations/<split>-<step>.json in the run, and those of classes to CSVs beside it; a recipe that draws
-leaves its picture in pictures/.
+leaves its picture in pictures/. With --explain it shows which columns of a table the predictions depend on.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ from blitz.api.evaluate_run import EvaluateSettings, evaluate, sums_of
 from blitz.cli.stored_run import parse_for_run
 from blitz.errors import require
 from blitz.outputs.class_tables import accuracies, confusion
+from blitz.outputs.explained import explained
 from blitz.outputs.metrics import Classification, format_metric
 from blitz.recipe import Recipe
 from blitz.training.evaluation import ResultNotWritten
@@ -38,6 +39,7 @@ def main(words: list[str]) -> None:
 
 def _print(result: dict[str, Any], recipe: Recipe) -> None:
     metrics = recipe.metrics()
+    explanation = result.get("explanation")
     print(f"step {result['step']}, {result['sums']['rows']} rows of {result['split']}")
     for name, value in result["figures"].items():
         if not (isinstance(metrics, Classification) and name.startswith("accuracy/")):
@@ -53,3 +55,5 @@ def _print(result: dict[str, Any], recipe: Recipe) -> None:
             name = visible(at["class"])
             print(f"\npredicting {name} from a probability of {at['probability']:.4f}, chosen on the validation rows:")
             print(confusion(metrics.classes, at["confusion"]))
+    if explanation is not None:
+        print(f"\n{explained(explanation)}")

@@ -65,6 +65,13 @@ class LabeledDataset(MapStyleDataset, Protocol):
         """The number of the class of each row, of shape (rows,)."""
 
 
+class SampledDataset(LabeledDataset, Protocol):
+    """A data set of classes whose rows can be sampled by class."""
+
+    rows_in_class_order: npt.NDArray[np.int32] | npt.NDArray[np.int64]
+    """The numbers of the rows to train on, sorted by class and then by number."""
+
+
 def in_memory(dataset: MapStyleDataset) -> bool:
     """Whether fetching rows only slices arrays in memory, as the data set's attribute `in_memory` states."""
     return bool(getattr(dataset, "in_memory", False))

@@ -36,6 +36,11 @@ class Crops:
             extent[:, 0] *= torch.where(u[:, 4] < 0.5, -1.0, 1.0)
         return cls(centre, extent)
 
+    def shifted(self, u: Tensor, pixels: int, size: int) -> "Crops":
+        """These crops shifted by up to so many whole pixels of `size` a side, by `u` in [0, 1), of shape (batch, 2)."""
+        steps = (u * (2 * pixels + 1)).floor() - pixels
+        return Crops(self.centre + self.extent.abs() * steps * 2 / size, self.extent)
+
     def of(self, images: Tensor, size: int) -> Tensor:
         """The crops, float32 of shape (batch, 3, size, size), by bilinear interpolation."""
         theta = torch.cat([torch.diag_embed(self.extent), self.centre[:, :, None]], dim=2)
@@ -61,6 +66,13 @@ def middle(images: Tensor, size: int) -> tuple[Tensor, Crops]:
     cut = images[:, :, first : first + size, first : first + size]
     # Half a pixel off the centre if the margins differ by one.
     return cut, Crops(torch.full_like(extent, (2 * first + size) / side - 1), extent)
+
+
+def five_crops(images: Tensor, middle: Tensor) -> Tensor:
+    """The middle of images and their corners, of the same size: (batch, 5, channels, size, size)."""
+    size, last = middle.shape[-1], images.shape[-1] - middle.shape[-1]
+    corners = [images[..., y : y + size, x : x + size] for y in (0, last) for x in (0, last)]
+    return torch.stack([middle, *corners], dim=1)
 
 
 def recolored(images: Tensor, u: Tensor, most: float) -> Tensor:

@@ -7,13 +7,14 @@ fetched and consumed in the same order, so a run can start at any step on any nu
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from blitz.data.arrays import FAULT, Columns, EpochDataset, MapStyleDataset
+from blitz.data.arrays import FAULT, Columns, EpochDataset, MapStyleDataset, SampledDataset
 from blitz.data.order import Rows, shuffled_rows
+from blitz.data.sampling import drawn
 from blitz.randomness import Use, key_for, keys_for, mix64
 
 Split = Literal["train", "val", "test"]
@@ -40,6 +41,11 @@ class Plan:
     total_steps: int
     evaluate_every_steps: int
     seed: int
+    class_rows: tuple[int, ...] = ()
+    """Where an epoch samples rows by class, how many rows of each class there are, and how many an epoch takes."""
+    class_draws: tuple[int, ...] = ()
+    rows_together: int = 1
+    """So many rows in a row of each batch lie in one rank's share."""
 
     @classmethod
     def of_evaluation(cls, *, rows: int, batch_size: int) -> "Plan":
@@ -59,7 +65,9 @@ class Plan:
     def share(self, world_size: int) -> int:
         """Rows of every batch that each of `world_size` ranks takes, pad rows included."""
         largest_batch = min(self.global_batch_size, max(self.train_rows, self.eval_rows))
-        return -(-largest_batch // world_size)
+        if world_size <= 1:
+            return largest_batch
+        return -(-largest_batch // (world_size * self.rows_together)) * self.rows_together
 
     def batch_rows(self, chunk: "Chunk") -> list[int]:
         """Rows of each global batch of a chunk."""
@@ -128,7 +136,8 @@ class Shares:
         """Rows that `rank` takes of a chunk and their weights, both of shape (block_batches * share,).
 
         Each batch is cut into contiguous shares. A pad row has weight 0 and repeats a row of its batch, in turn, so
-        that batch statistics see no other data.
+        that batch statistics see no other data. Where classes are sampled, a training row is its index among the rows
+        in the order of their classes.
         """
         plan = self.plan
         split_rows = plan.train_rows if chunk.split == "train" else plan.eval_rows
@@ -141,8 +150,11 @@ class Shares:
         positions = (first_row + in_batch % batch_rows).ravel()
         if chunk.split == "val":
             return positions, weights.ravel().astype(np.float32)
-        keys = keys_for(key_for(Use.ORDER, plan.seed), np.broadcast_to(epoch, weights.shape).ravel().astype(np.uint64))
+        epochs = np.broadcast_to(epoch, weights.shape).ravel()
+        keys = keys_for(key_for(Use.ORDER, plan.seed), epochs.astype(np.uint64))
         rows = shuffled_rows(positions, num_rows=split_rows, keys=keys)
+        if plan.class_draws:
+            rows = drawn(rows, epochs, class_rows=plan.class_rows, class_draws=plan.class_draws, seed=plan.seed)
         return rows, weights.ravel().astype(np.float32)
 
     def epochs_of(self, chunk: Chunk) -> Rows:
@@ -192,8 +204,11 @@ def fetch(dataset: MapStyleDataset, shares: Shares, chunk: Chunk, rank: int) -> 
     A row that turns out to be invalid becomes padding: its weight is 0, and another row is substituted for it.
     """
     rows, weights = shares.rows_of(chunk, rank)
+    samples = chunk.split == "train" and bool(shares.plan.class_draws)
+    if samples:
+        rows = cast(SampledDataset, dataset).rows_in_class_order[rows].astype(np.int64)
     # All rows, or the distinct ones and the index of each row among them.
-    as_they_are = weights.all() or isinstance(dataset, EpochDataset)
+    as_they_are = (weights.all() and not samples) or isinstance(dataset, EpochDataset)
     distinct, indices = (rows, slice(None)) if as_they_are else np.unique(rows, return_inverse=True)
     columns = dict(_columns_of(dataset, shares, chunk, distinct))
     faults = columns.pop(FAULT, None)

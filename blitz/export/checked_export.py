@@ -12,13 +12,20 @@ from torch import Tensor, nn
 
 from blitz.errors import UserError, first_line, require
 from blitz.export.deployed import Deployed, deploy, real_rows, signature
-from blitz.export.formats import SUFFIXES, WRITERS, Format, Outputs, Runner, quantize_onnx, require_installed
+from blitz.export.formats import (
+    SUFFIXES,
+    WRITERS,
+    Format,
+    Outputs,
+    Runner,
+    described_for,
+    quantize_onnx,
+    require_installed,
+)
 from blitz.outputs.metrics import Classification
 from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
-from blitz.training.checkpoint import Checkpoint
-from blitz.training.model import build_model
-from blitz.training.world import World
+from blitz.training.model import checkpoint_model
 
 _BATCHES = (1, 2, 3, 64)
 """Batch sizes for which an artifact must give the model's outputs."""
@@ -56,8 +63,7 @@ def export(
         not quantize or format_ == "onnx",
         f"--quantize is for --format onnx: torch deprecates its own quantisation, which {format_} would need",
     )
-    model = build_model(recipe, World(rank=0, size=1, device=torch.device("cpu")))
-    Checkpoint.load(run, step).give_weights(model, run)
+    model = checkpoint_model(recipe, run, step)
     with tempfile.TemporaryDirectory(prefix="blitz-export-") as folder:
         path = Path(folder, f"artifact.{SUFFIXES[format_]}")
         if format_ == "state_dict":
@@ -75,7 +81,7 @@ def _made(
     deployed, columns = deploy(recipe, model, rows)
     with torch.no_grad():
         expected = deployed(*columns.values())
-    described = signature(deployed, columns, expected)
+    described = described_for(format_, signature(deployed, columns, expected))
     write(deployed, columns, described, path)
     exact_bytes, accuracy = path.stat().st_size, None
     difference = _difference(runner(path, described), deployed, columns)

@@ -25,12 +25,16 @@ class Folds(nn.Module):
         Returns:
             (batch, models · members, outputs) in training, else (batch, outputs).
         """
-        every = torch.stack([model(*inputs) for model in self.models], 1)
+        every = self.each(*inputs)
         if self.training:
             return every.reshape(len(every), -1, every.shape[-1])
         if fold is None:
             return averaged(every, classifies=self.classifies)
         return every[torch.arange(len(every), device=every.device), fold]
+
+    def each(self, *inputs: Tensor) -> Tensor:
+        """The outputs of all models, (batch, models, …)."""
+        return torch.stack([model(*inputs) for model in self.models], 1)
 
 
 def fold_weights(fold: Tensor, *, folds: int, outputs: int) -> Tensor:

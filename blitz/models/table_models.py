@@ -16,11 +16,16 @@ from blitz.models.tabm import TabM
 from blitz.models.tabular_mlp import TabularMLP
 
 TableModelName = Literal["tabm", "realmlp", "mlp"]
+Effort = Literal["fast", "default", "best"]
 
 HIDDEN: dict[TableModelName, tuple[int, ...]] = {"tabm": (128, 128), "realmlp": (256, 256, 256), "mlp": (64, 32)}
 """Default widths of the hidden layers."""
 DROPOUT: dict[TableModelName, float] = {"tabm": 0.1, "realmlp": 0.15, "mlp": 0.1}
 """Default dropout after each hidden layer."""
+MEMBERS: dict[Effort, int] = {"fast": 4, "default": 8, "best": 32}
+"""TabM: networks in the ensemble."""
+_EPOCHS: dict[Effort, float] = {"fast": 0.5, "default": 1.0, "best": 2.0}
+"""Epochs, as a multiple of the default."""
 _MOST_EMBEDDED = 128
 """Total width of the embeddings of a row, about; each has a width of at least 4."""
 
@@ -48,8 +53,8 @@ class Layers:
     """Widths of the hidden layers; by default those of the model."""
     dropout: float | None = None
     """Dropout probability after each hidden layer; by default that of the model."""
-    members: int = 16
-    """tabm: networks in the ensemble."""
+    members: int | None = None
+    """tabm: networks in the ensemble; by default those of --effort."""
     activation: Activation = "relu"
     """mlp: the activation after each hidden layer."""
 
@@ -57,7 +62,7 @@ class Layers:
         widths, dropout = self.hidden or (), self.dropout or 0.0
         require(all(width >= 1 for width in widths), f"--model.hidden is {self.hidden}; each must be at least 1")
         require(0 <= dropout < 1, f"--model.dropout is {self.dropout}; it must be in [0, 1)")
-        require(self.members >= 1, f"--model.members is {self.members}; it must be at least 1")
+        require(self.members is None or self.members >= 1, f"--model.members is {self.members}; it must be at least 1")
 
     def build(
         self, *, flags: int, quantiles: Sequence[Sequence[float]], codes: Sequence[int], outputs: int, classifies: bool
@@ -84,14 +89,15 @@ class Layers:
         if self.name == "realmlp":
             return RealMLP(**shape, quantiles=edges, classifies=classifies)
         width = max(4, min(16, _MOST_EMBEDDED // max(1, len(edges))))
-        return TabM(**shape, edges=edges, members=self.members, embedding_width=width, classifies=classifies)
+        members = self.members or MEMBERS["default"]
+        return TabM(**shape, edges=edges, members=members, embedding_width=width, classifies=classifies)
 
 
 def usual_optim(name: TableModelName, *, classifies: bool) -> dict[str, Any]:
     """Default settings of the optimizer."""
     match name:
         case "tabm":
-            return {"name": "adamw", "lr": 3e-3, "weight_decay": 3e-4, "schedule": "wsd", "decay_fraction": 0.5}
+            return {"name": "adamw", "lr": 6e-3, "weight_decay": 0.05, "schedule": "wsd", "decay_fraction": 0.5}
         case "realmlp":
             lr = 0.04 if classifies else 0.2
             return {"name": "adamw", "lr": lr, "betas": (0.9, 0.95), "weight_decay": 0.02, "schedule": "coslog"}
@@ -108,10 +114,13 @@ def usual_batch(name: TableModelName, rows: int) -> int:
     return max(32, min(256, 1 << max(1, rows // 32).bit_length() - 1))
 
 
-def usual_epochs(name: TableModelName, rows: int) -> int:
+def usual_epochs(name: TableModelName, rows: int, effort: Effort) -> int:
     """Default passes over this number of training rows."""
     if name == "mlp":
-        return 30
-    if name == "realmlp":
-        return round(max(32, min(256, 256 * math.sqrt(2000 / max(1, rows)))))
-    return round(max(8.0, min(80.0, float(80 * (1000 / max(1, rows)) ** 0.45))))
+        epochs = 30.0
+    elif name == "realmlp":
+        epochs = max(32, min(256, 256 * math.sqrt(2000 / max(1, rows))))
+    else:
+        # Small tables are passed over more often, for 500 steps at least.
+        epochs = max(8, min(40, 80 * (1000 / max(1, rows)) ** 0.45), min(80, 16_000 / max(1, rows)))
+    return max(1, round(epochs * _EPOCHS[effort]))

@@ -105,3 +105,8 @@ class GreedySearch(nn.Module):
         carried = (torch.zeros_like(token[:1]), token, token == END, tokens, attention, *state)
         _, _, _, tokens, attention, *_ = while_loop(more, turn, carried)
         return tokens, attention
+
+
+def trimmed(tokens: Tensor) -> Tensor:
+    """`tokens` without the columns at the end that are padding in every row."""
+    return tokens[:, : int(tokens.ne(PAD).sum(1).max())].long()

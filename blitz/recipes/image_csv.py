@@ -7,21 +7,19 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from blitz.data.crops import Crops, middle, recolored
+from blitz.augmentation import AugmentsImages, loss_of_mixed
+from blitz.data.crops import Crops, five_crops, middle
 from blitz.data.csv.image_dataset import CsvImages, ImageFit, TrainingImages, fit_images, image_inputs, image_rows
 from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.plan import Split
-from blitz.errors import require
 from blitz.fields import held
 from blitz.losses import LearnsTargets
-from blitz.models.vision import require_fits, vision_model
+from blitz.models.vision import normalisation, own_size, require_fits, vision_model
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Distance, Regression
+from blitz.outputs.multi_label import MultiLabel, label_predictions
 from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch, Draws
-
-# ImageNet's, which torchvision's weights are made for.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -29,48 +27,29 @@ class VisionModel:
     """The network."""
 
     name: str = "resnet18"
-    """Any classifier of torchvision, such as resnet50, mobilenet_v3_small, efficientnet_b0, convnext_tiny, vit_b_16."""
+    """Any classifier of torchvision, such as resnet50, mobilenet_v3_small, efficientnet_b0, convnext_tiny, vit_b_16; or
+    of timm, such as timm:convnextv2_atto."""
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """Random augmentation in training, by the seed, the epoch and the row."""
-
-    flip: bool | None = None
-    """Mirror half of the images; by default for classes only."""
-    min_area: float | None = None
-    """The smallest share of the image's area that a crop takes, which is scaled to the input size: 1 never zooms in. By
-    default 0.35 for classes, else 1."""
-    color: float = 0.0
-    """Change brightness and contrast by up to this share."""
-
-    def __post_init__(self) -> None:
-        area = self.min_area
-        require(area is None or 0 < area <= 1, f"--augmentation.min-area is {area}; it must be above 0 and at most 1")
-        require(0 <= self.color < 1, f"--augmentation.color is {self.color}; it must be in [0, 1)")
-
-
-@dataclass(frozen=True)
-class ImageCsv(LearnsTargets):
+class ImageCsv(LearnsTargets, AugmentsImages):
     """A classifier of torchvision on the images of a CSV; it learns classes, numbers or points."""
 
     epochs: int = 10
     optim: Optim = Optim(name="adamw", lr=1e-3, weight_decay=0.01, schedule="cosine")
     data: ImageCsvData = ImageCsvData()
     model: VisionModel = VisionModel()
-    augmentation: Augmentation = Augmentation()
     fitted_on: Annotated[ImageFit | None, tyro.conf.Suppress] = None
     opened: Annotated[TrainingImages | None, tyro.conf.Suppress] = held()
 
     def fitted(self) -> Self:
+        data = replace(self.data, size=self.data.size or own_size(self.model.name) or self.data.side)
         # Before the check of all files, which may take minutes.
-        require_fits(self.model.name, outputs=2, size=self.data.size)
-        fit, images = fit_images(self.data, self.seed)
-        require(
-            not (self.augmentation.flip and fit.task == "points"),
-            "--augmentation.flip would swap left and right points, whose names it cannot swap; leave it out",
-        )
-        fitted = replace(self, fitted_on=fit, opened=images)
+        first_size = self.augmentation.first_size
+        require_fits(self.model.name, outputs=2, size=data.side, first_size=first_size)
+        fit, images = fit_images(data, self.seed)
+        self.augmentation.check(size=data.side, has_points=fit.task == "points")
+        fitted = replace(self, data=data, fitted_on=fit, opened=images)
         rows = fitted.dataset("train")
         return fitted.checked_losses(fit.classes, len(rows), rows.labels)
 
@@ -83,7 +62,7 @@ class ImageCsv(LearnsTargets):
     @property
     def outputs(self) -> int:
         """The number of the model's outputs for an image."""
-        return len(self.fit.classes) or len(self.fit.targets)
+        return len(self.fit.labels.names if self.fit.labels else self.fit.classes or self.fit.targets)
 
     @property
     def max_bad_fraction(self) -> float:
@@ -98,25 +77,17 @@ class ImageCsv(LearnsTargets):
         return self.data.has_test
 
     def dataset(self, split: Split) -> CsvImages:
-        return image_rows(self.data, self.fit, split, self.seed, self.opened)
+        return self.sampled(image_rows(self.data, self.fit, split, self.seed, self.opened), split)
 
     def inputs(self, csv: str) -> CsvImages:
         return image_inputs(self.data, self.fit, csv)
 
     def build_model(self) -> nn.Module:
-        return vision_model(self.model.name, outputs=self.outputs, size=self.data.size)
+        return vision_model(self.model.name, outputs=self.outputs, size=self.data.side)
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
-        data, classifies = self.data, self.fit.task == "classification"
-        flip = classifies if self.augmentation.flip is None else self.augmentation.flip
-        min_area = self.augmentation.min_area or (0.35 if classifies else 1.0)
-        u = draws(7)
-        if flip or min_area < 1 or data.decoded > data.size:
-            crops = Crops.random(u[:, :5], share=data.size / data.decoded, min_area=min_area, flip=flip)
-            batch = {**self._moved(batch, crops), "inputs": crops.of(batch["inputs"], data.size)}
-        if self.augmentation.color:
-            batch = {**batch, "inputs": recolored(batch["inputs"], u[:, 5:], self.augmentation.color)}
-        return batch
+        classifies = self.fit.task in ("classification", "multilabel")
+        return self.augmentation.applied(batch, draws, size=self.data.side, classifies=classifies, moved=self._moved)
 
     def _moved(self, batch: Batch, crops: Crops) -> Batch:
         """Points and the frame that they are relative to, after a crop."""
@@ -126,24 +97,33 @@ class ImageCsv(LearnsTargets):
         return {**batch, **points, "frame": crops.frame(batch["frame"])}
 
     def preprocess(self, batch: Batch) -> Batch:
-        inputs, size = batch["inputs"].float().div(255), self.data.size
+        inputs, size = batch["inputs"].float().div(255), self.data.side
         # Training has already cropped to that size.
         if inputs.shape[-1] > size:
-            inputs, crops = middle(inputs, size)
+            whole, (inputs, crops) = inputs, middle(inputs, size)
             batch = self._moved(batch, crops)
-        mean, std = (inputs.new_tensor(each)[:, None, None] for each in (_MEAN, _STD))
+            inputs = five_crops(whole, inputs) if self.augmentation.views == "crops" else inputs
+        mean, std = (inputs.new_tensor(each)[:, None, None] for each in normalisation(self.model.name))
         return {**batch, "inputs": (inputs - mean) / std}
+
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self.augmentation.outputs(model, batch["inputs"], classifies=self.fit.task == "classification")
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         if self.fit.task == "classification":
-            return self.loss_of_classes(outputs, batch["targets"])
-        return self.loss_of_numbers(outputs, batch["targets"]).mean(1)
+            return loss_of_mixed(self.loss_of_classes, outputs, batch)
+        if self.fit.task == "multilabel":
+            return loss_of_mixed(lambda *values: self.loss_of_labels(*values).mean(1), outputs, batch)
+        return loss_of_mixed(lambda *values: self.loss_of_numbers(*values).mean(1), outputs, batch)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
         fit = self.fit
         match fit.task:
             case "classification":
                 return class_predictions(outputs, fit.classes)
+            case "multilabel":
+                assert fit.labels is not None
+                return label_predictions(outputs, fit.labels.names, fit.labels.separator)
             case "points":
                 frame = batch["frame"][:, None]
                 pixels = outputs.reshape(len(outputs), -1, 2) * frame[:, :, 2:] + frame[:, :, :2]
@@ -153,7 +133,7 @@ class ImageCsv(LearnsTargets):
 
     def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         images, fit = batch["inputs"], self.fit
-        if fit.task == "classification":
+        if fit.task in ("classification", "multilabel"):
             return super().deployed(model, batch)
         if fit.task == "numbers":
             outputs = self.forward(model, self.preprocess(batch))
@@ -169,13 +149,19 @@ class ImageCsv(LearnsTargets):
         return {"points": points * frame[:, :, 2:] + frame[:, :, :2]}
 
     def signature(self) -> dict[str, Any]:
-        return {**super().signature(), **({} if self.fit.classes else {"targets": list(self.fit.targets)})}
+        return {
+            **super().signature(),
+            **({} if self.fit.classes or self.labels else {"targets": list(self.fit.targets)}),
+        }
 
-    def metrics(self) -> Classification | Distance | Regression:
+    def metrics(self) -> Classification | Distance | MultiLabel | Regression:
         fit = self.fit
         match fit.task:
             case "classification":
                 return Classification(fit.classes)
+            case "multilabel":
+                assert fit.labels is not None
+                return MultiLabel(fit.labels.names)
             case "points":
                 return Distance()
             case "numbers":

@@ -1,25 +1,26 @@
 """Any CSV: a model of its numbers and categories, which classifies or predicts a number."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
 import tyro
 from torch import Tensor, nn
 
+from blitz.data.csv.raw_rows import described_cells
 from blitz.data.csv.tabular import CsvData, CsvFit, CsvRows, TrainingTable, csv_inputs, csv_rows, fit_csv
-from blitz.data.csv.text_features import BUCKETS, SIZES
+from blitz.data.csv.text_features import BUCKETS
 from blitz.data.plan import Plan, Split
 from blitz.fields import held, may_change
 from blitz.losses import LearnsTargets
 from blitz.models.folds import Folds, fold_weights
-from blitz.models.table_models import Layers, scaled, usual_batch, usual_epochs, usual_optim
+from blitz.models.table_models import MEMBERS, Effort, Layers, scaled, usual_batch, usual_epochs, usual_optim
 from blitz.models.texts import WIDTH, WithTexts
-from blitz.optim import Optim
+from blitz.optim import ModelOptim, Optim, completed
 from blitz.outputs.metrics import Classification, Regression
+from blitz.outputs.multi_label import MultiLabel, label_predictions
 from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch
 
-_OPTIM = Optim(**usual_optim("tabm", classifies=True))
 _MOST_EVALUATIONS = 25
 """The default number in a run."""
 
@@ -30,10 +31,12 @@ class TableCsv(LearnsTargets):
 
     # None until it is fitted, which chooses a number.
     epochs: int | None = may_change(None)  # type: ignore[assignment]
-    """Passes over the training rows; by default the fewer the more rows there are."""
+    """Passes over the training rows; by default the fewer the more rows there are, by --effort."""
     global_batch_size: int | None = None  # type: ignore[assignment]
     """Rows a step, over all workers; by default the more the more rows there are."""
-    optim: Optim = _OPTIM
+    effort: Effort = "default"
+    """How much to compute: fast takes half the epochs, best twice as many; tabm has 4, 8 or 32 members."""
+    optim: ModelOptim = ModelOptim()
     data: CsvData = CsvData()
     model: Layers = Layers()
     fitted_on: Annotated[CsvFit | None, tyro.conf.Suppress] = None
@@ -42,7 +45,6 @@ class TableCsv(LearnsTargets):
     def fitted(self) -> Self:
         fit, table = fit_csv(self.data, self.seed)
         usual = Optim(**usual_optim(self.model.name, classifies=bool(fit.target.classes)))
-        unset = [spec.name for spec in fields(Optim) if getattr(self.optim, spec.name) == getattr(_OPTIM, spec.name)]
         rows = min(fit.rows, self.max_train_rows or fit.rows)
         # As in the paper.
         smooths = self.model.name == "realmlp" and fit.target.classes and not self.label_smoothing
@@ -50,8 +52,9 @@ class TableCsv(LearnsTargets):
             self,
             fitted_on=fit,
             opened=table,
-            optim=replace(self.optim, **{name: getattr(usual, name) for name in unset}),
-            epochs=self.epochs or usual_epochs(self.model.name, rows),
+            optim=completed(self.optim, usual),
+            model=replace(self.model, members=self.model.members or MEMBERS[self.effort]),
+            epochs=self.epochs or usual_epochs(self.model.name, rows, self.effort),
             global_batch_size=self.global_batch_size or usual_batch(self.model.name, rows),
             label_smoothing=0.1 if smooths else self.label_smoothing,
         )
@@ -82,7 +85,7 @@ class TableCsv(LearnsTargets):
         return self.data.has_test
 
     def dataset(self, split: Split) -> CsvRows:
-        return csv_rows(self.data, self.fit, split, self.seed, self.opened)
+        return self.sampled(csv_rows(self.data, self.fit, split, self.seed, self.opened), split)
 
     def inputs(self, csv: str) -> CsvRows:
         return csv_inputs(self.data, self.fit, csv)
@@ -100,7 +103,7 @@ class TableCsv(LearnsTargets):
             flags=fit.number_columns - len(fit.numbers) + WIDTH * len(fit.texts),
             quantiles=[one.quantiles for one in fit.numbers],
             codes=fit.codes,
-            outputs=len(fit.target.classes) or 1,
+            outputs=fit.outputs,
             classifies=bool(fit.target.classes),
         )
         return WithTexts(table, pieces=BUCKETS + 1) if fit.texts else table
@@ -115,16 +118,25 @@ class TableCsv(LearnsTargets):
         return {**batch, "numbers": found}
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        texts = [batch["texts"]] if self.fit.texts else []
         fold = {} if self.data.folds is None else {"fold": batch.get("fold")}
-        outputs: Tensor = model(batch["numbers"], batch["categories"], *texts, **fold)
+        outputs: Tensor = model(*self._features(batch), **fold)
         return outputs
+
+    def _features(self, batch: Batch) -> list[Tensor]:
+        return [batch[name] for name in ("numbers", "categories", *(["texts"] if self.fit.texts else []))]
+
+    def outputs_by_fold(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """See `CrossValidated`."""
+        return model.each(*self._features(batch)).transpose(0, 1) if isinstance(model, Folds) else None
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         # In training an ensemble gives (batch, members, outputs), and the loss is the mean of its members'.
         members = outputs if outputs.dim() == 3 else outputs[:, None]
-        targets = batch["targets"][:, None].expand(-1, members.shape[1])
-        if self.fit.target.classes:
+        targets = batch["targets"][:, None]
+        targets = targets.expand(-1, members.shape[1], *targets.shape[2:])
+        if self.fit.labels is not None:
+            losses = self.loss_of_labels(members, targets).mean(2)
+        elif self.fit.target.classes:
             losses = self.loss_of_classes(members.flatten(0, 1), targets.flatten()).view_as(targets)
         else:
             losses = self.loss_of_numbers(members.squeeze(2), targets)
@@ -133,7 +145,9 @@ class TableCsv(LearnsTargets):
         return losses.mean(1)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
-        target = self.fit.target
+        target, labels = self.fit.target, self.fit.labels
+        if labels is not None:
+            return label_predictions(outputs, labels.names, labels.separator)
         if target.classes:
             return class_predictions(outputs, target.classes)
         return number_predictions(target.undone(outputs.double()), {target.name: (0.0, 1.0)})
@@ -142,30 +156,18 @@ class TableCsv(LearnsTargets):
         target = self.fit.target
         # What is deployed is for new rows, which are in no fold.
         batch = {name: column for name, column in batch.items() if name != "fold"}
-        if target.classes:
+        if target.classes or self.labels:
             return super().deployed(model, batch)
         outputs = self.forward(model, self.preprocess(batch))
         return {"prediction": target.undone(outputs.squeeze(1))}
 
     def signature(self) -> dict[str, Any]:
-        fit = self.fit
-        return {
-            **super().signature(),
-            "numbers": [one.name for one in fit.numbers],
-            "missing_number": "nan",
-            "categories": {one.name: one.codes for one in fit.categories},
-            "unknown_category": 0,
-            "hashed_categories": {
-                one.name: {"first_code": 1 + len(one.values), "codes": one.buckets}
-                for one in fit.categories
-                if one.buckets
-            },
-            "texts": {"columns": list(fit.texts), "sizes": list(SIZES), "buckets": BUCKETS} if fit.texts else {},
-            "dates": {one.name: {"order": one.order, "numbers": list(one.names)} for one in fit.dates},
-        }
+        return {**super().signature(), **described_cells(self.fit)}
 
-    def metrics(self) -> Classification | Regression:
+    def metrics(self) -> Classification | MultiLabel | Regression:
         target = self.fit.target
+        if self.fit.labels is not None:
+            return MultiLabel(self.fit.labels.names)
         if target.classes:
             return Classification(target.classes)
         if target.log_unit:

@@ -14,7 +14,7 @@ from blitz.data.text.vocabulary import END, PAD, Vocabulary
 from blitz.errors import require
 from blitz.models.gru_translator import GRUTranslator
 from blitz.models.transformer import TransformerTranslator
-from blitz.models.translator import GreedySearch, Translation, Translator
+from blitz.models.translator import GreedySearch, Translation, Translator, trimmed
 from blitz.optim import Optim
 from blitz.outputs.bleu import Bleu
 from blitz.outputs.examples import Example, translation_examples
@@ -108,13 +108,13 @@ class Translate(Recipe):
         return {**batch, "forced": draws(batch["target"].shape[1]) < self.teacher_forcing}
 
     def forward(self, model: nn.Module, batch: Batch) -> Translation:
-        source = _trimmed(batch["source"])
+        source = trimmed(batch["source"])
         tokens = attention = scores = None
         assert isinstance(model, Translator)
         if not model.training:
             tokens, attention = GreedySearch(model, self.data.max_tokens).search(source)
         if "target" in batch:
-            target = _trimmed(batch["target"])
+            target = trimmed(batch["target"])
             forced = batch["forced"][:, : target.shape[1]] if "forced" in batch else None
             scores = model(source, target, forced)
         return Translation(scores, tokens, attention)
@@ -150,8 +150,3 @@ class Translate(Recipe):
 
     def metrics(self) -> Bleu:
         return Bleu(self.vocabulary, self.fit.target_tokens)
-
-
-def _trimmed(tokens: Tensor) -> Tensor:
-    """`tokens` without the columns at the end that are padding in every row."""
-    return tokens[:, : int(tokens.ne(PAD).sum(1).max())].long()

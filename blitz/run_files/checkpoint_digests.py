@@ -20,10 +20,19 @@ def sha256_of(chunks: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def sealed(state: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+Seal = tuple[int, str]
+"""The size and the SHA-256 of a file."""
+
+
+def seal_of(data: bytes) -> Seal:
+    """The seal of a file's content."""
+    return len(data), sha256_of([data])
+
+
+def sealed(state: Mapping[str, Any], files: Mapping[str, Seal]) -> dict[str, Any]:
     """A checkpoint's state with sizes and digests of its files, and a digest of itself."""
-    sizes = {name: len(data) for name, data in files.items()}
-    digests = {name: sha256_of([data]) for name, data in files.items()}
+    sizes = {name: size for name, (size, _) in files.items()}
+    digests = {name: digest for name, (_, digest) in files.items()}
     # In the form in which it is read back: JSON has no tuples.
     whole: dict[str, Any] = json.loads(json.dumps({**state, "files": sizes, "sha256": digests}))
     whole["sha256"][STATE] = _of_state(whole)

@@ -1,13 +1,14 @@
 """The checkpoints of a run directory: finding those that are complete and undamaged, reading and writing them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow.fs
 
 from blitz.errors import DamagedFile, UserError, require
-from blitz.run_files.checkpoint_digests import STATE, is_sealed, sealed, sha256_of
+from blitz.run_files.checkpoint_digests import STATE, Seal, is_sealed, seal_of, sealed, sha256_of
+from blitz.run_files.checkpoint_names import KINDS, file_name, kind_of
 from blitz.run_files.folder import Directory
 
 Which = Literal["best", "last"] | int
@@ -99,17 +100,27 @@ class CheckpointFiles(Directory):
         infos = files.get_file_info([f"{full}/{name}" for name in state["files"]])
         return state if [info.size for info in infos] == list(state["files"].values()) else None
 
-    def write_checkpoint(self, step: int, files: Mapping[str, bytes], state: Mapping[str, Any]) -> None:
-        """Write a checkpoint: its files, and last its state."""
-        folder = f"checkpoints/{step}"
-        if self.exists(folder):
+    def write_part(self, step: int, part: int, parts: int, files: Mapping[str, bytes]) -> dict[str, Seal]:
+        """Write one of the parts of a checkpoint, by kind; returns what `seal_checkpoint` needs to know of it."""
+        if parts == 1 and self.exists(f"checkpoints/{step}"):
             self.delete_checkpoint(step)
-        for name, data in files.items():
-            self.write(f"{folder}/{name}", data)
-        self.write_json(f"{folder}/state.json", sealed({**state, "step": step}, files))
+        named = {file_name(kind, part, parts): data for kind, data in files.items()}
+        for name, data in named.items():
+            self.write(f"checkpoints/{step}/{name}", data)
+        return {name: seal_of(data) for name, data in named.items()}
 
-    def read_checkpoint(self, step: int) -> tuple[dict[str, bytes], dict[str, Any]]:
-        """The files and the state of a whole checkpoint.
+    def seal_checkpoint(self, step: int, files: Mapping[str, Seal], state: Mapping[str, Any]) -> None:
+        """Write the state of a checkpoint, once all parts are written: it is complete from here on."""
+        for name in {*self.names(f"checkpoints/{step}")} - files.keys():
+            # Of an attempt by another number of ranks, which was killed.
+            disk, full = self._open(f"checkpoints/{step}/{name}")
+            disk.delete_file(full)
+        self.write_json(f"checkpoints/{step}/state.json", sealed({**state, "step": step}, files))
+
+    def read_checkpoint(
+        self, step: int, kinds: Collection[str] = KINDS
+    ) -> tuple[Iterator[tuple[str, bytes]], dict[str, Any]]:
+        """The names and contents of a whole checkpoint's files, one at a time, and its state.
 
         Raises:
             UserError: if there is none of that step, or a file of it does not hold what was written.
@@ -118,15 +129,23 @@ class CheckpointFiles(Directory):
         if state is None:
             steps = ", ".join(map(str, self.checkpoint_steps())) or "none"
             raise UserError(f"{self} has no whole checkpoint of step {step}; there are: {steps}")
-        found = {name: self.read(f"checkpoints/{step}/{name}") for name in state["files"]}
-        for name, data in found.items():
+        return self._files_of(step, sorted(name for name in state["files"] if kind_of(name) in kinds), state), state
+
+    def _files_of(self, step: int, names: list[str], state: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+        for name in names:
+            data = self.read(f"checkpoints/{step}/{name}")
             if sha256_of([data]) != state.get("sha256", {}).get(name, sha256_of([data])):
                 others = ", ".join(str(one) for one in self.checkpoint_steps() if one != step) or "none"
                 raise DamagedFile(
                     f"{self._damaged_checkpoint(step, name)}; take another checkpoint; there are: {others}",
                     f"checkpoints/{step}/{name}",
                 )
-        return found, state
+            yield name, data
+
+    def weights_digest(self, step: int) -> str:
+        """The SHA-256 of the weights of a whole checkpoint."""
+        files, _ = self.read_checkpoint(step, KINDS[:1])
+        return sha256_of(data for _, data in files)
 
     def delete_checkpoint(self, step: int) -> None:
         """Delete a checkpoint: first its state.json, so that none is ever partly there."""

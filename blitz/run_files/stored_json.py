@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from blitz.errors import DamagedFile
+from blitz.run_files.checkpoint_names import are_whole
 
 Shape = Any
 
@@ -47,7 +48,7 @@ def _are_checkpoint_files(value: object) -> bool:
     """Sizes by file name; no name may lead elsewhere."""
     return (
         isinstance(value, dict)
-        and value.keys() >= {"weights.safetensors", "optimizer.safetensors"}
+        and are_whole(value.keys())
         and all(_is_int(size) and "/" not in name for name, size in value.items())
     )
 
@@ -95,6 +96,7 @@ _SHAPES: dict[str, Shape] = {
         "best_checkpoint": _is_int,
         "rows_digest": str,
         "stopped_before?": _is_int,
+        "goodput?": {"share": _is_number, "seconds": _VALUES},
     },
     "after_evaluation.json": {"step": _is_int, "stopped_before": (type(None), _is_int)},
     "importance.json": {str: _is_number},
@@ -122,6 +124,7 @@ _SHAPES: dict[str, Shape] = {
         "files": _are_checkpoint_files,
         "best?": (type(None), _BEST),
         "sha256?": {str: str},
+        "seconds?": _VALUES,
     },
     "metrics.jsonl": _METRICS,
     "events.jsonl": {
@@ -134,7 +137,11 @@ _SHAPES: dict[str, Shape] = {
         "device?": str,
         "error?": str,
         "command?": str,
-        "seconds?": {str: _is_number},
+        "seconds?": _VALUES,
+        **{f"{time}?": _is_time for time in ("began", "requested", "process", "last_written")},
+        "counted?": _VALUES,
+        "hang_seconds?": _is_number,
+        "account?": str,
         **{f"{account}_seconds?": _is_number for account in ("compute", "data", "evaluation", "checkpoint")},
     },
 }

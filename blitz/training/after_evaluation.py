@@ -32,6 +32,11 @@ class AfterEvaluation:
         own = type(recipe).after_evaluation is not Recipe.after_evaluation
         self._callbacks = [*([recipe.after_evaluation] if own else []), *([passed] if passed else [])]
         self._stops = False
+        require(
+            not (self._callbacks and world.sharded),
+            f"recipe {recipe.name}: after_evaluation is called on rank 0, which with --scale.shard full has only a "
+            "part of the model; leave one of them out",
+        )
 
     def __call__(self, model: nn.Module, metrics: Mapping[str, float], *, resumes: bool = False) -> bool:
         """Call them, on rank 0; whether the run stops, on every rank.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +14,29 @@ from blitz.data.plan import Block, Plan
 from blitz.randomness import Use, key_for, keys_for, uniforms
 from blitz.recipe import Batch, Recipe
 from blitz.training.world import World
+
+
+@dataclass(frozen=True)
+class RowDraws:
+    """`blitz.randomness.Draws` of a rank's share of a batch."""
+
+    numbers: Rows
+    weights: Tensor
+    seed: int
+    epoch: int
+
+    def __call__(self, count: int) -> Tensor:
+        """Uniform numbers for each row."""
+        keys = keys_for(key_for(Use.AUGMENTATION, self.seed, self.epoch), self.numbers.astype(np.uint64))
+        return torch.from_numpy(uniforms(keys, count)).to(self.weights.device)
+
+    @cached_property
+    def partners(self) -> Tensor:
+        """The index of each row's partner."""
+        own = torch.arange(len(self.weights), device=self.weights.device)
+        # 0 and 1, 2 and 3, and so on: a share begins with an even row of the global batch.
+        other = (own ^ 1).clamp(max=len(own) - 1)
+        return torch.where(self.weights[other] > 0, other, own)
 
 
 @dataclass(frozen=True)
@@ -34,10 +58,10 @@ class StepBatch:
     epoch: int
     step: int
 
-    def draws(self, count: int) -> Tensor:
-        """`blitz.recipe.Draws` of these rows."""
-        keys = keys_for(key_for(Use.AUGMENTATION, self.seed, self.epoch), self.numbers.astype(np.uint64))
-        return torch.from_numpy(uniforms(keys, count)).to(self.weights.device)
+    @property
+    def draws(self) -> RowDraws:
+        """The random numbers of these rows."""
+        return RowDraws(self.numbers, self.weights, self.seed, self.epoch)
 
     def step_draws(self, count: int) -> Tensor:
         """`blitz.recipe.StepDraws` of this step."""

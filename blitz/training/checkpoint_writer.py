@@ -13,6 +13,7 @@ from blitz.errors import UserError
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.tensorboard import begin_event_file, event_record
 from blitz.training.checkpoint import Checkpoint
+from blitz.training.sharding import WHOLE, Part
 
 _SECONDS_BETWEEN_METRICS = 10.0
 
@@ -21,13 +22,14 @@ _Line = tuple[float, Mapping[str, Any]]
 
 
 class CheckpointWriter:
-    """Writes for rank 0; an error while writing is raised by the next call, at the latest at the end.
+    """Writes for rank 0, or each rank's `part`; an error while writing is raised by the next call, at the latest at
+    the end.
 
     Writes happen one at a time. Leaving the `with` block waits until everything is written, also after an exception.
     """
 
-    def __init__(self, run: RunDirectory, *, keep: int) -> None:
-        self.run, self._keep, self._appends = run, keep, run.appends
+    def __init__(self, run: RunDirectory, *, keep: int, part: Part = WHOLE) -> None:
+        self.run, self._keep, self._appends, self._part = run, keep, run.appends, part
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._in_flight: Future[None] | None = None
         self._lines: list[_Line] = []
@@ -40,7 +42,8 @@ class CheckpointWriter:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
             self.finish()
-        except UserError as lost:
+        except (UserError, RuntimeError) as lost:
+            # A RuntimeError is torch's, where a rank that wrote its part is gone.
             if error is None:
                 raise
             # The error that ended the run comes first.
@@ -81,7 +84,8 @@ class CheckpointWriter:
         """
         # In this order there is never more than one copy.
         self.wait()
-        self._begin(self._write_checkpoint, checkpoint.copied(), best, beside or {})
+        copy = checkpoint.copied(leads=self._part.rank == 0)
+        self._begin(self._write_checkpoint, copy, best, beside or {})
 
     def finish(self) -> None:
         """Return once everything is written.
@@ -127,7 +131,9 @@ class CheckpointWriter:
         self._write_metrics(lines)
         for path, content in beside.items():
             self.run.write_json(path, content)
-        checkpoint.save(self.run)
+        checkpoint.save(self.run, self._part)
+        if self._part.rank:
+            return
         steps = self.run.checkpoint_steps()
         for step in set(steps) - {best, *steps[-self._keep :]}:
             self.run.delete_checkpoint(step)

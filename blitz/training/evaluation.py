@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from blitz.data.order import Rows
 from blitz.data.plan import Block, Plan, Split
@@ -19,7 +18,8 @@ from blitz.training.bad_row_log import BadRowLog
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.example_rows import Examples
-from blitz.training.model import Forward, build_model, forward_and_loss
+from blitz.training.model import Forward, build_forward, forward_and_loss
+from blitz.training.model import forward as run_forward
 from blitz.training.session import Session
 from blitz.training.world import World
 
@@ -57,6 +57,16 @@ def evaluated(
     return counts, (Part(numbers[rows], _cut(fetched, rows), _cut(batch, rows)) for rows in slices)
 
 
+def join_passes(forward: Forward, batch: Batch, world: World, *, done: int, share: int) -> None:
+    """Run on a row of `batch` as often as other ranks may still run on theirs, of up to `share` rows.
+
+    Every rank of a sharded model takes part whenever one of them makes its weights whole.
+    """
+    size = forward.recipe.micro_batch_size or ROWS_A_FORWARD
+    for _ in range(done, -(-share // size)) if world.sharded else ():
+        run_forward(forward, _cut(batch, slice(1)), world.device)
+
+
 def _cut(batch: Batch, rows: slice) -> Batch:
     return {name: column[rows] for name, column in batch.items()}
 
@@ -76,12 +86,12 @@ class ResultNotWritten(UserError):
 class Evaluation:
     """One pass over the evaluation rows."""
 
-    def __init__(self, recipe: Recipe, model: nn.Module, world: World) -> None:
-        self._recipe, self._world = recipe, world
-        self._forward = Forward(recipe, model)
+    def __init__(self, forward: Forward, world: World) -> None:
+        recipe, model = forward.recipe, forward.model
+        self._recipe, self._world, self._forward = recipe, world, forward
         self._metrics, self._all = recipe.metrics(), recipe.evaluated_metrics()
         self._sums: Sums = {}
-        self._examples = Examples(recipe, model, world)
+        self._examples = Examples(forward, world)
         # A recipe may have frozen a part of its model, which stays in eval mode afterwards.
         self._modes = [(module, module.training) for module in model.modules()]
         world.share_buffers(model)
@@ -91,7 +101,8 @@ class Evaluation:
     def add(self, block: Block) -> None:
         """Add up a block's rows; pad rows are left out."""
         counts, parts = evaluated(block, self._recipe, self._world.device)
-        for part in parts:
+        taken = list(parts)
+        for part in taken:
             outputs, losses = forward_and_loss(self._recipe, self._forward, part.batch, self._world.device)
             if counts:
                 self._examples.add(part.fetched, part.rows, outputs, losses, part.batch)
@@ -99,6 +110,7 @@ class Evaluation:
             sums = {"rows": count, "loss": losses.double().sum(), **self._all.sums(outputs, part.batch)}
             for name, value in sums.items():
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * counts
+        join_passes(self._forward, taken[0].batch, self._world, done=len(taken), share=len(block.weights))
 
     def finish(self) -> tuple[Sums, dict[str, float]]:
         """The sums over all rows and ranks, on the CPU, and the metrics: the mean `loss` and those of the recipe.
@@ -177,9 +189,10 @@ class EvaluateJob:
             ResultNotWritten: if the result cannot be written into the run.
         """
         world = session.world
-        model = build_model(self.recipe, world)
-        Checkpoint.load(self.run, self.step).give_weights(model, self.run)
-        evaluation = Evaluation(self.recipe, model, world)
+        forward = build_forward(self.recipe, world)
+        model = forward.model
+        Checkpoint.load(self.run, self.step, model.state_dict(), weights_only=True).give_weights(model, self.run)
+        evaluation = Evaluation(forward, world)
         bad_rows = BadRowLog(
             self.recipe, self.plan, self.run, world=world, display=session.display, must_be_written=False
         )

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from blitz.data.order import Rows
 from blitz.outputs.metrics import Classification, Metrics, Regression
 from blitz.randomness import Use, key_for, keys_for, uniforms
-from blitz.recipe import Batch, Recipe
+from blitz.recipe import Batch
 from blitz.training.batches import laid_out
-from blitz.training.model import forward
+from blitz.training.model import Forward, forward
 from blitz.training.world import World
 
 SHOWN = 24
@@ -36,8 +36,9 @@ _OUTPUTS, ROW = "_outputs", "_row"
 class Examples:
     """Chooses example rows from one evaluation pass."""
 
-    def __init__(self, recipe: Recipe, model: nn.Module, world: World) -> None:
-        self._recipe, self._model, self._world = recipe, model, world
+    def __init__(self, forward: Forward, world: World) -> None:
+        recipe = forward.recipe
+        self._recipe, self._forward, self._world = recipe, forward, world
         self._metrics = recipe.metrics()
         self._key = key_for(Use.EXAMPLES, recipe.seed)
         self._kept = {"mistakes": TopRows(SHOWN), "random": TopRows(SHOWN)}
@@ -50,7 +51,7 @@ class Examples:
         if isinstance(outputs, Tensor):
             columns[_OUTPUTS] = outputs
         by_chance = torch.from_numpy(uniforms(keys_for(self._key, rows.astype(np.uint64)), 1)[:, 0]).to(losses.device)
-        self._kept["mistakes"].add(_mistake_score(self._metrics, outputs, losses, batch), columns)
+        self._kept["mistakes"].add(mistake_score(self._metrics, outputs, losses, batch), columns)
         self._kept["random"].add(by_chance, columns)
         if "sample" in self._kept and isinstance(outputs, Tensor) and outputs[0].numel() <= _NARROW:
             # After preprocessing, which could not be repeated without the wide columns.
@@ -80,7 +81,10 @@ class Examples:
         recipe, rows, outputs = self._recipe, columns.pop(ROW).tolist(), columns.pop(_OUTPUTS, None)
         batch = laid_out(recipe, recipe.preprocess(columns)) if with_pictures else columns
         if outputs is None:
-            outputs = forward(recipe, self._model, batch, self._world.device)
+            if self._world.sharded:
+                # Ranks have rows of their own number, and a sharded model computes on all ranks or on none.
+                return []
+            outputs = forward(self._forward, batch, self._world.device)
         examples = recipe.examples(outputs, batch)
         pictures = recipe.pictures(columns) if with_pictures else None
         drawn = [{}] * len(rows) if pictures is None else [{"picture": picture_uri(one)} for one in pictures.cpu()]
@@ -121,7 +125,7 @@ class TopRows:
         return self._scores[:count], {name: column[:count] for name, column in self._columns.items()}
 
 
-def _mistake_score(metrics: Metrics, outputs: Any, losses: Tensor, batch: Batch) -> Tensor:
+def mistake_score(metrics: Metrics, outputs: Any, losses: Tensor, batch: Batch) -> Tensor:
     """How bad each row's mistake is: for classes the confidence in a wrong class, else the loss."""
     if isinstance(metrics, Classification):
         scores: Tensor = outputs

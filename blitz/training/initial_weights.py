@@ -22,6 +22,7 @@ from blitz.recipe import Recipe, WeightsSource
 from blitz.run_files.directory import RunDirectory
 from blitz.run_files.open import stored_recipe
 from blitz.training.checkpoint import Checkpoint, Tensors
+from blitz.training.sharding import take_rows
 
 FILE = "initial.safetensors"
 _SHOWN = 12
@@ -89,7 +90,9 @@ def load_initial(recipe: Recipe, model: nn.Module, run: RunDirectory) -> None:
         UserError: if the recipe has a source of weights that was not resolved.
     """
     if recipe.begins_with is not None:
-        model.load_state_dict(safetensors.torch.load(run.read(FILE)), strict=False)
+        own = model.state_dict()
+        stored = safetensors.torch.load(run.read(FILE))
+        model.load_state_dict({name: take_rows(tensor, own[name]) for name, tensor in stored.items()}, strict=False)
         return
     require(not recipe.uses_other_weights, f"recipe {recipe.name}: only blitz train can initialise from other weights")
 
@@ -116,7 +119,7 @@ def _source_of(recipe: Recipe) -> tuple[WeightsSource, Tensors, Recipe | None, l
         ) from error
     skipped: list[str] = []
     step = run.checkpoint_step(recipe.init_checkpoint, report=skipped.append)
-    tensors = Checkpoint.load(run, step).weights
+    tensors = Checkpoint.load(run, step, weights_only=True).weights
     return WeightsSource(step, _hash_of(tensors), run.uri), tensors, source, skipped
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -9,6 +10,11 @@ from torch import Tensor, nn
 
 from blitz.errors import RunFailed, UserError
 from blitz.recipe import Batch, Recipe
+from blitz.run_files.directory import RunDirectory
+from blitz.training.checkpoint import Checkpoint
+from blitz.training.deferred import CannotDefer, Recording, named_tensors
+from blitz.training.initial_weights import load_initial
+from blitz.training.sharding import divide, recompute_blocks, take_rows
 from blitz.training.world import World
 
 
@@ -18,14 +24,33 @@ def build_model(recipe: Recipe, world: World) -> nn.Module:
     Raises:
         UserError: if batch norm is to be synchronised where torch cannot.
     """
+    _seed(recipe)
+    return _adapted(recipe.build_model().to(world.device), recipe, world)
+
+
+def _seed(recipe: Recipe) -> None:
     torch.manual_seed(recipe.seed if recipe.init_seed is None else recipe.init_seed)
-    model = recipe.build_model().to(world.device)
+
+
+def _adapted(model: nn.Module, recipe: Recipe, world: World) -> nn.Module:
+    """The model in the memory format and with the batch norms that the recipe asks for."""
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if recipe.sync_batch_norm and world.size > 1:
         if world.device.type != "cuda":
             raise UserError("--sync-batch-norm needs GPUs: torch has no synchronised batch norm for CPUs")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model
+
+
+def checkpoint_model(recipe: Recipe, run: RunDirectory, step: int) -> nn.Module:
+    """The model of a checkpoint, on the CPU and in evaluation mode.
+
+    Raises:
+        UserError: if the weights are those of another model.
+    """
+    model = build_model(recipe, World(rank=0, size=1, device=torch.device("cpu"))).eval()
+    Checkpoint.load(run, step, weights_only=True).give_weights(model, run)
     return model
 
 
@@ -44,10 +69,57 @@ class Forward(nn.Module):
         return self.recipe.forward(self.model, batch, **choices)
 
 
-def forward(recipe: Recipe, model: nn.Module, batch: Batch, device: torch.device) -> Any:
+def build_forward(recipe: Recipe, world: World, run: RunDirectory | None = None) -> Forward:
+    """The forward pass of the recipe's model, with the initial weights of `run` if one is given.
+
+    Raises:
+        UserError: if the model cannot be built or divided as the settings say.
+    """
+    module = _built_in_parts(recipe, world) if world.sharded else None
+    if module is None:
+        module = _forward_of(recipe, build_model(recipe, world))
+        if world.sharded:
+            divide(module, module.model, recipe, world)
+    if run is not None:
+        load_initial(recipe, module.model, run)
+    return module
+
+
+def _forward_of(recipe: Recipe, model: nn.Module) -> Forward:
+    if recipe.recompute:
+        recompute_blocks(recipe, model)
+    return Forward(recipe, model)
+
+
+def _built_in_parts(recipe: Recipe, world: World) -> Forward | None:
+    """The forward pass of a divided model of which no rank ever holds more than its rows and one tensor.
+
+    None if its constructor does not allow that.
+    """
+    recording = Recording()
+    _seed(recipe)
+    try:
+        with recording.here():
+            model = recipe.build_model()
+    except CannotDefer:
+        return None
+    before = named_tensors(model)
+    known = {name: tensor for name, tensor in before.items() if not tensor.is_meta}
+    deferred = {name: tensor for name, tensor in before.items() if tensor.is_meta}
+    module = _forward_of(recipe, _adapted(model.to("meta"), recipe, world))
+    divide(module, module.model, recipe, world)
+    module.to_empty(device=world.device)
+    targets = named_tensors(module.model)
+    with torch.no_grad():
+        for name, value in chain(known.items(), recording.values(deferred)):
+            targets[name].copy_(take_rows(value, targets[name]))
+    return module
+
+
+def forward(module: Forward, batch: Batch, device: torch.device) -> Any:
     """Outputs, under the recipe's precision."""
-    with _precision(recipe, device):
-        return recipe.forward(model, batch)
+    with _precision(module.recipe, device):
+        return module(batch)
 
 
 @contextmanager

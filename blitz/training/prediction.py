@@ -1,6 +1,5 @@
 """Batch inference: every rank writes its predictions block by block, so that a killed run resumes where it was."""
 
-import hashlib
 import io
 import json
 import re
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow
 import torch
-from torch import nn
 
 from blitz.data.plan import Block, Chunk, Plan
 from blitz.errors import UserError
@@ -22,9 +20,11 @@ from blitz.run_files.folder import Directory
 from blitz.storage import fingerprint, joined
 from blitz.training.batches import laid_out, on_device
 from blitz.training.checkpoint import Checkpoint
-from blitz.training.evaluation import ROWS_A_FORWARD
-from blitz.training.model import build_model, forward
+from blitz.training.evaluation import ROWS_A_FORWARD, join_passes
+from blitz.training.held_out_errors import Intervals
+from blitz.training.model import Forward, build_forward, forward
 from blitz.training.session import Session
+from blitz.training.world import World
 
 ROW, ERROR = "_row", "_error"
 MARKS = [ROW, ERROR]
@@ -46,6 +46,7 @@ class PredictJob:
     run: RunDirectory
     step: int
     parts: Directory
+    intervals: Intervals | None = None
 
     def first_step(self) -> int:
         """The first batch that is not predicted yet."""
@@ -67,38 +68,45 @@ class PredictJob:
     def _identity(self, content: str) -> dict[str, Any]:
         """Everything that the predictions depend on."""
         identity = {
-            "weights": hashlib.sha256(self.run.read(f"checkpoints/{self.step}/weights.safetensors")).hexdigest(),
+            "weights": self.run.weights_digest(self.step),
             "recipe": recipe_to_json(self.recipe),
             "csv": content,
+            **({"intervals": self.intervals.fingerprint} if self.intervals else {}),
         }
         return dict(json.loads(json.dumps(identity)))
 
     def start(self, blocks: Iterable[Block], session: Session) -> None:
         """Predict."""
         world = session.world
-        model = build_model(self.recipe, world)
-        Checkpoint.load(self.run, self.step).give_weights(model, self.run)
+        module = build_forward(self.recipe, world)
+        model = module.model
+        Checkpoint.load(self.run, self.step, model.state_dict(), weights_only=True).give_weights(model, self.run)
         model.eval()
         for block in blocks:
             name = _name(block.chunk, rank=world.rank, ranks=world.size)
-            self.parts.write(name, _to_bytes(self._predict(model, block, world.device)))
+            self.parts.write(name, _to_bytes(self._predict(module, block, world)))
             session.display.step(block.chunk.stop)
 
     @torch.no_grad()
-    def _predict(self, model: nn.Module, block: Block, device: torch.device) -> pyarrow.Table:
+    def _predict(self, module: Forward, block: Block, world: World) -> pyarrow.Table:
         faults = np.full(len(block.rows), "") if block.faults is None else block.faults
         taken = np.flatnonzero((block.weights > 0) | (faults != ""))
         # A block that is all padding still defines the columns.
         shown = taken if len(taken) else np.arange(1)
         columns = {name: column[shown] for name, column in block.columns.items()}
-        batch = laid_out(self.recipe, self.recipe.preprocess(on_device(columns, device)))
+        batch = laid_out(self.recipe, self.recipe.preprocess(on_device(columns, world.device)))
         size = self.recipe.micro_batch_size or ROWS_A_FORWARD
         found: dict[str, list[Any]] = {}
-        for start in range(0, len(shown), size):
+        starts = range(0, len(shown), size)
+        for start in starts:
             part = {name: column[start : start + size] for name, column in batch.items()}
-            outputs = forward(self.recipe, model, part, device)
-            for name, values in self.recipe.predictions(outputs, part).items():
+            outputs = forward(module, part, world.device)
+            columns_of = self.recipe.predictions(outputs, part)
+            if self.intervals is not None:
+                columns_of |= self.intervals.columns(self.recipe, module.model, outputs, part)
+            for name, values in columns_of.items():
                 found.setdefault(name, []).extend(values)
+        join_passes(module, batch, world, done=len(starts), share=len(block.weights))
         table = pyarrow.table({**found, ROW: block.rows[shown], ERROR: faults[shown].tolist()})
         return table.slice(0, len(taken))
 

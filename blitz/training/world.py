@@ -18,13 +18,16 @@ class World:
     rank: int
     size: int
     device: torch.device
+    sharded: bool = False
+    """Whether the model is divided over the ranks, of which there are several."""
 
     @classmethod
-    def of(cls, device: torch.device) -> "World":
+    def of(cls, device: torch.device, *, sharded: bool = False) -> "World":
         """The process group that torch.distributed has been given, or this process alone."""
-        if dist.is_initialized():
-            return cls(dist.get_rank(), dist.get_world_size(), device)
-        return cls(0, 1, device)
+        if not dist.is_initialized():
+            return cls(0, 1, device)
+        size = dist.get_world_size()
+        return cls(dist.get_rank(), size, device, sharded and size > 1)
 
     @property
     def leads(self) -> bool:
@@ -65,7 +68,7 @@ class World:
 
     def replicate(self, model: nn.Module, *, find_unused_parameters: bool) -> nn.Module:
         """`model`, with its gradients averaged over the ranks."""
-        if self.size == 1:
+        if self.size == 1 or self.sharded:
             return model
         return DistributedDataParallel(model, find_unused_parameters=find_unused_parameters)
 

@@ -23,7 +23,7 @@ _TIME = (
 )
 _DAY, _WORD = r"(?P<day>[0-9]{1,2})", r"(?P<word>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 _MONTH, _YEAR, _MARK = r"(?P<month>[0-9]{1,2})", r"(?P<year>[0-9]{4}|[0-9]{2})", r"\s*[-/. ]\s*"
-_PATTERNS: dict[DateOrder, tuple[str, ...]] = {
+PATTERNS: dict[DateOrder, tuple[str, ...]] = {
     "ymd": (rf"^\s*(?P<year>[0-9]{{4}})[-/.]{_MONTH}[-/.]{_DAY}{_TIME}",),
     "dmy": (
         rf"^\s*{_DAY}[-/.]{_MONTH}[-/.]{_YEAR}{_TIME}",
@@ -34,6 +34,7 @@ _PATTERNS: dict[DateOrder, tuple[str, ...]] = {
         rf"^\s*(?:[a-z]+,?\s+)?{_WORD}\s+{_DAY}(?:st|nd|rd|th)?,?\s+{_YEAR}{_TIME}",
     ),
 }
+"""Regular expressions of a cell in lower case, whose groups are the parts of a date."""
 _MISSING = pyarrow.array(sorted(MISSING_NUMBERS))
 _CENTURY_TURNS = 69
 """Two-digit years from here on belong to the 20th century, as in POSIX."""
@@ -52,7 +53,7 @@ def seconds_of(cells: pyarrow.Array, order: DateOrder) -> Seconds:
 def _each(values: pyarrow.StringArray, order: DateOrder) -> Seconds:
     text = pc.utf8_lower(values)
     found: Seconds = np.full(len(text), np.nan)
-    for pattern in _PATTERNS[order]:
+    for pattern in PATTERNS[order]:
         where = np.flatnonzero(pc.match_substring_regex(text, pattern).to_numpy(zero_copy_only=False))
         if len(where):
             found[where] = _seconds(pc.extract_regex(text.take(pyarrow.array(where)), pattern))
@@ -135,7 +136,7 @@ class DateEvidence:
 
     def add(self, cells: pyarrow.Array) -> None:
         """Count cells of text, some of them missing; skipped once the column has turned out to hold no dates."""
-        orders = [order for order in _PATTERNS if self._may_be(order)]
+        orders = [order for order in PATTERNS if self._may_be(order)]
         if not orders:
             return
         encoded = cells.dictionary_encode()
@@ -156,7 +157,7 @@ class DateEvidence:
 
         A column of numbers is one if at most one cell, or one in ten, is no number; so is one of dates.
         """
-        found = [order for order in _PATTERNS if self._present and self._may_be(order)]
+        found = [order for order in PATTERNS if self._present and self._may_be(order)]
         # Ties go to the first order, because most of the world writes the day first.
         return max(found, key=lambda order: self._dates[order], default=None)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_whole, in_order
 from blitz.data.csv.reading.index import CsvIndex
-from blitz.data.csv.reading.numbers import LARGEST_NUMBER, Numbers
+from blitz.data.csv.reading.numbers import LARGEST_NUMBER, Numbers, Writing
 from blitz.data.csv.reading.statistics import kept_batches
 from blitz.data.csv.source import Mask
 from blitz.errors import DataError
@@ -47,9 +47,11 @@ class NumberFeature:
     """Whether some training rows lack a value; then a second feature flags missing values with 1."""
     quantiles: tuple[float, ...]
     """At evenly spaced levels from 0 to 1, including the quartiles: for scaling, and as the bins of embeddings."""
+    writing: Writing = Writing()
+    """How its cells are written."""
 
     @classmethod
-    def fitted(cls, report: ColumnReport, quantiles: tuple[float, ...]) -> Self:
+    def fitted(cls, report: ColumnReport, quantiles: tuple[float, ...], writing: Writing | None = None) -> Self:
         """From the statistics of the training rows, at least one of which has a number, and quantiles of a sample."""
         assert report.mean is not None
         if not quantiles:
@@ -58,7 +60,7 @@ class NumberFeature:
             assert report.max is not None
             quantiles = (report.min, report.mean, report.mean, report.mean, report.max)
         std = LARGEST_NUMBER if report.is_constant or report.std is None else report.std
-        return cls(report.name, report.mean, std, report.missing > 0, quantiles)
+        return cls(report.name, report.mean, std, report.missing > 0, quantiles, writing or Writing())
 
     @property
     def inputs(self) -> int:

@@ -18,7 +18,7 @@ SIZES = (3, 4, 5)
 MOST_PIECES = 512
 """Of a longer text the first of each size, in equal numbers, are seen."""
 
-_FACTOR = 0x100000001B3
+FACTOR = 0x100000001B3
 
 Pieces = npt.NDArray[np.int32]
 
@@ -33,7 +33,7 @@ def pieces_of(text: str) -> Pieces:
         if count > 0:
             hashes = np.full(count, size, np.uint64)
             for offset in range(size):
-                hashes = hashes * np.uint64(_FACTOR) ^ letters[offset : offset + count]
+                hashes = hashes * np.uint64(FACTOR) ^ letters[offset : offset + count]
             found.append((mix64(hashes) % np.uint64(BUCKETS)).astype(np.int32) + 1)
     return np.concatenate(found) if found else np.zeros(0, np.int32)
 

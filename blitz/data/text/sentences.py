@@ -180,7 +180,7 @@ def _faults(index: CsvIndex, data: PairData) -> BadRows:
 
 
 def _lines_of(data: PairData, root: str, name: str) -> Lines:
-    sources, targets = (_read(root, f"{name}.{language}") for language in (data.source, data.target))
+    sources, targets = (read_lines(root, f"{name}.{language}") for language in (data.source, data.target))
     if len(sources) != len(targets):
         raise DataError(
             f"{root}: {name}.{data.source} has {len(sources):,} lines and {name}.{data.target} {len(targets):,}; "
@@ -189,7 +189,12 @@ def _lines_of(data: PairData, root: str, name: str) -> Lines:
     return Lines(sources, targets)
 
 
-def _read(root: str, name: str) -> list[str]:
+def read_lines(root: str, name: str) -> list[str]:
+    """The lines of a file in a folder, which may be packed with gzip.
+
+    Raises:
+        DataError: if it is missing or is no text.
+    """
     folder = Folder(root)
     for ending in ("", ".gz"):
         files, path = folder.find(name + ending)

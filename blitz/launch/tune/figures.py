@@ -39,7 +39,7 @@ def draw_pictures(sweep: Sweep) -> list[str]:
 
 def _kind_of(sweep: Sweep, trial: Trial) -> str:
     """The optimizer of a trial."""
-    return str(trial.settings.get("optim.name", sweep.plan.recipe.optim.name))
+    return str(trial.settings.get("optim.name") or sweep.plan.recipe.optim.name or "default")
 
 
 def _colours(sweep: Sweep, trials: list[Trial]) -> dict[str, str]:

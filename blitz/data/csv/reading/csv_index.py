@@ -14,7 +14,7 @@ from blitz.data.csv.reading.bad_rows import BadRows
 from blitz.data.csv.reading.columns import ColumnReport
 from blitz.data.csv.reading.dialect import Dialect
 from blitz.data.csv.reading.layout import LINE, unpack
-from blitz.data.csv.reading.numbers import Decimal
+from blitz.data.csv.reading.numbers import Decimal, Writing
 from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.csv.reading.row_names import RowNames, Unit, positions
 from blitz.data.csv.reading.source_files import SourceFile
@@ -71,6 +71,8 @@ class CsvIndex:
     """The options with which it was read."""
     compression: str | None = None
     """How the first file is compressed."""
+    writings: Mapping[str, Writing] = field(default_factory=dict)
+    """How the numbers of each number column are written."""
 
     def described(self) -> str:
         """The number of files, and the compression and dialect of the first, given or detected."""

@@ -36,6 +36,7 @@ from blitz.data.csv.reading.encoding import EncodingScan
 from blitz.data.csv.reading.head import format_of
 from blitz.data.csv.reading.label_conflicts import conflicting_labels
 from blitz.data.csv.reading.merged import Examined, FileReport, scan_table
+from blitz.data.csv.reading.numbers import Writing
 from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.csv.reading.scan import FileTask, scan
 from blitz.data.csv.reading.source_files import SourceFile, files_of
@@ -184,6 +185,7 @@ def _loaded(
         _content_of(sources),
         options,
         sources[0].compression,
+        {name: Writing(**one) for name, one in found["writings"].items()},
     )
 
 

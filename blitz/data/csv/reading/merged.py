@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from blitz.data.csv.reading.assumptions import Assumed, Given, assumed_after, assumed_from, notes_on
-from blitz.data.csv.reading.columns import Categories, Column, restored
+from blitz.data.csv.reading.columns import Categories, Column, NumberColumn, restored
 from blitz.data.csv.reading.dialect import Dialect, Format
 from blitz.data.csv.reading.encoding import Guess
 from blitz.data.csv.reading.head import Head, like, read_head
@@ -67,6 +67,8 @@ class TableScan:
     """For each file the name of its index, its rows, and the table's codes of its own where they differ."""
     rows: int
     total_rows: int
+    writings: dict[str, dict[str, Any]]
+    """How the numbers of each number column are written."""
 
 
 def scan_table(csv: str, sources: Sequence[Examined], options: CsvOptions, run: RunPass) -> TableScan:
@@ -191,4 +193,9 @@ class _Merged:
             files=self.files,
             rows=sum(one["rows"] for one in self.files),
             total_rows=self.total_rows,
+            writings={
+                name: asdict(assumed.writings[name])
+                for name, one in self.columns.items()
+                if isinstance(one, NumberColumn)
+            },
         )

@@ -31,7 +31,7 @@ MISSING_WORDS = frozenset({"nan", "+nan", "-nan", "n/a", "#n/a", "#na", "<na>", 
 MISSING_NUMBERS = MISSING_WORDS | {"", "na", "none", "-", "--", "–", "—"}
 """The same for number columns. Among words the additional ones may be values: a country `NA`, classes + and -."""
 
-_PLAIN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+PLAIN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _SPACE = "[ \u00a0\u2009\u202f'’]"
 _GROUPED = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?$"
 _SPACED = rf"^[+-]?[1-9][0-9]{{0,2}}({_SPACE}[0-9]{{3}})+(\.[0-9]*)?$"
@@ -62,6 +62,11 @@ class Writing:
     grouping: Literal["", "mark", "space"] = ""
     """Whether thousands are grouped, and by the other mark or by a blank (or an apostrophe)."""
     unit: Unit = ""
+
+    @property
+    def groups(self) -> tuple[str, str] | None:
+        """Patterns of a number whose thousands are grouped, and of the separator, both under the decimal mark `.`."""
+        return {"": None, "mark": (_GROUPED, ","), "space": (_SPACED, _SPACE)}[self.grouping]
 
     def __str__(self) -> str:
         separator = {"": None, "mark": "," if self.decimal == "." else ".", "space": " "}[self.grouping]
@@ -238,7 +243,7 @@ class NumberReader:
         self, text: pyarrow.StringArray, missing: pyarrow.BooleanArray
     ) -> tuple[pyarrow.DoubleArray, pyarrow.BooleanArray | None]:
         evidence = self.evidence
-        plain = pc.match_substring_regex(text, _PLAIN)
+        plain = pc.match_substring_regex(text, PLAIN)
         numbers = pc.cast(pc.if_else(plain, text, None), pyarrow.float64())
         numbers = pc.if_else(pc.less_equal(pc.abs(numbers), LARGEST_NUMBER), numbers, None)
         values = numbers.to_numpy(zero_copy_only=False)
@@ -265,7 +270,8 @@ class NumberReader:
         evidence.long_foreign |= bool((fractions & _matches(strange, _FOREIGN_LONG)).any())
         accepted = {"mark": grouped, "space": spaced}.get(self.writing.grouping)
         if accepted is not None and accepted.any():
-            separator = "," if self.writing.grouping == "mark" else _SPACE
+            assert self.writing.groups is not None
+            _, separator = self.writing.groups
             chosen = strange.filter(pyarrow.array(accepted))
             found = pc.cast(pc.replace_substring_regex(chosen, separator, ""), pyarrow.float64()).to_numpy()
             values = np.array(values)
