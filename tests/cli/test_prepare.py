@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from blitz.cli.prepare import main
-from blitz.errors import DataError
+from blitz.errors import DataError, UserError
 from tests.pictures import picture
 
 
@@ -56,3 +56,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {tmp_path}/none.csv is not there; name a CSV file\n"
+
+
+def test_several_paths_are_explained() -> None:
+    for words in (["a.csv", "b.csv"], ["a.csv", "--val-csv", "b.csv", "c.csv"]):
+        with pytest.raises(UserError, match=r"[bc]\.csv.*several files are one value: a pattern in quotes"):
+            main(words)

@@ -25,14 +25,14 @@ def ages(tmp_path: Path) -> CsvIndex:
     return indexed(tmp_path / "train.csv", "age,label\n" + "".join(rows) + "1,x,y\n", types={"age": "number"})
 
 
-def test_fail_names_the_first_ten_faults_and_counts_all(ages: CsvIndex) -> None:
+def test_fail_names_the_first_three_faults_and_counts_all(ages: CsvIndex) -> None:
     bad = ages.bad_rows() + ages.bad_rows()
     with pytest.raises(DataError) as caught:
         bad.enforce_policy("fail", total_rows=ages.total_rows, max_bad_fraction=1)
     message = str(caught.value)
     assert message.startswith(f"{ages.csv}: 10 of 101 rows are bad: ")
     assert message.count(f"{ages.csv}:12: column 'age' holds 'abc'; expected a number") == 2
-    assert message.count("; expected a number") == 10
+    assert message.count("; expected a number") == 3
     assert "; and 17 more faults; " in message
     assert "\n" not in message
 

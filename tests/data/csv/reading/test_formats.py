@@ -17,14 +17,18 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
+from blitz.data.csv.image_dataset import fit_images, image_rows
+from blitz.data.csv.image_source import ImageCsvData
 from blitz.data.csv.prediction_csv import write_appended
 from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.layout import LINE
 from blitz.data.csv.reading.reader import CsvOptions
 from blitz.data.csv.table import CsvTable
+from blitz.data.text.sentences import PairData, sentences_of
 from blitz.errors import DataError
 from blitz.storage import open_location
 from tests.object_store import uri_of
+from tests.pictures import picture
 
 Table = dict[str, list[Any]]
 
@@ -277,3 +281,21 @@ def test_a_pattern_and_a_folder_of_an_object_store_are_read(tmp_path: Path, s3_p
     assert cells_of(by_pattern) == {"x": [0, 1], "y": ["a", "a"], "part": [0, 1]}
     assert by_pattern.described() == "2 files, gzip, utf-8, delimiter ',', quote \", decimal '.'"
     assert index_csv(uri_of(s3_port, "tables"), tmp_path / "cache").content == by_pattern.content
+
+
+def test_sentences_and_images_are_named_by_json_lines(tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    pairs = [{"en": f"hello {i}", "de": f"hallo {i}"} for i in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    sentences = sentences_of(PairData(train_csv=f"{tmp_path}/pairs.jsonl", cache=cache), "train", 0)
+    assert sentences.texts(np.array([3, 19])) == (["hello 3", "hello 19"], ["hallo 3", "hallo 19"])
+    images = [{"image": f"{i}.png", "kind": "ab"[i % 2]} for i in range(6)]
+    for one in images[:5]:
+        picture(tmp_path / one["image"], "red", seed=0)
+    (tmp_path / "images.jsonl").write_text("".join(json.dumps(one) + "\n" for one in images))
+    data = ImageCsvData(train_csv=f"{tmp_path}/images.jsonl", cache=cache, bad_rows="skip", max_bad_fraction=0.5)
+    fit, opened = fit_images(data, 0)
+    assert (fit.image_column, fit.classes) == ("image", ("a", "b"))
+    assert image_rows(data, fit, "train", 0, opened).left_out.messages(2) == [
+        f"{tmp_path}/images.jsonl:6: column 'image' holds '5.png'; there is no such file"
+    ]
