@@ -3,6 +3,7 @@
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +89,13 @@ class HangingDigits(Digits):
         return Hanging(super().build_model(), self.folder)
 
 
-SMALL = {"epochs": 3, "max_train_rows": 200, "max_eval_rows": 40, "global_batch_size": 20, "log_every_steps": 1}
+SMALL: dict[str, Any] = {
+    "epochs": 3,
+    "max_train_rows": 200,
+    "max_eval_rows": 40,
+    "global_batch_size": 20,
+    "log_every_steps": 1,
+}
 
 
 @pytest.mark.cluster

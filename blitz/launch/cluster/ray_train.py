@@ -29,7 +29,7 @@ from blitz.launch.cluster.restart_times import NotesFailures, restart_times
 from blitz.launch.cluster.storage_probe import check_every_node_sees
 from blitz.launch.cluster.straggler_watch import StragglerWatch
 from blitz.launch.cluster.user_code import require_picklable
-from blitz.launch.cluster.worker_display import displayed, worker_display
+from blitz.launch.cluster.worker_display import Watch, displayed, worker_display
 from blitz.launch.cluster.worker_log import collected
 from blitz.launch.hang import TrainingPulse
 from blitz.launch.job import Job, row_bytes_of
@@ -87,7 +87,7 @@ def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
         # Evaluation and prediction have no steps by which one could see that they stand still.
         is_watched = scale.hang_timeout_s is not None and isinstance(job, TrainJob)
         hangs = HangWatch(job.run, restarts=scale.max_failures > 0)
-        watches = [hangs, StragglerWatch(job.run)] if is_watched else []
+        watches: list[Watch] = [hangs, StragglerWatch(job.run)] if is_watched else []
         with displayed(queue, watches, first_step=job.first_step(), total_steps=job.plan.total_steps):
             try:
                 in_the_cluster(_train, job, datasets, scale, workers, queue, is_private)
