@@ -50,7 +50,7 @@ class Clock:
         self._others_s, self._asked = 0.0, self.since
         self._rows = 0
         self._lap = dict.fromkeys(_COUNTED, 0.0)
-        self._before_lap = dict.fromkeys(_COUNTED, 0.0)
+        self._before_lap: dict[str, float] = dict.fromkeys(_COUNTED, 0.0)
 
     def _switch_to(self, account: Account, *, spent: Account | None = None) -> None:
         now, spent = time.perf_counter(), spent or self.account
@@ -98,7 +98,7 @@ class Clock:
         return {**rate, **seconds}
 
     @property
-    def total(self) -> dict[Account, float]:
+    def total(self) -> dict[str, float]:
         """The seconds of each account over all laps, and before `resume_from`."""
         return {account: self._before_lap[account] + spent for account, spent in self._lap.items()}
 
