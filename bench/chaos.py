@@ -1,11 +1,14 @@
 """Kill runs at random steps with SIGKILL, resume them, and count how many end equal to an undisturbed run.
 
-    python -m bench.chaos [--kills 20] [--kills-a-run 5] [--kinds process driver worker node] [--minutes 10] [--seed 0]
+    python -m bench.chaos [--kills 20] [--kills-a-run 5] [--kinds process driver worker node hang] [--minutes 10]
+        [--seed 0]
 
 `process` kills a run in one process, and gives the same command again; the others run on two workers of a cluster of
 four nodes on this machine: `driver` kills the command, and gives it again; `worker` kills a Ray Train worker; `node` a
-raylet, with all that runs on it, and another node joins. A run is killed several times, on Ray in mixed ways. It ends
-equal if its rows_digest is that of an undisturbed run and, on as many workers, its weights are the same bits.
+raylet, with all that runs on it, and another node joins; `hang` stops a worker with SIGSTOP, which kills nothing. A run
+is killed several times, on Ray in mixed ways. It ends equal if its rows_digest is that of an undisturbed run and, on as
+many workers, its weights are the same bits. A hang is named rightly if the run says which process was stopped, and
+wrongly if it names another or one that was not stopped; the goodput of each run is printed as well.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import json
 import math
 import os
 import random
+import re
 import shlex
 import subprocess
 import sys
@@ -35,7 +39,7 @@ _FLAGS = shlex.split(
 )
 _STEPS = 564
 _POLL_S = 0.002
-_ON_RAY = ["--scale.num-workers", "2", "--max-failures", "1000"]
+_ON_RAY = ["--scale.num-workers", "2", "--max-failures", "1000", "--scale.hang-timeout-s", "20"]
 # A node that is killed is missed after some two seconds.
 _CHECKS = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
 
@@ -45,6 +49,8 @@ class _Runs:
 
     def __init__(self) -> None:
         self.cluster: Cluster | None = None
+        self.stopped: set[int] = set()
+        """Numbers of the processes that were stopped."""
 
     def start(self, folder: Path, *, on_ray: bool) -> "subprocess.Popen[bytes]":
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -73,10 +79,14 @@ class _Runs:
             run.kill()
         elif kind == "worker":
             chance.choice(train_workers()).kill()
+        elif kind == "hang":
+            victim = chance.choice(train_workers())
+            victim.suspend()
+            self.stopped.add(victim.pid)
         elif self.cluster is not None:
             # Not the head: that has the cluster's own state.
-            victim = chance.choice(sorted(self.cluster.worker_nodes, key=lambda node: str(node.unique_id)))
-            self.cluster.remove_node(victim, allow_graceful=False)
+            node = chance.choice(sorted(self.cluster.worker_nodes, key=lambda node: str(node.unique_id)))
+            self.cluster.remove_node(node, allow_graceful=False)
             self.cluster.add_node(num_cpus=1)
 
 
@@ -119,12 +129,16 @@ def _killed_and_equal(
         return False
     ended = RunDirectory.of(str(folder), "chaos")
     for event in ended.events():
+        if event["what"] == "hang":
+            named = {int(pid) for pid in re.findall(r"\(process (\d+)\) hangs", event["error"])}
+            print(f"  {'named rightly' if named and named <= runs.stopped else 'NAMED WRONGLY'}: {event['error']}")
         if event["what"] == "restarted":
             noticed = event["time"] - sum(event["seconds"].values())
             killed = max((at for at in killed_at if at <= noticed), default=noticed)
             parts = {"detection": noticed - killed, **event["seconds"]}
             each = ", ".join(f"{part} {seconds:.1f}" for part, seconds in parts.items())
             print(f"  {event['time'] - killed:.1f} s to step {event['step']}: {each}", flush=True)
+    print(f"  goodput {(ended.read_json('result.json') or {}).get('goodput')}", flush=True)
     return _equal(ended, undisturbed)
 
 
@@ -133,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kills-a-run", type=int, default=5)
-    kinds = ["process", "driver", "worker", "node"]
+    kinds = ["process", "driver", "worker", "node", "hang"]
     parser.add_argument("--kinds", nargs="+", default=kinds, choices=kinds)
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after so many")
     parser.add_argument("--seed", type=int, default=0)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "train": "blitz.api.train_run:train",
+    "find_lr": "blitz.api.find_rate:find_lr",
     "tune": "blitz.api.tune_space:tune",
     "open": "blitz.api.run:open_run",
     "runs": "blitz.api.run:runs",

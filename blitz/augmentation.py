@@ -29,10 +29,10 @@ class Augmentation:
     """Random augmentation in training, by the seed, the epoch and the row; and views of an image in evaluation."""
 
     flip: bool | None = None
-    """Mirror half of the images; by default for classes only."""
+    """Mirror half of the images; by default for classes and labels only."""
     min_area: float | None = None
     """The smallest share of the image's area that a crop takes, which is scaled to the input size: 1 never zooms in. By
-    default 0.35 for classes, else 1."""
+    default 0.35 for classes and labels, else 1."""
     color: float = 0.0
     """Change brightness and contrast by up to this share."""
     shift: int = 0

@@ -32,6 +32,10 @@ class RunFailed(RuntimeError):
     """A run that stopped before its end, explained in one line; the same command resumes it."""
 
 
+class Diverged(RunFailed):
+    """A run whose loss or weights are not finite."""
+
+
 class Stopped(BaseException):
     """A run that got a stop request and has saved; the same command resumes it.
 

@@ -3,6 +3,19 @@
 from dataclasses import MISSING, field
 from typing import Any
 
+COUNTS = (
+    "epochs",
+    "max_steps",
+    "max_train_rows",
+    "max_eval_rows",
+    "global_batch_size",
+    "micro_batch_size",
+    "evaluate_every_steps",
+    "patience",
+    "log_every_steps",
+)
+"""Fields of every recipe that are whole numbers from 1 on, or None."""
+
 
 def may_change(default: Any = MISSING) -> Any:
     """A field that a run may be resumed with another value of: it says how long or where from, not what is learned."""

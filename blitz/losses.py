@@ -1,18 +1,20 @@
 """Losses of recipes that learn classes or numbers, as settings that such recipes share."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 
 from blitz.data.arrays import SampledDataset
 from blitz.data.plan import Plan, Split
 from blitz.data.sampling import Labels, count_of_classes, draws_of_classes, rows_in_class_order
 from blitz.errors import require
-from blitz.recipe import Recipe
+from blitz.outputs.examples import Example
+from blitz.outputs.multi_label import MultiLabel, label_examples
+from blitz.recipe import Batch, Recipe
 
 AnyRows = TypeVar("AnyRows", bound=SampledDataset)
 
@@ -70,7 +72,10 @@ class LearnsTargets(Recipe):
         }
         given = [flag for flag, is_given in of_classes.items() if is_given]
         if not classes:
-            require(not given, f"{' and '.join(given)}: for classes, and the target is a number; leave it out")
+            what = "a row may have several labels" if self.labels else "the target is a number"
+            require(not given, f"{' and '.join(given)}: for classes, and {what}; leave it out")
+            squared = not self.labels or self.number_loss == "squared"
+            require(squared, "--number-loss is for numbers, and labels are learned; leave it out")
             return self
         require(self.number_loss == "squared", "--number-loss is for numbers, and the target has classes; leave it out")
         for flag, numbers in (("--class-weights", self.class_weights), ("--sampling", self.sampling)):
@@ -123,6 +128,33 @@ class LearnsTargets(Recipe):
             # Their mean over the rows is 1.
             return tuple(sum(self.class_rows) / (occurring * rows) if rows else 0.0 for rows in self.class_rows)
         return () if isinstance(self.class_weights, str) else self.class_weights
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that are learned, if a row may have any number of them."""
+        metrics = self.metrics()
+        return metrics.labels if isinstance(metrics, MultiLabel) else ()
+
+    def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """See `Recipe.deployed`; of labels, the probability of each."""
+        if not self.labels:
+            return super().deployed(model, batch)
+        outputs: Tensor = self.forward(model, self.preprocess(batch))
+        return {"probabilities": outputs.sigmoid()}
+
+    def signature(self) -> dict[str, Any]:
+        """See `Recipe.signature`."""
+        return {**super().signature(), **({"labels": list(self.labels)} if self.labels else {})}
+
+    def examples(self, outputs: Any, batch: Batch) -> list[Example]:
+        """See `Recipe.examples`."""
+        if self.labels:
+            return label_examples(outputs, batch["targets"], self.labels)
+        return super().examples(outputs, batch)
+
+    def loss_of_labels(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each label of each row: binary cross entropy, of the shape of both."""
+        return F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
 
     def loss_of_numbers(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of each number, in the shape of `targets`, which are standardised."""

@@ -1,5 +1,6 @@
 """Settings of the optimizer, and groups of parameters with settings of their own."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeVar
@@ -11,7 +12,7 @@ from blitz.errors import require
 from blitz.fields import may_change
 
 OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "muon"]
-Schedule = Literal["constant", "cosine", "linear", "polynomial", "step", "one_cycle", "wsd", "coslog"]
+Schedule = Literal["constant", "cosine", "linear", "polynomial", "step", "one_cycle", "wsd", "coslog", "exponential"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Optim:
     schedule: Schedule = "constant"
     """The learning rate after warm-up; all but constant and step end at 0, or near it, with the last step. one_cycle
     warms up by itself, wsd (warm-up, stable, decay) is constant until its end falls linearly, coslog rises and falls
-    four times, each time over twice as many steps."""
+    four times, each time over twice as many steps; exponential rises from 1e-8 of the rate to all of it, as --find-lr
+    does."""
     schedule_epochs: float | None = may_change(None)
     """Epochs after which the schedule ends, if that is not the end of the run: set it from the start for a run that
     will be extended later, or when a run is extended, to follow the new schedule from its current step."""
@@ -108,6 +110,42 @@ class Optim:
         if self.schedule_epochs is None:
             return plan.total_steps
         return round(self.schedule_epochs * plan.steps_per_epoch)
+
+
+@dataclass(frozen=True)
+class Swa:
+    """Stochastic weight averaging: the weights at the ends of the last epochs, averaged (Izmailov et al. 2018)."""
+
+    from_epoch: float | None = None
+    """Average the weights at the end of every epoch from this one on, such as 15 of 20; the average is evaluated and
+    kept."""
+    lr: float | None = None
+    """Constant learning rate after that epoch, instead of the schedule's."""
+
+    def __post_init__(self) -> None:
+        epoch, rate = self.from_epoch, self.lr
+        require(epoch is None or epoch > 0, f"--swa.from-epoch is {epoch}; it must be above 0")
+        require(rate is None or rate > 0, f"--swa.lr is {rate}; it must be above 0")
+        require(rate is None or epoch is not None, "--swa.lr goes with --swa.from-epoch")
+
+    def require_within(self, epochs: int) -> None:
+        """Refuse to average no weights.
+
+        Raises:
+            UserError: if a run of so many epochs ends before the first that is averaged.
+        """
+        epoch = self.from_epoch
+        require(epoch is None or epoch <= epochs, f"--swa.from-epoch is {epoch}, and --epochs is {epochs}; lower it")
+
+    def averaged(self, plan: Plan, step: int) -> int:
+        """How many weights are averaged once `step` steps are done."""
+        if self.from_epoch is None:
+            return 0
+        return max(0, step // plan.steps_per_epoch - math.ceil(self.from_epoch) + 1)
+
+    def rate(self, plan: Plan, step: int) -> float | None:
+        """The learning rate of a step, counted from 0, if it is not the schedule's."""
+        return self.lr if self.from_epoch is not None and step >= self.from_epoch * plan.steps_per_epoch else None
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from blitz.data.arrays import MapStyleDataset
 from blitz.data.plan import Plan, Split
 from blitz.errors import UserError, require
+from blitz.fields import COUNTS
 from blitz.fields import may_change as may_change
-from blitz.optim import Group, Optim
+from blitz.optim import Group, Optim, Swa
 from blitz.outputs.best import Best
 from blitz.outputs.examples import Example, class_examples, number_examples
 from blitz.outputs.extra_metrics import is_extra
@@ -55,19 +56,6 @@ class RunFiles(Protocol):
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file whole."""
-
-
-_COUNTS = (
-    "epochs",
-    "max_steps",
-    "max_train_rows",
-    "max_eval_rows",
-    "global_batch_size",
-    "micro_batch_size",
-    "evaluate_every_steps",
-    "patience",
-    "log_every_steps",
-)
 
 
 @dataclass(frozen=True)
@@ -125,6 +113,7 @@ class Recipe(ABC):
     optim: Optim = Optim()
     ema: float | None = None
     """Decay of an exponential moving average of the weights, such as 0.999; the average is evaluated and kept."""
+    swa: Swa = Swa()
     init_from: str | None = may_change(None)
     """Initialise from the weights of another run, or of a file (.safetensors, .pth or .pt), as far as they fit."""
     init_checkpoint: Literal["best", "last"] | int = may_change("best")
@@ -132,10 +121,11 @@ class Recipe(ABC):
     begins_with: Annotated[WeightsSource | None, tyro.conf.Suppress] = None
 
     def __post_init__(self) -> None:
-        for name in _COUNTS:
+        for name in COUNTS:
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name.replace('_', '-')} is {value}; it must be at least 1")
         require(self.ema is None or 0 < self.ema < 1, f"--ema is {self.ema}; it must be above 0 and below 1")
+        require(self.ema is None or self.swa.from_epoch is None, "--ema and --swa.from-epoch: give one of them")
         require(self.min_delta >= 0, f"--min-delta is {self.min_delta}; it must not be below 0")
         for flag, seed in (("--seed", self.seed), ("--init-seed", self.init_seed)):
             require(seed is None or 0 <= seed < 1 << 63, f"{flag} is {seed}; it must be in [0, 2^63)")
@@ -376,8 +366,12 @@ class Recipe(ABC):
             seed=self.seed,
             rows_together=self.rows_together,
         )
-        if self.extra_metrics:
-            self.evaluated_metrics()
+        if self.extra_metrics or self.best.name:
+            reported = self.evaluated_metrics().reported()
+            # Means over rows that a recipe's own function names are known only after an evaluation.
+            if type(self).row_metrics is Recipe.row_metrics:
+                self.best.require_among(reported)
+        self.swa.require_within(self.epochs)
         for name, optim in self.schedules().items():
             ends = optim.schedule_steps(plan)
             require(

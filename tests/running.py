@@ -28,6 +28,7 @@ def train(
     use_gpu: Literal["auto", "yes", "no"] = "no",
     checkpoints: Checkpoints | None = None,
     feed: FeedName = "auto",
+    hang_timeout_s: float | None = 60.0,
     shard: Literal["no", "full"] = "no",
 ) -> RunDirectory:
     """Train, or resume, in a folder or at a URI."""
@@ -35,7 +36,14 @@ def train(
     run.probe()
     prepared.begin(run)
     job = TrainJob(prepared.recipe, prepared.plan, run, checkpoints or Checkpoints())
-    scale = Scale(num_workers=num_workers, max_failures=max_failures, use_gpu=use_gpu, feed=feed, shard=shard)
+    scale = Scale(
+        num_workers=num_workers,
+        max_failures=max_failures,
+        use_gpu=use_gpu,
+        feed=feed,
+        hang_timeout_s=hang_timeout_s,
+        shard=shard,
+    )
     launch(job, prepared.datasets, Placement(scale))
     return run
 

@@ -11,7 +11,6 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -215,22 +214,3 @@ def test_mistakes_are_reported_before_anything_is_made(
         UserError, match=r"--format onnx needs onnxscript, which is not installed: pip install 'blitz\[export\]'"
     ):
         main([digits_run.uri, "--format", "onnx", "--output", str(tmp_path / "a")])
-
-
-def test_a_table_s_artifact_takes_numbers_as_they_stand_in_the_csv(tmp_path: Path) -> None:
-    trained = table(tmp_path, target="kind").fitted()
-    made = exported(trained, tmp_path / "run", "torch_export")
-    assert made.signature["numbers"] == ["a", "big"]
-    assert made.signature["categories"] == {"colour": {"x": 1, "y": 2, "z": 3}}
-    assert made.signature["classes"] == ["0", "1"]
-    (tmp_path / "a.pt2").write_bytes(made.data)
-    module = torch.export.load(tmp_path / "a.pt2").module()
-    numbers = torch.tensor([[1 / 7, 1e9 + 1], [torch.nan, 1e9]], dtype=torch.float64)
-    given = module(numbers, torch.tensor([[2], [1]]))["probabilities"]
-    assert given.sum(1).tolist() == pytest.approx([1, 1])
-    model = trained.build_model()
-    model.load_state_dict(Checkpoint.load(RunDirectory.of(str(tmp_path / "run")), 2).weights)
-    columns = trained.inputs(str(tmp_path / "t.csv")).__getitems__(np.array([1, 0]))
-    batch = {name: torch.from_numpy(column) for name, column in columns.items()}
-    expected = trained.deployed(model.eval(), batch)["probabilities"]
-    assert torch.allclose(given, expected, atol=1e-6)

@@ -60,7 +60,7 @@ def answers(artifact: str, rows: Path, folder: Path) -> list[dict[str, Any]]:
 
 def test_cells_are_read_without_blitz_as_with_it(tmp_path: Path) -> None:
     table, new = rows_of(tmp_path, many=True)
-    given = {"text": ("review",), "types": {"kind": "category"}}
+    given: dict[str, Any] = {"text": ("review",), "types": {"kind": "category"}}
     fitted = recipe(tmp_path, table, val_fraction=0.1, task="classification", **given).fitted()
     expected = fitted.inputs(str(new)).__getitems__(np.arange(42))
     assert (expected["categories"][:, 1] > 1000).any(), "some codes are hashes"

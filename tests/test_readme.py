@@ -14,8 +14,9 @@ import pytest
 from ray.dashboard.modules.job.cli import job_cli_group
 from ray.scripts.scripts import get_auth_token, start
 
+from blitz.api.evaluate_run import EvaluateSettings
 from blitz.api.predict_rows import PredictSettings
-from blitz.cli import command_line, predict, prepare, train
+from blitz.cli import command_line, evaluate, predict, prepare, train
 from blitz.recipes import find_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -119,9 +120,10 @@ def test_every_flag_that_a_page_names_exists(capsys: pytest.CaptureFixture[str])
     for module, word in (*words, (prepare, "people.csv")):
         with pytest.raises(SystemExit):
             module.main([word, "--help"])
-    # The flags of predict depend on the run, and so does its help.
-    with pytest.raises(SystemExit):
-        command_line.parse(PredictSettings(find_recipe("table_csv")()), ["--help"], prog=predict.PROG, description="")
+    # The flags of predict and evaluate depend on the run, and so does their help.
+    for settings, prog in ((PredictSettings, predict.PROG), (EvaluateSettings, evaluate.PROG)):
+        with pytest.raises(SystemExit):
+            command_line.parse(settings(find_recipe("table_csv")()), ["--help"], prog=prog, description="")
     text = capsys.readouterr().out
     text += "".join(
         command.get_help(click.Context(command))

@@ -1,6 +1,5 @@
 """What kinds of columns a table may have, and what of them is learned: dates, amounts, many categories, skew."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 
 import blitz
 from blitz.api.train_run import TrainSettings, train_run
-from blitz.data.csv.tabular import CsvRows
 from blitz.recipes.table_csv import TableCsv
 from tests.test_table_csv import recipe, write
 
@@ -47,27 +45,6 @@ def test_the_weekday_of_a_date_is_learned_and_predicted_from_raw_cells(tmp_path:
     predicted = blitz.open(tmp_path / "run").predict(new)["prediction"].to_pylist()
     assert predicted[0] > 5 > predicted[1]
     assert all(math.isfinite(one) for one in predicted)
-
-
-def test_dates_are_numbers_of_the_artifact_and_it_says_how_they_are_made(tmp_path: Path) -> None:
-    made = recipe(tmp_path, dated(tmp_path), val_fraction=0.2, epochs=1, global_batch_size=128)
-    train_run(TrainSettings(made, run="run", storage=str(tmp_path), report=False))
-    run = blitz.open(tmp_path / "run")
-    extra = {"signature.json": ""}
-    module = torch.export.load(run.export(), extra_files=extra).module()
-    signature = json.loads(extra["signature.json"])
-    names = ["when: year", "when: month", "when: weekday", "when: elapsed"]
-    # All are at midnight.
-    assert signature["dates"] == {"when": {"order": "dmy", "numbers": names}}
-    assert signature["numbers"] == ["noise", *names]
-    held_out = run.recipe.dataset("val")
-    assert isinstance(held_out, CsvRows)
-    rows = held_out.__getitems__(np.arange(5))
-    columns = [torch.from_numpy(rows[name]) for name in signature["inputs"]]
-    truth = run.predict(str(tmp_path / "dated.csv"))["prediction"].to_numpy()
-    lines = held_out.table.lines(np.arange(5)) - 2
-    # A prediction has six digits in the file.
-    assert module(*columns)["prediction"].detach().numpy() == pytest.approx(truth[lines], rel=1e-5, abs=1e-5)
 
 
 def test_amounts_and_shares_are_numbers_whether_features_or_target(tmp_path: Path) -> None:

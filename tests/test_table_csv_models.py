@@ -61,6 +61,7 @@ def test_settings_that_are_not_given_are_those_of_the_model(tmp_path: Path) -> N
     assert (realmlp.optim.lr, realmlp.optim.name) == (tabm.optim.lr, "sgd")
     assert realmlp.fitted() == realmlp
     assert (tabm.model.members, best.model.members) == (8, 32)
+    assert tabm.epochs is not None
     assert best.epochs == 2 * tabm.epochs
     given = recipe(tmp_path, table, effort="fast", epochs=7, global_batch_size=9, model=Layers(members=3)).fitted()
     assert given.plan(60, 0).total_steps == 49

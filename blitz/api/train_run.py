@@ -53,6 +53,10 @@ class TrainSettings:
     """Continue a run although its recipe's code has changed since."""
     report: bool = True
     """Write report.html into the run at its end."""
+    find_lr: bool = False
+    """Instead of training, take 100 steps at learning rates from 1e-7 to 10 and propose one."""
+    find_batch_size: bool = False
+    """Instead of training, measure the rows a second of micro-batches of 1, 2, 4 and more rows on this machine."""
     track: tuple[TrackerName, ...] = ()
     """Send the run to these trackers too; each is configured by its own environment variables."""
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
@@ -89,6 +93,7 @@ def train_run(
     Raises:
         UserError: if it can never start, before anything is started.
     """
+    began = time.time()
     placement = Placement(settings.scale, address) if address else Placement(settings.scale)
     with placed(placement):
         prepared = prepare(settings.recipe)
@@ -113,7 +118,7 @@ def train_run(
                     pass
             say(_finished(run, prepared.recipe))
             return Trained(run, result, None, prepared.recipe)
-        return _train(prepared, run, placement, settings, command, say, after_evaluation)
+        return _train(prepared, run, placement, settings, command, say, after_evaluation, began)
 
 
 def _train(
@@ -124,6 +129,7 @@ def _train(
     command: str,
     say: Say,
     after_evaluation: Callback | None,
+    began: float,
 ) -> Trained:
     recipe = prepared.recipe
     changes = {
@@ -133,7 +139,7 @@ def _train(
     with run.locked():
         prepared.begin(run)
         list_left_out(prepared.datasets.values(), run, say=say)
-        job = TrainJob(recipe, prepared.plan, run, settings.checkpoint, command, after_evaluation)
+        job = TrainJob(recipe, prepared.plan, run, settings.checkpoint, command, after_evaluation, began)
         if step := job.first_step():
             say(f"continues from step {step} of {prepared.plan.total_steps}")
             for what, change in changes.items():
@@ -258,7 +264,7 @@ def train(
     require(scale is None or not given, f"scale= sets where it runs; pass {', '.join(given)} in it")
     where = scale or Scale(**given)
     require_name(run)
-    chosen = _recipe_of(recipe, Objects(model, train, val, loss, metrics, forward, collate_fn, target), settings)
+    chosen = recipe_of(recipe, Objects(model, train, val, loss, metrics, forward, collate_fn, target), settings)
     made = TrainSettings(
         chosen,
         run=run,
@@ -287,7 +293,12 @@ _ARGUMENTS = {
 """Types of arguments that would otherwise fail late if they were wrong."""
 
 
-def _recipe_of(recipe: str | Path | Recipe | type[Recipe] | None, objects: Objects, settings: dict[str, Any]) -> Recipe:
+def recipe_of(recipe: str | Path | Recipe | type[Recipe] | None, objects: Objects, settings: dict[str, Any]) -> Recipe:
+    """The recipe of a call of `train`, with these settings.
+
+    Raises:
+        UserError: if it is none, or has no such setting.
+    """
     if recipe is None:
         require_settings(ObjectRecipe, settings)
         groups = {name: value for name, value in settings.items() if "." not in name}

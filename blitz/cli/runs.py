@@ -1,4 +1,6 @@
-"""List the runs and sweeps in a storage, with the state, step and best value of each.
+"""List the runs and sweeps in a storage, with the state, step, best value and goodput of each.
+
+Goodput is the share of a run's time, since it was first started, that went into steps that count.
 
 blitz runs [--storage URI]
 """
@@ -28,7 +30,7 @@ def main(words: list[str]) -> None:
     if not runs:
         print(f"no runs in {settings.storage}")
         return
-    rows = [("run", "state", "step", "best", "last written"), *(_row(each, now) for each in runs)]
+    rows = [("run", "state", "step", "best", "goodput", "last written"), *(_row(each, now) for each in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -37,13 +39,14 @@ def main(words: list[str]) -> None:
             print(f"{each.name}: {each.damage}")
 
 
-def _row(summary: RunSummary, now: datetime) -> tuple[str, str, str, str, str]:
+def _row(summary: RunSummary, now: datetime) -> tuple[str, ...]:
     total = "?" if summary.total_steps is None else str(summary.total_steps)
     best = "" if summary.best is None else f"{summary.best[0]} {format_metric(summary.best[1])}"
     step = f"{summary.step}/{total}{' trials' if summary.is_sweep else ''}"
     if summary.damage:
         step = "?"
-    return summary.name, summary.state, step, best, f"{_age(now - summary.written)} ago"
+    share = "" if summary.goodput is None else f"{summary.goodput:.0%}"
+    return summary.name, summary.state, step, best, share, f"{_age(now - summary.written)} ago"
 
 
 def _age(age: timedelta) -> str:

@@ -9,6 +9,8 @@ import shlex
 import sys
 from typing import Any
 
+from blitz.api.find_batch_size import find_batch_sizes, size_lines
+from blitz.api.find_rate import find_rate, proposal
 from blitz.api.train_run import TrainSettings, train_run
 from blitz.cli.command_line import parse
 from blitz.errors import require
@@ -29,7 +31,14 @@ def main(words: list[str]) -> None:
     if words[:1] in (["-h"], ["--help"]):
         print(f"{__doc__}\nRecipes: {', '.join(all_recipe_names())}")
         return
-    train(read_settings(words, prog=PROG), command=shlex.join(["blitz", "train", *words]))
+    settings = read_settings(words, prog=PROG)
+    if settings.find_lr:
+        found, _ = find_rate(settings)
+        print("\n".join(proposal(found)))
+    if settings.find_batch_size:
+        print("\n".join(size_lines(find_batch_sizes(settings))))
+    if not (settings.find_lr or settings.find_batch_size):
+        train(settings, command=shlex.join(["blitz", "train", *words]))
 
 
 def read_settings(words: list[str], *, prog: str) -> TrainSettings:

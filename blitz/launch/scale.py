@@ -44,6 +44,10 @@ class Scale:
     rows that lie in arrays, and stream for all others, such as those of a CSV."""
     max_failures: Annotated[int, tyro.conf.arg(aliases=("--max-failures",))] = 0
     """On Ray: restart from the newest checkpoint after a failure, at most this many times."""
+    hang_timeout_s: float | None = 60.0
+    """Report a run that makes no step within so many seconds, or three times the longest step so far if that is more,
+    with the stacks of all its processes; on Ray it is then restarted, as after a failure. Start-up, evaluation and
+    checkpoints may take ten times as long. None waits for ever."""
 
     def __post_init__(self) -> None:
         count, cpus = self.num_workers, self.cpus_per_worker
@@ -60,6 +64,8 @@ class Scale:
             most is None or count == "auto",
             f"--scale.num-workers is {count}, and --scale.max-workers lets their number change; give one of them",
         )
+        hang = self.hang_timeout_s
+        require(hang is None or hang >= 1, f"--scale.hang-timeout-s is {hang}; it must be at least 1, or None")
         require(self.resize_every_s > 0, f"--scale.resize-every-s is {self.resize_every_s}; it must be above 0")
 
 

@@ -32,8 +32,10 @@ class Attention(nn.Module):
 def rotated(vectors: Tensor) -> Tensor:
     """(batch, heads, length, even width) → the same, each vector rotated by its position (RoPE, Su et al. 2021)."""
     length, half = vectors.shape[2], vectors.shape[3] // 2
-    powers = torch.arange(half, device=vectors.device, dtype=torch.float32) / half
-    angles = torch.arange(length, device=vectors.device, dtype=torch.float32)[:, None] * _BASE**-powers
+    # In bf16 positions above 256 would be rounded.
+    dtype = torch.promote_types(vectors.dtype, torch.float32)
+    powers = torch.arange(half, device=vectors.device, dtype=dtype) / half
+    angles = torch.arange(length, device=vectors.device, dtype=dtype)[:, None] * _BASE**-powers
     cos, sin = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
     first, second = vectors[..., :half], vectors[..., half:]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)

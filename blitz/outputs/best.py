@@ -1,6 +1,6 @@
 """The metric that decides which checkpoint is the best and when a run stops early."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,15 @@ class Best:
         """The metric's name without `val/`."""
         return None if self.metric is None else self.metric.removeprefix("val/")
 
+    def require_among(self, reported: Sequence[str] | None) -> None:
+        """Refuse a metric that no evaluation can give, where it is known which they give.
+
+        Raises:
+            UserError: if it is such a metric.
+        """
+        if self.name is not None and reported is not None:
+            _require_metric(self.name, ("loss", *reported))
+
 
 @dataclass(frozen=True)
 class Deciding:
@@ -60,9 +69,13 @@ class Deciding:
         Raises:
             UserError: if it is not among its metrics.
         """
-        there = ", ".join(name for name in values if "/" not in name)
-        require(self.metric in values, f"--best.metric: there is no metric '{self.metric}'; there are {there}")
+        _require_metric(self.metric, values)
         return values[self.metric]
+
+
+def _require_metric(name: str, there: Collection[str]) -> None:
+    known = ", ".join(one for one in there if "/" not in one)
+    require(name in there, f"--best.metric: there is no metric '{name}'; there are {known}")
 
 
 def _direction(name: str) -> Literal["min", "max"] | None:

@@ -34,6 +34,10 @@ class Bleu:
 
         object.__setattr__(self, "_bleu", BLEU())
 
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
+        return ("bleu", "perplexity")
+
     def sums(self, outputs: Any, batch: Mapping[str, Tensor]) -> Sums:
         """`target_tokens`, and `bleu`: length, reference length, and matches and totals of 1- to 4-grams, (10,)."""
         references = [bytes(row).rstrip(b"\0").decode() for row in batch["reference"].tolist()]

@@ -5,7 +5,6 @@ number of rows.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,19 +14,24 @@ from torch import Tensor
 
 from blitz.data.text.vocabulary import Vocabulary
 from blitz.errors import require
+from blitz.outputs.chrf import ChrF
 from blitz.outputs.metrics import Classification, Metrics, Regression, Sums
+from blitz.outputs.multi_label import LabelF1, MultiLabel
 
 _OF_PROBABILITIES = ("log_loss", "perplexity", "brier", "calibration_error")
 _OF_RANKS = ("auroc", "average_precision", "threshold")
 _OF_CLASSES = ("f1", *_OF_RANKS, *_OF_PROBABILITIES)
+_OF_LABELS = ("f1", "auroc", "average_precision")
 _OF_NUMBERS = ("mape", "quantile_loss_0.1", "quantile_loss_0.9")
 _MOST_RANKED = 64
 _CALIBRATION_BINS = 15
-_ORDERS, _BETA = 6, 2
 
 
 class Extra(Protocol):
     """Metrics beside those of a recipe; like `Metrics`, but without a deciding metric."""
+
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
 
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """Sums over the rows of a batch."""
@@ -50,6 +54,8 @@ def extra_metrics(names: Sequence[str], metrics: Metrics) -> list[Extra]:
     vocabulary = getattr(metrics, "vocabulary", None)
     if isinstance(metrics, Classification):
         known: Sequence[str] = _OF_CLASSES
+    elif isinstance(metrics, MultiLabel):
+        known = _OF_LABELS
     elif isinstance(metrics, Regression):
         known = _OF_NUMBERS
     else:
@@ -59,18 +65,23 @@ def extra_metrics(names: Sequence[str], metrics: Metrics) -> list[Extra]:
         there = f"there are {', '.join(known)}" if known else "this recipe's outputs have none"
         require(is_known, f"--extra-metrics: '{name}' is not known for this recipe; {there}")
     found: list[Extra] = []
+    ranked = metrics.labels if isinstance(metrics, MultiLabel) else getattr(metrics, "classes", ())
+    require(
+        len(ranked) <= _MOST_RANKED or not {*names} & {*_OF_RANKS},
+        f"--extra-metrics: auroc and average_precision are for at most {_MOST_RANKED} classes or labels",
+    )
     if isinstance(metrics, Classification):
         two = len(metrics.classes) == 2
-        require(
-            len(metrics.classes) <= _MOST_RANKED or not {*names} & {*_OF_RANKS},
-            f"--extra-metrics: auroc and average_precision are for at most {_MOST_RANKED} classes",
-        )
         require("threshold" not in names or two, "--extra-metrics: a threshold is for two classes")
         found += [F1(metrics)] if "f1" in names else []
         if own := tuple(name for name in _OF_RANKS if name in names):
             found.append(Ranking(metrics.classes, own))
         if own := tuple(name for name in _OF_PROBABILITIES if name in names):
             found.append(Probabilities(own))
+    elif isinstance(metrics, MultiLabel):
+        found += [LabelF1(metrics)] if "f1" in names else []
+        if own := tuple(name for name in _OF_RANKS if name in names):
+            found.append(Ranking(metrics.labels, own, are_labels=True))
     elif isinstance(metrics, Regression):
         found += [Relative(metrics)] if "mape" in names else []
         found += [Quantile(metrics, name) for name in names if name != "mape"]
@@ -95,6 +106,10 @@ class F1:
 
     metrics: Classification
 
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
+        return ("f1_micro", *(f"f1/{name}" for name in self.metrics.classes))
+
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """No sums of its own."""
         return {}
@@ -109,36 +124,52 @@ class F1:
 class Ranking:
     """How well the scores rank rows: areas under curves, and the threshold of two classes with the highest F1.
 
-    A row's score for a class is its log-odds, rounded to float16; of more than two classes to its first 12 bits. Two
-    scores in one bin count as equal.
+    A row's score for a class is its log-odds, rounded to float16; of more than two classes, and of labels, to its first
+    12 bits. Two scores in one bin count as equal.
     """
 
     classes: tuple[str, ...]
     names: tuple[str, ...]
+    are_labels: bool = False
+    """Whether a row may have any number of them; outputs are then the log-odds themselves."""
+
+    @property
+    def _are_two(self) -> bool:
+        """Whether the score for one class is that for the other, negated."""
+        return len(self.classes) == 2 and not self.are_labels
 
     @property
     def _shift(self) -> int:
-        return 0 if len(self.classes) == 2 else 4
+        return 0 if self._are_two else 4
+
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
+        own = (*self.names, *(["f1_at_threshold"] if "threshold" in self.names else []))
+        return own if self._are_two else (*own, *(f"{name}/{one}" for name in self.names for one in self.classes))
 
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`scores`: counts of shape (classes, 2, bins): of each class, rows of other classes and its own.
 
         For two classes those of the second class alone, (1, 2, bins).
         """
-        logs = outputs.double().log_softmax(1)
-        # log(1 - p) is exact where p is near 1 only from the others.
-        others = torch.stack([_without(logs, column).logsumexp(1) for column in range(logs.shape[1])], dim=1)
-        odds, targets = logs - others, batch["targets"].long()
-        if len(self.classes) == 2:
-            odds = odds[:, 1:]
-            own = (targets == 1)[:, None]
-        else:
-            own = torch.nn.functional.one_hot(targets, len(self.classes)).bool()
+        odds, own = self._odds(outputs.double(), batch["targets"].long())
         bins, columns = 1 << (16 - self._shift), odds.shape[1]
         cells = (torch.arange(columns, device=odds.device) * 2 + own.long()) * bins + _ordered(odds) // (
             1 << self._shift
         )
         return {"scores": torch.bincount(cells.flatten(), minlength=columns * 2 * bins).reshape(columns, 2, bins)}
+
+    def _odds(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-odds, and whether the row is of the class, both of shape (batch, columns of `scores`)."""
+        if self.are_labels:
+            return outputs, targets.bool()
+        logs = outputs.log_softmax(1)
+        # log(1 - p) is exact where p is near 1 only from the others.
+        others = torch.stack([_without(logs, column).logsumexp(1) for column in range(logs.shape[1])], dim=1)
+        odds = logs - others
+        if self._are_two:
+            return odds[:, 1:], (targets == 1)[:, None]
+        return odds, torch.nn.functional.one_hot(targets, len(self.classes)).bool()
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """`auroc` and `average_precision`, and with more than two classes those of each and their means.
@@ -147,7 +178,7 @@ class Ranking:
         """
         scores = sums["scores"].double()
         values: dict[str, float] = {}
-        if len(self.classes) == 2:
+        if self._are_two:
             negative, positive = self._two(scores, self.positive(sums))
             if positive.sum() and negative.sum():
                 found = {"auroc": _auroc(negative, positive), "average_precision": _precision(negative, positive)}
@@ -247,6 +278,10 @@ class Probabilities:
 
     names: tuple[str, ...]
 
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
+        return self.names
+
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`rows_judged`, and float64 sums over the rows; of calibration for each of 15 bins of confidence, (3, 15)."""
         logs, targets = outputs.double().log_softmax(1), batch["targets"].long()
@@ -285,6 +320,10 @@ class Relative:
 
     metrics: Regression
 
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
+        return ("mape",)
+
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`relative_error`, the float64 sum of |error| / |target|."""
         errors, targets = self.metrics.errors(outputs, batch)
@@ -302,6 +341,10 @@ class Quantile:
     metrics: Regression
     name: str
 
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
+        return (self.name,)
+
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """The float64 sum over the rows, by the metric's name."""
         errors, _ = self.metrics.errors(outputs, batch)
@@ -312,47 +355,3 @@ class Quantile:
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """The mean, in the target's unit."""
         return {self.name: sums[self.name].item() / (sums["values"].item() * len(self.metrics.units))}
-
-
-@dataclass(frozen=True)
-class ChrF:
-    """chrF2 of translations: F2 of their character n-grams (Popović 2015), from counts of the whole corpus."""
-
-    vocabulary: Vocabulary
-
-    def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
-        """`chrf`: of 1- to 6-grams those of the translations, of the references, and in both; (6, 3)."""
-        references = [bytes(row).rstrip(b"\0").decode() for row in batch["reference"].tolist()]
-        translations = self.vocabulary.decode(outputs.tokens.tolist())  # type: ignore[attr-defined]
-        return {"chrf": chrf_counts(translations, references).to(batch["reference"].device)}
-
-    def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """`chrf`, from 0 to 100."""
-        return {"chrf": chrf_of(sums["chrf"])}
-
-
-def chrf_counts(translations: Sequence[str], references: Sequence[str]) -> Tensor:
-    """Counts of character n-grams without white space, (6, 3): of translations, of references, and in both."""
-    counts = torch.zeros(_ORDERS, 3, dtype=torch.int64)
-    for each in zip(translations, references, strict=True):
-        translation, reference = ("".join(text.split()) for text in each)
-        for order in range(1, _ORDERS + 1):
-            one, other = (
-                Counter(text[start : start + order] for start in range(len(text) - order + 1))
-                for text in (translation, reference)
-            )
-            # As sacrebleu does, n-grams longer than the reference do not count against the translation.
-            given = one.total() if other else 0
-            counts[order - 1] += torch.tensor([given, other.total(), (one & other).total()])
-    return counts
-
-
-def chrf_of(counts: Tensor) -> float:
-    """chrF2 from such counts: of the mean precision and the mean recall over the n-grams that occur."""
-    occurring = [row for row in counts.tolist() if row[0] and row[1]]
-    if not occurring:
-        return 0.0
-    precision = sum(both / given for given, _, both in occurring) / len(occurring)
-    recall = sum(both / wanted for _, wanted, both in occurring) / len(occurring)
-    weight = _BETA**2
-    return 100 * (1 + weight) * precision * recall / (weight * precision + recall) if precision + recall else 0.0

@@ -35,6 +35,18 @@ class MetricSet:
         """
         return cls(own, tuple(extra_metrics(names, own)), Means(row_metrics, targets=lambda batch: batch))
 
+    def reported(self) -> tuple[str, ...] | None:
+        """Names that `compute` may give, without means over rows; None if the recipe's own declare none."""
+        # A subclass with a `compute` of its own may give more than it has inherited the names of.
+        kinds = type(self.own).__mro__
+        computes, declares = (
+            next((one for one in kinds if what in vars(one)), None) for what in ("compute", "reported")
+        )
+        if computes is not declares:
+            return None
+        own: tuple[str, ...] = self.own.reported()  # type: ignore[attr-defined]
+        return (*own, *(name for each in self.extra for name in each.reported()))
+
     def sums(self, outputs: Any, batch: Mapping[str, Tensor]) -> Sums:
         """Sums over the rows of a batch."""
         sums = dict(self.own.sums(outputs, batch))

@@ -50,6 +50,10 @@ class Loss:
     best: str = "loss"
     higher_is_better: bool = False
 
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
+        return ()
+
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """No sums, no metrics."""
         return {}
@@ -111,6 +115,10 @@ class Regression:
     undo: Callable[[Tensor], Tensor] | None = None
     """What gives outputs and targets in those units, if they are learned in another way, such as their logarithms."""
 
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
+        return ("mae", "rmse", "r2", *(f"mae/{name}" for name in self.names))
+
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`values`, those of each column, and float64 sums of |error|, error², target and target², for each column."""
         # Reshaped, because (batch, 1) minus (batch,) would be a square of differences.
@@ -160,6 +168,10 @@ class Distance:
     best: str = "pixel_error"
     higher_is_better: bool = False
 
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
+        return ("pixel_error",)
+
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`points`, their number, and the float64 sum of their distances."""
         errors = (outputs.double() - batch["targets"].double()).reshape(len(outputs), -1, 2)
@@ -202,6 +214,11 @@ class Classification:
     """With more classes than this, the share of rows whose class is among so many highest scores is reported too."""
     best: str = "accuracy"
     higher_is_better: bool = True
+
+    def reported(self) -> tuple[str, ...]:
+        """Names that `compute` may give."""
+        top = [f"top_{self.top_k}_accuracy"] if len(self.classes) > self.top_k else []
+        return ("accuracy", *top, "balanced_accuracy", "f1_macro", *(f"accuracy/{name}" for name in self.classes))
 
     def sums(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Sums:
         """`confusion`: counts of shape (classes, classes), truth down and prediction across.

@@ -35,6 +35,24 @@ def fitted_curve(model: nn.Module, inputs: Array, targets: Array) -> "Figure":
     return figure
 
 
+def rate_curve(rates: Sequence[float], losses: Sequence[float], proposed: float | None) -> "Figure":
+    """The training loss at each learning rate, and the rate that is proposed."""
+    with extra("report", what="a picture"):
+        from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses)
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+    # What diverges at the end would hide the rest.
+    low, start = min(losses), losses[0]
+    axes.set_ylim(low - 0.1 * abs(start - low), start + max(abs(start - low), 0.1 * abs(start)))
+    if proposed is not None:
+        axes.axvline(proposed, color="C3", linestyle="--", label=f"proposed: {proposed:g}")
+        axes.legend()
+    return figure
+
+
 def decision_regions(model: nn.Module, inputs: Array, targets: Array, *, classes: Sequence[str]) -> "Figure":
     """The points, `inputs` of shape (rows, 2), in the colours of their classes, over the model's decision regions.
 

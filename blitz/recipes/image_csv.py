@@ -17,6 +17,7 @@ from blitz.losses import LearnsTargets
 from blitz.models.vision import normalisation, own_size, require_fits, vision_model
 from blitz.optim import Optim
 from blitz.outputs.metrics import Classification, Distance, Regression
+from blitz.outputs.multi_label import MultiLabel, label_predictions
 from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch, Draws
 
@@ -61,7 +62,7 @@ class ImageCsv(LearnsTargets, AugmentsImages):
     @property
     def outputs(self) -> int:
         """The number of the model's outputs for an image."""
-        return len(self.fit.classes) or len(self.fit.targets)
+        return len(self.fit.labels.names if self.fit.labels else self.fit.classes or self.fit.targets)
 
     @property
     def max_bad_fraction(self) -> float:
@@ -85,7 +86,7 @@ class ImageCsv(LearnsTargets, AugmentsImages):
         return vision_model(self.model.name, outputs=self.outputs, size=self.data.side)
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
-        classifies = self.fit.task == "classification"
+        classifies = self.fit.task in ("classification", "multilabel")
         return self.augmentation.applied(batch, draws, size=self.data.side, classifies=classifies, moved=self._moved)
 
     def _moved(self, batch: Batch, crops: Crops) -> Batch:
@@ -111,6 +112,8 @@ class ImageCsv(LearnsTargets, AugmentsImages):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         if self.fit.task == "classification":
             return loss_of_mixed(self.loss_of_classes, outputs, batch)
+        if self.fit.task == "multilabel":
+            return loss_of_mixed(lambda *values: self.loss_of_labels(*values).mean(1), outputs, batch)
         return loss_of_mixed(lambda *values: self.loss_of_numbers(*values).mean(1), outputs, batch)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
@@ -118,6 +121,9 @@ class ImageCsv(LearnsTargets, AugmentsImages):
         match fit.task:
             case "classification":
                 return class_predictions(outputs, fit.classes)
+            case "multilabel":
+                assert fit.labels is not None
+                return label_predictions(outputs, fit.labels.names, fit.labels.separator)
             case "points":
                 frame = batch["frame"][:, None]
                 pixels = outputs.reshape(len(outputs), -1, 2) * frame[:, :, 2:] + frame[:, :, :2]
@@ -127,7 +133,7 @@ class ImageCsv(LearnsTargets, AugmentsImages):
 
     def deployed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         images, fit = batch["inputs"], self.fit
-        if fit.task == "classification":
+        if fit.task in ("classification", "multilabel"):
             return super().deployed(model, batch)
         if fit.task == "numbers":
             outputs = self.forward(model, self.preprocess(batch))
@@ -143,13 +149,19 @@ class ImageCsv(LearnsTargets, AugmentsImages):
         return {"points": points * frame[:, :, 2:] + frame[:, :, :2]}
 
     def signature(self) -> dict[str, Any]:
-        return {**super().signature(), **({} if self.fit.classes else {"targets": list(self.fit.targets)})}
+        return {
+            **super().signature(),
+            **({} if self.fit.classes or self.labels else {"targets": list(self.fit.targets)}),
+        }
 
-    def metrics(self) -> Classification | Distance | Regression:
+    def metrics(self) -> Classification | Distance | MultiLabel | Regression:
         fit = self.fit
         match fit.task:
             case "classification":
                 return Classification(fit.classes)
+            case "multilabel":
+                assert fit.labels is not None
+                return MultiLabel(fit.labels.names)
             case "points":
                 return Distance()
             case "numbers":

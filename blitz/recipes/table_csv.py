@@ -17,6 +17,7 @@ from blitz.models.table_models import MEMBERS, Effort, Layers, scaled, usual_bat
 from blitz.models.texts import WIDTH, WithTexts
 from blitz.optim import ModelOptim, Optim, completed
 from blitz.outputs.metrics import Classification, Regression
+from blitz.outputs.multi_label import MultiLabel, label_predictions
 from blitz.outputs.predictions import class_predictions, number_predictions
 from blitz.recipe import Batch
 
@@ -102,7 +103,7 @@ class TableCsv(LearnsTargets):
             flags=fit.number_columns - len(fit.numbers) + WIDTH * len(fit.texts),
             quantiles=[one.quantiles for one in fit.numbers],
             codes=fit.codes,
-            outputs=len(fit.target.classes) or 1,
+            outputs=fit.outputs,
             classifies=bool(fit.target.classes),
         )
         return WithTexts(table, pieces=BUCKETS + 1) if fit.texts else table
@@ -131,8 +132,11 @@ class TableCsv(LearnsTargets):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         # In training an ensemble gives (batch, members, outputs), and the loss is the mean of its members'.
         members = outputs if outputs.dim() == 3 else outputs[:, None]
-        targets = batch["targets"][:, None].expand(-1, members.shape[1])
-        if self.fit.target.classes:
+        targets = batch["targets"][:, None]
+        targets = targets.expand(-1, members.shape[1], *targets.shape[2:])
+        if self.fit.labels is not None:
+            losses = self.loss_of_labels(members, targets).mean(2)
+        elif self.fit.target.classes:
             losses = self.loss_of_classes(members.flatten(0, 1), targets.flatten()).view_as(targets)
         else:
             losses = self.loss_of_numbers(members.squeeze(2), targets)
@@ -141,7 +145,9 @@ class TableCsv(LearnsTargets):
         return losses.mean(1)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, list[str] | list[float]]:
-        target = self.fit.target
+        target, labels = self.fit.target, self.fit.labels
+        if labels is not None:
+            return label_predictions(outputs, labels.names, labels.separator)
         if target.classes:
             return class_predictions(outputs, target.classes)
         return number_predictions(target.undone(outputs.double()), {target.name: (0.0, 1.0)})
@@ -150,7 +156,7 @@ class TableCsv(LearnsTargets):
         target = self.fit.target
         # What is deployed is for new rows, which are in no fold.
         batch = {name: column for name, column in batch.items() if name != "fold"}
-        if target.classes:
+        if target.classes or self.labels:
             return super().deployed(model, batch)
         outputs = self.forward(model, self.preprocess(batch))
         return {"prediction": target.undone(outputs.squeeze(1))}
@@ -158,8 +164,10 @@ class TableCsv(LearnsTargets):
     def signature(self) -> dict[str, Any]:
         return {**super().signature(), **described_cells(self.fit)}
 
-    def metrics(self) -> Classification | Regression:
+    def metrics(self) -> Classification | MultiLabel | Regression:
         target = self.fit.target
+        if self.fit.labels is not None:
+            return MultiLabel(self.fit.labels.names)
         if target.classes:
             return Classification(target.classes)
         if target.log_unit:

@@ -159,7 +159,7 @@ def _event_layers(records: Sequence[Record]) -> list[Chart]:
         {"step": event.get("step", 0), "what": event["what"], "event": f"{record.name}: {text}"}
         for record in records
         for event, text in zip(record.events, event_texts(record), strict=True)
-        if event["what"] not in ("started", "finished", "restarted")
+        if event["what"] not in ("started", "finished", "restarted", "hang ended", "straggler")
         or (event["what"] == "started" and event.get("reached"))
     ]
     if not marks:
@@ -216,6 +216,12 @@ def _event_text(event: dict[str, Any]) -> str:
         parts = ", ".join(f"{part} {duration(spent)}" for part, spent in seconds.items())
         total = duration(sum(seconds.values()))
         return f"restarted after a failure: {total} until step {step:,} was done ({parts}; {when})"
+    if event["what"] == "straggler":
+        return f"{event.get('error', '')} ({when})"
+    if event["what"] == "hang":
+        return f"hang at step {step:,}: {event.get('error', '')} ({when})"
+    if event["what"] == "hang ended":
+        return f"the run continued at step {step:,} after {duration(event.get('hang_seconds', 0.0))} ({when})"
     where = f"{workers} worker{'s' if workers > 1 else ''}, {event.get('device', 'cpu')}"
     reached = event.get("reached")
     lost = f", having reached step {reached:,}" if reached and reached > step else ""

@@ -57,7 +57,13 @@ def _dependence(column: dict[str, Any]) -> Chart:
         "title": "probability" if several else title,
         "scale": {"zero": False},
     }
-    color = {"field": "series", "type": "nominal", "title": None, "sort": None, "legend": {} if several else None}
+    color: dict[str, Any] = {
+        "field": "series",
+        "type": "nominal",
+        "title": None,
+        "sort": None,
+        "legend": {} if several else None,
+    }
     mark = {"type": "point", "filled": True, "size": 70} if is_category else {"type": "line", "point": {"size": 30}}
     return {
         "data": {"values": column["points"]},

@@ -15,6 +15,7 @@ from blitz.report.classes import class_chart, confusion_chart, number_charts
 from blitz.report.curves import Chart, curve_charts, event_texts, time_chart, time_over_steps
 from blitz.report.explained import explanation_charts
 from blitz.report.formatting import duration, number, rounded, shown
+from blitz.report.goodput_chart import goodput_chart
 from blitz.report.record import Record, differing
 from blitz.report.series import ACCOUNTS
 from blitz.report.sweep_page import Sweep, curves_by, sweep_charts
@@ -99,6 +100,7 @@ def run_page(record: Record) -> Page:
         **curves,
         "time": time_chart([record]),
         "time over steps": time_over_steps(record),
+        "goodput": goodput_chart(record),
         "by class": by_class,
         "confusion": confusion_chart(evaluation) if evaluation else None,
         **{f"number {name}": chart for name, chart in numbers.items()},
@@ -117,6 +119,7 @@ def run_page(record: Record) -> Page:
         "dependence": [one["column"] for one in explanation["dependence"] if one["points"]] if explanation else [],
         "examples": (evaluation or {}).get("examples", {}),
         "seconds": _seconds(record),
+        "causes": _causes(record),
         # Values that mean that a setting is off.
         "settings_on": {name: value for name, value in record.settings.items() if value not in _OFF},
         "settings_off": {name: value for name, value in record.settings.items() if value in _OFF},
@@ -209,6 +212,9 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         starts = sum(event["what"] in ("started", "resumed") for event in record.events)
         remark = "in one go" if starts == 1 else f"of the steps that count, in {starts} starts"
         tiles.append((duration(sum(record.seconds.values())), "training", remark))
+    if record.goodput:
+        since = duration(sum(record.goodput.seconds.values()))
+        tiles.append((f"{record.goodput.share:.0%}", "goodput", f"steps that count, of {since} since the first start"))
     return tiles
 
 
@@ -230,6 +236,13 @@ def _seconds(record: Record) -> list[tuple[str, float, float]]:
     """Each account of time, its seconds, and their share."""
     whole = sum(record.seconds.values())
     return [(ACCOUNTS[account], seconds, seconds / whole) for account, seconds in record.seconds.items()]
+
+
+def _causes(record: Record) -> list[tuple[str, float, float]]:
+    """What the time since the first start went to: each cause, its seconds, and their share."""
+    seconds = record.goodput.seconds if record.goodput else {}
+    whole = sum(seconds.values())
+    return [(cause, spent, spent / whole) for cause, spent in seconds.items()]
 
 
 def _attention_charts(evaluation: dict[str, Any] | None) -> dict[str, Chart]:

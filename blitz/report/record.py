@@ -3,13 +3,15 @@
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from blitz.errors import UserError
+from blitz.errors import DamagedFile, UserError
 from blitz.report.series import ACCOUNTS, Curves
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.goodput import Goodput, goodput_of
 
 _ENDS = ("finished", "failed", "interrupted", "stopped")
 
@@ -34,6 +36,7 @@ class Record:
     bad_rows: int
     pictures: list[str]
     """What the recipe's `picture` drew, as `data:` URIs."""
+    goodput: Goodput | None = None
 
     @property
     def state(self) -> str:
@@ -123,7 +126,17 @@ def read_record(run: RunDirectory) -> Record:
         explanation=explained,
         bad_rows=max(0, len(run.bad_rows())),
         pictures=[_uri(run, name) for name in _newest_pictures(run)],
+        goodput=_goodput(run),
     )
+
+
+def _goodput(run: RunDirectory) -> Goodput | None:
+    newest: dict[str, Any] = {}
+    # A report on a run whose newest checkpoint is damaged is of use.
+    with suppress(DamagedFile):
+        steps = run.checkpoint_steps()
+        newest = (run.read_json(f"checkpoints/{steps[-1]}/state.json") or {}) if steps else {}
+    return goodput_of(run, checkpoint=newest.get("seconds"), until=run.written_at("metrics.jsonl"))
 
 
 def _newest_evaluation(run: RunDirectory) -> dict[str, Any] | None:

@@ -11,7 +11,8 @@
       evaluations/           the evaluation of the best checkpoint, and those made by blitz evaluate
       after_evaluation.json  the step that the recipe's after_evaluation was last called for, if it has one
       bad_rows.csv           rows of a CSV that are left out, if there are any
-      checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last
+      checkpoints/<step>/    weights.safetensors, optimizer.safetensors, and state.json, which is written last; of a
+                             sharded model, weights-00001-of-00002.safetensors and so on, one for each rank
       pictures/              pictures of the best checkpoint, if the recipe draws any
       trackers/<name>.json   how much of the run was sent to a tracker
       result.json            written at the end

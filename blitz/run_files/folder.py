@@ -85,6 +85,12 @@ class Directory:
         files, full = self._open(path)
         return bool(files.get_file_info(full).type != pyarrow.fs.FileType.NotFound)
 
+    def written_at(self, path: str) -> float | None:
+        """When a file was last written, in seconds since 1970; None if it is not there."""
+        files, full = self._open(path)
+        written = files.get_file_info(full).mtime
+        return None if written is None else float(written.timestamp())
+
     def names(self, folder: str = "") -> list[str]:
         """Names of the files in it, or in one of its folders."""
         files, full = self._open(folder)

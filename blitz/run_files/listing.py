@@ -12,6 +12,7 @@ import pyarrow.fs
 from blitz.errors import DamagedFile, StorageError, UserError, first_line
 from blitz.recipes import recipe_from_json
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.goodput import goodput_of
 from blitz.run_files.stored_json import parse_lines
 from blitz.storage import open_location
 
@@ -38,6 +39,8 @@ class RunSummary:
     written: datetime
     """When it last wrote something."""
     is_sweep: bool = False
+    goodput: float | None = None
+    """The share of its time that went into steps that count; None if it is not known."""
     damage: str = ""
     """What is damaged, in a line that names the file."""
 
@@ -91,14 +94,23 @@ def _read_summary(name: str, run: RunDirectory, written: list[datetime], quiet: 
     result, plan = run.read_json("result.json"), run.read_json("plan.json")
     checkpoint = _newest_checkpoint(run, files, root)
     step = max(checkpoint["step"] if checkpoint else 0, _last_step(run))
+    is_running = _is_running(run, quiet, max(written))
     return RunSummary(
         name=name,
-        state=_state(result, checkpoint, is_running=_is_running(run, quiet, max(written))),
+        state=_state(result, checkpoint, is_running=is_running),
         step=result["steps"] if result else step,
         total_steps=plan["total_steps"] if plan else None,
         best=_best(recipe, checkpoint),
         written=max(written),
+        goodput=_goodput(run, result, checkpoint, datetime.now(UTC) if is_running else max(written)),
     )
+
+
+def _goodput(run: RunDirectory, result: Any, checkpoint: Any, until: datetime) -> float | None:
+    if result:
+        return result["goodput"]["share"] if "goodput" in result else None
+    spent = goodput_of(run, checkpoint=(checkpoint or {}).get("seconds"), until=until.timestamp())
+    return None if spent is None else spent.share
 
 
 def _summary_of_sweep(

@@ -96,6 +96,7 @@ _SHAPES: dict[str, Shape] = {
         "best_checkpoint": _is_int,
         "rows_digest": str,
         "stopped_before?": _is_int,
+        "goodput?": {"share": _is_number, "seconds": _VALUES},
     },
     "after_evaluation.json": {"step": _is_int, "stopped_before": (type(None), _is_int)},
     "importance.json": {str: _is_number},
@@ -123,6 +124,7 @@ _SHAPES: dict[str, Shape] = {
         "files": _are_checkpoint_files,
         "best?": (type(None), _BEST),
         "sha256?": {str: str},
+        "seconds?": _VALUES,
     },
     "metrics.jsonl": _METRICS,
     "events.jsonl": {
@@ -135,7 +137,11 @@ _SHAPES: dict[str, Shape] = {
         "device?": str,
         "error?": str,
         "command?": str,
-        "seconds?": {str: _is_number},
+        "seconds?": _VALUES,
+        **{f"{time}?": _is_time for time in ("began", "requested", "process", "last_written")},
+        "counted?": _VALUES,
+        "hang_seconds?": _is_number,
+        "account?": str,
         **{f"{account}_seconds?": _is_number for account in ("compute", "data", "evaluation", "checkpoint")},
     },
 }

@@ -5,6 +5,7 @@
       trials.csv             a row a trial: what varied, state, last and best value, step, seconds, error
       trials/<number>/       recipe.json, metrics.jsonl, and trial.json, which is written at its start and end
       best/                  the best trial as an ordinary run
+      packs/                 checkpoints of the packs that are trained now
       importance.json        how much each parameter decides
       pictures/              the same, loss curves, and the metric against each setting
 
@@ -26,6 +27,7 @@ from blitz.settings import shown_words
 
 TrialState = Literal["running", "finished", "stopped", "failed"]
 
+PACKS = "packs"
 _THREADS = 16
 
 Item = TypeVar("Item")

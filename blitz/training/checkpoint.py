@@ -8,12 +8,12 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from blitz.errors import UserError
+from blitz.run_files.checkpoint_digests import Seal
 from blitz.run_files.checkpoint_names import KINDS, kind_of
 from blitz.run_files.directory import RunDirectory
-from blitz.training.sharding import WHOLE, Part, as_divided, own_rows
+from blitz.training.sharding import WHOLE, Part, as_divided, is_divided, own_rows
 
 Tensors = dict[str, Tensor]
 
@@ -42,19 +42,20 @@ class Checkpoint:
             OSError: on every rank, if the storage of one of them does not take its part.
         """
         files = {"weights": self.weights, "optimizer": self.optimizer}
-        written: Mapping[str, Any] | OSError
+        written: dict[str, Seal] | OSError
         try:
             written = run.write_part(
                 self.step, part.rank, part.count, {kind: safetensors.torch.save(files[kind]) for kind in KINDS}
             )
         except OSError as error:
             written = error
-        every = part.gather(written)
-        for one in every:
+        seals: dict[str, Seal] = {}
+        for one in part.gather(written):
             if isinstance(one, OSError):
                 raise one
+            seals |= one
         if part.rank == 0:
-            run.seal_checkpoint(self.step, {name: seal for one in every for name, seal in one.items()}, self.state)
+            run.seal_checkpoint(self.step, seals, self.state)
 
     def give_weights(self, model: nn.Module, run: RunDirectory) -> None:
         """Load the weights into a model of the run.
@@ -106,7 +107,7 @@ class _Rows:
     """The rows of one tensor, file by file: all of them, or those of this rank if `target` is divided."""
 
     def __init__(self, target: Tensor | None) -> None:
-        self._target = target if isinstance(target, DTensor) else None
+        self._target = target if is_divided(target) else None
         self._pieces: list[Tensor] = []
         self._count = 0
 
@@ -127,10 +128,10 @@ class _Rows:
 
 
 def _copies(tensors: Tensors, *, leads: bool) -> Tensors:
-    own = {name: one.to_local() if isinstance(one, DTensor) else one for name, one in tensors.items()}
+    own = {name: one.to_local() if is_divided(one) else one for name, one in tensors.items()}
     # One for each name: safetensors takes neither strided tensors nor two that share memory, as tied weights do.
     return {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in own.items()
-        if leads or isinstance(tensors[name], DTensor)
+        if leads or is_divided(tensors[name])
     }

@@ -72,7 +72,7 @@ class Recording:
         try:
             with _init_as_steps(self._steps), _Recorder(self._steps), _OnMeta():
                 yield
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, TypeError) as error:
             if "meta" not in str(error).lower():
                 raise
             raise CannotDefer(str(error)) from error
@@ -95,7 +95,7 @@ class Recording:
             if key not in memory:
                 memory[key] = torch.UntypedStorage(value.untyped_storage().nbytes())
             found = torch.empty(0, dtype=value.dtype)
-            return found.set_(memory[key], value.storage_offset(), value.size(), value.stride())  # type: ignore[call-overload]
+            return found.set_(memory[key], value.storage_offset(), value.size(), value.stride())
 
         for number, step in enumerate(self._steps):
             with torch.no_grad():
@@ -150,7 +150,7 @@ class _OnMeta(TorchFunctionMode):
 
 class _Recorder(TorchDispatchMode):
     def __init__(self, steps: list[_Step]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._steps = steps
 
     def __torch_dispatch__(
@@ -183,7 +183,8 @@ def _is_meta(value: Any) -> bool:
 
 
 def _storage_of(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    found: int = tensor.untyped_storage()._cdata
+    return found
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from blitz.training.model import Forward, checkpoint_model, forward_and_loss
 LEVEL = 0.9
 """The level of the prediction intervals."""
 _ROWS, _PERMUTED_ROWS, _LEAST_PERMUTED = 20_000, 1000, 100
-_REPEATS, _MOST_COLUMNS, _MOST_FORWARD = 5, 100, 50_000
+_REPEATS, _MOST_COLUMNS, _MOST_FORWARD = 5, 100, 25_000
 _DRAWN, _DEPENDENCE_ROWS, _POINTS, _MOST_SERIES = 6, 200, 16, 5
 _BINS, _LEAST_IN_BIN, _WORST, _RESIDUALS = 10, 10, 20, 500
 _ROWS_A_FORWARD = 1024

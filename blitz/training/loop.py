@@ -16,28 +16,26 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from blitz.data.plan import Block, Plan
-from blitz.errors import RunFailed, Stopped, require
+from blitz.errors import Diverged, Stopped, require
 from blitz.outputs.best import deciding_metric
 from blitz.outputs.metrics import format_metric
 from blitz.randomness import MASK64, Use, key_for
 from blitz.recipe import Recipe
 from blitz.run_files.directory import RunDirectory
+from blitz.run_files.goodput import goodput_of
 from blitz.training.after_evaluation import AfterEvaluation, Callback
 from blitz.training.bad_row_log import BadRowLog
 from blitz.training.batches import StepBatch, step_batches
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.checkpoint_triggers import CheckpointTrigger
 from blitz.training.checkpoint_writer import CheckpointWriter
-from blitz.training.clock import Clock
-from blitz.training.display import Display
 from blitz.training.evaluation import Evaluation
 from blitz.training.model import batch_norm_explained, build_forward, forward_and_loss, oom_hint
 from blitz.training.optimizer import Optimizers
 from blitz.training.progress import Progress
-from blitz.training.session import Preemption, Session
+from blitz.training.session import Origin, Preemption, Session
 from blitz.training.sharding import WHOLE, Part
 from blitz.training.weight_average import WeightAverage, optimizer_state
-from blitz.training.world import World
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,8 @@ class TrainJob:
     """The command line that starts or resumes it, if that is known."""
     after_evaluation: Callback | None = None
     """Called beside the recipe's own `after_evaluation`."""
+    began: float = field(default_factory=time.time)
+    """When the command began, in seconds since 1970."""
 
     @property
     def first_step(self) -> Callable[[], int]:
@@ -102,7 +102,7 @@ def train(job: TrainJob, blocks: Iterable[Block], writer: CheckpointWriter, sess
         Stopped: once it has saved, if a stop is requested.
     """
     world, display = session.world, session.display
-    training = _Training(job, writer, world, session.first_step, display)
+    training = _Training(job, writer, session)
     trigger = CheckpointTrigger(session, every_seconds=job.checkpoints.every_seconds)
     bad_rows = BadRowLog(job.recipe, job.plan, job.run, world=world, display=display)
     with training.record_outcome():
@@ -138,32 +138,35 @@ def train(job: TrainJob, blocks: Iterable[Block], writer: CheckpointWriter, sess
 class _Training:
     """The state of a run in progress, and the operations on it."""
 
-    def __init__(
-        self, job: TrainJob, writer: CheckpointWriter, world: World, first_step: int, display: Display
-    ) -> None:
-        self.job, self.writer, self.world, self.display = job, writer, world, display
+    def __init__(self, job: TrainJob, writer: CheckpointWriter, session: Session) -> None:
+        world, first_step = session.world, session.first_step
+        self.job, self.writer, self.world, self.display = job, writer, world, session.display
         self.recipe = recipe = job.recipe
         self.module = build_forward(recipe, world, None if first_step else job.run)
         self.model = self.module.model
         self.optimizers = Optimizers(recipe, self.model, job.plan)
-        self.average = None if recipe.ema is None else WeightAverage(self.model, recipe.ema)
+        self.average = WeightAverage.of(self.model, recipe, job.plan)
         self.progress = self._restore(first_step) if first_step else Progress()
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=world.device)
         self.evaluation: Evaluation | None = None
-        self.clock = Clock()
+        self.clock = session.clock
+        self.clock.resume_from(self.progress.seconds)
         self.beside_checkpoint: dict[str, Any] = {}
         self.after_evaluation = AfterEvaluation(recipe, job.plan, writer, world, job.after_evaluation)
         if world.leads:
-            self._begin(first_step)
+            self._begin(first_step, session.origin)
 
-    def _begin(self, first_step: int) -> None:
+    def _begin(self, first_step: int, origin: Origin | None) -> None:
         """Note where the run starts, and which checkpoints were passed over because they are damaged."""
         damaged = self.job.run.damaged_after(first_step)
         for step in damaged:
             from_where = f"the run resumes from step {first_step}" if first_step else "the run starts again"
             self.display.line(f"the checkpoint of step {step} is damaged and is deleted; {from_where}")
+        more: dict[str, Any] = {"damaged": damaged} if damaged else {}
+        more |= {"began": self.job.began, "counted": self.progress.seconds, **(asdict(origin) if origin else {})}
+        if (written := self.job.run.written_at("metrics.jsonl")) is not None:
+            more["last_written"] = written
         reached = self.writer.begin(first_step)
-        more = {"damaged": damaged} if damaged else {}
         self._note("resumed" if first_step else "started", reached=reached, command=self.job.command, **more)
 
     def _wrap(self) -> None:
@@ -172,6 +175,7 @@ class _Training:
         DistributedDataParallel has to be built again when the set of trained parameters changes.
         """
         self.replica = self.world.replicate(self.module, find_unused_parameters=self.recipe.find_unused_parameters)
+        self.clock.measure(self.replica)
         self.forward: nn.Module = torch.compile(self.replica) if self.recipe.compile else self.replica  # type: ignore[assignment]
         self.gradients_checked = False
 
@@ -179,7 +183,7 @@ class _Training:
         checkpoint = Checkpoint.load(self.job.run, step, self.model.state_dict())
         checkpoint.give_weights(self.model, self.job.run)
         if self.average is not None:
-            self.average.restore(checkpoint.optimizer)
+            self.average.restore(checkpoint.optimizer, step)
         self.optimizers.load_state(optimizer_state(checkpoint.optimizer))
         return Progress.of(checkpoint.state, self.world)
 
@@ -208,14 +212,14 @@ class _Training:
             self.display.line(f"step {progress.step + 1} is left out: its gradient is not finite")
         else:
             self.optimizers.step(progress.step)
-            if self.average is not None:
-                self.average.update(progress.step + 1)
             progress.loss_rows += batch.rows
+        if self.average is not None:
+            self.average.update(progress.step + 1)
         self.optimizers.zero_grad()
 
         progress.step += 1
         progress.rows_digest = (progress.rows_digest + batch.digest) & MASK64
-        self.clock.rows += batch.rows
+        self.clock.step(batch.rows)
         self.display.step(progress.step)
 
     def _gradients(self, *, shared: bool) -> AbstractContextManager[None]:
@@ -259,9 +263,9 @@ class _Training:
         )
 
     def _require_finite(self, what: str, value: float) -> None:
-        """Raise RunFailed, with advice, if a value, which is the same on every rank, is not finite."""
+        """Raise Diverged, with advice, if a value, which is the same on every rank, is not finite."""
         if not math.isfinite(value):
-            raise RunFailed(
+            raise Diverged(
                 f"the {what} is {value} at step {self.progress.step}; start with a lower --optim.lr or with "
                 "--optim.grad-clip-norm 1, or resume from the last checkpoint with --on-nan skip"
             )
@@ -307,6 +311,7 @@ class _Training:
             self.progress,
             rows_digest=self.world.sum_digest(self.progress.rows_digest),
             loss_sum=self.world.sum(self.loss_sum).item(),
+            seconds={str(account): spent for account, spent in self.clock.total.items()},
         )
         self._require_finite("training loss", progress.loss_sum)
         self._require_finite("norm of the weights", nn.utils.get_total_norm(self.model.parameters()).item())
@@ -318,7 +323,8 @@ class _Training:
                 optimizer |= {name: weight.detach().clone() for name, weight in self.average.trained().items()}
             with self._averaged():
                 checkpoint = Checkpoint(progress.step, self.model.state_dict(), optimizer, asdict(progress))
-                self.writer.save(checkpoint, best=best, beside=self.beside_checkpoint)
+                beside = self.beside_checkpoint if self.world.leads else {}
+                self.writer.save(checkpoint, best=best, beside=beside)
         self.beside_checkpoint = {}
 
     def is_stopped(self, *, resumes: bool = False) -> bool:
@@ -339,9 +345,11 @@ class _Training:
         if self.world.leads:
             with self.clock.on("checkpoint"):
                 self.writer.finish()
-            self._note("finished", **self.clock.lap())
+            self._note("finished", **self.clock.lap(), counted=self.clock.total)
             result = replace(progress, rows_digest=digest).result(self.job.plan, patience=self.recipe.patience)
-            self.job.run.write_json("result.json", {**result, **self.after_evaluation.outcome()})
+            spent = goodput_of(self.job.run)
+            more = {"goodput": spent.to_json()} if spent else {}
+            self.job.run.write_json("result.json", {**result, **self.after_evaluation.outcome(), **more})
 
     @contextmanager
     def record_outcome(self) -> Iterator[None]:

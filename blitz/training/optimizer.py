@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
-from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from blitz.data.plan import Plan
@@ -15,6 +14,7 @@ from blitz.errors import require
 from blitz.optim import Group, Optim
 from blitz.recipe import Recipe
 from blitz.training.parameter_rules import custom_optimizer, hidden_matrices, torch_groups
+from blitz.training.sharding import is_divided
 
 State = dict[str, Tensor]
 
@@ -30,7 +30,7 @@ class Optimizers:
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module, plan: Plan) -> None:
-        self._model, self._plan = model, plan
+        self._model, self._plan, self._recipe = model, plan, recipe
         self._groups = recipe.parameter_groups(model, plan.steps_per_epoch)
         _require_whole(recipe, model, self._groups)
         # A recipe may already have put a norm into eval mode itself.
@@ -75,14 +75,15 @@ class Optimizers:
                 parameters = [parameter for group in groups for parameter in group["params"]]
                 norm = nn.utils.clip_grad_norm_(parameters, clip or math.inf)
                 # Of a sharded model every rank has a part of the norm.
-                whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+                whole = norm.full_tensor() if is_divided(norm) else norm
                 finite = finite and (not look or bool(whole.isfinite()))
         return finite
 
     def step(self, step: int) -> None:
         """Take step `step`, counted from 0."""
         for settings, optimizer in self._each:
-            rate = learning_rate(settings, step, self._plan)
+            rate = self._recipe.swa.rate(self._plan, step) if settings is self._recipe.optim else None
+            rate = learning_rate(settings, step, self._plan) if rate is None else rate
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["lr_factor"]
             optimizer.step()
@@ -121,7 +122,7 @@ class Optimizers:
         for name, value in stored.items():
             key, _, parameter_name = name.partition("/")
             parameter = parameters[parameter_name]
-            if value.shape == parameter.shape and not isinstance(value, DTensor):
+            if value.shape == parameter.shape and not is_divided(value):
                 # In the parameter's memory format: fused updates walk both in memory order.
                 value = torch.empty_like(parameter, device="cpu").copy_(value)
             of_each.setdefault(parameter, {})[key.removeprefix(_NUMBER)] = (
@@ -174,7 +175,7 @@ def build_optimizer(settings: Optim, parameters: Iterable[Any]) -> optim.Optimiz
             given = list(parameters)
             each = [one for part in given for one in (part["params"] if isinstance(part, dict) else [part])]
             # torch has no fused SGD for tensors that are divided over ranks.
-            fused = not any(isinstance(one, DTensor) for one in each)
+            fused = not any(is_divided(one) for one in each)
             sgd = optim.SGD(given, lr=lr, momentum=momentum, weight_decay=decay, fused=fused)
             if momentum:
                 # torch would create these buffers at the first gradient, but the fused update cannot mix parameters
@@ -225,6 +226,8 @@ def learning_rate(settings: Optim, step: int, plan: Plan) -> float:
             return peak * min(1.0, (end - step) / max(1, round(settings.decay_fraction * end)))
         case "coslog":
             return peak * 0.5 * (1 - math.cos(2 * math.pi * math.log2(1 + 15 * progress)))
+        case "exponential":
+            return peak * math.pow(10, -8 * (1 - progress))
         case "one_cycle":
             return peak * _one_cycle(step, end)
 

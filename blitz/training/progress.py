@@ -43,6 +43,8 @@ class Progress:
     """Evaluations since the deciding metric last improved by more than the recipe's `min_delta`."""
     improved_from: float | None = None
     """The value that the next improvement is measured from."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By account: how rank 0 has spent the time of the steps that count."""
 
     def evaluated(self, values: Mapping[str, float], deciding: Deciding, *, min_delta: float = 0.0) -> bool:
         """Record the evaluation at `step`; returns whether it is the best so far.
@@ -95,12 +97,17 @@ class Progress:
         }
 
     @classmethod
+    def stored(cls, state: Mapping[str, Any]) -> "Progress":
+        """The progress that `asdict` gave."""
+        known = {spec.name: state[spec.name] for spec in fields(cls) if spec.name in state}
+        return cls(**{**known, "best": BestEvaluation(**state["best"]) if state["best"] else None})
+
+    @classmethod
     def of(cls, state: dict[str, Any], world: World) -> "Progress":
         """The progress that a checkpoint's state holds, as this rank resumes from it."""
-        # Checkpoints of older versions lack the last two.
-        missing = [spec.name for spec in fields(cls)[:-2] if spec.name not in state]
+        # Checkpoints of older versions lack the last three.
+        missing = [spec.name for spec in fields(cls)[:-3] if spec.name not in state]
         lacks = f"the state.json of checkpoint {state['step']} lacks {', '.join(missing)}; delete its folder"
         require(not missing, lacks)
-        known = {spec.name: state[spec.name] for spec in fields(cls) if spec.name in state}
-        progress = cls(**{**known, "best": BestEvaluation(**state["best"]) if state["best"] else None})
+        progress = cls.stored(state)
         return progress if world.leads else replace(progress, rows_digest=0, loss_sum=0.0)

@@ -1,9 +1,10 @@
 """What the process that runs a job passes to it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
+from blitz.training.clock import Clock
 from blitz.training.display import Display
 from blitz.training.world import World
 
@@ -28,6 +29,16 @@ def never_preempted() -> Preemption:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """When a start of a run began, in seconds since 1970."""
+
+    requested: float
+    """When the workers were requested: by the command, or after a failure."""
+    process: float
+    """When this process was created."""
+
+
+@dataclass(frozen=True)
 class Session:
     """One rank's start of a job."""
 
@@ -36,3 +47,6 @@ class Session:
     """The step to start or resume at; the blocks start there too."""
     display: Display
     preemption: PreemptionPoll = never_preempted
+    clock: Clock = field(default_factory=Clock)
+    """Where the job's time goes, by which the launching process sees its progress."""
+    origin: Origin | None = None

@@ -4,25 +4,26 @@ A tensor is divided by its first dimension, as `torch.chunk` does. In a checkpoi
 and a tensor is the rows of all files in their order: any number of ranks can load it, and so can one process.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 from blitz.errors import require
 from blitz.recipe import Recipe
 from blitz.training.world import World
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Part:
         """The part of each of several ranks; all must call this."""
         # A rank that dies closes its connections, which the others detect at once: the limit is for slow storage.
         group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
+        assert isinstance(group, dist.ProcessGroup)
         return cls(dist.get_rank(), dist.get_world_size(), group)
 
     def gather(self, mine: T) -> list[T]:
@@ -54,6 +56,13 @@ class Part:
 
 WHOLE = Part()
 """What a process writes whose model is not divided."""
+
+
+def is_divided(tensor: Any) -> "TypeGuard[DTensor]":
+    """Whether a tensor is divided over the ranks."""
+    # Where one is, this is imported; it takes a second, which a process without one is spared.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
@@ -111,6 +120,9 @@ def divide(forward: nn.Module, model: nn.Module, recipe: Recipe, world: World) -
 
     Every block is whole only while it computes.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     require_shardable(recipe, model)
     # Weights are rounded before they are sent; gradients are added up as they are without sharding.
     precision = MixedPrecisionPolicy(
@@ -133,18 +145,20 @@ def recompute_blocks(recipe: Recipe, model: nn.Module) -> None:
     for block in blocks_of(recipe, model):
         norms = any(isinstance(one, _NormBase) and one.track_running_stats for one in block.modules())
         require(not norms, "--recompute: a block of the model has a batch norm, which would count each batch twice")
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def own_rows(target: DTensor) -> range:
+def own_rows(target: "DTensor") -> range:
     """The rows of a divided tensor that this rank has."""
     rows, (ranks,), rank = target.shape[0], target.device_mesh.shape, target.device_mesh.get_local_rank()
     share = -(-rows // ranks)
     return range(min(rank * share, rows), min((rank + 1) * share, rows))
 
 
-def as_divided(rows: Tensor, target: DTensor, *, count: int) -> Tensor:
+def as_divided(rows: Tensor, target: "DTensor", *, count: int) -> Tensor:
     """This rank's rows, of `count` in all, as a tensor that is divided like `target`."""
+    from torch.distributed.tensor import DTensor
+
     shape = torch.Size((count, *rows.shape[1:]))
     stride = torch.empty(shape, device="meta").stride()
     mesh, placements = target.device_mesh, target.placements
@@ -153,7 +167,7 @@ def as_divided(rows: Tensor, target: DTensor, *, count: int) -> Tensor:
 
 def take_rows(whole: Tensor, target: Tensor) -> Tensor:
     """`whole`, or this rank's rows of it if `target` is divided."""
-    if not isinstance(target, DTensor):
+    if not is_divided(target):
         return whole
     rows = own_rows(target)
     return as_divided(whole[rows.start : rows.stop], target, count=len(whole))

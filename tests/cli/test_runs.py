@@ -53,7 +53,7 @@ def test_runs_are_listed_newest_first_with_state_step_metric_and_age(
     capsys.readouterr()
     runs.main(["--storage", storage])
     header, *lines = (re.split(r"  +", line) for line in capsys.readouterr().out.splitlines())
-    assert header == ["run", "state", "step", "best", "last written"]
+    assert header == ["run", "state", "step", "best", "goodput", "last written"]
     assert [line[:3] for line in lines] == [
         ["whole", "finished", "20/20"],
         ["none", "never checkpointed", "20/20"],
@@ -61,6 +61,7 @@ def test_runs_are_listed_newest_first_with_state_step_metric_and_age(
     ]
     assert re.fullmatch(r"val/accuracy 0\.\d{4}", lines[0][3])
     assert re.fullmatch(r"val/accuracy 0\.\d{4}", lines[2][3])
+    assert re.fullmatch(r"\d+%", lines[0][4])
     assert [line[-1] for line in lines[1:]] == ["3 min ago", "2 h ago"]
 
 

@@ -13,7 +13,7 @@ from sklearn.calibration import calibration_curve
 from torch import Tensor
 
 from blitz.errors import UserError
-from blitz.outputs.extra_metrics import chrf_counts, chrf_of
+from blitz.outputs.chrf import chrf_counts, chrf_of
 from blitz.outputs.metric_set import MetricSet
 from blitz.outputs.metrics import Classification, Loss, Metrics, Regression, Sums
 from blitz.recipe import Batch

@@ -23,6 +23,7 @@ RECORD = Record(
     events=[{"what": "finished", "step": 2, "checkpoint_seconds": 0.05}],
     result=None,
     evaluation=None,
+    explanation=None,
     bad_rows=0,
     pictures=[],
 )

@@ -1,6 +1,7 @@
 """Models that are built one tensor at a time have the weights that their constructor gives."""
 
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -12,19 +13,20 @@ from tests.running import same_bits
 
 
 class Initialised(nn.Module):
-    """Weights that are drawn again, views, shared ones, a constant, a double one, and a table made of small numbers."""
+    """Weights that are drawn again, views, shared ones, a constant, one in float64, and a table of sines."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(5, 5) for _ in range(3))
+        layers = [nn.Linear(5, 5) for _ in range(3)]
+        self.layers = nn.ModuleList(layers)
         self.embedding = nn.Embedding(7, 5, padding_idx=0)
         self.norm, self.attention = nn.BatchNorm1d(5), nn.MultiheadAttention(5, 1)
         self.apply(self._again)
-        nn.init.orthogonal_(self.layers[0].weight)
-        nn.init.trunc_normal_(self.layers[1].weight, std=0.1)
-        self.layers[2].weight = self.layers[0].weight
+        nn.init.orthogonal_(layers[0].weight)
+        nn.init.trunc_normal_(layers[1].weight, std=0.1)
+        layers[2].weight = layers[0].weight
         self.start = nn.Parameter(torch.tensor([0.5]))
-        self.double = nn.Linear(2, 2).double()
+        self.wide = nn.Linear(2, 2).double()
         table = torch.zeros(4, 6)
         table[:, 0::2] = torch.arange(4.0)[:, None].sin()
         self.register_buffer("table", table, persistent=False)
@@ -55,25 +57,23 @@ def test_no_more_is_held_than_one_tensor(monkeypatch: pytest.MonkeyPatch) -> Non
     class Deep(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = nn.ModuleList(nn.Linear(64, 64, bias=False) for _ in range(20))
-            for layer in self.layers:
+            layers = [nn.Linear(64, 64, bias=False) for _ in range(20)]
+            self.layers = nn.ModuleList(layers)
+            for layer in layers:
                 nn.init.normal_(layer.weight)
 
     recording, one = Recording(), 64 * 64 * 4
     with recording.here():
         tensors = named_tensors(Deep())
-    held, most = [], 0
-    whole = torch.UntypedStorage
+    made: list[weakref.ref[torch.UntypedStorage]] = []
 
-    def noted(size: int) -> torch.UntypedStorage:
-        made = whole(size)
-        held.append(weakref.ref(made))
-        return made
+    class Noted(torch.UntypedStorage):
+        def __init__(self, *args: Any) -> None:
+            made.append(weakref.ref(self))
 
-    monkeypatch.setattr(torch, "UntypedStorage", noted)
-    for _ in recording.values(tensors):
-        most = max(most, sum(ref().nbytes() for ref in held if ref() is not None))
-    assert most == one
+    monkeypatch.setattr(torch, "UntypedStorage", Noted)
+    held = [sum(storage.nbytes() for ref in made if (storage := ref())) for _ in recording.values(tensors)]
+    assert held == [one] * 20
 
 
 def test_a_constructor_that_needs_values_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from blitz.optim import Group, Optim
 from blitz.outputs.metrics import Classification
 from blitz.recipe import Batch, Recipe, may_change
 from blitz.run_files.directory import RunDirectory
+from blitz.training.checkpoint import Checkpoint
 from blitz.training.evaluation import EvaluateJob
 from blitz.training.loop import Checkpoints, TrainJob
 from blitz.training.prepared import prepare
-from blitz.training.sharding import repeated_blocks, require_shardable
+from blitz.training.sharding import Part, repeated_blocks, require_shardable
 from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, same_bits, train, weights
 from tests.two_processes import on_ranks, run_on_two
@@ -40,7 +42,8 @@ class Block(nn.Module):
         self.norm, self.layer = nn.LayerNorm(7), nn.Linear(7, 7)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return inputs + self.layer(self.norm(inputs)).relu()
+        outputs: Tensor = inputs + self.layer(self.norm(inputs)).relu()
+        return outputs
 
 
 class Net(nn.Module):
@@ -48,7 +51,8 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.blocks = nn.Linear(4, 7), nn.ModuleList(Block() for _ in range(2))
+        self.first = nn.Linear(4, 7)
+        self.blocks: Any = nn.ModuleList(Block() for _ in range(2))
         self.head, self.scale = nn.Linear(7, 3), nn.Parameter(torch.ones(1))
         self.register_buffer("shift", torch.randn(7))
 
@@ -149,6 +153,20 @@ def test_sharded_runs_take_the_rows_and_the_steps_of_one_process_which_uses_them
     initial = prepare(replace(PLAIN, init_from=first.run.uri, init_checkpoint=4)).initial
     assert initial is not None
     assert same_bits(initial.taken, weights(first.run))
+
+
+def save_where_one_storage_fails(folder: Path, rank: int) -> None:
+    (folder / "a file").touch()
+    run = RunDirectory.of(str(folder / ("run" if rank == 0 else "a file")))
+    own = {"weight": torch.full((1,), rank)}
+    with pytest.raises(OSError, match="a file"):
+        Checkpoint(1, own, own, {}).save(run, Part.of_this_rank())
+
+
+def test_a_checkpoint_is_absent_if_one_process_cannot_write_its_part(tmp_path: Path) -> None:
+    on_ranks(partial(save_where_one_storage_fails, tmp_path), tmp_path, ranks=2)
+    assert (tmp_path / "run" / "checkpoints" / "1" / "weights-00001-of-00002.safetensors").exists()
+    assert RunDirectory.of(str(tmp_path / "run")).checkpoint_steps() == []
 
 
 @pytest.mark.cluster

@@ -3,15 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import blitz
 from blitz.api.run import Run
 from blitz.errors import UserError
 from blitz.launch.local.in_process import world_here
 from blitz.launch.scale import Scale
+from blitz.optim import Optim, Swa
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.loop import Checkpoints
 from blitz.training.packed import why_not_packable
@@ -52,9 +56,41 @@ def test_the_average_is_evaluated_kept_and_given_to_whoever_uses_the_run(tmp_pat
     assert losses(run.directory) == [0, -1, -2, -3, -4, -5]
 
 
+def test_swa_averages_the_ends_of_the_last_epochs_at_a_constant_rate(tmp_path: Path) -> None:
+    recipe = Overfitting(swa=Swa(from_epoch=3, lr=0.5), epochs=6, optim=Optim(name="sgd", lr=1.0, schedule="constant"))
+    run = train(recipe, tmp_path)
+    # The weight is 1, 2, 3, 3.5, 4 and 4.5 after the steps, of which each is an epoch.
+    averages = [1, 2, 3, 3.25, 3.5, 3.75]
+    assert [line["val/loss"] for line in run.metrics() if "val/loss" in line] == [(one - 4) ** 2 for one in averages]
+    assert weights(run)["weight"].item() == 3.75
+    assert result(run)["best_checkpoint"] == 6
+
+
+def test_swa_is_the_average_of_torch_with_its_buffers(tmp_path: Path) -> None:
+    recipe = Noisy()
+    every = Checkpoints(keep=99)
+    plain = train(recipe, tmp_path / "plain", checkpoints=every)
+    averaged = train(replace(recipe, swa=Swa(from_epoch=2)), tmp_path / "swa")
+    model = recipe.build_model()
+    expected = AveragedModel(model, use_buffers=True)
+    ends = [step for step in plain.checkpoint_steps() if step % 8 == 0 and step >= 16]
+    assert len(ends) > 1
+    for step in ends:
+        model.load_state_dict(weights(plain, step))
+        expected.update_parameters(model)
+    found = weights(averaged)
+    for name, value in expected.module.state_dict().items():
+        if value.is_floating_point():
+            # A few roundings of float32.
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("stop", [5, 10])
-def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped(tmp_path: Path, stop: int) -> None:
-    recipe = Noisy(ema=0.9)
+@pytest.mark.parametrize("average", [{"ema": 0.9}, {"swa": Swa(from_epoch=1, lr=0.02)}])
+def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped(
+    tmp_path: Path, stop: int, average: dict[str, Any]
+) -> None:
+    recipe = Noisy(**average)
     whole = train(recipe, tmp_path / "whole")
     killed_after(recipe, tmp_path / "parts", stop)
     parts = train(recipe, tmp_path / "parts")
@@ -79,8 +115,12 @@ def test_two_workers_keep_the_average_of_one(tmp_path: Path, ray_runtime: None) 
     assert weights(two)["weight"].item() == pytest.approx(weights(alone)["weight"].item(), rel=1e-6)
 
 
-def test_a_decay_that_is_none_is_refused_and_trials_that_have_one_are_not_packed() -> None:
+def test_a_decay_that_is_none_is_refused_and_trials_that_have_one_are_not_packed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--ema is 1.0; it must be above 0 and below 1"):
         replace(RECIPE, ema=1.0)
+    with pytest.raises(UserError, match=r"--ema and --swa.from-epoch: give one of them"):
+        replace(RECIPE, swa=Swa(from_epoch=1))
+    with pytest.raises(UserError, match=r"--swa.from-epoch is 7, and --epochs is 6; lower it"):
+        train(Overfitting(swa=Swa(from_epoch=7), epochs=6), tmp_path)
     reason = why_not_packable(RECIPE, RECIPE.dataset("train"), world=world_here(Scale(use_gpu="no")))
     assert reason == "--ema averages the weights of one model, not of a stack"

@@ -12,6 +12,7 @@ import pyarrow
 
 from blitz.data.arrays import FAULT, Columns, new_column
 from blitz.data.csv.image_source import ImageCsvData
+from blitz.data.csv.labels import LabelRows, Labels
 from blitz.data.csv.reading.bad_rows import BadRows, faults_of, join_faults
 from blitz.data.csv.reading.columns import ColumnReport, ColumnType, are_words
 from blitz.data.csv.reading.image_files import NO_SUCH_FILE, check_images
@@ -28,7 +29,7 @@ from blitz.fields import may_change
 from blitz.storage import Folder, absolute, folder_of, is_folder
 from blitz.visible import visible
 
-LearnedTask = Literal["classification", "numbers", "points"]
+LearnedTask = Literal["classification", "numbers", "points", "multilabel"]
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,14 @@ class ImageFit:
     """For the task `numbers`, one for each target."""
     decimal: Decimal = may_change(".")
     """The decimal mark of another CSV, if its cells do not show it."""
+    labels: Labels | None = may_change(None)
+    """For the task `multilabel`."""
 
     @property
     def types(self) -> dict[str, ColumnType]:
         """The type of every column that is read."""
+        if self.labels is not None:
+            return {self.image_column: "text", **self.labels.types}
         kind: ColumnType = "category" if self.classes else "number"
         return {self.image_column: "text", **dict.fromkeys(self.targets, kind)}
 
@@ -95,10 +100,12 @@ class CsvImages:
         self._known = dict(zip(files.faults["row"].to_pylist(), files.faults["reason"].to_pylist(), strict=True))
         self.data, self.fit, self.left_out = data, fit, left_out
         self._names, self._root = index.names, _root(data, index)
-        self.table = CsvTable(
-            index, [*fit.types], categories=dict.fromkeys(fit.targets, fit.classes), without=np.flatnonzero(~kept)
-        )
-        self._has_targets = bool(fit.targets)
+        without = np.flatnonzero(~kept)
+        labels = fit.labels if fit.targets else None
+        columns = [name for name in fit.types if labels is None or name not in labels.columns]
+        self.table = CsvTable(index, columns, categories=dict.fromkeys(fit.targets, fit.classes), without=without)
+        self._labels = LabelRows(index, labels, without) if labels else None
+        self._has_targets = bool(fit.targets) and labels is None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -110,6 +117,8 @@ class CsvImages:
 
     def __getitems__(self, rows: Rows) -> Columns:
         """`inputs` uint8 (batch, 3, side, side) and `targets`: int64 (batch,) classes, or float32 (batch, targets).
+
+        Those of labels are 0 and 1, (batch, labels).
 
         Targets are there if the CSV has them. For points there is `frame`, float32 (batch, 4): the visible square of
         the image, as its centre and half its extent (x, y, half width, half height) in pixels; targets are in units of
@@ -142,6 +151,8 @@ class CsvImages:
         columns: dict[str, npt.NDArray[Any]] = {"inputs": pixels, FAULT: self._faults(rows, paths, reasons)}
         if self.fit.task == "points":
             columns["frame"] = frames
+        if self._labels is not None:
+            columns["targets"] = self._labels.targets(rows)
         if self._has_targets:
             columns["targets"] = self._targets(cells, frames)
         return columns
@@ -206,6 +217,9 @@ def fit_images(data: ImageCsvData, seed: int) -> tuple[ImageFit, TrainingImages]
     if fit.task == "classification":
         fit = replace(fit, classes=_classes(images, targets[0]))
         what = f"{len(fit.classes)} classes in {what}"
+    elif fit.task == "multilabel":
+        fit = replace(fit, labels=_labels(data, images, targets))
+        what = f"{len(fit.labels.names) if fit.labels else 0} labels in {what}"
     else:
         if not images.parts.train.any():
             raise DataError(f"{index.csv} has no row to train on")
@@ -250,7 +264,7 @@ def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
     return CsvImages(
         index,
         replace(data, bad_rows="skip"),
-        replace(fit, targets=()),
+        replace(fit, targets=(), labels=None),
         np.ones(index.rows, bool),
         _faults(index, ()),
         join_faults(index.names, []),
@@ -258,6 +272,8 @@ def image_inputs(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
 
 
 def _task(data: ImageCsvData, index: CsvIndex, targets: tuple[str, ...]) -> LearnedTask:
+    if data.label_separator:
+        return "multilabel"
     if data.task != "auto":
         return data.task
     return "classification" if {index.column(name).type for name in targets} == {"category"} else "numbers"
@@ -287,16 +303,24 @@ def _classes(images: TrainingImages, column: str) -> tuple[str, ...]:
     return classes
 
 
+def _labels(data: ImageCsvData, images: TrainingImages, targets: tuple[str, ...]) -> Labels:
+    if data.label_separator:
+        return Labels.of_lists(images.index, targets[0], data.label_separator, images.parts.labeled)
+    return Labels.of_columns(images.index, targets)
+
+
 def _val_images(data: ImageCsvData, fit: ImageFit, csv: str) -> CsvImages:
     options = data.options(
         types=fit.types,
-        label_columns=fit.targets,
+        label_columns=fit.targets if fit.labels is None else fit.labels.label_columns,
         image_column=fit.image_column,
         usual_decimal=fit.decimal,
         verbatim=fit.targets if data.val_dir is not None or are_words(fit.classes) else (),
     )
     index = index_csv(csv, data.cache, options)
     bad = _faults(index, fit.targets)
+    if fit.labels is not None:
+        bad += fit.labels.unknown(index, data.train_source)
     if fit.classes:
         bad += unknown_labels(index, fit.targets[0], fit.classes, data.train_source)
     kept = np.ones(index.rows, bool)
@@ -320,13 +344,19 @@ def _root(data: ImageCsvData, index: CsvIndex) -> str:
 
 def _train_options(data: ImageCsvData, image_column: str, targets: tuple[str, ...]) -> CsvOptions:
     types: dict[str, ColumnType] = {**data.types}
-    if len(targets) > 1 or data.task in ("numbers", "points"):
+    if data.label_separator:
+        types[targets[0]] = "text"
+    elif data.task == "multilabel":
+        types.update(dict.fromkeys(targets, "category"))
+    elif len(targets) > 1 or data.task in ("numbers", "points"):
         types.update(dict.fromkeys(targets, "number"))
     elif data.task == "classification" or data.train_dir is not None:
         types[targets[0]] = "category"
     # The name of a folder is a class, even if it is a word for a missing value.
     verbatim = targets if data.train_dir is not None else ()
-    return data.options(types=types, label_columns=targets, image_column=image_column, verbatim=verbatim)
+    # A list of labels may be empty.
+    filled = () if data.label_separator else targets
+    return data.options(types=types, label_columns=filled, image_column=image_column, verbatim=verbatim)
 
 
 @lru_cache(maxsize=8)

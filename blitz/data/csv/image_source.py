@@ -13,7 +13,7 @@ from blitz.fields import may_change
 from blitz.storage import is_folder
 
 Fit = Literal["crop", "stretch"]
-Task = Literal["auto", "classification", "numbers", "points"]
+Task = Literal["auto", "classification", "numbers", "points", "multilabel"]
 
 _LARGEST = 4096
 _IMAGE_NAMES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
@@ -38,8 +38,11 @@ class ImageCsvData(CsvSource):
     """Before training, check that all files exist, or also that they are whole, by their first and last bytes, or
     decode them all, which finds every fault that training would find."""
     task: Task = "auto"
-    """points are pairs of columns, x and y in pixels of the image, that move with it. auto classifies one column of
-    categories, else it predicts numbers."""
+    """points are pairs of columns, x and y in pixels of the image, that move with it. multilabel are columns of 0 and
+    1: labels, of which an image may have any number. auto classifies one column of categories, else it predicts
+    numbers."""
+    label_separator: str | None = None
+    """If the column to learn holds lists of labels, what separates them, such as ';'."""
     fit: Fit = "crop"
     """How images become square: cut to the middle, or stretched as a whole."""
     size: int | None = None
@@ -91,6 +94,9 @@ class ImageCsvData(CsvSource):
             UserError: if neither a CSV nor a folder is named, or both are, or two ways to evaluate are.
         """
         require(bool(self.train_source), "name what to train on: --data.train-csv FILE or --data.train-dir FOLDER")
+        require(self.label_separator != "", "--data.label-separator is empty; give what separates labels, such as ';'")
+        listed = self.label_separator is None or self.task in ("auto", "multilabel")
+        require(listed, f"--data.label-separator is for labels, and --data.task is {self.task}; leave one of them out")
         if self.train_dir is None:
             require(self.val_dir is None, "--data.val-dir goes with --data.train-dir; name a CSV with --data.val-csv")
         else:
@@ -100,7 +106,7 @@ class ImageCsvData(CsvSource):
                 "give folders of class folders, or CSVs",
             )
             require(
-                self.task in ("auto", "classification"),
+                self.task in ("auto", "classification") and self.label_separator is None,
                 f"--data.task {self.task} needs a CSV: a folder of class folders only gives classes",
             )
         super().check()
@@ -159,7 +165,13 @@ def _targets_of(head: Head, data: ImageCsvData, image_column: str) -> tuple[str,
         data.task != "points" or len(found) % 2 == 0,
         f"--data.task points learns pairs of columns, x and y, and there are {len(found)}: {', '.join(found[:8])} …",
     )
-    texts = [name for name in found if several and not head.holds_numbers(name)]
+    require(
+        not (several and data.label_separator),
+        f"--data.label-separator is for one column of lists, and there are {len(found)}: {', '.join(found[:8])} …; "
+        "name it with --data.label-column",
+    )
+    numeric = several and data.task != "multilabel"
+    texts = [name for name in found if numeric and not head.holds_numbers(name)]
     if texts:
         raise DataError(
             f"{data.train_csv}: column '{texts[0]}' is not of numbers, and only those are learned several at once; "

@@ -23,7 +23,7 @@ def features_of(
         DataError: if there is no such column.
     """
     data, index, train = table.data, table.index, table.parts.train
-    by, ignored = data.split_by, {data.target, *data.ignore, *data.text}
+    by, ignored = data.split_by, {*data.learned, *data.ignore, *data.text}
     left_out: dict[str, list[str]] = {}
     if by.kind == "group" and by.column not in ignored:
         # No value of it is both trained and evaluated on.
@@ -55,8 +55,8 @@ def features_of(
     numbers += [NumberFeature.fitted(report, levels[name]) for name, report in of_dates.items()]
     if not (numbers or categories or data.text):
         raise DataError(
-            f"{index.csv} has no column to learn '{data.target}' from: numbers and categories are learned from, and "
-            f"there is {', '.join(name for names in left_out.values() for name in names) or 'none'}; declare types "
+            f"{index.csv} has no column to learn '{data.learned[0]}' from: numbers and categories are learned from, "
+            f"and there is {', '.join(name for names in left_out.values() for name in names) or 'none'}; declare types "
             "with --data.types COLUMN category"
         )
     for why, names in left_out.items():
@@ -65,7 +65,7 @@ def features_of(
         first = {"dmy": "; ambiguous: the day is read first", "mdy": "; ambiguous: the month is read first"}
         doubt = first.get(one.order, "") if evidence[one.name].is_ambiguous else ""
         print(visible(f"{index.csv}: column '{one.name}': dates, as {', '.join(one.parts)}{doubt}"))
-    for report in (reports[data.target], *columns):
+    for report in (*(reports[name] for name in data.learned), *columns):
         if report.note and report.name not in evidence:
             print(visible(f"{index.csv}: column '{report.name}': {report.note}"))
     return tuple(numbers), tuple(categories), tuple(dates)

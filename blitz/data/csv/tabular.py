@@ -19,6 +19,7 @@ from blitz.data.csv.features import (
     seem_to_count,
     whole_numbers,
 )
+from blitz.data.csv.labels import LabelRows, Labels
 from blitz.data.csv.quantiles import quantiles_of
 from blitz.data.csv.reading.bad_rows import BadRows
 from blitz.data.csv.reading.columns import ColumnType, are_identifiers, are_whole, are_words
@@ -32,7 +33,7 @@ from blitz.data.csv.table_features import features_of
 from blitz.data.csv.text_features import TextRows
 from blitz.data.order import Rows
 from blitz.data.plan import Split
-from blitz.errors import require
+from blitz.errors import UserError, require
 from blitz.fields import may_change
 from blitz.visible import visible
 
@@ -47,6 +48,10 @@ class CsvData(CsvSource):
 
     target: str = ""
     """The column to learn; all others are features."""
+    labels: tuple[str, ...] = ()
+    """Instead of a target, several columns of 0 and 1 to learn: labels, of which a row may have any number."""
+    label_separator: str | None = None
+    """If the target holds lists of labels, what separates them, such as ';'."""
     ignore: tuple[str, ...] = ()
     """Columns that are not features."""
     text: tuple[str, ...] = ()
@@ -72,14 +77,26 @@ class CsvData(CsvSource):
             several = self.val_csv is None and self.val_fraction is None
             require(several, "--data.folds evaluates on all rows; leave out --data.val-csv and --data.val-fraction")
         super().check()
-        require(bool(self.target), "name the column to learn with --data.target COLUMN")
+        learned = self.learned
+        require(bool(learned), "name the column to learn with --data.target COLUMN")
+        require(not (self.labels and self.target), "--data.labels and --data.target: give one of them")
+        require(self.label_separator is None or bool(self.target), "--data.label-separator goes with --data.target")
+        require(self.label_separator != "", "--data.label-separator is empty; give what separates labels, such as ';'")
+        several = bool(self.labels or self.label_separator)
+        require(not several or self.task == "auto", f"--data.task {self.task}: leave it out, as labels are learned")
         for flag, names in (("ignore", self.ignore), ("text", self.text)):
-            require(self.target not in names, f"--data.{flag} names '{self.target}', which is to be learned")
+            for name in {*learned} & {*names}:
+                raise UserError(f"--data.{flag} names '{name}', which is to be learned")
 
     @property
     def has_shares(self) -> bool:
         """See `CsvSource`."""
         return self.folds is not None or super().has_shares
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The columns to learn."""
+        return self.labels or ((self.target,) if self.target else ())
 
     @property
     def given_types(self) -> dict[str, ColumnType]:
@@ -108,6 +125,13 @@ class CsvFit:
     """Columns of dates, whose numbers are the last of `numbers`."""
     texts: tuple[str, ...] = may_change(())
     """Columns of free text."""
+    labels: Labels | None = may_change(None)
+    """What is learned instead of the target, if a row may have several labels."""
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs a model has."""
+        return len(self.labels.names if self.labels else self.target.classes) or 1
 
     @property
     def number_columns(self) -> int:
@@ -130,7 +154,7 @@ class CsvFit:
         types: dict[str, ColumnType] = {feature.name: "number" for feature in self.plain_numbers}
         types |= {feature.name: "category" for feature in self.categories}
         types |= dict.fromkeys((*(feature.name for feature in self.dates), *self.texts), "text")
-        return types | {self.target.name: self.target.type}
+        return types | (self.labels.types if self.labels else {self.target.name: self.target.type})
 
     @property
     def verbatim(self) -> tuple[str, ...]:
@@ -153,7 +177,8 @@ class CsvRows:
         codes_of = {one.name: one.codes_of(index.codes[one.name]) for one in fit.categories}
         # Code 0 is of an index that does not exist.
         known = {name: {value: code - 1 for value, code in codes.items()} for name, codes in codes_of.items()}
-        apart = {*(one.name for one in fit.dates), *fit.texts}
+        labels = fit.labels
+        apart = {*(one.name for one in fit.dates), *fit.texts, *(labels.columns if labels else ())}
         columns = [name for name in fit.types if name in index.dialect.names and name not in apart]
         without = np.flatnonzero(~kept)
         self.table = CsvTable(
@@ -162,6 +187,7 @@ class CsvRows:
         self._dates = DateRows(index, fit.dates, without) if fit.dates else None
         self._texts = TextRows(index, fit.texts, without) if fit.texts else None
         self._has_targets = fit.target.name in columns
+        self._labels = LabelRows(index, labels, without) if labels else None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -175,7 +201,8 @@ class CsvRows:
         """`numbers` float64 (batch, numbers), `categories` int64 (batch, categories), and `targets` (batch,).
 
         Numbers are not standardised, NaN where missing; category code 0 is missing or unknown. Targets are there if the
-        CSV has them: the int64 index of a class, or a standardised number as float32. If there are columns of text,
+        CSV has them: the int64 index of a class, a standardised number as float32, or 0 and 1 for each label, float32
+        (batch, labels). If there are columns of text,
         `texts` are their pieces, int32 (batch, texts, pieces), 0 where there is none. Where there are folds, `fold` is
         that of each row, int64 (batch,).
         """
@@ -191,6 +218,8 @@ class CsvRows:
             features["fold"] = self._folds[rows].astype(np.int64)
         if self._texts is not None:
             features["texts"] = self._texts.pieces(rows)
+        if self._labels is not None:
+            features["targets"] = self._labels.targets(rows)
         if not self._has_targets:
             return features
         targets: npt.NDArray[Any] = (numbers if fit.target.type == "number" else categories)[:, -1]
@@ -251,7 +280,14 @@ def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
     print(f"{index.csv}: {index.described()}")
     reports = statistics_of(index, index.dialect.names, table.parts.train)
     train = table.parts.train
-    if table.classifies:
+    labels = None
+    if data.labels:
+        labels, target = Labels.of_columns(index, data.labels), Target("", "number")
+    elif data.label_separator:
+        # Including those that occur only in held-out rows.
+        labels = Labels.of_lists(index, data.target, data.label_separator, table.parts.labeled)
+        target = Target("", "number")
+    elif table.classifies:
         # Including classes that occur only in held-out rows.
         labeled = table.parts.labeled
         reports |= statistics_of(index, [data.target], labeled)
@@ -271,7 +307,9 @@ def fit_csv(data: CsvData, seed: int) -> tuple[CsvFit, TrainingTable]:
         if target.log_unit:
             print(visible(f"{index.csv}: learns the logarithm of column '{data.target}', and predicts the column"))
     numbers, categories, dates = features_of(table, reports)
-    return CsvFit(index.content, target, numbers, categories, index.decimal, int(train.sum()), dates, data.text), table
+    rows = int(train.sum())
+    fit = CsvFit(index.content, target, numbers, categories, index.decimal, rows, dates, data.text, labels)
+    return fit, table
 
 
 def csv_rows(data: CsvData, fit: CsvFit, split: Split, seed: int, opened: TrainingTable | None = None) -> CsvRows:
@@ -298,21 +336,26 @@ def csv_inputs(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
     Raises:
         DataError: if it cannot be read, or lacks a column that the model was trained with.
     """
-    types = {name: kind for name, kind in fit.types.items() if name != fit.target.name}
+    fit = replace(fit, target=replace(fit.target, name=""), labels=None)
+    types = {name: kind for name, kind in fit.types.items() if name}
     # It may have another decimal mark than that given for the training CSV.
     own = replace(data, decimal=None)
     options = own.options(types=types, label_columns=(), usual_decimal=fit.decimal, verbatim=fit.verbatim)
     index = index_csv(csv, data.cache, options)
-    read = replace(fit, target=replace(fit.target, name=""))
-    return CsvRows(index, read, np.ones(index.rows, bool), _faults(index, types))
+    return CsvRows(index, fit, np.ones(index.rows, bool), _faults(index, types))
 
 
 def _val_rows(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
     options = data.options(
-        types=fit.types, label_columns=(data.target,), usual_decimal=fit.decimal, verbatim=fit.verbatim
+        types=fit.types,
+        label_columns=(data.target,) if fit.labels is None else fit.labels.label_columns,
+        usual_decimal=fit.decimal,
+        verbatim=fit.verbatim,
     )
     index = index_csv(csv, data.cache, options)
     bad = _faults(index, fit.types)
+    if fit.labels is not None:
+        bad += fit.labels.unknown(index, data.train_csv)
     if fit.target.classes:
         bad += unknown_labels(index, fit.target.name, fit.target.classes, data.train_csv)
     kept = np.ones(index.rows, bool)
@@ -322,9 +365,15 @@ def _val_rows(data: CsvData, fit: CsvFit, csv: str) -> CsvRows:
 
 def _train_index(data: CsvData, content: str | None) -> tuple[CsvIndex, bool]:
     """The training CSV, and whether its target is to be classified; a target of another type is read again."""
-    index = data.train_index(data.options(types=data.given_types, label_columns=(data.target,)), content=content)
+    labels: dict[str, ColumnType] = dict.fromkeys(data.labels, "category")
+    if data.label_separator:
+        labels = {data.target: "text"}
+    filled = (data.target,) if not labels else data.labels
+    index = data.train_index(data.options(types=data.given_types | labels, label_columns=filled), content=content)
     for name in data.ignore:
         index.column(name)
+    if labels:
+        return index, False
     report = index.column(data.target)
     few = report.type == "number" and whole_numbers(index, data.target, np.ones(index.rows, bool)) is not None
     if data.task != "auto":

@@ -13,6 +13,7 @@ from blitz.data.csv.reading.bad_rows import BadRows, join_faults
 from blitz.data.csv.reading.columns import ColumnType
 from blitz.data.csv.reading.index import CsvIndex, index_csv
 from blitz.data.csv.reading.reader import CsvOptions
+from blitz.data.csv.reading.row_names import RowNames
 from blitz.data.csv.source import CsvSource, Mask
 from blitz.data.csv.table import CsvTable
 from blitz.data.order import Rows
@@ -97,7 +98,7 @@ class Lines:
 
     def __init__(self, sources: Sequence[str], targets: Sequence[str] | None = None) -> None:
         digest = hashlib.sha256("\n".join([*sources, *(targets or ())]).encode())
-        self.content, self.left_out, self.blank = digest.hexdigest(), join_faults("", []), 0
+        self.content, self.left_out, self.blank = digest.hexdigest(), join_faults(RowNames.single(""), []), 0
         if targets is not None:
             pairs = [pair for pair in zip(sources, targets, strict=True) if pair[0].strip() and pair[1].strip()]
             self.blank = len(sources) - len(pairs)

@@ -18,8 +18,10 @@ from ray.data.block import BlockAccessor
 from blitz.data.arrays import FAULT, in_memory
 from blitz.data.plan import Block, Chunk, Datasets, Shares, Split, fetch
 from blitz.launch.cluster.connection import on_the_drivers_node
+from blitz.launch.cluster.node_task import stack_group
 from blitz.launch.cluster.ray_stream import NO_EVENTS, ROW, WEIGHT, RowStream, Source, local_dataset
 from blitz.launch.scale import FeedName
+from blitz.launch.stacks import can_dump_stacks
 
 _BLOCKS_AHEAD = 3
 """Blocks that a rank requests before it needs them."""
@@ -99,6 +101,7 @@ class TaskFeed(Feed):
 
 
 def _fetch(dataset: "list[ray.ObjectRef[Any]]", shares: Shares, chunk: Chunk, rank: int) -> Block:
+    can_dump_stacks(stack_group())
     return fetch(local_dataset(dataset[0]), shares, chunk, rank)
 
 

@@ -31,3 +31,9 @@ def call_on_node(node_id: str, function: Callable[..., Any], *args: Any, seconds
             if not is_alive or time.monotonic() > end:
                 raise
             time.sleep(_SECONDS_BETWEEN_RETRIES)
+
+
+def stack_group() -> str:
+    """The name by which the processes of this Ray job can dump their stacks."""
+    context = ray.get_runtime_context()
+    return f"{context.gcs_address}-{context.get_job_id()}"

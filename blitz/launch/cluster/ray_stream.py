@@ -28,7 +28,9 @@ from ray.data.datasource import Datasource, ReadTask
 
 from blitz.data.arrays import FAULT
 from blitz.data.plan import Chunk, Shares, Split, fetch
+from blitz.launch.cluster.node_task import stack_group
 from blitz.launch.cluster.ray_internals import pausing_callback
+from blitz.launch.stacks import can_dump_stacks
 
 ROW, WEIGHT = "_row", "_weight"
 """Columns of a block beside the fetched ones."""
@@ -165,6 +167,7 @@ class _Rows(Datasource):
 
 
 def _read(dataset: "ray.ObjectRef[Any]", shares: Shares, chunk: Chunk, rank: int) -> list[Any]:
+    can_dump_stacks(stack_group())
     block = fetch(local_dataset(dataset), shares, chunk, rank)
     columns = {**block.columns, ROW: block.rows, WEIGHT: block.weights}
     if block.faults is not None:

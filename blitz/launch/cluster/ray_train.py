@@ -4,8 +4,10 @@ import secrets
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import ray.train
@@ -15,23 +17,30 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from blitz.data.plan import Block, Datasets, Shares
+from blitz.errors import RunFailed
 from blitz.launch.cluster.autoscaler import grows
 from blitz.launch.cluster.connection import alive_nodes, connected, environment, on_the_drivers_node
 from blitz.launch.cluster.driver import in_the_cluster
 from blitz.launch.cluster.failures import DEATHS, StopAtUserErrors, explain_failure
 from blitz.launch.cluster.feeds import Feed, MemoryFeed, feed_of
+from blitz.launch.cluster.hang_watch import HangWatch, heartbeat
 from blitz.launch.cluster.ray_internals import lean_trainer
 from blitz.launch.cluster.restart_times import NotesFailures, restart_times
 from blitz.launch.cluster.storage_probe import check_every_node_sees
+from blitz.launch.cluster.straggler_watch import StragglerWatch
 from blitz.launch.cluster.user_code import require_picklable
-from blitz.launch.cluster.worker_display import displayed, worker_display
+from blitz.launch.cluster.worker_display import Watch, displayed, worker_display
 from blitz.launch.cluster.worker_log import collected
+from blitz.launch.hang import TrainingPulse
 from blitz.launch.job import Job, row_bytes_of
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale, Workers, explain_wait, workers_for
+from blitz.launch.stacks import created_at
+from blitz.launch.straggler import SpeedReader
 from blitz.run_files.directory import RunDirectory
+from blitz.training.clock import Clock
 from blitz.training.loop import TrainJob
-from blitz.training.session import Preemption, Session
+from blitz.training.session import Origin, Preemption, Session
 from blitz.training.world import World
 
 SECONDS_BETWEEN_HEALTH_CHECKS = 0.5
@@ -75,8 +84,17 @@ def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
         # Restarted on another node if the driver's is lost: without the queue every restart of the workers would fail.
         restarted = {"max_restarts": -1, "max_task_retries": -1}
         queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_the_drivers_node(), **restarted})
-        with displayed(queue, first_step=job.first_step(), total_steps=job.plan.total_steps):
-            in_the_cluster(_train, job, datasets, scale, workers, queue, is_private)
+        # Evaluation and prediction have no steps by which one could see that they stand still.
+        is_watched = scale.hang_timeout_s is not None and isinstance(job, TrainJob)
+        hangs = HangWatch(job.run, restarts=scale.max_failures > 0)
+        watches: list[Watch] = [hangs, StragglerWatch(job.run)] if is_watched else []
+        with displayed(queue, watches, first_step=job.first_step(), total_steps=job.plan.total_steps):
+            try:
+                in_the_cluster(_train, job, datasets, scale, workers, queue, is_private)
+            except RunFailed as failed:
+                if not hangs.ended_for:
+                    raise
+                raise RunFailed(f"{hangs.ended_for}; the same command resumes the run") from failed
 
 
 def _workers(scale: Scale) -> Workers:
@@ -92,7 +110,9 @@ def _train(job: Job, datasets: Datasets, scale: Scale, workers: Workers, queue: 
         trainer = lean_trainer(
             _work,
             private_cluster=private_cluster,
-            train_loop_config={"work": _Work(job, feed, row_bytes, queue, scale.shard == "full")},
+            train_loop_config={
+                "work": _Work(job, feed, row_bytes, queue, scale.shard == "full", scale.hang_timeout_s, time.time())
+            },
             scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
                 num_workers=workers.count,  # type: ignore[arg-type]
                 use_gpu=workers.gpus > 0,
@@ -143,13 +163,22 @@ class _Work:
     row_bytes: int
     queue: Queue
     sharded: bool
+    hang_timeout_s: float | None
+    requested: float
+    """When the workers were first requested, in seconds since 1970."""
+
+    def heartbeat(self, clock: Clock, world: World, start: str, first_step: int) -> AbstractContextManager[None]:
+        if self.hang_timeout_s is None or not isinstance(self.job, TrainJob):
+            return nullcontext()
+        pulse = TrainingPulse(clock, first_step=first_step, timeout_s=self.hang_timeout_s)
+        return heartbeat(self.queue, pulse, SpeedReader(clock), world, start=start)
 
 
 def _work(config: dict[str, _Work]) -> None:
     """Run the job on one Ray Train worker."""
     work, job = config["work"], config["work"].job
     world = World.of(ray.train.torch.get_device(), sharded=work.sharded)
-    with worker_display(work.queue, leads=world.leads) as display, collected(job.run, world):
+    with worker_display(work.queue, leads=world.leads) as display, collected(job.run, world) as name:
         restart = restart_times(job.run, display) if world.leads and isinstance(job, TrainJob) else None
         shares = Shares.of(job.plan, world_size=world.size, row_bytes=work.row_bytes)
         # Rank 0 decides for all: a checkpoint may turn out to be damaged, or a new one appear, between two looks.
@@ -160,7 +189,9 @@ def _work(config: dict[str, _Work]) -> None:
             blocks = _begun(blocks)
         if restart is not None:
             blocks, display = restart.timed(blocks), restart
-        job.start(blocks, Session(world, first_step, display, _preemption))
+        clock, origin = Clock(), Origin(restart.noticed if restart else work.requested, created_at())
+        with work.heartbeat(clock, world, name, first_step):
+            job.start(blocks, Session(world, first_step, display, _preemption, clock, origin))
 
 
 def _begun(blocks: Iterator[Block]) -> Iterator[Block]:

@@ -42,6 +42,8 @@ class RestartTimes:
 
     run: RunDirectory
     display: Display
+    noticed: float
+    """When Ray Train noticed the failure, in seconds since 1970."""
     ended: float
     """When the last part ended, in seconds since 1970."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -82,7 +84,7 @@ def restart_times(run: RunDirectory, display: Display) -> RestartTimes | None:
     noticed = take_note(_name(run))
     if noticed is None:
         return None
-    times = RestartTimes(run, display, float(noticed))
+    times = RestartTimes(run, display, float(noticed), float(noticed))
     times.end("processes", IMPORTED_AT)
     times.end("torch")
     return times

@@ -3,21 +3,33 @@
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import Any, Protocol
 
 import ray
-from ray.util.queue import Queue
+from ray.util.queue import Empty, Queue
 
 from blitz.launch.progress_bar import ProgressBar
 from blitz.training.display import Display, Silence
 
 _SECONDS_BETWEEN_UPDATES = 0.2
+_SECONDS_BETWEEN_LOOKS = 2.0
+"""Between looks at the heartbeats, while nothing arrives."""
 
 
 _Update = tuple[int | None, float | None, list[str]]
 """Step, loss and lines: the queue's process reads it too, and would import torch for a class of this module."""
+
+
+class Watch(Protocol):
+    """Judges heartbeats of the ranks."""
+
+    def receive(self, beat: Mapping[str, Any]) -> None:
+        """A rank has sent one."""
+
+    def look(self, display: Display) -> None:
+        """Report what is to be reported; called again and again."""
 
 
 class QueueDisplay:
@@ -78,10 +90,10 @@ def worker_display(queue: Queue, *, leads: bool) -> Iterator[Display]:
 
 
 @contextmanager
-def displayed(queue: Queue, *, first_step: int, total_steps: int) -> Iterator[None]:
-    """Draw the updates from `queue` on this terminal."""
+def displayed(queue: Queue, watches: Sequence[Watch], *, first_step: int, total_steps: int) -> Iterator[None]:
+    """Draw the updates from `queue` on this terminal, and let `watches` judge the heartbeats from it."""
     with ProgressBar(first_step=first_step, total_steps=total_steps) as bar:
-        thread = threading.Thread(target=_draw, args=(queue, bar), daemon=True)
+        thread = threading.Thread(target=_draw, args=(queue, bar, watches), daemon=True)
         thread.start()
         try:
             yield
@@ -90,12 +102,29 @@ def displayed(queue: Queue, *, first_step: int, total_steps: int) -> Iterator[No
             thread.join()
 
 
-def _draw(queue: Queue, bar: ProgressBar) -> None:
-    while (update := queue.get()) is not None:
-        step, loss, lines = update
-        if step is not None:
-            bar.step(step)
-        if loss is not None:
-            bar.loss(loss)
-        for line in lines:
-            bar.line(line)
+def _draw(queue: Queue, bar: ProgressBar, watches: Sequence[Watch]) -> None:
+    while (update := _next_update(queue, _SECONDS_BETWEEN_LOOKS if watches else None)) is not None:
+        for watch in watches:
+            if isinstance(update, dict):
+                watch.receive(update)
+            watch.look(bar)
+        if isinstance(update, tuple) and update:
+            _draw_one(update, bar)
+
+
+def _draw_one(update: _Update, bar: ProgressBar) -> None:
+    step, loss, lines = update
+    if step is not None:
+        bar.step(step)
+    if loss is not None:
+        bar.loss(loss)
+    for line in lines:
+        bar.line(line)
+
+
+def _next_update(queue: Queue, timeout_s: float | None) -> Any:
+    """An update, a heartbeat, or within the timeout neither; None at the end."""
+    try:
+        return queue.get(timeout=timeout_s)
+    except Empty:
+        return ()

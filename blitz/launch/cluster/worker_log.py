@@ -22,8 +22,11 @@ _MAX_UPLOADED = 16_000_000
 
 
 @contextmanager
-def collected(run: RunDirectory, world: World) -> Iterator[None]:
-    """Within this context, what this rank prints and raises goes to its log file too."""
+def collected(run: RunDirectory, world: World) -> Iterator[str]:
+    """Within this context, what this rank prints and raises goes to its log file too.
+
+    Gives the name of this start of the ranks, with which the names of its files begin.
+    """
     # Rank 0's clock, so that the files of one start share a name.
     now = torch.tensor(int(time.time()) if world.leads else 0)
     start = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(int(world.sum(now))))
@@ -31,7 +34,7 @@ def collected(run: RunDirectory, world: World) -> Iterator[None]:
     log.write(f"rank {world.rank} of {world.size} on {ray.util.get_node_ip_address()}, process {os.getpid()}\n")
     try:
         with redirect_stdout(_Tee(sys.stdout, log)), redirect_stderr(_Tee(sys.stderr, log)):
-            yield
+            yield start
     except BaseException:
         log.write(traceback.format_exc())
         raise

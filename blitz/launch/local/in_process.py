@@ -3,19 +3,25 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 
 import torch
 
 from blitz.data.plan import Block, Datasets, Plan, Shares
+from blitz.launch.hang import TrainingPulse
 from blitz.launch.job import Job, row_bytes_of
+from blitz.launch.local.hang_watch import hang_watch
 from blitz.launch.local.loader import Loader
 from blitz.launch.progress_bar import ProgressBar
 from blitz.launch.scale import Scale
+from blitz.launch.stacks import created_at
 from blitz.recipe import Recipe
+from blitz.training.clock import Clock
 from blitz.training.display import Display
-from blitz.training.session import Preemption, PreemptionPoll, Session
+from blitz.training.loop import TrainJob
+from blitz.training.session import Origin, Preemption, PreemptionPoll, Session
 from blitz.training.world import World
 
 
@@ -29,13 +35,23 @@ def run_in_process(job: Job, datasets: Datasets, scale: Scale, *, display: Displ
     shows: AbstractContextManager[Display] = (
         nullcontext(display) if display else ProgressBar(first_step=first_step, total_steps=job.plan.total_steps)
     )
+    clock, origin = Clock(), Origin(requested=time.time(), process=created_at())
     with (
         shows as shown,
         threads_of(job.recipe, shown),
         sigterm_poll() as preemption,
+        _watched(job, scale, clock, first_step, shown),
         closing(blocks_here(job.recipe, job.plan, datasets, first_step=first_step, display=shown)) as blocks,
     ):
-        job.start(blocks, Session(world_here(scale), first_step, shown, preemption))
+        job.start(blocks, Session(world_here(scale), first_step, shown, preemption, clock, origin))
+
+
+def _watched(job: Job, scale: Scale, clock: Clock, first_step: int, display: Display) -> AbstractContextManager[None]:
+    # Evaluation and prediction have no steps by which one could see that they stand still.
+    if scale.hang_timeout_s is None or not isinstance(job, TrainJob):
+        return nullcontext()
+    pulse = TrainingPulse(clock, first_step=first_step, timeout_s=scale.hang_timeout_s)
+    return hang_watch(job.run, pulse, display)
 
 
 @contextmanager

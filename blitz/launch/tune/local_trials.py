@@ -3,7 +3,7 @@
 from blitz.launch.local.in_process import run_in_process, world_here
 from blitz.launch.scale import Scale
 from blitz.launch.tune.asha import AsyncHalving
-from blitz.launch.tune.packs import group_into_packs, pack_job, record_pack, run_pack
+from blitz.launch.tune.packs import checkpoint_of, group_into_packs, pack_job, record_pack, run_pack
 from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.launch.tune.trials import train_trial
@@ -51,7 +51,7 @@ def _train_pack(sweep: Sweep, data: TrialData, scale: Scale, pack: list[Trial]) 
         if reason := why_not_packable(recipes[0], datasets["train"], world=world_here(scale)):
             return reason
         job = pack_job(sweep, recipes, datasets)
-        lanes = run_pack(job, datasets, scale, sweep.goal, on_evaluation)
+        lanes = run_pack(job, datasets, scale, sweep.goal, on_evaluation, checkpoint_of(sweep, pack, job))
     except NotMeasured:
         raise
     except Exception as error:

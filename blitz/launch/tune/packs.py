@@ -11,6 +11,7 @@ from blitz.data.plan import Datasets
 from blitz.errors import require
 from blitz.launch.local.in_process import blocks_here, world_here
 from blitz.launch.scale import Scale
+from blitz.launch.tune.pack_checkpoint import PackCheckpoint
 from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
 from blitz.project import Code
@@ -20,7 +21,7 @@ from blitz.run_files.code import write_sources
 from blitz.run_files.sweep_directory import Goal, Trial, TrialState, each
 from blitz.training.checkpoint import Checkpoint
 from blitz.training.display import Silence
-from blitz.training.packed import LaneEnd, PackJob, common_part, train_pack
+from blitz.training.packed import LaneEnd, PackJob, PackState, common_part, train_pack
 from blitz.training.progress import Progress
 from blitz.training.trial import evaluation_metrics
 from blitz.training.world import World
@@ -79,11 +80,28 @@ class Lane:
     """Those of the best evaluation and of the end; for the pack's best lane only."""
 
 
-def run_pack(job: PackJob, datasets: Datasets, scale: Scale, goal: Goal, on_evaluation: OnEvaluation) -> list[Lane]:
-    """Train a pack in this process; the outcome of each lane, in order."""
+def run_pack(
+    job: PackJob, datasets: Datasets, scale: Scale, goal: Goal, on_evaluation: OnEvaluation, checkpoint: PackCheckpoint
+) -> list[Lane]:
+    """Train a pack in this process, from its checkpoint on if it has one; the outcome of each lane, in order."""
     outcomes = _Outcomes(len(job.recipes), goal, on_evaluation)
-    with closing(blocks_here(job.recipes[0], job.plan, datasets, first_step=0, display=Silence())) as blocks:
-        train_pack(job, blocks, world=world_here(scale), listener=outcomes)
+    resumed, first_step = checkpoint.load(), 0
+    if resumed is not None:
+        outcomes.restore(resumed["outcomes"])
+        first_step = resumed["pack"]["steps"]
+
+    def evaluated(state: Callable[[], PackState]) -> None:
+        checkpoint.evaluated(lambda: {"pack": state(), "outcomes": outcomes.state()})
+
+    with closing(blocks_here(job.recipes[0], job.plan, datasets, first_step=first_step, display=Silence())) as blocks:
+        train_pack(
+            job,
+            blocks,
+            world=world_here(scale),
+            listener=outcomes,
+            resumed=resumed and resumed["pack"],
+            evaluated=evaluated,
+        )
     return outcomes.lanes
 
 
@@ -93,6 +111,20 @@ class _Outcomes:
     def __init__(self, count: int, goal: Goal, on_evaluation: OnEvaluation) -> None:
         self.lanes = [Lane() for _ in range(count)]
         self._goal, self._on_evaluation, self._best = goal, on_evaluation, -1
+
+    def state(self) -> dict[str, Any]:
+        """The outcomes so far."""
+        lanes = [{**vars(one), "checkpoints": [vars(each) for each in one.checkpoints]} for one in self.lanes]
+        return {"lanes": lanes, "best": self._best}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave, and report its evaluations again."""
+        self._best = state["best"]
+        for number, stored in enumerate(state["lanes"]):
+            self.lanes[number] = Lane(**{**stored, "checkpoints": [Checkpoint(**one) for one in stored["checkpoints"]]})
+            for values in stored["metrics"]:
+                if evaluated := evaluation_metrics(values):
+                    self._on_evaluation(number, int(values["step"]), evaluated)
 
     def step(self, number: int, lanes: int) -> None:
         """Nothing to do: evaluations show the progress."""
@@ -118,8 +150,13 @@ class _Outcomes:
         return min(map(self._goal.rank, values), default=self._goal.rank(None)), lane
 
 
+def checkpoint_of(sweep: Sweep, trials: Sequence[Trial], job: PackJob) -> PackCheckpoint:
+    """The checkpoint of a pack of these trials."""
+    return PackCheckpoint(sweep.directory.run, f"{trials[0].id}-{len(trials)}", job)
+
+
 def record_pack(sweep: Sweep, trials: Sequence[Trial], job: PackJob, lanes: Sequence[Lane], *, code: Code) -> None:
-    """Write the files that solo runs would have written, and end the trials."""
+    """Write the files that solo runs would have written, end the trials, and delete the pack's checkpoint."""
 
     def write(one: tuple[Trial, Recipe, Lane]) -> None:
         trial, recipe, lane = one
@@ -139,3 +176,4 @@ def record_pack(sweep: Sweep, trials: Sequence[Trial], job: PackJob, lanes: Sequ
     # The lane with checkpoints first, so that best/ is written once.
     for trial, _, lane in sorted(together, key=lambda one: (not one[2].checkpoints, one[0].number)):
         sweep.end(trial.number, lane.state, error=lane.reason, metrics=lane.metrics)
+    checkpoint_of(sweep, trials, job).delete()

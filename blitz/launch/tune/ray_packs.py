@@ -12,7 +12,8 @@ from blitz.launch.cluster.user_code import require_picklable
 from blitz.launch.local.in_process import world_here
 from blitz.launch.placement import Placement
 from blitz.launch.scale import Scale
-from blitz.launch.tune.packs import Lane, group_into_packs, max_lanes, pack_job, record_pack, run_pack
+from blitz.launch.tune.pack_checkpoint import PackCheckpoint
+from blitz.launch.tune.packs import Lane, checkpoint_of, group_into_packs, max_lanes, pack_job, record_pack, run_pack
 from blitz.launch.tune.resources import TrialResources, resources_on_cluster
 from blitz.launch.tune.sweep import Sweep
 from blitz.launch.tune.trial_data import TrialData
@@ -63,7 +64,8 @@ class _Packs:
         if self._sent is None or self._sent[0] is not datasets:
             self._sent = datasets, ray.put(datasets)
         job = pack_job(self._sweep, recipes, datasets)
-        self.running[self._task.remote(job, self._sent[1], self._scale, self._goal)] = pack, job
+        checkpoint = checkpoint_of(self._sweep, pack, job)
+        self.running[self._task.remote(job, self._sent[1], self._scale, self._goal, checkpoint)] = pack, job
 
     def wait_for_one(self) -> None:
         """Wait until a pack has ended, and record its trials; those of one that failed are submitted one by one."""
@@ -85,8 +87,8 @@ class _Packs:
             record_pack(self._sweep, pack, job, lanes, code=self._data.code)
 
 
-def _run(job: PackJob, datasets: Datasets, scale: Scale, goal: Goal) -> list[Lane]:
+def _run(job: PackJob, datasets: Datasets, scale: Scale, goal: Goal, checkpoint: PackCheckpoint) -> list[Lane]:
     # A setting that the space varies may be one that cannot be packed.
     reason = why_not_packable(job.recipes[0], datasets["train"], world=world_here(scale))
     require(reason is None, f"not packed: {reason}; sweep with --packed no")
-    return run_pack(job, datasets, scale, goal, on_evaluation=lambda lane, step, metrics: goal.of(metrics))
+    return run_pack(job, datasets, scale, goal, lambda lane, step, metrics: goal.of(metrics), checkpoint)

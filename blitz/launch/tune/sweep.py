@@ -14,7 +14,7 @@ from blitz.outputs.metrics import format_metric
 from blitz.project import digests
 from blitz.recipes import SOURCE_KEY
 from blitz.run_files.code import write_sources
-from blitz.run_files.sweep_directory import Goal, NotMeasured, SweepDirectory, Trial, TrialState, one_line
+from blitz.run_files.sweep_directory import PACKS, Goal, NotMeasured, SweepDirectory, Trial, TrialState, one_line
 from blitz.training.display import Display
 from blitz.training.trial import MetricValues
 
@@ -161,6 +161,9 @@ class Sweep:
         # The sweep may have been killed between a trial's end and its copy.
         if best is not None and self.directory.best_trial() != best.number:
             self.directory.copy_to_best(best)
+        if self.directory.run.exists(PACKS):
+            # Of a pack that was recorded and then killed.
+            self.directory.run.delete_folder(PACKS)
         self.write_table()
         return best
 

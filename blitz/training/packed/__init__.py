@@ -11,7 +11,7 @@ can resume.
 """
 
 from blitz.training.packed.lane import Ending, LaneEnd, Listener
-from blitz.training.packed.pack import PackJob, common_part, train_pack
+from blitz.training.packed.pack import PackJob, PackState, common_part, train_pack
 from blitz.training.packed.packable import why_not_packable
 from blitz.training.packed.rungs import Rungs
 
@@ -20,6 +20,7 @@ __all__ = [
     "LaneEnd",
     "Listener",
     "PackJob",
+    "PackState",
     "Rungs",
     "common_part",
     "train_pack",

@@ -99,6 +99,16 @@ class StackedOptimizer:
             row -= len(group.settings)
         raise IndexError(row)
 
+    def state(self) -> list[State]:
+        """The tensors of each kind of lanes by the names that torch has, each of shape (lanes, parameters)."""
+        return [group.state for group in self._groups]
+
+    def restore(self, stored: Sequence[State]) -> None:
+        """Take what `state` gave for the same lanes."""
+        for group, state in zip(self._groups, stored, strict=True):
+            for name, value in group.state.items():
+                value.copy_(state[name])
+
     def counts_steps(self, row: int) -> bool:
         """Whether torch's optimizer of this lane keeps the number of its steps."""
         return self._settings[row].name not in ("sgd", "momentum")

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,23 +49,40 @@ class PackJob:
         require(self.plan.eval_rows > 0 or not halves, "lanes can be stopped only where there are rows to evaluate on")
 
 
-def train_pack(job: PackJob, blocks: Iterable[Block], *, world: World, listener: Listener) -> None:
+PackState = dict[str, Any]
+"""The state of a pack after an evaluation: tensors, numbers and text in dictionaries and lists."""
+
+
+def train_pack(
+    job: PackJob,
+    blocks: Iterable[Block],
+    *,
+    world: World,
+    listener: Listener,
+    resumed: PackState | None = None,
+    evaluated: Callable[[Callable[[], PackState]], None] = lambda state: None,
+) -> None:
     """Train all lanes to the end of the plan, or until the last of them ends.
 
-    `blocks` are those of a run on one rank from step 0 on; no more are fetched than are needed. Equal jobs on the
-    same device and number of threads give the same bits.
+    `blocks` are those of a run on one rank from step 0 on, or from the step of the state that the pack is `resumed`
+    from; no more are fetched than are needed. Equal jobs on the same device and number of threads give the same bits.
+    After each evaluation but the last, `evaluated` is called with a function that gives the state.
 
     Raises:
         UserError: if the recipe's loss is not one number a row.
         RunFailed: if memory runs out.
     """
     pack = _Pack(job, world, listener)
+    if resumed is not None:
+        pack.restore(resumed)
     for block in blocks:
         if block.chunk.split == "train":
             for batch in step_batches(block, job.plan, world):
                 pack.step(batch)
         else:
             pack.evaluate(block)
+            if block.chunk.ends_pass and pack.lanes and pack.steps < job.plan.total_steps:
+                evaluated(pack.state)
         if not pack.lanes:
             return
     pack.finish()
@@ -80,6 +98,13 @@ class _Snapshot:
     optimizer: Tensors
     counts_steps: bool
 
+    @classmethod
+    def of(cls, stored: Mapping[str, Any], device: torch.device) -> "_Snapshot":
+        """What `asdict` gives of one."""
+        tensors = {name: {key: one.to(device) for key, one in stored[name].items()} for name in ("fixed", "optimizer")}
+        progress, weights = Progress.stored(stored["progress"]), stored["weights"].to(device)
+        return cls(progress, weights, tensors["fixed"], tensors["optimizer"], stored["counts_steps"])
+
     def checkpoint(self, stack: Stack) -> Checkpoint:
         """The checkpoint that the solo run would write."""
         step = self.progress.step
@@ -90,6 +115,10 @@ class _Snapshot:
             optimizer |= {f"step/{name}": torch.tensor(float(step)) for name in stack.named(self.weights)}
         weights = stack.state_dict(self.weights, self.fixed)
         return Checkpoint(step, weights, optimizer, asdict(self.progress)).copied()
+
+
+_COUNTED = ("loss_sum", "failed_at", "failing_loss", "steps", "digest", "loss_rows")
+"""Attributes of a pack that are stored as they are."""
 
 
 class _Pack:
@@ -114,6 +143,36 @@ class _Pack:
         self.rungs = job.rungs.steps() if job.rungs else iter(())
         self.next_rung = next(self.rungs, None)
         self.logged_at = time.perf_counter()
+
+    def state(self) -> PackState:
+        """The state after an evaluation."""
+        best = [None if one is None else {**vars(one), "progress": asdict(one.progress)} for one in self.best]
+        return {
+            "lanes": self.lanes,
+            "weights": self.stack.weights.detach(),
+            "fixed": self.stack.fixed,
+            "optimizer": self.optimizer.state(),
+            "progress": [asdict(one) for one in self.progress],
+            "best": best,
+            **{name: getattr(self, name) for name in _COUNTED},
+        }
+
+    def restore(self, state: PackState) -> None:
+        """Continue from what `state` gave."""
+        self._keep([self.lanes.index(lane) for lane in state["lanes"]])
+        with torch.no_grad():
+            self.stack.weights.copy_(state["weights"])
+            for name, one in self.stack.fixed.items():
+                one.copy_(state["fixed"][name])
+        self.optimizer.restore(state["optimizer"])
+        self.progress = [Progress.stored(one) for one in state["progress"]]
+        device = self.world.device
+        self.best = [None if one is None else _Snapshot.of(one, device) for one in state["best"]]
+        for name in _COUNTED:
+            value = state[name]
+            setattr(self, name, value.to(device) if isinstance(value, Tensor) else value)
+        if self.next_rung is not None and self.next_rung <= self.steps:
+            self.next_rung = next(step for step in self.rungs if step > self.steps)
 
     def step(self, batch: StepBatch) -> None:
         """One step of every lane; the lines of those that are logged."""

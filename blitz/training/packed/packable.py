@@ -35,6 +35,8 @@ def why_not_packable(recipe: Recipe, train_rows: MapStyleDataset, *, world: Worl
         return "a step may leave weights out, as --find-unused-parameters says, and optimizers then skip them"
     if recipe.ema is not None:
         return "--ema averages the weights of one model, not of a stack"
+    if recipe.swa.from_epoch is not None:
+        return "--swa averages the weights of one model, not of a stack"
     if reason := why_not_stacked(recipe.optim):
         return reason
     if recipe.uses_other_weights:

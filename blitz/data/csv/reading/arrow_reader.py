@@ -77,9 +77,9 @@ class ArrowReader:
         self._parquet: Any = None
         if self._kind == "parquet":
             # Imported here, because a process that reads CSVs does without.
-            import pyarrow.parquet
+            from pyarrow.parquet import ParquetFile
 
-            self._parquet = pyarrow.parquet.ParquetFile(self._file, buffer_size=_READ_BYTES, pre_buffer=False)
+            self._parquet = ParquetFile(self._file, buffer_size=_READ_BYTES, pre_buffer=False)
             self._schema = self._parquet.schema_arrow
         elif self._kind == "arrow":
             self._ipc: Any = pyarrow.ipc.open_file(self._file)
