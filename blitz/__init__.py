@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blitz.launch.scale import Scale as Scale
     from blitz.launch.tune.space import Space as Space
     from blitz.optim import Group as Group
+    from blitz.optim import ModelOptim as ModelOptim
     from blitz.optim import Optim as Optim
     from blitz.outputs.best import Best as Best
     from blitz.outputs.metrics import Classification as Classification
@@ -49,6 +50,7 @@ _NAMES = {
     "may_change": "blitz.recipe:may_change",
     "Split": "blitz.data.plan:Split",
     "Optim": "blitz.optim:Optim",
+    "ModelOptim": "blitz.optim:ModelOptim",
     "Group": "blitz.optim:Group",
     "Best": "blitz.outputs.best:Best",
     "Scale": "blitz.launch.scale:Scale",

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -165,13 +165,10 @@ class ModelOptim(Optim):
         Optim(**{name: value for name, value in vars(self).items() if value is not None})
 
 
-SomeOptim = TypeVar("SomeOptim", bound=Optim)
-
-
-def completed(optim: SomeOptim, usual: Optim) -> SomeOptim:
-    """`optim` with the values of `usual` where it has none."""
-    missing = [spec.name for spec in fields(Optim) if getattr(optim, spec.name) is None]
-    return replace(optim, **{name: getattr(usual, name) for name in missing})
+def completed(optim: Optim, usual: Optim) -> ModelOptim:
+    """`optim` with the values of `usual` where it has none; a plain `Optim` has all."""
+    given = {name: value for name, value in vars(optim).items() if value is not None}
+    return ModelOptim(**{**vars(usual), **given})
 
 
 @dataclass(frozen=True, eq=False)

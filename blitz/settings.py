@@ -167,7 +167,9 @@ def require_settings(kind: type[Recipe], settings: Mapping[str, Any]) -> None:
         near = [one for one in known if one.endswith((f".{name}", f"_{name}"))] or get_close_matches(name, known, n=1)
         hint = f"; perhaps {' or '.join(near)}" if near else ""
         require(name in known, f"{kind.__name__} has no setting '{name}'{hint}")
-        require_type(name, value, known[name])
+        # Such as an `Optim` where a recipe has a `ModelOptim`, which may have further values.
+        is_general = isinstance(known[name], type) and type(value) in known[name].__mro__[1:-1]
+        require_type(name, value, type(value) if is_general else known[name])
 
 
 def require_type(name: str, value: Any, hint: Any) -> None:

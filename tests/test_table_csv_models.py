@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+import blitz
+from blitz.data.csv.tabular import CsvData
 from blitz.models.table_models import Layers, TableModelName
 from blitz.models.tabular_mlp import TabularMLP
-from blitz.optim import ModelOptim
+from blitz.optim import ModelOptim, Optim
 from tests.float64 import TOLERANCE, in_float64
 from tests.running import losses, result, train
 from tests.test_table_csv import fetched, iris_table, numbers_and_colours, recipe, write
@@ -49,6 +51,13 @@ def test_every_model_learns_classes_and_numbers(name: TableModelName, target: st
     metrics = result(train(recipe(tmp_path, table, target, val_fraction=0.25, **small), tmp_path / "run"))["metrics"]
     # Red shows in y, which differs by 4 for it; green and blue are alike. So 1/3 + 2/3 · 1/2 is all that can be known.
     assert metrics["val/r2"] > 0.9 if target == "y" else metrics["val/accuracy"] > 0.52
+
+
+def test_a_plain_optim_is_taken_as_it_is(tmp_path: Path) -> None:
+    table = numbers_and_colours(tmp_path / "table.csv", rows=60)
+    data, storage = CsvData(train_csv=str(table), target="y", cache=str(tmp_path / "cache")), str(tmp_path)
+    run = blitz.train("table_csv", data=data, optim=Optim(lr=0.01), epochs=1, storage=storage, report=False)
+    assert run.recipe.optim == ModelOptim(**vars(Optim(lr=0.01)))
 
 
 def test_settings_that_are_not_given_are_those_of_the_model(tmp_path: Path) -> None:
