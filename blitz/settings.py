@@ -164,7 +164,8 @@ def require_settings(kind: type[Recipe], settings: Mapping[str, Any]) -> None:
     known = {**{spec.name: groups[spec.name] for spec in dataclasses.fields(kind)}, **setting_types(kind)}
     for name, value in settings.items():
         # `lr` may mean `optim.lr`, and `batch_size` one of two.
-        near = [one for one in known if one.endswith((f".{name}", f"_{name}"))] or get_close_matches(name, known, n=1)
+        of_same_name = [one for one in known if one.endswith((f".{name}", f"_{name}"))]
+        near = get_close_matches(name, known, n=1, cutoff=0.9) or of_same_name or get_close_matches(name, known, n=1)
         hint = f"; perhaps {' or '.join(near)}" if near else ""
         require(name in known, f"{kind.__name__} has no setting '{name}'{hint}")
         # Such as an `Optim` where a recipe has a `ModelOptim`, which may have further values.

@@ -59,9 +59,15 @@ def train_workers() -> list[psutil.Process]:
 
 
 def result(run: RunDirectory) -> dict[str, Any]:
+    """What result.json says, except where the time went, which differs between equal runs."""
     found = run.read_json("result.json")
     assert found is not None
-    return found
+    return untimed(found)
+
+
+def untimed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A result without its goodput."""
+    return {name: value for name, value in found.items() if name != "goodput"}
 
 
 def losses(run: RunDirectory) -> list[float]:
@@ -75,3 +81,10 @@ def weights(run: RunDirectory, which: Literal["last"] | int = "last") -> dict[st
 
 def same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def goodput_in(run: RunDirectory) -> dict[str, Any]:
+    """Where the time of a finished run went."""
+    found = run.read_json("result.json")
+    assert found is not None
+    return dict(found["goodput"])

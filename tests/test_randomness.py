@@ -23,4 +23,7 @@ def test_the_numbers_of_the_uses_are_fixed() -> None:
         "SEARCH": 7,
         "ITEMS": 8,
         "QUANTILES": 9,
+        "SAMPLING": 10,
+        "GENERATION": 11,
+        "EXPLAINED": 12,
     }

@@ -113,8 +113,13 @@ class TrainingPulse:
         self._clock, self._first_step, self._least_s = clock, first_step, timeout_s * _SHARE_OF_TIMEOUT
         self._looked, self._awake_since = time.perf_counter(), 0.0
 
+    @property
+    def has_stepped(self) -> bool:
+        """Whether the first step is done: until then a process may be silent for longer."""
+        return bool(self._clock.steps)
+
     def look(self) -> Pulse:
-        """The pulse now; called every `interval_s`."""
+        """The pulse now; called every `interval_s` at least."""
         now, clock = time.perf_counter(), self._clock
         seconds = now - self._looked
         # This process was stopped, as by Ctrl-Z, or its machine was suspended: that time does not count.

@@ -20,7 +20,7 @@ from blitz.run_files.directory import RunDirectory
 from blitz.run_files.goodput import goodput
 from blitz.training.loop import Checkpoints
 from tests.float64 import TOLERANCE, in_float64
-from tests.running import losses, result, train, train_workers
+from tests.running import goodput_in, losses, result, train, train_workers
 from tests.waiting import wait_until
 
 TIMEOUT_S = 12.0
@@ -143,8 +143,9 @@ def test_each_kind_of_hang_is_named_and_the_run_restarts_and_ends_as_without(
     assert "the run restarts from its newest checkpoint" in capfd.readouterr().out
     spent = goodput(run.events())
     assert spent is not None
-    assert spent.seconds["hangs"] > 4 * 0.75 * TIMEOUT_S
-    assert result(run)["goodput"] == spent.to_json()
+    # The stopped rank continues while its stack is taken, so that its hang may end as a long step.
+    assert spent.seconds["hangs"] > 3 * 0.75 * TIMEOUT_S
+    assert goodput_in(run) == spent.to_json()
     calm = train(recipe, tmp_path / "calm")
     assert result(run)["rows_digest"] == result(calm)["rows_digest"]
     assert losses(run) == pytest.approx(losses(calm), rel=TOLERANCE)

@@ -13,7 +13,7 @@ from blitz.recipes.digits import Digits
 from blitz.run_files.directory import RunDirectory
 from blitz.training.checkpoint import Checkpoint
 from tests.object_store import uri_of
-from tests.running import same_bits, train, weights
+from tests.running import result, same_bits, train, weights
 
 FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
 SMALL = Digits(epochs=3, max_train_rows=32, max_eval_rows=10, global_batch_size=16)
@@ -174,7 +174,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one_says_so_and_ends
     resumed = [event for event in run.events() if event["what"] == "resumed"]
     assert [(event["step"], event["damaged"]) for event in resumed] == [(2, [4])]
     assert same_bits(weights(run), weights(whole))
-    assert run.read_json("result.json") == whole.read_json("result.json")
+    assert result(run) == result(whole)
 
 
 def test_a_run_all_of_whose_checkpoints_are_damaged_starts_again(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_false_ends_the_run_as_a_finished_one_of_fewer_steps(tmp_path: Path) -> 
     stops: dict[str, Any] = {"storage": tmp_path, "run": "one", "report": False, "num_workers": 0}
     stopped = blitz.train(Watched(stops_after=10), **stops)
     shorter = train(replace(Watched(), epochs=2), tmp_path / "shorter")
-    assert stopped.result == {**result(shorter), "stopped_before": 15}
+    assert result(stopped.directory) == {**result(shorter), "stopped_before": 15}
     assert same_bits(weights(stopped.directory), weights(shorter))
     # The same call again finds it finished; a longer plan resumes it.
     before = (tmp_path / "one" / "events.jsonl").read_text()

@@ -13,7 +13,7 @@ from blitz.data.plan import Split
 from blitz.recipes.digits import Digits
 from blitz.run_files.directory import RunDirectory
 from blitz.training.loop import Checkpoints
-from tests.running import result, train
+from tests.running import goodput_in, train
 
 SMALL = Digits(epochs=2, max_train_rows=70, max_eval_rows=50, global_batch_size=16, log_every_steps=2)
 """Five steps an epoch."""
@@ -51,7 +51,7 @@ def test_the_seconds_of_all_accounts_come_to_the_whole_run(tmp_path: Path) -> No
     assert seconds["evaluation"] >= 0.2
     assert seconds["checkpoint"] > 0
     assert 0.4 < sum(seconds.values()) <= took - 0.2 + 0.01
-    spent = result(run)["goodput"]["seconds"]
+    spent = goodput_in(run)["seconds"]
     assert spent["steps that count"] == pytest.approx(seconds["compute"], abs=0.01)
     assert spent["waiting for data"] == pytest.approx(seconds["data"], abs=0.01)
     assert sum(seconds.values()) - 0.01 < sum(spent.values()) <= took

@@ -4,6 +4,7 @@ A thread of each rank sends its pulse, and the driver judges them together: one 
 wait for it. Ray Train then restarts the workers from the newest checkpoint, as after any failure.
 """
 
+import math
 import os
 import threading
 import time
@@ -29,6 +30,8 @@ _SECONDS_FOR_A_NODE = 30.0
 _NODES_AT_ONCE = 32
 _SECONDS_TO_WRITE = 10.0
 _SECONDS_TO_SEND = 10.0
+_SECONDS_TO_FIRST_STEP = 0.1
+"""Between looks at whether the first step is done, of which the driver hears at once."""
 _LATE_S = 5.0
 _FETCHES = "/blitz/data/plan.py:"
 """In a frame of a process that fetches rows."""
@@ -51,9 +54,13 @@ def heartbeat(queue: Queue, pulse: TrainingPulse, speed: SpeedReader, world: Wor
         return queue.actor.put_nowait.remote(beat)  # type: ignore[attr-defined]
 
     def send_now_and_then() -> None:
-        send(has_ended=False)
-        while not ends.wait(pulse.interval_s):
-            send(has_ended=False)
+        sent, has_stepped = -math.inf, False
+        while True:
+            if time.monotonic() - sent >= pulse.interval_s or has_stepped < pulse.has_stepped:
+                sent, has_stepped = time.monotonic(), pulse.has_stepped
+                send(has_ended=False)
+            if ends.wait(pulse.interval_s if has_stepped else _SECONDS_TO_FIRST_STEP):
+                return
 
     thread = threading.Thread(target=send_now_and_then, daemon=True)
     thread.start()

@@ -33,7 +33,7 @@ def test_the_project_itself_is_small() -> None:
     sizes, is_all = upload_sizes(ROOT)
     assert is_all
     assert {"blitz", "jobs", "pyproject.toml"} <= set(sizes)
-    assert sum(sizes.values()) < 2_000_000
+    assert sum(sizes.values()) < 3_000_000
 
 
 def test_a_large_folder_is_named(project: Path) -> None:
