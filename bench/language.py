@@ -1,6 +1,6 @@
 """The recipe `language` beside a count model of order 3, by their perplexity on the same tokens.
 
-    python -m bench.language --root DIR [flags of blitz train language]
+    python -m bench.language --root DIR [--storage DIR] [--epochs N]
 
 The count model is interpolated Kneser-Ney (Kneser & Ney 1995; Chen & Goodman 1999, one discount an order) over the
 recipe's own tokens: trained on the training lines, evaluated on the test lines.

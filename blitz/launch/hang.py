@@ -16,6 +16,7 @@ _TIMES_APART = 10.0
 """Start-up, compilation, evaluation and checkpoints may take so many times as long as a step."""
 _SHARE_OF_TIMEOUT = 0.75
 """The rest of the timeout is for the next look, the message to the driver and the stacks."""
+_MOST_BETWEEN_LOOKS_S = 7.5
 _LATE_S = 5.0
 _COMPILES = frozenset({"torch._dynamo.convert_frame", "torch._inductor.compile_fx"})
 _DEBUGGERS = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle", "debugpy"})
@@ -108,15 +109,16 @@ class TrainingPulse:
 
     def __init__(self, clock: Clock, *, first_step: int, timeout_s: float) -> None:
         self.thread = threading.get_ident()
-        self.interval_s = timeout_s / 8
+        self.interval_s = min(_MOST_BETWEEN_LOOKS_S, timeout_s / 8)
         """Between two looks."""
-        self._clock, self._first_step, self._least_s = clock, first_step, timeout_s * _SHARE_OF_TIMEOUT
+        self._clock, self._first_step = clock, first_step
+        self._least_s, self._apart_s = timeout_s * _SHARE_OF_TIMEOUT, timeout_s * _TIMES_APART
         self._looked, self._awake_since = time.perf_counter(), 0.0
 
     @property
     def has_stepped(self) -> bool:
-        """Whether the first step is done: until then a process may be silent for longer."""
-        return bool(self._clock.steps)
+        """Whether the first two steps are done: until then a process may be silent for longer."""
+        return self._clock.steps > 1
 
     def look(self) -> Pulse:
         """The pulse now; called every `interval_s` at least."""
@@ -133,11 +135,12 @@ class TrainingPulse:
         account, steps = clock.account, clock.steps
         still_s = now - max(clock.since, self._awake_since)
         step_s = max(self._least_s, _TIMES_THE_LONGEST * clock.longest_s)
-        is_apart = not steps or account not in ("data", "compute")
+        # Only the second step shows how long one takes: the first also compiles.
+        is_apart = not self.has_stepped or account not in ("data", "compute")
         if not is_apart and still_s > step_s:
             is_apart = _is_in(frame, _COMPILES)
-        limit_s = max(step_s, _TIMES_APART * self._least_s) if is_apart else step_s
-        return Pulse(self._first_step + steps, account, still_s, limit_s, step_s if steps else limit_s)
+        limit_s = max(step_s, self._apart_s) if is_apart else step_s
+        return Pulse(self._first_step + steps, account, still_s, limit_s, silent_s=limit_s)
 
 
 def _is_in(frame: FrameType | None, modules: frozenset[str]) -> bool:

@@ -158,7 +158,8 @@ def _starts(events: Iterable[Mapping[str, Any]]) -> list[_Start]:
             starts[-1].seen = time
         if starts and what == "hang":
             starts[-1].hangs_since = time - event.get("hang_seconds", 0.0)
-        elif starts and what == "hang ended":
+        elif starts and what == "hang ended" and (starts[-1].ended is None or starts[-1].finished):
+            # Otherwise the run was interrupted within the hang, which no checkpoint has counted.
             starts[-1].hangs_since = None
             starts[-1].overcome += ((str(event.get("account")), event.get("hang_seconds", 0.0)),)
     return starts

@@ -12,12 +12,12 @@ FAST = RankSpeed(StepParts(steps=50, data_s=0.01, own_s=0.09, others_s=0.1), FRE
 SLOW = RankSpeed(StepParts(steps=50, data_s=0.01, own_s=0.2, others_s=0.0), FREE)
 
 
-def said(speed: RankSpeed, *, until: float = 60.0) -> dict[float, dict[int, str]]:
+def reports_of(speed: RankSpeed, *, until: float = 60.0) -> dict[float, dict[int, str]]:
     """What is reported of a rank beside three fast ones, by the time at which it is."""
     stragglers, found = Stragglers(), {}
     for second in range(0, int(until), 5):
-        if told := stragglers.look({0: FAST, 1: FAST, 2: speed, 3: FAST}, float(second)):
-            found[float(second)] = told
+        if reports := stragglers.look({0: FAST, 1: FAST, 2: speed, 3: FAST}, float(second)):
+            found[float(second)] = reports
     return found
 
 
@@ -35,16 +35,16 @@ def said(speed: RankSpeed, *, until: float = 60.0) -> dict[float, dict[int, str]
     ],
 )
 def test_a_rank_is_reported_once_when_it_was_slow_for_50_seconds(speed: RankSpeed, reason: str) -> None:
-    ((second, told),) = said(speed).items()
+    ((second, reports),) = reports_of(speed).items()
     assert second == 50.0
-    assert list(told) == [2]
-    assert "times as slow as the others, for 50 s: 0." in told[2]
-    assert reason in told[2]
+    assert list(reports) == [2]
+    assert "times as slow as the others, for 50 s: 0." in reports[2]
+    assert reason in reports[2]
 
 
 def test_one_that_is_not_twice_as_slow_or_not_for_so_long_is_not_reported() -> None:
-    assert said(replace(SLOW, parts=replace(SLOW.parts, own_s=0.18))) == {}
-    assert said(SLOW, until=50.0) == {}
+    assert reports_of(replace(SLOW, parts=replace(SLOW.parts, own_s=0.18))) == {}
+    assert reports_of(SLOW, until=50.0) == {}
     stragglers = Stragglers()
     for second in range(200):
         # It recovers every 40 seconds.

@@ -115,6 +115,18 @@ def test_a_hang_that_ended_by_itself_is_no_time_of_steps() -> None:
     assert spent.seconds == {"steps that count": 48.0, "waiting for data": 2.0, "hangs": 50.0}
 
 
+def test_a_run_that_is_interrupted_while_it_hangs_keeps_the_time_of_its_steps() -> None:
+    events = [
+        {"what": "started", "time": 0.0, "began": 0.0},
+        {"what": "hang", "time": 960.0, "hang_seconds": 50.0},
+        {"what": "interrupted", "time": 1410.0},
+        {"what": "hang ended", "time": 1410.0, "hang_seconds": 500.0, "account": "compute"},
+    ]
+    spent = goodput(events, checkpoint={"compute": 900.0})
+    assert spent is not None
+    assert spent.seconds == {"steps that count": 900.0, "lost steps": 10.0, "hangs": 500.0}
+
+
 @pytest.mark.parametrize("events", [[], [{"what": "started", "time": 1.0}, {"what": "finished", "time": 2.0}]])
 def test_events_of_older_versions_say_too_little(events: list[dict[str, object]]) -> None:
     assert goodput(events) is None

@@ -35,6 +35,8 @@ _SECONDS_TO_FIRST_STEP = 0.1
 _LATE_S = 5.0
 _FETCHES = "/blitz/data/plan.py:"
 """In a frame of a process that fetches rows."""
+_BEATS = "/blitz/launch/cluster/hang_watch.py:"
+"""In a frame of a rank, of this run or of another of the same Ray job, such as a trial."""
 
 
 @contextmanager
@@ -121,13 +123,13 @@ class HangWatch:
             return
         self.ended_for = hang.what
         log = f"logs/{self._start}-hang.txt"
-        then = "restarts from its newest checkpoint" if self._restarts else "ends"
+        then = "restarts from its newest checkpoint, if --max-failures allows" if self._restarts else "ends"
         display.line(f"{hang.what}; the stack of each thread is in {self._run}/{log}; the run {then}")
         # On a thread of its own: the storage may be what hangs.
         writes = threading.Thread(target=self._write, args=(hang, log), daemon=True)
         writes.start()
         writes.join(_SECONDS_TO_WRITE)
-        _on_nodes(nodes, kill, ranks[0].group, hang.to_kill)
+        _on_nodes(nodes, kill, ranks[0].group, pids=hang.to_kill)
 
     def _write(self, hang: "_Hang", log: str) -> None:
         with suppress(OSError):
@@ -142,8 +144,8 @@ class _Hang:
     """Who hangs, and where."""
     event: dict[str, Any]
     stacks: str
-    to_kill: frozenset[int]
-    """Numbers of processes, on all nodes together: `kill` checks that they are of the run."""
+    to_kill: frozenset[Process]
+    """`kill` checks that they are of the Ray job."""
 
     @classmethod
     def of(cls, ranks: list[Beat], silences: Mapping[int, float], dumps: Mapping[Process, Dump]) -> "_Hang | None":
@@ -154,11 +156,9 @@ class _Hang:
         frames = {beat.rank: found[beat.rank].threads.get(beat.thread, []) for beat in ranks if beat.rank in found}
         named = [beat for beat in ranks if beat.rank in silences] or culprits(ranks, frames)
         explained = [beat.explain(silences.get(beat.rank), frames.get(beat.rank, [])) for beat in named]
-        pids = {beat.process[1] for beat in ranks}
-        fetchers = {
-            process: stack for process, dump in dumps.items() if dump.pid not in pids and (stack := _fetching(dump))
-        }
+        fetchers: dict[Process, list[str]] = {}
         if not silences and all(beat.pulse.account == "data" for beat in named):
+            fetchers = {process: stack for process, dump in dumps.items() if (stack := _fetching(dump))}
             explained = [
                 f"rows are not fetched, by process {pid}{where(stack)}" for (_, pid), stack in fetchers.items()
             ] + explained
@@ -167,18 +167,27 @@ class _Hang:
         first, what = named[0], "; ".join(explained)
         still = silences.get(first.rank, first.pulse.still_s)
         event = {"what": "hang", "step": first.pulse.step, "world_size": first.world_size, "error": what}
-        to_kill = frozenset(pid for _, pid in (*headings, *fetchers))
+        to_kill = frozenset((*headings, *fetchers))
         return cls(what, {**event, "hang_seconds": round(still, 3)}, stacks_text(listed), to_kill)
 
 
 def _fetching(dump: Dump) -> list[str]:
+    """The stack of a process that fetches rows and is no rank, else nothing."""
+    if any(_BEATS in frame for one in dump.threads.values() for frame in one):
+        return []
     return next((one for one in dump.threads.values() if any(_FETCHES in frame for frame in one)), [])
 
 
-def _on_nodes(nodes: Iterable[str], function: Any, *args: Any) -> dict[Process, Any]:
-    """What the function returns on each node, by node and process; a node that does not answer is Ray's to notice."""
+def _on_nodes(
+    nodes: Iterable[str], function: Any, group: str, *, pids: Iterable[Process] | None = None
+) -> dict[Process, Any]:
+    """What the function returns on each node, by node and process; a node that does not answer is Ray's to notice.
+
+    It gets the group, and those of `pids` that are on its node.
+    """
 
     def call(node: str) -> dict[Process, Any]:
+        args = [group] if pids is None else [group, [pid for on, pid in pids if on == node]]
         with suppress(ray.exceptions.RayError):
             return {(node, one.pid): one for one in call_on_node(node, function, *args, seconds=_SECONDS_FOR_A_NODE)}
         return {}

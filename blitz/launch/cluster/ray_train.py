@@ -66,8 +66,10 @@ _PREEMPTION_GRACE_S = 10.0
 under way; ranks that have lost their peers end by themselves as soon as theirs is done."""
 
 
-def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
+def run_on_ray(job: Job, datasets: Datasets, placement: Placement, *, private_cluster: bool = False) -> None:
     """Run a job on the placement's cluster, or on a local one that lives as long as the job.
+
+    `private_cluster` is whether the cluster that this process is in was started for the command alone.
 
     Raises:
         UserError: if what the job consists of cannot be sent to workers, or if the cluster does not answer, can never
@@ -76,6 +78,7 @@ def run_on_ray(job: Job, datasets: Datasets, placement: Placement) -> None:
     scale = placement.scale
     require_picklable(recipe=job.recipe, **{f"data set '{split}'": dataset for split, dataset in datasets.items()})
     with connected(placement.address) as is_private:
+        is_private |= private_cluster
         workers = in_the_cluster(_workers, scale)
         if workers.room_for is not None:
             print(f"waits for the cluster to grow: {explain_wait(workers)}", flush=True)

@@ -51,7 +51,7 @@ def tune_on_ray(sweep: Sweep, data: TrialData, placement: Placement, *, max_conc
     os.environ.update(_SETTINGS)
     scale = placement.scale
     require_picklable(recipe=data.fitted, **{f"data set '{split}'": one for split, one in data.datasets.items()})
-    with connected(placement.address), tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
+    with connected(placement.address) as is_private, tempfile.TemporaryDirectory(prefix="blitz-") as scratch:
         require(
             not through_client(),
             "a sweep that is not packed cannot be started through Ray Client (ray://…); give HOST:6379 on a node of "
@@ -61,7 +61,7 @@ def tune_on_ray(sweep: Sweep, data: TrialData, placement: Placement, *, max_conc
         if scale.num_workers == "auto":
             scale = Scale(num_workers=0, use_gpu="yes" if reserved.use_gpu else "no")
         halving = _RemoteHalving.of(sweep) if sweep.plan.scheduler == "asha" else None
-        work = _Work(data, sweep.directory.run, sweep.goal, replace(placement, scale=scale), halving)
+        work = _Work(data, sweep.directory.run, sweep.goal, replace(placement, scale=scale), halving, is_private)
         recorder = _Recorder(sweep)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_run_trial, work=work), reserved.resources),
@@ -88,6 +88,7 @@ class _Work:
     goal: Goal
     placement: Placement
     halving: "_RemoteHalving | None"
+    private_cluster: bool
 
 
 def _run_trial(config: dict[str, Any], work: _Work) -> None:
@@ -117,7 +118,7 @@ def _train(trial: Trial, work: _Work) -> dict[str, Any]:
         if work.placement.in_process:
             run_in_process(job, datasets, scale, display=Silence())
         else:
-            run_on_ray(job, datasets, work.placement)
+            run_on_ray(job, datasets, work.placement, private_cluster=work.private_cluster)
 
     # `tune.report` works in the trial's own process only, not on its Ray Train workers.
     on_workers = partial(halving.should_continue, number) if halving else _always

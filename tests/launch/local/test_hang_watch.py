@@ -21,7 +21,7 @@ from blitz.training.prepared import prepare
 from tests.waiting import wait_until
 
 TIMEOUT_S = 4.0
-LOCK, RELEASED = threading.Event(), threading.Event()
+LOCK = threading.Event()
 
 
 class Deadlocked(ArrayDataset):
