@@ -38,7 +38,7 @@ class Augmentation:
     shift: int = 0
     """Shift by up to this many pixels in both directions; what is beyond the border is reflected."""
     policy: Literal["none", "randaugment", "trivialaugment"] = "none"
-    """Operations as rotation, shear, contrast: randaugment takes some of one strength, trivialaugment one of any."""
+    """Operations such as rotation and contrast: randaugment takes some of one strength, trivialaugment one of any."""
     operations: int = 2
     """For randaugment: operations on each image."""
     strength: int = 9
@@ -73,7 +73,9 @@ class Augmentation:
         epochs = self.growing_epochs
         require(epochs >= 1, f"--augmentation.growing-epochs is {epochs}; it must be at least 1")
 
-    def check(self, *, size: int, has_points: bool = False, fixed_size: bool = False) -> None:
+    def check(
+        self, *, size: int, decoded: int | None = None, has_points: bool = False, fixed_size: bool = False
+    ) -> None:
         """Refuse what does not go with images of `size` pixels, with points in them, or with a model of that size only.
 
         Raises:
@@ -85,6 +87,10 @@ class Augmentation:
             f"--augmentation.first-size is {first}; it must be from 1 to the full size, {size}",
         )
         require(first is None or not fixed_size, "--augmentation.first-size: this model takes one size; leave it out")
+        require(
+            self.views != "crops" or (decoded or size) > size,
+            f"--augmentation.views crops: images are no larger than the {size} pixels that the model takes; give flip",
+        )
         if has_points:
             moving = {
                 "flip": bool(self.flip),

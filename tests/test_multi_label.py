@@ -1,6 +1,7 @@
 """Labels, of which a row may have any number, in columns of 0 and 1 or in one of lists."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from blitz.export.checked_export import export
 from blitz.models.table_models import Layers
 from blitz.recipes.image_csv import ImageCsv, VisionModel
 from blitz.recipes.table_csv import TableCsv
+from blitz.run_files.open import stored_recipe
 from blitz.settings import from_json, to_json
+from blitz.training.explanation import explain
 from tests.pictures import coloured
 from tests.running import result, train
 
@@ -146,3 +149,12 @@ def test_labels_of_images_are_in_columns_or_lists_too(tmp_path: Path) -> None:
     predicted = Run(run).predict(str(colours))
     found = np.stack([predicted[f"probability_{name}"].to_numpy() >= 0.5 for name in ("cold", "warm")], 1)
     assert predicted["prediction"].to_pylist() == ["|".join(np.array(["cold", "warm"])[has]) for has in found]
+
+
+def test_a_model_of_labels_is_explained(tmp_path: Path) -> None:
+    _, lists = tables(tmp_path)
+    run = train(replace(recipe(lists, target="tags", label_separator=";"), epochs=1), tmp_path / "run")
+    found = explain(stored_recipe(run), run, step=run.checkpoint_step("last"), split="val")
+    assert found is not None
+    shown = {point["series"] for column in found["dependence"] for point in column["points"]}
+    assert shown == {f"probability of {label}" for label in LABELS}

@@ -193,6 +193,10 @@ def _intervals(directory: RunDirectory, settings: PredictSettings, step: int) ->
         return None
     held_out = held_out_errors(settings.recipe, directory, step)
     held_out.rank(settings.intervals)
+    require(
+        held_out.folds is None or settings.scale.shard == "no",
+        "--intervals of a run with --folds does not go with --scale.shard full; leave one of them out",
+    )
     return Intervals(settings.intervals, held_out)
 
 

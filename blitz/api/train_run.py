@@ -56,7 +56,7 @@ class TrainSettings:
     find_lr: bool = False
     """Instead of training, take 100 steps at learning rates from 1e-7 to 10 and propose one."""
     find_batch_size: bool = False
-    """Instead of training, measure the rows a second of micro-batches of 1, 2, 4 and more rows on this machine."""
+    """Instead of training, measure the rows a second of micro-batches of 2, 4, 8 and more rows on this machine."""
     track: tuple[TrackerName, ...] = ()
     """Send the run to these trackers too; each is configured by its own environment variables."""
     checkpoint: Checkpoints = field(default_factory=Checkpoints)

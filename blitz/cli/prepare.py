@@ -115,6 +115,12 @@ def prepare(csv: str, settings: PrepareSettings) -> None:
         settings.val_csv is None or settings.val_fraction is None,
         "--val-csv and --val-fraction are two ways to name the rows to evaluate on; give one of them",
     )
+    require(
+        settings.split == "auto" or settings.val_fraction is not None,
+        f"--split {settings.split} is for --val-fraction; give it, too",
+    )
+    fraction = settings.val_fraction
+    require(fraction is None or 0 < fraction < 1, f"--val-fraction is {fraction}; it must be between 0 and 1")
     train = index_csv(csv, settings.out, options)
     found = [(train, _bad_rows(train, settings))]
     if settings.val_csv is not None:

@@ -60,7 +60,8 @@ def _worst(explanation: dict[str, Any]) -> str:
         cells = ", ".join(f"{_brief(name)} {_brief(_cell(cell))}" for name, cell in one["cells"].items())
         sure = f" ({one['probability']:.1%})" if "probability" in one else ""
         truth, prediction = (_brief(_said(one[name])) for name in ("truth", "prediction"))
-        lines.append(f"line {one['line']}: {truth}, predicted {prediction}{sure}; {cells}")
+        where = f"line {one['line']}" if isinstance(one["line"], int) else one["line"]
+        lines.append(f"{where}: {truth}, predicted {prediction}{sure}; {cells}")
     return "\n".join(["the largest errors", *lines]) if lines else ""
 
 

@@ -1,4 +1,4 @@
-"""Transfer learning: a classifier of torchvision, initialised from pretrained weights."""
+"""Transfer learning: a classifier of torchvision or timm, initialised from pretrained weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from blitz.recipes.image_csv import ImageCsv
 
 @dataclass(frozen=True)
 class Finetune(ImageCsv):
-    """Fine-tune a classifier of torchvision on images in class folders or of a CSV, all of it or a new head alone."""
+    """Fine-tune a classifier of torchvision or timm on class folders or a CSV, all of it or a new head alone."""
 
     optim: Optim = Optim(name="momentum", lr=0.01, schedule="cosine")
     weights: str | None = "DEFAULT"
-    """Initialise from torchvision's weights of this name for the model, such as IMAGENET1K_V1; None draws new ones.
-    The weights of another run or of a file, where given, take precedence."""
+    """Initialise from the published weights of this name for the model, such as torchvision's IMAGENET1K_V1 or timm's
+    a1_in1k; None draws new ones. The weights of another run or of a file, where given, take precedence."""
     freeze: Literal["none", "backbone"] = "none"
     """backbone trains the new head alone, and freezes everything before it with its batch statistics."""
     backbone_lr_factor: float = 0.1

@@ -33,7 +33,7 @@ class VisionModel:
 
 @dataclass(frozen=True)
 class ImageCsv(LearnsTargets, AugmentsImages):
-    """A classifier of torchvision on the images of a CSV; it learns classes, numbers or points."""
+    """A classifier of torchvision or timm on the images of a CSV; it learns classes, labels, numbers or points."""
 
     epochs: int = 10
     optim: Optim = Optim(name="adamw", lr=1e-3, weight_decay=0.01, schedule="cosine")
@@ -42,13 +42,19 @@ class ImageCsv(LearnsTargets, AugmentsImages):
     fitted_on: Annotated[ImageFit | None, tyro.conf.Suppress] = None
     opened: Annotated[TrainingImages | None, tyro.conf.Suppress] = held()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Here, because a trained run is not fitted again, and --augmentation.views may change.
+        if self.fitted_on is not None:
+            points = self.fit.task == "points"
+            self.augmentation.check(size=self.data.side, decoded=self.data.decoded, has_points=points)
+
     def fitted(self) -> Self:
         data = replace(self.data, size=self.data.size or own_size(self.model.name) or self.data.side)
         # Before the check of all files, which may take minutes.
         first_size = self.augmentation.first_size
         require_fits(self.model.name, outputs=2, size=data.side, first_size=first_size)
         fit, images = fit_images(data, self.seed)
-        self.augmentation.check(size=data.side, has_points=fit.task == "points")
         fitted = replace(self, data=data, fitted_on=fit, opened=images)
         rows = fitted.dataset("train")
         return fitted.checked_losses(fit.classes, len(rows), rows.labels)

@@ -1,5 +1,6 @@
 """Sequence to sequence: sentences of one language into another, by a GRU with attention or a small Transformer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -101,6 +102,11 @@ class Translate(Recipe):
         if model.name == "gru":
             return GRUTranslator(**general, layers=model.layers or 1, score=model.attention)
         return TransformerTranslator(**general, layers=model.layers or 3, heads=model.heads)
+
+    def sharded_blocks(self, model: nn.Module) -> Sequence[nn.Module]:
+        # Not the decoder's layers: a search calls parts of them, and on each worker as often as its own rows need.
+        encoder: Any = model.encoder
+        return [*encoder]
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
         if self.teacher_forcing == 1:

@@ -18,6 +18,7 @@ from blitz.data.plan import Split
 from blitz.errors import UserError
 from blitz.outputs.best import deciding_metric
 from blitz.outputs.metrics import Classification, Regression, Sums, wilson_interval
+from blitz.outputs.multi_label import MultiLabel
 from blitz.randomness import Use, key_for
 from blitz.recipe import Batch, Recipe
 from blitz.run_files.directory import RunDirectory
@@ -159,10 +160,17 @@ class _Explained:
         return found
 
     def _series(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
-        """Mean predictions: the number, or the probabilities of the most frequent classes, of two that of the rarer."""
+        """Mean predictions: the number, or the probabilities of the most frequent classes or labels.
+
+        Of two classes that is the rarer one's.
+        """
         if isinstance(self._metrics, Classification):
             means = outputs.double().softmax(1).mean(0)
             return {f"probability of {self._metrics.classes[number]}": means[number].item() for number in self._shown()}
+        if isinstance(self._metrics, MultiLabel):
+            means = outputs.double().sigmoid().mean(0)
+            frequent = self._batch["targets"].sum(0).argsort(descending=True, stable=True)[:_MOST_SERIES].tolist()
+            return {f"probability of {self._metrics.labels[number]}": means[number].item() for number in frequent}
         values: Any = self._recipe.predictions(outputs, batch)["prediction"]
         return {"prediction": float(np.mean(values))}
 
@@ -203,7 +211,8 @@ class _Explained:
             return []
         examples = self._recipe.examples(self._outputs[top], {name: one[top] for name, one in self._batch.items()})
         cells = cells_of(self._dataset.fit, {name: one[top] for name, one in self._columns.items()})
-        lines = self._dataset.table.lines(self._rows[top.numpy()]).tolist()
+        names, found = self._dataset.index.names, self._dataset.table.lines(self._rows[top.numpy()]).tolist()
+        lines = found if names.units == ("line",) else [names.row(one) for one in found]
         return [
             {"line": line, **example, "cells": {name: column[row] for name, column in cells.items()}}
             for row, (line, example) in enumerate(zip(lines, examples, strict=True))
@@ -218,7 +227,7 @@ class _Explained:
         return [{"predicted": predicted, "error": error} for predicted, error in pairs]
 
     def intervals(self, run: RunDirectory, step: int) -> dict[str, Any] | None:
-        """The width of prediction intervals, and on test rows the share that lies within; None of too few rows."""
+        """The width of prediction intervals, and the share of test rows within; None if there are too few rows."""
         held_out = held_out_errors(self._recipe, run, step)
         try:
             held_out.rank(LEVEL)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ from blitz.outputs.metrics import Regression
 from blitz.outputs.predictions import Columns
 from blitz.randomness import Use, key_for
 from blitz.recipe import Batch, Recipe
+from blitz.recipes import recipe_to_json
 from blitz.run_files.directory import RunDirectory
 from blitz.training.batches import laid_out, on_device
 from blitz.training.model import Forward, checkpoint_model, forward
@@ -59,8 +61,10 @@ def held_out_errors(recipe: Recipe, run: RunDirectory, step: int) -> HeldOutErro
         f"--intervals: recipe {recipe.name} does not predict numbers here; probabilities say how sure a class is",
     )
     path = f"explanations/errors-{step}.json"
-    if (stored := run.read_json(path)) is None:
-        stored = _computed(recipe, run, step)
+    # Settings such as --augmentation.views may have changed.
+    of = hashlib.sha256(json.dumps(recipe_to_json(recipe), sort_keys=True).encode()).hexdigest()
+    if (stored := run.read_json(path)) is None or stored.get("recipe") != of:
+        stored = {**_computed(recipe, run, step), "recipe": of}
         # A run that cannot be written can still be predicted with.
         with contextlib.suppress(StorageError):
             run.write_json(path, stored)

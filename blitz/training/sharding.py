@@ -140,9 +140,13 @@ def recompute_blocks(recipe: Recipe, model: nn.Module) -> None:
     """Let the backward pass compute the activations of the model's blocks again.
 
     Raises:
-        UserError: if a block has a batch norm, whose statistics would be updated twice.
+        UserError: if there is no block, or if one has a batch norm, whose statistics would be updated twice.
     """
-    for block in blocks_of(recipe, model):
+    blocks = blocks_of(recipe, model)
+    require(
+        len(blocks) > 0, "--recompute: the model has no repeated blocks; name some in `sharded_blocks`, or leave it out"
+    )
+    for block in blocks:
         norms = any(isinstance(one, _NormBase) and one.track_running_stats for one in block.modules())
         require(not norms, "--recompute: a block of the model has a batch norm, which would count each batch twice")
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)

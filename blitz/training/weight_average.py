@@ -9,6 +9,7 @@ from torch import nn
 from blitz.data.plan import Plan
 from blitz.recipe import Recipe
 from blitz.training.checkpoint import Tensors
+from blitz.training.sharding import is_divided
 
 _TRAINED = "trained/"
 """Prefix of the weights that training continues with, stored beside the optimizer's state in a checkpoint."""
@@ -53,7 +54,11 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Update the average with the weights after step `step`, counted from 1."""
         if share := self._share(step):
-            torch._foreach_lerp_([*self._averages.values()], [*self._weights.values()], share)
+            # Parameters of a sharded model are divided and its buffers are not; torch takes no list of both.
+            for divided in {is_divided(weight) for weight in self._weights.values()}:
+                names = [name for name, weight in self._weights.items() if is_divided(weight) is divided]
+                averages, weights = ([of[name] for name in names] for of in (self._averages, self._weights))
+                torch._foreach_lerp_(averages, weights, share)
             self._is_of_weights = True
 
     @contextmanager

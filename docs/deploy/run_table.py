@@ -50,6 +50,9 @@ def load(path):
 
     def predict(rows):
         found = outputs(inputs_of(signature, rows))
+        if "labels" in signature:
+            of_rows = [dict(zip(signature["labels"], row, strict=True)) for row in found["probabilities"].tolist()]
+            return [{"prediction": [one for one in row if row[one] >= 0.5], "probabilities": row} for row in of_rows]
         if "classes" not in signature:
             return [{"prediction": value} for value in found["prediction"].tolist()]
         answers = []

@@ -20,7 +20,7 @@ from blitz.api.run import Run
 from blitz.data.arrays import ArrayDataset
 from blitz.data.plan import Plan, Split
 from blitz.errors import UserError
-from blitz.optim import Group, Optim
+from blitz.optim import Group, Optim, Swa
 from blitz.outputs.metrics import Classification
 from blitz.recipe import Batch, Recipe, may_change
 from blitz.run_files.directory import RunDirectory
@@ -96,7 +96,7 @@ class Deep(Recipe):
 
 PLAIN = in_float64(Deep())
 RECIPES = {
-    "momentum": replace(PLAIN, micro_batch_size=1, on_nan="skip"),
+    "momentum": replace(PLAIN, micro_batch_size=1, on_nan="skip", swa=Swa(from_epoch=1)),
     "adamw": replace(
         PLAIN, recompute=True, optim=Optim(name="adamw", lr=0.01, schedule="cosine"), ema=0.9, first_from_step=1
     ),

@@ -365,7 +365,7 @@ def _share(left: float, whole: float) -> float:
 
 
 def _rank_correlation(one: npt.NDArray[np.float64], two: npt.NDArray[np.float64]) -> float:
-    """Spearman's rank correlation, ties in the order of the rows; 0 for few rows."""
+    """The correlation of dense ranks, equal for equal numbers; 0 for few rows."""
     both = ~np.isnan(one)
     if both.sum() < _BARS or not one[both].std() or not two[both].std():
         return 0.0

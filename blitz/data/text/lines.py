@@ -68,7 +68,7 @@ def fit_lines(data: LineData) -> TextFit:
 
 
 class Prompts(PairRows):
-    """Beginnings of lines, with their `row`, int64 (batch,), from which follows what is drawn for them."""
+    """The first tokens of lines, with their `row`, int64 (batch,), from which follows what is drawn for them."""
 
     def __init__(self, lines: Sequence[str], fit: TextFit, max_tokens: int) -> None:
         super().__init__(Lines(lines), fit, max_tokens)

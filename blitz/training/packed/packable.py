@@ -33,6 +33,8 @@ def why_not_packable(recipe: Recipe, train_rows: MapStyleDataset, *, world: Worl
         return "--precision bf16 has no effect on the convolutions of a stack"
     if recipe.find_unused_parameters:
         return "a step may leave weights out, as --find-unused-parameters says, and optimizers then skip them"
+    if recipe.recompute:
+        return "--recompute is for the blocks of one model, not of a stack"
     if recipe.ema is not None:
         return "--ema averages the weights of one model, not of a stack"
     if recipe.swa.from_epoch is not None:
@@ -58,7 +60,9 @@ def why_not_packable(recipe: Recipe, train_rows: MapStyleDataset, *, world: Worl
 
 
 def _some_rows(recipe: Recipe, train_rows: MapStyleDataset, world: World) -> StepBatch:
-    plan = replace(recipe.plan(len(train_rows), 0), global_batch_size=_ROWS, total_steps=1, evaluate_every_steps=1)
+    # Without rows to evaluate on, which patience would need.
+    plan = replace(recipe, patience=None).plan(len(train_rows), 0)
+    plan = replace(plan, global_batch_size=_ROWS, total_steps=1, evaluate_every_steps=1)
     block = fetch(train_rows, Shares(plan, world_size=1, block_batches=1), Chunk("train", 0, 1), rank=0)
     return next(step_batches(block, plan, world))
 

@@ -69,6 +69,8 @@ def format_of(file: SourceFile) -> Format:
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"[") and text[1:].lstrip().startswith(b"{"):
         raise DataError(f"{file.name} is one JSON array; write one object a line, as pandas' to_json(lines=True) does")
+    if text.startswith(b"[") and file.name.lower().endswith((".jsonl", ".ndjson", ".json")):
+        raise DataError(f'{file.name} holds JSON arrays; write one object a line, as {{"text": "good", "label": 1}}')
     is_object = text.startswith(b"{") and text[1:].lstrip().startswith((b'"', b"}"))
     return "json" if is_object else "csv"
 

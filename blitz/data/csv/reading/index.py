@@ -45,7 +45,7 @@ from blitz.errors import DataError, first_line
 from blitz.storage import absolute, fingerprint, is_folder, open_location, replacing
 from blitz.uris import is_uri
 
-_FORMAT = 5
+_FORMAT = 6
 _HASHED_BYTES = 1 << 20
 _RACY_S = 2.0
 _REFUSALS = {

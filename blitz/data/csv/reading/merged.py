@@ -90,9 +90,9 @@ def _scan_table(csv: str, sources: Sequence[Examined], options: CsvOptions, run:
     heads = _heads(sources, options)
     cells = _first_cells(heads)
     images = (options.image_column,) if options.image_column else ()
-    for column in (*options.types, *options.label_columns, *images):
-        if column not in cells:
-            raise DataError(f"{csv} has no column '{column}'; it has: {', '.join(cells)}")
+    named = (*options.types, *options.label_columns, *images)
+    if all(one.format != "json" for one in sources):
+        _require_columns(csv, named, cells)
     given = given_by(options)
     assumed = assumed_from(cells, given)
     while True:
@@ -107,6 +107,8 @@ def _scan_table(csv: str, sources: Sequence[Examined], options: CsvOptions, run:
         if found.more:
             assumed = _with_more(assumed, found.more, given)
             continue
+        # Keys of JSON lines may come later than the first rows.
+        _require_columns(csv, named, assumed.types)
         if not found.total_rows:
             what = "a header and no rows" if heads[0].dialect.format == "csv" else "no rows"
             raise DataError(f"{csv} has {what}")
@@ -118,6 +120,13 @@ def _scan_table(csv: str, sources: Sequence[Examined], options: CsvOptions, run:
             # Some rows were misleading: over all of them the assumptions hold.
             better = replace(better, passes=better.passes + 1)
         assumed = better
+
+
+def _require_columns(csv: str, named: Iterable[str], there: Iterable[str]) -> None:
+    known = [*there]
+    for column in named:
+        if column not in known:
+            raise DataError(f"{csv} has no column '{column}'; it has: {', '.join(known)}")
 
 
 def _heads(sources: Sequence[Examined], options: CsvOptions) -> list[Head]:

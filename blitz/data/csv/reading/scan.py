@@ -176,7 +176,10 @@ class _Pass:
     def _take(self, batch: ReadBatch) -> dict[str, Any]:
         """The batch's columns in the types of the index; records statistics and faults."""
         rows = len(batch.lines)
-        cells = {**batch.cells, **{name: pyarrow.array([one] * rows) for name, one in self.partition.items()}}
+        cells = {
+            **batch.cells,
+            **{name: pyarrow.array([one] * rows, pyarrow.string()) for name, one in self.partition.items()},
+        }
         raw = {
             name: cells[name] if isinstance(column, NumberColumn) else as_text(cells[name])
             for name, column in self.columns.items()
@@ -212,10 +215,11 @@ class _Pass:
             if isinstance(column, NumberColumn) and column.bad_cells is not None:
                 bad[name] = column.bad_cells
                 self._add_faults(name, column.bad_cells, lines, raw[name], NOT_A_NUMBER)
-        for name in self.options.label_columns:
+        # In a first pass over JSON lines a key may still be unknown.
+        for name in (name for name in self.options.label_columns if name in self.columns):
             self._add_faults(name, missing(parsed[name], bad.get(name)), lines, raw[name], "expected a label")
         image = self.options.image_column
-        if image is not None:
+        if image is not None and image in self.columns:
             self._add_faults(image, pc.equal(raw[image], ""), lines, raw[image], "expected the path of an image")
 
     def _check(self, name: str, column: Any, cells: pyarrow.Array) -> None:

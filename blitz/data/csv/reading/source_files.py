@@ -19,6 +19,7 @@ from blitz.uris import is_uri, is_web
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".jsonl", ".ndjson", ".json")
 _PACKED = (".gz", ".bz2", ".zst", ".xz", ".lz4", ".zip")
 _SECONDS_OF_SILENCE = 30.0
+_INDEX = re.compile(r"[0-9a-f]{32}((\.bad)?\.arrow|(\.seen)?\.json)")
 # What Hive writes for a missing value.
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -53,7 +54,9 @@ def files_of(source: str, downloads: Path) -> list[SourceFile]:
     Raises:
         DataError: if there is none, or one twice.
     """
-    found = list(_files_of(source, downloads))
+    # The cache may lie in the folder that is read, and an index is no table.
+    cache = str(downloads.absolute())
+    found = [one for one in _files_of(source, downloads) if not _is_index(one.location, cache)]
     names = [file.name for file in found]
     if len({*names}) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -157,6 +160,11 @@ def _below(files: pyarrow.fs.FileSystem, root: str) -> Iterator[str]:
             yield info.path
 
 
+def _is_index(location: str, cache: str) -> bool:
+    folder, _, name = location.rpartition("/")
+    return bool(_INDEX.fullmatch(name)) and folder == cache
+
+
 def _is_table(path: str) -> bool:
     name = path.lower()
     for suffix in _PACKED:
@@ -178,7 +186,7 @@ def _downloaded(url: str, folder: Path) -> str:
 
 def _download(url: str, target: Path) -> None:
     # Imported here, because it takes a while.
-    import urllib.error
+    import http.client
     import urllib.request
 
     try:
@@ -188,5 +196,5 @@ def _download(url: str, target: Path) -> None:
             length = answer.headers.get("Content-Length")
             if length is not None and part.stat().st_size != int(length):
                 raise DataError(f"{url}: the connection broke after {part.stat().st_size} of {length} bytes; try again")
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{url} cannot be downloaded: {first_line(error)}") from error

@@ -17,11 +17,16 @@ def is_readable(kind: pyarrow.DataType) -> bool:
     """Whether cells of a type can be read: all but lists, structures and bytes."""
     if kinds.is_dictionary(kind):
         return is_readable(kind.value_type)
+    if isinstance(kind, pyarrow.BaseExtensionType):
+        return is_readable(kind.storage_type)
+    if kinds.is_interval(kind):
+        return False
     return not (kinds.is_nested(kind) or _is_bytes(kind))
 
 
 def _is_bytes(kind: pyarrow.DataType) -> bool:
-    return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_fixed_size_binary(kind))
+    either = (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view, kinds.is_fixed_size_binary)
+    return any(is_kind(kind) for is_kind in either)
 
 
 def cells_of(array: pyarrow.Array) -> pyarrow.Array:
@@ -37,7 +42,7 @@ def as_text(cells: Any) -> Any:
         return cells
     text = pc.cast(cells, pyarrow.string())
     if kinds.is_timestamp(cells.type):
-        text = pc.replace_substring_regex(text, r"\.0+", "")
+        text = pc.replace_substring_regex(text, r"\.0+([Z+-]|$)", r"\1")
     return pc.fill_null(text, "")
 
 

@@ -299,3 +299,35 @@ def test_sentences_and_images_are_named_by_json_lines(tmp_path: Path) -> None:
     assert image_rows(data, fit, "train", 0, opened).left_out.messages(2) == [
         f"{tmp_path}/images.jsonl:6: column 'image' holds '5.png'; there is no such file"
     ]
+
+
+def test_keys_of_json_lines_may_come_late_and_be_named(tmp_path: Path) -> None:
+    lines = [json.dumps({"a": row, **({"late": f"w{row % 3}"} if row >= 1500 else {})}) for row in range(1600)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    options = CsvOptions(types={"late": "category"}, label_columns=("late",))
+    index = index_csv(tmp_path / "rows.jsonl", tmp_path / "cache", options)
+    assert index.column("late").values == ("w0", "w1", "w2")
+    with pytest.raises(DataError, match="has no column 'never'"):
+        index_csv(tmp_path / "rows.jsonl", tmp_path / "cache", CsvOptions(types={"never": "category"}))
+
+
+def test_fractions_of_a_second_stay_and_columns_without_text_are_left_out(tmp_path: Path) -> None:
+    moment = datetime.datetime(2024, 1, 1, 12, 0, 0, 12_000)
+    table = pyarrow.table(
+        {
+            "when": pyarrow.array([moment, moment.replace(microsecond=0)], pyarrow.timestamp("ms")),
+            "id": pyarrow.array([b"0" * 16, b"1" * 16], pyarrow.uuid()),
+            "n": [1, 2],
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    index = index_csv(tmp_path / "rows.parquet", tmp_path / "cache")
+    assert set(index.dialect.names) == {"when", "n"}
+    (batch,) = index.batches(["when"])
+    assert index.text_of("when", batch["when"]).to_pylist() == ["2024-01-01 12:00:00.012", "2024-01-01 12:00:00"]
+
+
+def test_a_folder_that_holds_its_own_cache_is_read_twice_alike(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("n\n1\n2\n")
+    first, second = (index_csv(tmp_path, tmp_path / "runs" / "prepared") for _ in range(2))
+    assert first.content == second.content
