@@ -1,4 +1,4 @@
-"""Losses of recipes that learn classes or numbers, as settings that such recipes share."""
+"""Losses of recipes that learn classes, labels or numbers, and how often they take each class, as settings to share."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self, TypeVar

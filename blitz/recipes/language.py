@@ -1,24 +1,24 @@
 """A small language model: the next token of lines of text, by a decoder-only Transformer."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor, nn
 
 from blitz.data.plan import Split
 from blitz.data.text.lines import LineData, Prompts, fit_lines
-from blitz.data.text.pairs import PairRows, TextFit
-from blitz.data.text.vocabulary import BEGIN, END, PAD, Vocabulary
+from blitz.data.text.pairs import PairRows
+from blitz.data.text.vocabulary import BEGIN, END, PAD
 from blitz.errors import require
 from blitz.models.language_model import LanguageModel
 from blitz.models.translator import trimmed
 from blitz.optim import Optim
 from blitz.outputs.perplexity import Perplexity
 from blitz.randomness import Use, key_for, keys_for, uniforms
-from blitz.recipe import Batch, Recipe, may_change
+from blitz.recipe import Batch, may_change
+from blitz.text_recipe import LearnsText
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Language(Recipe):
+class Language(LearnsText):
     """Learns lines of text, token by token; --data.root names files such as train.en. `blitz predict` samples."""
 
     epochs: int = may_change(10)
@@ -64,7 +64,6 @@ class Language(Recipe):
     model: DecoderModel = DecoderModel()
     temperature: float = may_change(0.8)
     """For sampling: below 1 likely tokens are drawn more often; 0 takes the most likely one."""
-    fitted_on: Annotated[TextFit | None, tyro.conf.Suppress] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,21 +71,6 @@ class Language(Recipe):
 
     def fitted(self) -> Self:
         return replace(self, fitted_on=fit_lines(self.data))
-
-    @property
-    def fit(self) -> TextFit:
-        """What was fitted on the training lines."""
-        assert self.fitted_on is not None
-        return self.fitted_on
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The tokenizer."""
-        return Vocabulary(self.fit.merges)
-
-    @property
-    def splits(self) -> tuple[Split, ...]:
-        return ("train", "val", "test")
 
     def dataset(self, split: Split) -> PairRows:
         return PairRows(self.data.lines(split, content=self.fit.content), self.fit, self.data.max_tokens)

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch.nn.functional as F
-import tyro
 from torch import Tensor, nn
 
 from blitz.data.plan import Split
-from blitz.data.text.pairs import PairRows, TextFit, csv_rows_to_translate, fit_pairs, lines_to_translate, pair_rows
+from blitz.data.text.pairs import PairRows, csv_rows_to_translate, fit_pairs, lines_to_translate, pair_rows
 from blitz.data.text.sentences import PairData
-from blitz.data.text.vocabulary import END, PAD, Vocabulary
+from blitz.data.text.vocabulary import END, PAD
 from blitz.errors import require
 from blitz.models.gru_translator import GRUTranslator
 from blitz.models.transformer import TransformerTranslator
@@ -19,7 +18,8 @@ from blitz.models.translator import GreedySearch, Translation, Translator, trimm
 from blitz.optim import Optim
 from blitz.outputs.bleu import Bleu
 from blitz.outputs.examples import Example, translation_examples
-from blitz.recipe import Batch, Draws, Recipe, may_change
+from blitz.recipe import Batch, Draws, may_change
+from blitz.text_recipe import LearnsText
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TranslatorModel:
 
 
 @dataclass(frozen=True)
-class Translate(Recipe):
+class Translate(LearnsText):
     """Translates sentences; BLEU by sacrebleu. --data.root names files such as train.en and train.de, or take a CSV."""
 
     epochs: int = may_change(10)
@@ -60,7 +60,6 @@ class Translate(Recipe):
     """For the GRU: the share of tokens for which training feeds the target's token, not the predicted one."""
     label_smoothing: float = 0.1
     """Label smoothing: the share of probability distributed over all tokens in training."""
-    fitted_on: Annotated[TextFit | None, tyro.conf.Suppress] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,21 +70,6 @@ class Translate(Recipe):
 
     def fitted(self) -> Self:
         return replace(self, fitted_on=fit_pairs(self.data, self.seed))
-
-    @property
-    def fit(self) -> TextFit:
-        """What was fitted on the training rows."""
-        assert self.fitted_on is not None
-        return self.fitted_on
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The tokenizer."""
-        return Vocabulary(self.fit.merges)
-
-    @property
-    def splits(self) -> tuple[Split, ...]:
-        return ("train", "val", "test")
 
     def dataset(self, split: Split) -> PairRows:
         return pair_rows(self.data, self.fit, split, self.seed)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from blitz.data.csv.named_columns import Place, cells_of, places_of
+from blitz.data.csv.named_columns import CellIndex, cell_indices, cells_of
 from blitz.data.csv.tabular import CsvRows
 from blitz.data.order import shuffled_rows
 from blitz.data.plan import Split
@@ -88,31 +88,31 @@ class _Explained:
         return torch.cat(outputs), torch.cat(losses).double(), batch
 
     def found(self) -> Explanation:
-        places = places_of(self._dataset.fit)
-        importance = self._importance(dict([*places.items()][:_MOST_COLUMNS]))
-        drawn = [one["column"] for one in importance if places[one["column"]][0][0] != "texts"][:_DRAWN]
+        indices = cell_indices(self._dataset.fit)
+        importance = self._importance(dict([*indices.items()][:_MOST_COLUMNS]))
+        drawn = [one["column"] for one in importance if indices[one["column"]][0][0] != "texts"][:_DRAWN]
         found = {
             "rows": len(self._rows),
             "importance": importance,
-            "dependence": self._dependence({name: places[name] for name in drawn}),
+            "dependence": self._dependence({name: indices[name] for name in drawn}),
             "worst": self._worst(),
         }
         if isinstance(self._metrics, Classification):
             return {**found, "calibration": self._calibration(self._metrics)}
         return {**found, "residuals": self._residuals()} if isinstance(self._metrics, Regression) else found
 
-    def _importance(self, places: Mapping[str, tuple[Place, ...]]) -> list[dict[str, Any]]:
+    def _importance(self, indices: Mapping[str, tuple[CellIndex, ...]]) -> list[dict[str, Any]]:
         """How much the loss of a row rises if the cells of a column are permuted (Breiman 2001, "Random forests").
 
         The interval is that of the mean over the rows, each of which is the mean over the repeats.
         """
-        most = _MOST_FORWARD // (self._share * _REPEATS * len(places))
+        most = _MOST_FORWARD // (self._share * _REPEATS * len(indices))
         count = max(_LEAST_PERMUTED, min(_PERMUTED_ROWS, most))
         columns = self._first(count)
         outputs, before, batch = self._passed(columns)
         metric = self._metric([self._all.sums(outputs, batch)], before)
         rows, found = len(before), []
-        for name, where in places.items():
+        for name, where in indices.items():
             rises, sums, losses = torch.zeros_like(before), [], []
             for repeat in range(_REPEATS):
                 keys = np.full(rows, key_for(Use.EXPLAINED, self._recipe.seed, repeat + 1), np.uint64)
@@ -134,7 +134,7 @@ class _Explained:
         values = {"loss": losses.mean().item(), **self._all.compute(total)}
         return values.get(self.deciding, values["loss"])
 
-    def _dependence(self, places: Mapping[str, tuple[Place, ...]]) -> list[dict[str, Any]]:
+    def _dependence(self, indices: Mapping[str, tuple[CellIndex, ...]]) -> list[dict[str, Any]]:
         """The mean prediction if all rows have the same cell in a column (Friedman 2001, Ann. Stat. 29).
 
         Cells of a number or a date are quantiles of the rows; of a category they are its most frequent values.
@@ -143,7 +143,7 @@ class _Explained:
         cells = cells_of(fit, self._columns)
         # A date whose parts do not give the day is shown by them, in words.
         dated = {one.name: "date" if "elapsed" in one.parts else "category" for one in fit.dates}
-        for name, where in places.items():
+        for name, where in indices.items():
             kind = "category" if where[0][0] == "categories" else dated.get(name, "number")
             key = self._columns[where[0][0]][:, where[-1][1]]
             donors = _frequent(key) if where[0][0] == "categories" else _quantiles(key)
@@ -263,10 +263,12 @@ def _evenly(rows: int, most: int) -> Tensor:
     return torch.arange(count) * rows // count
 
 
-def _with_cells(columns: Batch, places: Sequence[Place], donors: Tensor, of: Batch | None = None) -> dict[str, Tensor]:
-    """Fetched rows whose cells at some places are those of the `donors`, rows of `of`, by default of the same rows."""
+def _with_cells(
+    columns: Batch, indices: Sequence[CellIndex], donors: Tensor, of: Batch | None = None
+) -> dict[str, Tensor]:
+    """Fetched rows whose cells at some indices are those of the `donors`, rows of `of`, by default of the same rows."""
     changed = dict(columns)
-    for name, number in places:
+    for name, number in indices:
         if changed[name] is columns[name]:
             changed[name] = columns[name].clone()
         changed[name][:, number] = (of or columns)[name][donors, number]

@@ -95,9 +95,8 @@ def preempt(node: Any, cluster: Cluster, printed: Path) -> int:
     accepted, why = gcs.drain_node(node.node_id, reason, "", int(end * 1000))
     assert accepted, why
     workers = train_workers()
-    while not (saved := re.findall(r"step (\d+): a machine is about to be preempted", printed.read_text())):
-        assert time.time() < end, printed.read_text()
-        time.sleep(0.05)
+    message = re.compile(r"step (\d+): a machine is about to be preempted")
+    saved = wait_until(lambda: message.findall(printed.read_text()), says=printed.read_text, seconds=end - time.time())
     psutil.wait_procs(workers, timeout=SECONDS_TO_WAIT)
     assert time.time() > end
     cluster.remove_node(node, allow_graceful=False)

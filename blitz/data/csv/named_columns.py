@@ -9,13 +9,13 @@ from torch import Tensor
 
 from blitz.data.csv.tabular import CsvFit
 
-Place = tuple[str, int]
+CellIndex = tuple[str, int]
 """A fetched tensor, by its name, and an index along its second dimension."""
 
 
-def places_of(fit: CsvFit) -> dict[str, tuple[Place, ...]]:
-    """The places of each column: a date has one for each of its numbers."""
-    found: dict[str, tuple[Place, ...]] = {}
+def cell_indices(fit: CsvFit) -> dict[str, tuple[CellIndex, ...]]:
+    """The indices of each column of the table: a date has one for each of its numbers."""
+    found: dict[str, tuple[CellIndex, ...]] = {}
     for name, count in ({one.name: 1 for one in fit.plain_numbers} | {d.name: len(d.parts) for d in fit.dates}).items():
         first = sum(map(len, found.values()))
         found[name] = tuple(("numbers", first + number) for number in range(count))
@@ -25,16 +25,16 @@ def places_of(fit: CsvFit) -> dict[str, tuple[Place, ...]]:
 
 def cells_of(fit: CsvFit, columns: Mapping[str, Tensor]) -> dict[str, list[Any]]:
     """The cells of fetched rows by column: numbers, text, and None where missing; without columns of free text."""
-    places, cells = places_of(fit), {}
+    indices, cells = cell_indices(fit), {}
     for one in fit.plain_numbers:
-        ((_, number),) = places[one.name]
+        ((_, number),) = indices[one.name]
         values = columns["numbers"][:, number].tolist()
         cells[one.name] = [None if math.isnan(value) else value for value in values]
     for date in fit.dates:
-        numbers = columns["numbers"][:, [number for _, number in places[date.name]]].tolist()
+        numbers = columns["numbers"][:, [number for _, number in indices[date.name]]].tolist()
         cells[date.name] = [_date(dict(zip(date.parts, row, strict=True))) for row in numbers]
     for category in fit.categories:
-        ((_, number),) = places[category.name]
+        ((_, number),) = indices[category.name]
         values = [None, *category.values, *["another value"] * category.buckets]
         cells[category.name] = [values[code] for code in columns["categories"][:, number].tolist()]
     return cells

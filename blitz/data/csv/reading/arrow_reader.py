@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow.fs
 
 from blitz.data.csv.reading.compressed import require_file
 from blitz.data.csv.reading.dialect import Dialect, Format, require_names
-from blitz.data.csv.reading.reader import Lines, ReadBatch
+from blitz.data.csv.reading.reader import ReadBatch, TableReader
 from blitz.data.csv.reading.source_files import SourceFile
 from blitz.data.csv.reading.typed_cells import as_text, cells_of, is_readable
 from blitz.errors import DataError, first_line
@@ -37,17 +36,15 @@ def arrow_head(file: SourceFile, kind: Format) -> tuple[Dialect, list[list[str]]
         return reader.dialect, [list(row) for row in zip(*columns, strict=True)]
 
 
-class ArrowReader:
+class ArrowReader(TableReader):
     """Reads a Parquet or an Arrow file once, a part of a row group at a time; a context that closes it.
 
     Columns of lists, structures and bytes are left out, as is an index that pandas wrote.
     """
 
     def __init__(self, file: SourceFile, kind: Format) -> None:
-        self.name, self._kind = file.name, kind
-        self.ragged: list[pyarrow.RecordBatch] = []
-        self.ragged_rows = 0
-        self.more: dict[str, list[str]] = {}
+        super().__init__(file)
+        self._kind = kind
         files, path = open_location(file.location)
         require_file(file.name, files.get_file_info(path))
         self._file = files.open_input_file(path)
@@ -88,12 +85,8 @@ class ArrowReader:
             self._ipc = pyarrow.ipc.open_stream(self._file)
             self._schema = self._ipc.schema
 
-    def __enter__(self) -> "ArrowReader":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def batches(self) -> Iterator[ReadBatch]:
@@ -129,10 +122,6 @@ class ArrowReader:
             raise DataError(
                 f"{self.name} is a damaged or cut {self._kind} file ({first_line(error)}); copy it again"
             ) from error
-
-    def at_the_end(self) -> list[tuple[Lines, str]]:
-        """No row turns out to be at fault."""
-        return []
 
 
 def _is_index(name: str) -> bool:

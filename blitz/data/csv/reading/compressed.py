@@ -4,7 +4,6 @@ import lzma
 import zipfile
 import zlib
 from pathlib import PurePosixPath
-from types import TracebackType
 from typing import Any, Protocol
 
 import pyarrow
@@ -79,9 +78,11 @@ class CsvBytes:
     def __enter__(self) -> "CsvBytes":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 

@@ -1,7 +1,6 @@
 """The rows of a CSV, batch by batch, as text; with the rows that are no rows of a CSV."""
 
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from blitz.data.csv.reading.dialect import Dialect
 from blitz.data.csv.reading.encoding import REPLACEMENT
 from blitz.data.csv.reading.lines import LineCount, Lines, RaggedRow
 from blitz.data.csv.reading.quote_faults import QuoteFaults
-from blitz.data.csv.reading.reader import CsvOptions, ReadBatch
+from blitz.data.csv.reading.reader import CsvOptions, ReadBatch, TableReader
 from blitz.data.csv.reading.source_files import SourceFile
 from blitz.errors import DataError
 
@@ -35,26 +34,20 @@ class LongerRow(Exception):
     """A row is longer than a block."""
 
 
-class CsvReader:
+class CsvReader(TableReader):
     """Reads a CSV once; a context that closes it."""
 
     def __init__(self, file: SourceFile, dialect: Dialect, options: CsvOptions, block_bytes: int) -> None:
-        self.name, self.dialect, self.options, self.block_bytes = file.name, dialect, options, block_bytes
-        self.ragged: list[pyarrow.RecordBatch] = []
-        self.ragged_rows = 0
-        self.more: dict[str, list[str]] = {}
+        super().__init__(file)
+        self.dialect, self.options, self.block_bytes = dialect, options, block_bytes
         self._lines = LineCount(dialect.header_lines)
         self._bytes = CsvBytes(file.name, file.location)
         self._text = CsvText(self._bytes, dialect, checked=options.encoding is not None)
         self._quotes = QuoteFaults(self._text, dialect.quote, is_guessed=options.quote is None)
 
-    def __enter__(self) -> "CsvReader":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bytes.__exit__(kind, error, trace)
+    def close(self) -> None:
+        """Close the file."""
+        self._bytes.close()
 
     def batches(self) -> Iterator[ReadBatch]:
         """The rows, without ragged and blank ones.

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow
 from blitz.data.csv.reading.bad_rows import faults_of
 from blitz.data.csv.reading.compressed import CsvBytes
 from blitz.data.csv.reading.dialect import Dialect, require_names
-from blitz.data.csv.reading.reader import Lines, ReadBatch
+from blitz.data.csv.reading.reader import ReadBatch, TableReader
 from blitz.data.csv.reading.source_files import SourceFile
 from blitz.data.csv.reading.typed_cells import json_text
 from blitz.errors import DataError
@@ -49,26 +48,19 @@ def json_head(file: SourceFile) -> tuple[Dialect, list[list[str]]]:
     return json_dialect(names), [[json_text(record.get(name)) for name in names] for record in records]
 
 
-class JsonReader:
+class JsonReader(TableReader):
     """Reads JSON lines once; a context that closes the file."""
 
     def __init__(self, file: SourceFile, dialect: Dialect) -> None:
+        super().__init__(file)
         self.dialect = dialect
-        self.ragged: list[pyarrow.RecordBatch] = []
-        self.ragged_rows = 0
-        self.more: dict[str, list[str]] = {}
-        self._name = file.name
         # A column that folders name is theirs.
         self._known = {*dialect.names, *(name for name, _ in file.partition)}
         self._bytes = CsvBytes(file.name, file.location)
 
-    def __enter__(self) -> "JsonReader":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bytes.__exit__(kind, error, trace)
+    def close(self) -> None:
+        """Close the file."""
+        self._bytes.close()
 
     def batches(self) -> Iterator[ReadBatch]:
         """The rows whose line is an object; a key that it lacks is a missing cell."""
@@ -98,15 +90,11 @@ class JsonReader:
         self.ragged_rows += 1
 
     def _add_more(self, cells: dict[str, Any]) -> None:
-        require_names([*cells], self._name)
+        require_names([*cells], self.name)
         for key, value in cells.items():
             kept = self.more.setdefault(key, [])
             if len(kept) < _KEPT:
                 kept.append(json_text(value))
-
-    def at_the_end(self) -> list[tuple[Lines, str]]:
-        """No row turns out to be at fault."""
-        return []
 
 
 def _batch(names: tuple[str, ...], rows: list[list[str]], lines: list[int], *, has_nul: bool) -> ReadBatch:

@@ -1,8 +1,9 @@
 """How files of a table are read: the options, and what a reader of any format gives."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import pyarrow
 from blitz.data.csv.reading.columns import ColumnType
 from blitz.data.csv.reading.dialect import DialectOptions
 from blitz.data.csv.reading.numbers import Decimal
+from blitz.data.csv.reading.source_files import SourceFile
 
 Mask = npt.NDArray[np.bool_]
 Lines = npt.NDArray[np.int64]
@@ -50,21 +52,35 @@ class ReadBatch:
     """Characters that no cell may hold but those of text, and the reason."""
 
 
-class TableReader(Protocol):
+class TableReader(ABC):
     """Reads a file of a table once; a context that closes it."""
 
-    ragged: list[pyarrow.RecordBatch]
-    """Faults of the rows that no batch has, because their cells are of no column."""
-    ragged_rows: int
-    more: dict[str, list[str]]
-    """Columns that the first rows lack, and their first cells."""
+    def __init__(self, file: SourceFile) -> None:
+        self.name = file.name
+        self.ragged: list[pyarrow.RecordBatch] = []
+        """Faults of the rows that no batch has, because their cells are of no column."""
+        self.ragged_rows = 0
+        self.more: dict[str, list[str]] = {}
+        """Columns that the first rows lack, and their first cells."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *error: Any) -> None: ...
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file."""
+
+    @abstractmethod
     def batches(self) -> Iterator[ReadBatch]:
-        """The rows, in order."""
+        """The rows, in order.
+
+        Raises:
+            DataError: if the file cannot be read, or is damaged.
+        """
 
     def at_the_end(self) -> list[tuple[Lines, str]]:
-        """Lines of the last batch that turned out to be at fault, with the reason."""
+        """Lines of the last batch that turned out to be at fault, with the reason; by default none do."""
+        return []
